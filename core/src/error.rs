@@ -1,0 +1,164 @@
+//! The one error type of the crate: a stable kind, a sentence that says what happened, and what to do about it.
+
+use std::fmt;
+
+/// What kind of thing went wrong.
+///
+/// The numbers are stable: they are the error codes of the C ABI and of the Python exceptions. A retired number is
+/// never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum ErrorKind {
+    /// The event breaks a limit or names an unknown type. The caller must change the event.
+    InvalidEvent = 1,
+    /// A configuration file, a rule or a notification document is wrong. The running set is untouched.
+    InvalidConfig = 2,
+    /// The ring of the event's shard is full and the caller asked not to wait. Try again later.
+    Full = 3,
+    /// The deadline passed before the operation was done.
+    Timeout = 4,
+    /// The engine is closing or closed.
+    Closed = 5,
+    /// The operating system refused an operation on a file or socket.
+    Io = 6,
+    /// Another process, or another engine of this process, has the data directory open.
+    Locked = 7,
+    /// The data directory cannot be written.
+    ReadOnly = 8,
+    /// The file system that holds the data directory is full.
+    NoSpace = 9,
+    /// io_uring cannot be used here.
+    IoUringUnavailable = 10,
+    /// The data directory was written by a newer version of Tidewire.
+    NewerFormat = 11,
+    /// Stored data fails its checksum or cannot be understood.
+    Corrupt = 12,
+    /// The log of a shard failed (a write or a sync was refused) and takes no more events.
+    LogFailed = 13,
+    /// The engine was opened by another process (this one is a fork of it).
+    WrongProcess = 14,
+    /// A panic was caught at the border of the library; a defect of Tidewire.
+    Panic = 15,
+    /// A required argument was null or malformed (C ABI and Python only).
+    InvalidArgument = 16,
+    /// The name asked for does not exist.
+    NotFound = 17,
+    /// A defect of Tidewire that is none of the above.
+    Internal = 18,
+}
+
+/// An error: kind, message, and where there is one, the remedy.
+#[derive(Clone)]
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    place: Option<String>,
+    remedy: Option<String>,
+}
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` with a message; add [`Error::at`] and [`Error::remedy`] where they are known.
+    #[cold]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error { inner: Box::new(Inner { kind, message: message.into(), place: None, remedy: None }) }
+    }
+
+    /// An [`ErrorKind::InvalidEvent`].
+    #[cold]
+    pub fn invalid_event(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::InvalidEvent, message)
+    }
+
+    /// An [`ErrorKind::InvalidConfig`].
+    #[cold]
+    pub fn invalid_config(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::InvalidConfig, message)
+    }
+
+    /// What the operating system said, with what was being done. `ENOSPC`, `EDQUOT` and `EFBIG` become
+    /// [`ErrorKind::NoSpace`], `EROFS`, `EACCES` and `EPERM` become [`ErrorKind::ReadOnly`].
+    #[cold]
+    pub fn io(doing: impl fmt::Display, error: &std::io::Error) -> Self {
+        let kind = match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ErrorKind::NoSpace,
+            Some(libc::EROFS | libc::EACCES | libc::EPERM) => ErrorKind::ReadOnly,
+            _ => ErrorKind::Io,
+        };
+        let e = Error::new(kind, format!("{doing}: {error}"));
+        match kind {
+            ErrorKind::NoSpace => e.remedy("free space there, or move the data directory"),
+            ErrorKind::ReadOnly => {
+                e.remedy("make the directory writable for this user, or choose another data directory")
+            }
+            _ => e,
+        }
+    }
+
+    /// Adds the place: a file with line and column, a rule, a field. A place already there is kept as the inner one.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        let outer = place.into();
+        self.inner.place = Some(match self.inner.place.take() {
+            Some(inner) => format!("{outer}: {inner}"),
+            None => outer,
+        });
+        self
+    }
+
+    /// Adds what the reader can do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.inner.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// What happened, without place and remedy.
+    pub fn message(&self) -> &str {
+        &self.inner.message
+    }
+
+    /// Where it happened, if known.
+    pub fn place(&self) -> Option<&str> {
+        self.inner.place.as_deref()
+    }
+
+    /// What to do about it, if known.
+    pub fn remedy_text(&self) -> Option<&str> {
+        self.inner.remedy.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.inner.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.inner.message)?;
+        if let Some(remedy) = &self.inner.remedy {
+            write!(f, "; {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.inner.kind)
+    }
+}
+
+impl std::error::Error for Error {}

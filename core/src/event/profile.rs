@@ -1,0 +1,1 @@
+//! Records written from events: one file per profile.

@@ -1,0 +1,7 @@
+//! Tidewire tells the world what happens in an object store.
+
+pub mod error;
+pub mod event;
+
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
