@@ -1,0 +1,605 @@
+//! The lane: one destination on one shard.
+//!
+//! Events of one resource key leave in order, one request at a time; events of different keys do not wait for each other.
+//! A batch that fails stays together, so that its retry carries the same events, and blocks only the keys in it. A batch
+//! that the receiver calls wrong is cut in half until the wrong event stands alone.
+//!
+//! The lane holds what is on its way and what is ready, within limits. What does not fit stays in the log: the caller asks
+//! [`Lane::has_room`] and reads on later.
+
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::breaker::{Breaker, Gate, backoff};
+use crate::log::cursor::Cursor;
+use crate::rule::{BatchLimits, BreakerPolicy, RetryPolicy};
+
+/// The time, passed into every call: monotonic for waiting, wall for the age of events. Nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, from any start.
+    pub mono_ns: u64,
+    /// Since the Unix epoch.
+    pub wall_ns: u64,
+}
+
+/// What the lane needs to know of its destination.
+#[derive(Clone, Debug)]
+pub struct LanePolicy {
+    /// When a batch is full, and how long it waits for more.
+    pub batch: BatchLimits,
+    /// Requests in flight at most.
+    pub concurrency: usize,
+    /// Back-off and budget.
+    pub retry: RetryPolicy,
+    /// When the endpoint is left alone.
+    pub breaker: BreakerPolicy,
+    /// Events held in memory at most.
+    pub events_max: usize,
+}
+
+/// One event for the lane. `T` is what the caller needs to send it.
+#[derive(Clone, Debug)]
+pub struct Item<T> {
+    /// Place in the shard's log.
+    pub sequence: u64,
+    /// Hash of the resource key. Two keys with one hash are merely kept in order with each other.
+    pub key: u64,
+    /// Size in a request's body.
+    pub bytes: usize,
+    /// When it was accepted, ns since the epoch.
+    pub accepted_ns: u64,
+    /// The caller's.
+    pub body: T,
+}
+
+/// A batch's number within its lane.
+pub type BatchId = u64;
+
+/// The events of one request, in order per key.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// Its number.
+    pub id: BatchId,
+    /// The events.
+    pub items: Vec<Item<T>>,
+    /// Attempts made and counted so far.
+    pub attempts: u32,
+    /// Of those, how many the receiver called wrong.
+    poisoned: u32,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Delivered.
+    Success,
+    /// The endpoint failed; `endpoint` says whether it is the endpoint's fault (counts for the breaker).
+    Retry {
+        /// Connection, time-out, 5xx: yes. Other statuses: no.
+        endpoint: bool,
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status, 0 if none.
+        status: u16,
+    },
+    /// The endpoint asks to be left alone; the attempt does not count. `after_ns`, if it said how long.
+    Throttle {
+        /// How long, if it said.
+        after_ns: Option<u64>,
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status.
+        status: u16,
+    },
+    /// The receiver calls the request wrong (400, 413, 415, 422).
+    Poison {
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status.
+        status: u16,
+    },
+    /// Never sent and never will be: every event becomes a dead letter.
+    Undeliverable {
+        /// What to tell an operator.
+        reason: String,
+    },
+}
+
+/// An event whose budget is spent. The caller stores it, then calls [`Lane::settle`].
+#[derive(Clone, Debug)]
+pub struct Spent<T> {
+    /// The event.
+    pub item: Item<T>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Why.
+    pub reason: String,
+    /// The last answer's status, 0 if none.
+    pub status: u16,
+}
+
+/// What the caller shall do next.
+#[derive(Debug)]
+pub enum Action<T> {
+    /// Send this batch and report with [`Lane::complete`].
+    Send(Batch<T>),
+    /// Nothing before this time (monotonic ns), unless something is pushed or completed.
+    Wait(u64),
+    /// Nothing until something is pushed or completed.
+    Idle,
+}
+
+/// What a completion brought.
+#[derive(Debug)]
+pub struct Completed<T> {
+    /// Events that are delivered.
+    pub delivered: usize,
+    /// Events that will be tried again.
+    pub retried: usize,
+    /// Events that will not.
+    pub spent: Vec<Spent<T>>,
+}
+
+const NONE: u32 = u32::MAX;
+/// How long an endpoint that says 429 without Retry-After is left alone.
+const THROTTLE_DEFAULT_NS: u64 = 30_000_000_000;
+const THROTTLE_MIN_NS: u64 = 1_000_000_000;
+const THROTTLE_MAX_NS: u64 = 3_600_000_000_000;
+/// Between the attempts of an event that the receiver calls wrong: three attempts within about five minutes.
+const POISON_BACKOFF_NS: u64 = 60_000_000_000;
+
+#[derive(Debug)]
+struct Slot<T> {
+    item: Option<Item<T>>,
+    pushed_ns: u64,
+    next: u32,
+}
+
+/// The events of one key that wait: a list through the slots. `busy` while one of the key is in a batch.
+#[derive(Debug)]
+struct KeyQueue {
+    head: u32,
+    tail: u32,
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Later<T> {
+    at_ns: u64,
+    batch: Batch<T>,
+}
+
+impl<T> PartialEq for Later<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl<T> Eq for Later<T> {}
+impl<T> PartialOrd for Later<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<T> Ord for Later<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // The heap gives the greatest; the earliest shall come first.
+        (other.at_ns, other.batch.id).cmp(&(self.at_ns, self.batch.id))
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct Identity(u64);
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+type KeyMap = HashMap<u64, KeyQueue, BuildHasherDefault<Identity>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lane<T> {
+    policy: LanePolicy,
+    breaker: Breaker,
+    cursor: Cursor,
+    /// Sequences that were pushed and are not done.
+    open: std::collections::BTreeSet<u64>,
+    slots: Vec<Slot<T>>,
+    free: u32,
+    keys: KeyMap,
+    /// Keys that are not busy and have events.
+    ready: VecDeque<u64>,
+    ready_events: usize,
+    ready_bytes: usize,
+    retries: BinaryHeap<Later<T>>,
+    in_flight: usize,
+    paused_until_ns: u64,
+    next_batch: BatchId,
+    flushing: bool,
+}
+
+impl<T> Lane<T> {
+    /// A lane that has done what `cursor` says.
+    pub fn new(policy: LanePolicy, cursor: Cursor) -> Lane<T> {
+        Lane {
+            breaker: Breaker::new(policy.breaker),
+            policy,
+            cursor,
+            open: std::collections::BTreeSet::new(),
+            slots: Vec::new(),
+            free: NONE,
+            keys: KeyMap::default(),
+            ready: VecDeque::new(),
+            ready_events: 0,
+            ready_bytes: 0,
+            retries: BinaryHeap::new(),
+            in_flight: 0,
+            paused_until_ns: 0,
+            next_batch: 1,
+            flushing: false,
+        }
+    }
+
+    /// Takes a changed policy for what is sent from now on.
+    pub fn set_policy(&mut self, policy: LanePolicy) {
+        if self.policy.breaker != policy.breaker {
+            self.breaker = Breaker::new(policy.breaker);
+        }
+        self.policy = policy;
+    }
+
+    /// Whether another event may be pushed; if not, it stays in the log.
+    pub fn has_room(&self) -> bool {
+        self.open.len() < self.policy.events_max
+    }
+
+    /// Events that are in the lane and not done.
+    pub fn open_events(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether the event was delivered before (only after a restart).
+    pub fn is_done(&self, sequence: u64) -> bool {
+        self.cursor.is_done(sequence)
+    }
+
+    /// Takes an event. Events come in the order of their sequences; one that is done already is ignored.
+    pub fn push(&mut self, item: Item<T>, now: Now) {
+        if self.cursor.is_done(item.sequence) || !self.open.insert(item.sequence) {
+            return;
+        }
+        self.enqueue(item, now);
+    }
+
+    fn enqueue(&mut self, item: Item<T>, now: Now) {
+        let key = item.key;
+        self.ready_events += 1;
+        self.ready_bytes += item.bytes;
+        let slot = Slot { item: Some(item), pushed_ns: now.mono_ns, next: NONE };
+        let at = if self.free == NONE {
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        } else {
+            let at = self.free;
+            self.free = self.slots[at as usize].next;
+            self.slots[at as usize] = slot;
+            at
+        };
+        match self.keys.get_mut(&key) {
+            None => {
+                self.keys.insert(key, KeyQueue { head: at, tail: at, busy: false });
+                self.ready.push_back(key);
+            }
+            Some(q) if q.head == NONE => {
+                (q.head, q.tail) = (at, at);
+                if !q.busy {
+                    self.ready.push_back(key);
+                }
+            }
+            Some(q) => {
+                self.slots[q.tail as usize].next = at;
+                q.tail = at;
+            }
+        }
+    }
+
+    /// What to do now.
+    pub fn poll(&mut self, now: Now) -> Action<T> {
+        if self.in_flight >= self.policy.concurrency || (self.retries.is_empty() && self.ready.is_empty()) {
+            return Action::Idle;
+        }
+        if now.mono_ns < self.paused_until_ns {
+            return Action::Wait(self.paused_until_ns);
+        }
+        match self.breaker.gate(now.mono_ns) {
+            Gate::Open(until) => return Action::Wait(until),
+            Gate::Probe if self.in_flight > 0 => return Action::Idle,
+            // A probe is a real batch, the one that waits longest: its own back-off is over or cut short by the probe.
+            Gate::Probe => {
+                if let Some(later) = self.retries.pop() {
+                    return self.send(later.batch);
+                }
+                return match self.take_batch() {
+                    Some(batch) => self.send(batch),
+                    None => Action::Idle,
+                };
+            }
+            Gate::Closed => {}
+        }
+        let retry_at = self.retries.peek().map(|l| l.at_ns);
+        if retry_at.is_some_and(|at| at <= now.mono_ns)
+            && let Some(later) = self.retries.pop()
+        {
+            return self.send(later.batch);
+        }
+        let ready_at = self.ready.front().map(|key| {
+            let full =
+                self.ready_events >= self.policy.batch.events_max || self.ready_bytes >= self.policy.batch.bytes_max;
+            if full || self.flushing {
+                0
+            } else {
+                let head = self.keys.get(key).map_or(NONE, |q| q.head);
+                let pushed = self.slots.get(head as usize).map_or(0, |s| s.pushed_ns);
+                pushed + self.policy.batch.linger.as_nanos() as u64
+            }
+        });
+        if ready_at.is_some_and(|at| at <= now.mono_ns)
+            && let Some(batch) = self.take_batch()
+        {
+            return self.send(batch);
+        }
+        match (retry_at, ready_at) {
+            (None, None) => Action::Idle,
+            (a, b) => Action::Wait(a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX))),
+        }
+    }
+
+    fn send(&mut self, batch: Batch<T>) -> Action<T> {
+        self.in_flight += 1;
+        Action::Send(batch)
+    }
+
+    /// Takes ready events up to the limits: all that is ready of one key, then the next.
+    fn take_batch(&mut self) -> Option<Batch<T>> {
+        let limits = self.policy.batch;
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        'keys: while let Some(key) = self.ready.pop_front() {
+            let Some(q) = self.keys.get_mut(&key) else { continue };
+            while q.head != NONE {
+                let at = q.head as usize;
+                let size = self.slots[at].item.as_ref().map_or(0, |i| i.bytes);
+                if !items.is_empty() && (items.len() >= limits.events_max || bytes + size > limits.bytes_max) {
+                    if !q.busy {
+                        self.ready.push_front(key);
+                    }
+                    break 'keys;
+                }
+                let slot = &mut self.slots[at];
+                q.head = slot.next;
+                slot.next = self.free;
+                self.free = at as u32;
+                if let Some(item) = slot.item.take() {
+                    bytes += item.bytes;
+                    items.push(item);
+                }
+                q.busy = true;
+            }
+            if items.len() >= limits.events_max || bytes >= limits.bytes_max {
+                break;
+            }
+        }
+        self.ready_events -= items.len();
+        self.ready_bytes -= bytes;
+        if items.is_empty() { None } else { Some(self.batch(items, 0, 0)) }
+    }
+
+    fn batch(&mut self, items: Vec<Item<T>>, attempts: u32, poisoned: u32) -> Batch<T> {
+        let id = self.next_batch;
+        self.next_batch += 1;
+        Batch { id, items, attempts, poisoned }
+    }
+
+    /// Takes the result of an attempt. `random` is uniform in [0, 1).
+    pub fn complete(&mut self, mut batch: Batch<T>, outcome: Outcome, now: Now, random: f64) -> Completed<T> {
+        self.in_flight -= 1;
+        let mut done = Completed { delivered: 0, retried: 0, spent: Vec::new() };
+        let mut jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
+        match outcome {
+            Outcome::Success => {
+                self.breaker.success();
+                done.delivered = batch.items.len();
+                for item in &batch.items {
+                    self.settle(item.sequence);
+                }
+                self.release(batch.items.iter().map(|i| i.key));
+            }
+            Outcome::Retry { endpoint, reason, status } => {
+                if endpoint {
+                    self.breaker.failure(now.mono_ns, random);
+                } else {
+                    self.breaker.success();
+                }
+                let wait = backoff(self.policy.retry.backoff_min, self.policy.retry.backoff_max, batch.attempts);
+                batch.attempts += 1;
+                self.keep_or_spend(
+                    batch,
+                    now,
+                    now.mono_ns + jittered(wait.as_nanos() as u64),
+                    &reason,
+                    status,
+                    &mut done,
+                );
+            }
+            Outcome::Throttle { after_ns, reason, status } => {
+                let pause = after_ns.map_or(THROTTLE_DEFAULT_NS, |n| n.clamp(THROTTLE_MIN_NS, THROTTLE_MAX_NS));
+                self.paused_until_ns = self.paused_until_ns.max(now.mono_ns + pause);
+                self.keep_or_spend(batch, now, now.mono_ns + pause, &reason, status, &mut done);
+            }
+            Outcome::Poison { reason, status } => {
+                self.breaker.success();
+                batch.attempts += 1;
+                if batch.items.len() > 1 {
+                    done.retried = batch.items.len();
+                    self.bisect(batch, now);
+                } else if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
+                    self.spend(batch, &reason, status, &mut done);
+                } else {
+                    batch.poisoned += 1;
+                    self.keep_or_spend(
+                        batch,
+                        now,
+                        now.mono_ns + jittered(POISON_BACKOFF_NS),
+                        &reason,
+                        status,
+                        &mut done,
+                    );
+                }
+            }
+            Outcome::Undeliverable { reason } => self.spend(batch, &reason, 0, &mut done),
+        }
+        done
+    }
+
+    /// Puts a batch off until `at_ns`, but for the events that are too old by then.
+    fn keep_or_spend(
+        &mut self,
+        batch: Batch<T>,
+        now: Now,
+        at_ns: u64,
+        reason: &str,
+        status: u16,
+        done: &mut Completed<T>,
+    ) {
+        let born_before = now.wall_ns.saturating_sub(self.policy.retry.age_max.as_nanos() as u64);
+        let Batch { id, items, attempts, poisoned } = batch;
+        let (old, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| i.accepted_ns < born_before);
+        let keys: Vec<u64> = old.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
+        for item in old {
+            done.spent.push(Spent { item, attempts, reason: reason.to_owned(), status });
+        }
+        self.release(keys.into_iter());
+        if !kept.is_empty() {
+            done.retried = kept.len();
+            self.retries.push(Later { at_ns, batch: Batch { id, items: kept, attempts, poisoned } });
+        }
+    }
+
+    fn spend(&mut self, batch: Batch<T>, reason: &str, status: u16, done: &mut Completed<T>) {
+        self.release(batch.items.iter().map(|i| i.key));
+        for item in batch.items {
+            done.spent.push(Spent { item, attempts: batch.attempts, reason: reason.to_owned(), status });
+        }
+    }
+
+    /// Cuts a batch in two that go out at once. Events of one key stay in one half, unless there is one key only: then the
+    /// second half waits in the key's queue, before what waits there already.
+    fn bisect(&mut self, batch: Batch<T>, now: Now) {
+        let middle = batch.items.len() / 2;
+        let attempts = batch.attempts;
+        let mut first: Vec<Item<T>> = Vec::with_capacity(middle);
+        let mut second: Vec<Item<T>> = Vec::new();
+        let mut sides: HashMap<u64, bool, BuildHasherDefault<Identity>> = HashMap::default();
+        for item in batch.items {
+            let left = *sides.entry(item.key).or_insert(first.len() < middle);
+            if left { first.push(item) } else { second.push(item) }
+        }
+        if second.is_empty() {
+            let back = first.split_off(middle);
+            self.requeue_front(back, now);
+        }
+        for half in [first, second] {
+            if !half.is_empty() {
+                let b = self.batch(half, attempts, 0);
+                self.retries.push(Later { at_ns: now.mono_ns, batch: b });
+            }
+        }
+    }
+
+    /// Puts events of one busy key back before all others of that key.
+    fn requeue_front(&mut self, items: Vec<Item<T>>, now: Now) {
+        let Some(key) = items.first().map(|i| i.key) else { return };
+        let Some(q) = self.keys.get_mut(&key) else { return };
+        let (head, tail) = (q.head, q.tail);
+        (q.head, q.tail) = (NONE, NONE);
+        for item in items {
+            self.enqueue(item, now);
+        }
+        if head != NONE
+            && let Some(q) = self.keys.get_mut(&key)
+        {
+            self.slots[q.tail as usize].next = head;
+            q.tail = tail;
+        }
+    }
+
+    /// Lets the next events of these keys go.
+    fn release(&mut self, keys: impl Iterator<Item = u64>) {
+        for key in keys {
+            if let Some(q) = self.keys.get_mut(&key)
+                && q.busy
+            {
+                q.busy = false;
+                if q.head == NONE {
+                    self.keys.remove(&key);
+                } else {
+                    self.ready.push_back(key);
+                }
+            }
+        }
+    }
+
+    /// Marks an event done for good: delivered, or kept as a dead letter.
+    pub fn settle(&mut self, sequence: u64) {
+        if self.open.remove(&sequence) {
+            self.cursor.done(sequence);
+        }
+    }
+
+    /// The lane's cursor, when everything up to `seen` that is meant for it was pushed. The low-water mark is moved up to
+    /// just before the first open event.
+    pub fn cursor(&mut self, seen: u64) -> &Cursor {
+        let low = self.open.first().map_or(seen, |first| (first - 1).min(seen));
+        self.cursor.raise(low);
+        &self.cursor
+    }
+
+    /// Sends what is ready without waiting for fuller batches.
+    pub fn set_flushing(&mut self, on: bool) {
+        self.flushing = on;
+    }
+
+    /// Events that wait for a retry, for a probe, or behind one that does.
+    pub fn retrying(&self) -> usize {
+        self.retries.iter().map(|l| l.batch.items.len()).sum()
+    }
+
+    /// The breaker's state.
+    pub fn gate(&self, now: Now) -> Gate {
+        self.breaker.gate(now.mono_ns)
+    }
+
+    /// Visits the events of batches that wait for a retry (to let go of shared memory while they wait).
+    pub fn for_each_retrying(&mut self, mut each: impl FnMut(&mut Item<T>)) {
+        let mut all = std::mem::take(&mut self.retries).into_vec();
+        for later in &mut all {
+            later.batch.items.iter_mut().for_each(&mut each);
+        }
+        self.retries = all.into();
+    }
+}

@@ -1,0 +1,238 @@
+//! glommio behind the driver's names.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use futures::io::{AsyncRead, AsyncWrite};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+const RING_DEPTH: usize = 256;
+/// How long a busy task may keep others, and wake-ups from host threads, waiting.
+const PREEMPT: Duration = Duration::from_millis(1);
+
+thread_local! {
+    static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
+}
+
+fn to_io(e: GlommioError<()>) -> io::Error {
+    io::Error::from(e)
+}
+
+/// The thread of a shard.
+pub struct ShardThread {
+    handle: ExecutorJoinHandle<()>,
+}
+
+impl ShardThread {
+    /// Waits for its end; an error if it panicked.
+    pub fn join(self) -> Result<()> {
+        self.handle.join().map_err(|e| Error::new(ErrorKind::Internal, format!("a shard's thread ended badly: {e}")))
+    }
+}
+
+/// Starts a shard's thread and runs `main` on it. All signals but those of faults are blocked there: the host's handlers
+/// run on the host's threads, and writing to a closed connection is an error instead of the process's end.
+///
+/// # Errors
+/// If there can be no thread. What happens on it later is for `main` to tell.
+pub fn spawn_shard<G, F>(name: &str, cpu: Option<usize>, main: G) -> Result<ShardThread>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let _mask = BlockedSignals::new();
+    let handle = LocalExecutorBuilder::new(placement)
+        .name(name)
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT)
+        .spawn(move || async move {
+            let queue = ::glommio::executor().create_task_queue(
+                Shares::Static(2000),
+                Latency::Matters(Duration::from_millis(1)),
+                "urgent",
+            );
+            URGENT.set(Some(queue));
+            main().await;
+        })
+        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))?;
+    Ok(ShardThread { handle })
+}
+
+/// Blocks the signals of the calling thread until dropped; threads started meanwhile inherit that.
+struct BlockedSignals(libc::sigset_t);
+
+impl BlockedSignals {
+    fn new() -> BlockedSignals {
+        // SAFETY: plain bits that the next calls fill in.
+        let (mut all, mut old) =
+            unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>()) };
+        // SAFETY: both sets are valid; the calls only change this thread's mask.
+        unsafe {
+            libc::sigfillset(&mut all);
+            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
+                libc::sigdelset(&mut all, fault);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        }
+        BlockedSignals(old)
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: the set was filled in by `new`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// A task of a shard. Dropping it cancels it; [`Task::cancel`] also waits until it is gone.
+pub type Task<T> = ::glommio::Task<T>;
+
+/// Runs a future as a task of this shard.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    ::glommio::spawn_local(future)
+}
+
+/// Runs a future as a task that goes before the ordinary ones.
+pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    match URGENT.get() {
+        // The queue is made before anything runs on the shard and never removed.
+        Some(queue) => match ::glommio::spawn_local_into(Box::pin(future), queue) {
+            Ok(task) => task,
+            Err(e) => unreachable!("the urgent queue is gone: {e}"),
+        },
+        None => spawn(future),
+    }
+}
+
+/// Waits.
+pub async fn sleep(duration: Duration) {
+    ::glommio::timer::Timer::new(duration).await;
+}
+
+/// Lets other tasks run.
+pub async fn yield_now() {
+    ::glommio::executor().yield_now().await;
+}
+
+/// Runs a closure that may block on the shard's helper thread. A panic in it is an error.
+///
+/// # Errors
+/// What the closure says, or [`ErrorKind::Internal`] if it panicked.
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    ::glommio::executor()
+        .spawn_blocking(move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)))
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a helper panicked")))
+}
+
+/// Memory that direct I/O can use, aligned to a block.
+pub type Buffer = DmaBuffer;
+
+/// A buffer of at least `bytes`, of a shard's thread.
+pub fn allocate_buffer(bytes: usize) -> Buffer {
+    ::glommio::allocate_dma_buffer(bytes)
+}
+
+/// A file for the log: direct I/O where the file system has it, ordinary I/O elsewhere.
+#[derive(Debug)]
+pub struct DiskFile(DmaFile);
+
+impl DiskFile {
+    /// Creates a new file for reading and writing.
+    pub async fn create_new(path: &Path) -> io::Result<DiskFile> {
+        OpenOptions::new().read(true).write(true).create_new(true).dma_open(path).await.map(DiskFile).map_err(to_io)
+    }
+
+    /// Opens or creates a file for writing, keeping what it has.
+    pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
+        OpenOptions::new().read(true).write(true).create(true).dma_open(path).await.map(DiskFile).map_err(to_io)
+    }
+
+    /// Opens a file for reading.
+    pub async fn open(path: &Path) -> io::Result<DiskFile> {
+        DmaFile::open(path).await.map(DiskFile).map_err(to_io)
+    }
+
+    /// Writes a whole buffer at a position; both are multiples of a block.
+    pub async fn write_at(&self, buf: Rc<Buffer>, position: u64) -> io::Result<()> {
+        let len = buf.len();
+        let n = self.0.write_rc_at(buf, position).await.map_err(to_io)?;
+        if n == len {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes")))
+        }
+    }
+
+    /// Reads up to `len` bytes at a position; fewer at the end of the file. Both are multiples of a block.
+    pub async fn read_at(&self, position: u64, len: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let read = self.0.read_at_aligned(position, len).await.map_err(to_io)?;
+        out.extend_from_slice(&read);
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        self.0.fdatasync().await.map_err(to_io)
+    }
+
+    /// Closes it.
+    pub async fn close(self) -> io::Result<()> {
+        self.0.close().await.map_err(to_io)
+    }
+}
+
+/// A TCP connection of a shard.
+pub struct TcpStream(::glommio::net::TcpStream);
+
+impl TcpStream {
+    /// Connects, at most for `limit`.
+    pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+        let stream = ::glommio::net::TcpStream::connect_timeout(address, limit).await.map_err(to_io)?;
+        stream.set_nodelay(true).map_err(to_io)?;
+        Ok(TcpStream(stream))
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}

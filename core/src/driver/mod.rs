@@ -1,0 +1,34 @@
+//! The runtime: the only code that knows what drives a shard. Files, sockets, timers, tasks and the shard's thread.
+//!
+//! Everything else is written against the names exported here, so that a portable driver can stand in where io_uring is
+//! refused.
+
+mod glommio;
+mod notify;
+mod probe;
+
+pub use self::glommio::{
+    Buffer, DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent,
+    yield_now,
+};
+pub use notify::Notify;
+pub use probe::{probe, usable_cpus};
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+/// Runs `future`, at most until `deadline`; `None` if it was not done by then (it is dropped).
+pub async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timer = pin!(sleep(left));
+    match futures::future::select(pin!(future), timer).await {
+        futures::future::Either::Left((out, _)) => Some(out),
+        futures::future::Either::Right(_) => None,
+    }
+}
+
+/// Runs `future`, at most for `limit`.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    until(Instant::now() + limit, future).await
+}

@@ -1,0 +1,247 @@
+//! Cursors: what each lane of a shard has delivered.
+//!
+//! A cursor is a low-water mark (every event for the lane up to it is done) and the ranges done beyond it. The cursors of
+//! a shard are saved together, in turn into one of two files, each with a generation and a checksum: a crash while one is
+//! written leaves the other.
+
+use std::collections::BTreeMap;
+
+use super::{FORMAT, segment::newer_format};
+use crate::error::{Error, ErrorKind, Result};
+
+const MAGIC: &[u8; 8] = b"TWCURSOR";
+
+/// What one lane has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    low: u64,
+    /// Ranges beyond `low`, first to last inclusive, neither touching nor overlapping.
+    beyond: BTreeMap<u64, u64>,
+}
+
+impl Cursor {
+    /// A cursor with everything up to `low` done.
+    pub fn at(low: u64) -> Cursor {
+        Cursor { low, beyond: BTreeMap::new() }
+    }
+
+    /// Everything up to here is done.
+    pub fn low(&self) -> u64 {
+        self.low
+    }
+
+    /// The highest sequence that is done.
+    pub fn high(&self) -> u64 {
+        self.beyond.last_key_value().map_or(self.low, |(_, last)| *last)
+    }
+
+    /// Whether `sequence` is done.
+    pub fn is_done(&self, sequence: u64) -> bool {
+        sequence <= self.low || self.beyond.range(..=sequence).next_back().is_some_and(|(_, last)| *last >= sequence)
+    }
+
+    /// Marks one event done. The low-water mark is moved by [`Cursor::raise`] only: the cursor does not know which
+    /// sequences are the lane's.
+    pub fn done(&mut self, sequence: u64) {
+        if self.is_done(sequence) {
+            return;
+        }
+        let mut first = sequence;
+        let mut last = sequence;
+        if let Some((f, l)) = self.beyond.range(..sequence).next_back().map(|(f, l)| (*f, *l))
+            && l + 1 == sequence
+        {
+            first = f;
+        }
+        if let Some(l) = self.beyond.remove(&(sequence + 1)) {
+            last = l;
+        }
+        self.beyond.insert(first, last);
+    }
+
+    /// Declares everything up to `low` done (the lane has nothing open there).
+    pub fn raise(&mut self, low: u64) {
+        if low <= self.low {
+            return;
+        }
+        self.low = low;
+        while let Some((first, last)) = self.beyond.first_key_value().map(|(f, l)| (*f, *l)) {
+            if first > self.low + 1 {
+                break;
+            }
+            self.beyond.remove(&first);
+            self.low = self.low.max(last);
+        }
+    }
+
+    /// The ranges done beyond the low-water mark.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.beyond.iter().map(|(f, l)| (*f, *l))
+    }
+}
+
+/// The cursors of a shard as saved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cursors {
+    /// Grows by one with each save; the higher of the two files counts.
+    pub generation: u64,
+    /// The sequence that the shard's next record will have at least.
+    pub next_sequence: u64,
+    /// No hybrid clock reading above this was given out before the next save.
+    pub clock_ceiling_ns: u64,
+    /// Per destination number.
+    pub lanes: BTreeMap<u32, Cursor>,
+}
+
+impl Cursors {
+    /// The file's contents:
+    /// magic, u32 format, u32 CRC32C of the rest, u32 length of the rest, u64 generation, u64 next sequence, u64 clock
+    /// ceiling, u32 lanes, per lane u32 destination, u64 low, u32 ranges, per range u64 first, u64 last.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.extend_from_slice(&self.generation.to_le_bytes());
+        body.extend_from_slice(&self.next_sequence.to_le_bytes());
+        body.extend_from_slice(&self.clock_ceiling_ns.to_le_bytes());
+        body.extend_from_slice(&(self.lanes.len() as u32).to_le_bytes());
+        for (destination, c) in &self.lanes {
+            body.extend_from_slice(&destination.to_le_bytes());
+            body.extend_from_slice(&c.low.to_le_bytes());
+            body.extend_from_slice(&(c.beyond.len() as u32).to_le_bytes());
+            for (f, l) in &c.beyond {
+                body.extend_from_slice(&f.to_le_bytes());
+                body.extend_from_slice(&l.to_le_bytes());
+            }
+        }
+        let mut out = Vec::with_capacity(20 + body.len());
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    /// Reads a file; bytes after the contents are ignored.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::NewerFormat`].
+    pub fn decode(bytes: &[u8]) -> Result<Cursors> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "cursor file: damaged");
+        if bytes.get(..8) != Some(MAGIC) {
+            return Err(corrupt());
+        }
+        let mut r = Reader(&bytes[8..]);
+        let format = r.u32().ok_or_else(corrupt)?;
+        if format > FORMAT {
+            return Err(newer_format(format));
+        }
+        let crc = r.u32().ok_or_else(corrupt)?;
+        let len = r.u32().ok_or_else(corrupt)? as usize;
+        let body = r.0.get(..len).ok_or_else(corrupt)?;
+        if crc32c::crc32c(body) != crc {
+            return Err(corrupt());
+        }
+        Self::decode_body(Reader(body)).ok_or_else(corrupt)
+    }
+
+    fn decode_body(mut r: Reader<'_>) -> Option<Cursors> {
+        let mut c = Cursors {
+            generation: r.u64()?,
+            next_sequence: r.u64()?,
+            clock_ceiling_ns: r.u64()?,
+            lanes: BTreeMap::new(),
+        };
+        for _ in 0..r.u32()? {
+            let destination = r.u32()?;
+            let mut lane = Cursor::at(r.u64()?);
+            for _ in 0..r.u32()? {
+                let (first, last) = (r.u64()?, r.u64()?);
+                lane.beyond.insert(first, last);
+            }
+            c.lanes.insert(destination, lane);
+        }
+        Some(c)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn u32(&mut self) -> Option<u32> {
+        let (head, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*head))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        let (head, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*head))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ranges_join() {
+        let mut c = Cursor::at(10);
+        for s in [13, 15, 14, 20, 12] {
+            c.done(s);
+        }
+        assert_eq!(c.ranges().collect::<Vec<_>>(), [(12, 15), (20, 20)]);
+        c.raise(11);
+        assert_eq!((c.low(), c.high()), (15, 20));
+        c.raise(19);
+        assert_eq!((c.low(), c.ranges().count()), (20, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(ops in proptest::collection::vec((0u64..60, any::<bool>()), 0..200)) {
+            let mut c = Cursor::at(0);
+            let mut set = BTreeSet::new();
+            for (n, raise) in ops {
+                if raise && n < 20 {
+                    c.raise(n);
+                    set.extend(1..=n);
+                } else if n > 0 {
+                    c.done(n);
+                    set.insert(n);
+                }
+                for s in 1..62 {
+                    prop_assert_eq!(c.is_done(s), set.contains(&s), "sequence {}", s);
+                }
+                let mut last = c.low();
+                for (f, l) in c.ranges() {
+                    prop_assert!(f > last && l >= f);
+                    last = l + 1;
+                }
+            }
+            let saved = Cursors {
+                generation: 3, next_sequence: 9, clock_ceiling_ns: 8, lanes: [(7, c)].into_iter().collect(),
+            };
+            prop_assert_eq!(Cursors::decode(&saved.encode()).unwrap(), saved);
+        }
+    }
+
+    #[test]
+    fn every_flip_and_cut_is_noticed() {
+        let mut lane = Cursor::at(5);
+        lane.done(8);
+        let good = Cursors { generation: 1, next_sequence: 2, clock_ceiling_ns: 3, lanes: [(1, lane)].into() }.encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let r = Cursors::decode(&bad);
+            // A lower format number is not an error by itself: the rest is still checked by the checksum.
+            assert!(r.is_err() || (64..96).contains(&bit), "bit {bit}");
+        }
+        for cut in 0..good.len() {
+            assert!(Cursors::decode(&good[..cut]).is_err());
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
+//! reads a data directory before its shards start; the shard's [`crate::shard`] code does the rest through the driver.
+//!
+//! # A data directory
+//!
+//! ```text
+//! LOCK                       held with flock while an engine has the directory open
+//! meta.json                  format version, writer id, shard count
+//! names.json                 numbers of destinations and rules, never used again
+//! shard-0000/
+//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
+//!   cursor.a, cursor.b       what each lane has delivered; written in turn
+//!   dead/                    dead letters, in segments of the same format
+//!   quarantine/              bytes that failed their checksum
+//! ```
+//!
+//! Integers are little-endian. The format's version is [`FORMAT`]; a newer one is refused.
+
+pub mod cursor;
+pub mod record;
+pub mod recovery;
+pub mod segment;
+
+/// The version of everything in a data directory.
+pub const FORMAT: u32 = 1;
+
+/// The block that direct I/O is done in, in bytes.
+pub const BLOCK_BYTES: usize = 4096;

@@ -1,0 +1,164 @@
+//! The header block of a segment.
+
+use super::{BLOCK_BYTES, FORMAT};
+use crate::error::{Error, ErrorKind, Result};
+
+const MAGIC: &[u8; 8] = b"TIDEWIRE";
+const USED: usize = 60;
+
+/// What a segment says about itself in its first block.
+///
+/// ```text
+///  0  "TIDEWIRE"          24  u64  incarnation             48  u64  created, ns since the epoch
+///  8  u32 format          32  u64  sequence of the first   56  u16  shard     58  u16 purpose
+/// 12  u32 CRC32C of       40  u64  hybrid clock that every
+///     bytes 16..60                 record of it is above
+/// 16  u64 segment id
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The segment's number in its directory, from 1.
+    pub id: u64,
+    /// Drawn at random when the engine that wrote it was opened; part of the ids of its events.
+    pub incarnation: u64,
+    /// Sequence of its first record.
+    pub base_sequence: u64,
+    /// Every record of it has a hybrid clock above this.
+    pub base_clock_ns: u64,
+    /// When it was made.
+    pub created_ns: u64,
+    /// The shard.
+    pub shard: u16,
+    /// What it holds.
+    pub purpose: Purpose,
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Purpose {
+    /// Events on their way.
+    Events = 0,
+    /// Dead letters.
+    DeadLetters = 1,
+}
+
+impl SegmentHeader {
+    /// The block.
+    pub fn encode(&self, block: &mut [u8]) {
+        block[..BLOCK_BYTES].fill(0);
+        block[..8].copy_from_slice(MAGIC);
+        block[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        block[16..24].copy_from_slice(&self.id.to_le_bytes());
+        block[24..32].copy_from_slice(&self.incarnation.to_le_bytes());
+        block[32..40].copy_from_slice(&self.base_sequence.to_le_bytes());
+        block[40..48].copy_from_slice(&self.base_clock_ns.to_le_bytes());
+        block[48..56].copy_from_slice(&self.created_ns.to_le_bytes());
+        block[56..58].copy_from_slice(&self.shard.to_le_bytes());
+        block[58..60].copy_from_slice(&(self.purpose as u16).to_le_bytes());
+        let crc = crc32c::crc32c(&block[16..USED]);
+        block[12..16].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it is damaged or no segment at all, [`ErrorKind::NewerFormat`] if it was written by a
+    /// newer version.
+    pub fn decode(block: &[u8]) -> Result<SegmentHeader> {
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, format!("segment header: {what}"));
+        if block.len() < USED || &block[..8] != MAGIC {
+            return Err(corrupt("no segment of Tidewire"));
+        }
+        let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap_or_default());
+        let format = u32::from_le_bytes([block[8], block[9], block[10], block[11]]);
+        if format > FORMAT {
+            return Err(newer_format(format));
+        }
+        let crc = u32::from_le_bytes([block[12], block[13], block[14], block[15]]);
+        if crc != crc32c::crc32c(&block[16..USED]) {
+            return Err(corrupt("checksum differs"));
+        }
+        Ok(SegmentHeader {
+            id: u64_at(16),
+            incarnation: u64_at(24),
+            base_sequence: u64_at(32),
+            base_clock_ns: u64_at(40),
+            created_ns: u64_at(48),
+            shard: u16::from_le_bytes([block[56], block[57]]),
+            purpose: match u16::from_le_bytes([block[58], block[59]]) {
+                0 => Purpose::Events,
+                1 => Purpose::DeadLetters,
+                n => return Err(corrupt(&format!("purpose {n}"))),
+            },
+        })
+    }
+
+    /// The segment's file name.
+    pub fn file_name(id: u64) -> String {
+        format!("{id:016x}.log")
+    }
+
+    /// The segment number of a file name.
+    pub fn parse_file_name(name: &str) -> Option<u64> {
+        let hex = name.strip_suffix(".log")?;
+        if hex.len() == 16 { u64::from_str_radix(hex, 16).ok() } else { None }
+    }
+}
+
+pub(super) fn newer_format(format: u32) -> Error {
+    Error::new(ErrorKind::NewerFormat, format!("written in format {format}, and this version knows up to {FORMAT}"))
+        .remedy("open it with a newer Tidewire; nothing was changed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            id: 7,
+            incarnation: 8,
+            base_sequence: 9,
+            base_clock_ns: 10,
+            created_ns: 11,
+            shard: 1,
+            purpose: Purpose::Events,
+        }
+    }
+
+    #[test]
+    fn round_trip_and_flips() {
+        let mut block = vec![1; BLOCK_BYTES];
+        header().encode(&mut block);
+        assert_eq!(SegmentHeader::decode(&block).unwrap(), header());
+        for bit in 0..USED * 8 {
+            let mut bad = block.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            if (64..96).contains(&bit) {
+                // The format number: another version, or refused.
+                assert!(SegmentHeader::decode(&bad).is_err() || bit >= 64);
+            } else {
+                assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn newer_format_is_refused_by_name() {
+        let mut block = vec![0; BLOCK_BYTES];
+        header().encode(&mut block);
+        block[8] = 2;
+        let e = SegmentHeader::decode(&block).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NewerFormat);
+        assert!(e.to_string().contains("format 2") && e.to_string().contains("newer Tidewire"), "{e}");
+    }
+
+    #[test]
+    fn file_names() {
+        assert_eq!(SegmentHeader::file_name(255), "00000000000000ff.log");
+        assert_eq!(SegmentHeader::parse_file_name("00000000000000ff.log"), Some(255));
+        assert_eq!(SegmentHeader::parse_file_name("ff.log"), None);
+        assert_eq!(SegmentHeader::parse_file_name("00000000000000ff.tmp"), None);
+    }
+}

@@ -1,0 +1,2 @@
+//! The pipeline on one core.
+pub mod ring;
