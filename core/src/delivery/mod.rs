@@ -3,3 +3,28 @@
 
 pub mod breaker;
 pub mod lane;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+pub use lane::Outcome;
+
+/// The future of one attempt, on the shard's thread.
+pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// The code that speaks to one destination, on one shard.
+///
+/// A connector makes one attempt at a time per call and keeps no queue: order, retries and what is done are the lane's.
+pub trait Connector {
+    /// Sends records, each a slice that begins with the profile's separator, as one request.
+    fn send<'a>(&'a self, records: &'a [Bytes]) -> Attempt<'a>;
+
+    /// Lets go of connections that were idle for too long.
+    fn expire(&self, now: Instant);
+
+    /// Connections made so far.
+    fn connections(&self) -> u64;
+}

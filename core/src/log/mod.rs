@@ -16,6 +16,7 @@
 //!
 //! Integers are little-endian. The format's version is [`FORMAT`]; a newer one is refused.
 
+pub mod appender;
 pub mod cursor;
 pub mod record;
 pub mod recovery;

@@ -5,6 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TIDEWIRE";
 const USED: usize = 60;
+/// The header has a block of its own.
+pub(super) const HEADER_FITS: bool = USED <= BLOCK_BYTES;
 
 /// What a segment says about itself in its first block.
 ///

@@ -1,2 +1,333 @@
-//! The pipeline on one core.
+//! The pipeline on one core: ring, matching, log, lanes.
+//!
+//! A shard is a thread with a few tasks that share a [`Shard`]: *ingest* takes events from the ring, matches them and packs
+//! them for the log; *commit* writes and syncs groups and then hands their events to the lanes; each lane has a task that
+//! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
+
+mod commit;
+mod dispatch;
+mod house;
+mod ingest;
+mod lanes;
+pub mod progress;
 pub mod ring;
+pub(crate) mod snapshot;
+pub(crate) mod stats;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use parking_lot::Mutex;
+
+use crate::config::{EngineConfig, Idle};
+use crate::delivery::lane::Now;
+use crate::driver::{self, Notify, ShardThread};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::appender::{Appender, SegmentPlan};
+use crate::log::recovery::{DataDir, ShardState};
+use crate::log::segment::Purpose;
+
+use commit::SegmentFiles;
+use lanes::LaneSlot;
+use progress::Progress;
+use ring::Ring;
+use snapshot::Snapshot;
+use stats::{LaneStats, ShardStats};
+
+/// What host threads and the shard's thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) index: usize,
+    pub(crate) ring: RingBox,
+    pub(crate) progress: Progress,
+    pub(crate) stats: ShardStats,
+    pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    commands: Mutex<Vec<Command>>,
+}
+
+/// The ring, with a `Debug` that does not print it.
+pub(crate) struct RingBox(Ring);
+
+impl std::fmt::Debug for RingBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("used", &self.0.used()).finish_non_exhaustive()
+    }
+}
+
+impl std::ops::Deref for RingBox {
+    type Target = Ring;
+
+    fn deref(&self) -> &Ring {
+        &self.0
+    }
+}
+
+/// What the engine asks of a shard.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The rules have changed; look at the new snapshot.
+    Reload,
+    /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
+    Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Deliver until `deadline`, then stop. The ring is closed already.
+    Close { deadline: Instant },
+}
+
+impl Shared {
+    pub(crate) fn new(index: usize, ring_bytes: usize) -> Shared {
+        Shared {
+            index,
+            ring: RingBox(Ring::new(ring_bytes)),
+            progress: Progress::default(),
+            stats: ShardStats::default(),
+            lane_stats: Mutex::default(),
+            commands: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        self.commands.lock().push(command);
+        self.ring.wake();
+    }
+
+    fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.commands.lock())
+    }
+
+    fn has_commands(&self) -> bool {
+        !self.commands.lock().is_empty()
+    }
+}
+
+/// Everything a shard's thread is started with.
+pub(crate) struct Start {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) state: ShardState,
+    pub(crate) incarnation: u64,
+    pub(crate) writer: u32,
+    pub(crate) cpu: Option<usize>,
+}
+
+impl Start {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        config: Arc<EngineConfig>,
+        state: ShardState,
+        dir: &DataDir,
+        cpu: Option<usize>,
+    ) -> Start {
+        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+    }
+}
+
+/// Starts a shard's thread and waits until it runs.
+///
+/// # Errors
+/// If the thread or its rings cannot be made.
+pub(crate) fn start(start: Start) -> Result<ShardThread> {
+    let shared = start.shared.clone();
+    let (ready_tx, ready_rx) = std::sync::mpsc::channel::<()>();
+    let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
+        let end = Ended(start.shared.clone());
+        let _ = ready_tx.send(());
+        let shard = Shard::new(start);
+        if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
+            log::error!("shard {} panicked and is down", end.0.index);
+        }
+        drop(end);
+    })?;
+    // The sender is dropped without a word if the executor could not be made; the thread's end tells why.
+    match ready_rx.recv() {
+        Ok(()) => Ok(thread),
+        Err(_) => Err(thread.join().err().unwrap_or_else(|| {
+            Error::new(ErrorKind::Internal, "the shard's thread ended before it began")
+        })
+        .remedy("see the limits on locked memory, open files and threads")),
+    }
+}
+
+/// Tells everybody who waits, whatever way the thread ends.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ring.close();
+        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
+        // Replies that nobody will give: dropping them tells who waits.
+        drop(self.0.take_commands());
+    }
+}
+
+/// The state that a shard's tasks share. One thread; no borrow is held across an await.
+pub(crate) struct Shard {
+    shared: Arc<Shared>,
+    snapshots: Arc<ArcSwap<Snapshot>>,
+    /// The snapshot in use here; refreshed by `Command::Reload`.
+    snapshot: RefCell<Arc<Snapshot>>,
+    config: Arc<EngineConfig>,
+    incarnation: u64,
+    writer: u32,
+    started: Instant,
+
+    appender: RefCell<Appender>,
+    files: SegmentFiles,
+    dead: lanes::DeadLetters,
+    lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
+    /// Sequence of the last event that was handed to the lanes.
+    dispatched: Cell<u64>,
+    /// Bytes of rendered records that lanes hold.
+    held_bytes: Cell<usize>,
+    arena: RefCell<BytesMut>,
+    flushes: RefCell<Vec<dispatch::FlushRequest>>,
+    saved_generation: Cell<u64>,
+    clock_ceiling_ns: Cell<u64>,
+    random: Cell<u64>,
+
+    commit_wanted: Notify,
+    /// The committer took a group, so ingest may go on.
+    commit_took: Notify,
+    ingest_ended: Cell<bool>,
+    close: Cell<Option<Instant>>,
+    lane_settled: Notify,
+}
+
+impl Shard {
+    fn new(start: Start) -> Rc<Shard> {
+        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+        let plan = SegmentPlan {
+            bytes_max: config.log.segment_bytes as u64,
+            shard: shared.index as u16,
+            incarnation,
+            purpose: Purpose::Events,
+        };
+        let current = snapshot.load_full();
+        let shard = Rc::new(Shard {
+            appender: RefCell::new(Appender::new(
+                plan,
+                state.next_segment,
+                state.next_sequence,
+                state.clock_floor_ns,
+            )),
+            dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            files: SegmentFiles::new(
+                state.path.clone(),
+                state.segments.clone(),
+                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes as u64),
+            ),
+            snapshot: RefCell::new(current),
+            snapshots: snapshot,
+            config,
+            incarnation,
+            writer,
+            started: Instant::now(),
+            lanes: RefCell::default(),
+            dispatched: Cell::new(state.next_sequence - 1),
+            held_bytes: Cell::new(0),
+            arena: RefCell::default(),
+            flushes: RefCell::default(),
+            saved_generation: Cell::new(state.cursors.generation),
+            clock_ceiling_ns: Cell::new(state.clock_floor_ns),
+            random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
+            commit_wanted: Notify::default(),
+            commit_took: Notify::default(),
+            ingest_ended: Cell::new(false),
+            close: Cell::new(None),
+            lane_settled: Notify::default(),
+            shared,
+        });
+        shard.shared.stats.damaged.add(state.findings.damaged);
+        shard.recover_lanes(&state);
+        shard
+    }
+
+    async fn run(self: &Rc<Shard>) {
+        // Before anything is given out, so that a clock reading is never given out twice.
+        if let Err(e) = self.save_cursors().await {
+            log::error!("shard {}: {e}", self.shared.index);
+        }
+        let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
+        let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
+        let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
+        let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
+        self.start_lanes();
+
+        ingest.await;
+        commit.await;
+        // After a failure of the log the lanes go on with what it has, until the engine is closed.
+        while self.close.get().is_none() {
+            self.command_given().await;
+            self.obey();
+        }
+        if let Some(deadline) = self.close.get() {
+            driver::until(deadline, self.all_delivered()).await;
+        }
+        self.stop_lanes().await;
+        dead.cancel().await;
+        self.drain_dead_letters().await;
+        house.cancel().await;
+        if let Err(e) = self.save_cursors().await {
+            log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
+        } else {
+            self.remove_passed_segments(true).await;
+        }
+        self.files.close().await;
+        self.dead.close().await;
+    }
+
+    /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
+    async fn guarded<F: Future<Output = ()>>(self: Rc<Shard>, name: &'static str, task: impl FnOnce(Rc<Shard>) -> F) {
+        let shard = self.clone();
+        if AssertUnwindSafe(async move { task(self).await }).catch_unwind().await.is_err() {
+            shard.fail(Error::new(ErrorKind::Internal, format!("the {name} task of shard {} panicked", shard.shared.index)));
+        }
+    }
+
+    /// Takes no more events and tells everybody who waits.
+    fn fail(&self, error: Error) {
+        log::error!("{error}");
+        self.shared.progress.fail(error);
+        self.shared.ring.close();
+        self.ingest_ended.set(true);
+        self.commit_wanted.notify();
+        self.commit_took.notify();
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ns: self.started.elapsed().as_nanos() as u64, wall_ns: wall_ns() }
+    }
+
+    fn instant(&self, mono_ns: u64) -> Instant {
+        self.started + Duration::from_nanos(mono_ns)
+    }
+
+    /// Uniform in [0, 1), for jitter (xorshift64*).
+    fn random(&self) -> f64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        (x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn idle(&self) -> Idle {
+        self.config.idle
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn wall_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+}

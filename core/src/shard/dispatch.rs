@@ -1,0 +1,457 @@
+//! Dispatch: from the log to the lanes, at once while a lane keeps up, from the segments when it does not.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+
+use super::Shard;
+use super::lanes::{Body, LaneSlot};
+use crate::driver::DiskFile;
+use crate::error::{Error, Result};
+use crate::event::profile::{Profile, RecordContext};
+use crate::event::{EventId, FrameView, Sequencer};
+use crate::log::BLOCK_BYTES;
+use crate::log::appender::{Group, Position};
+use crate::log::cursor::Cursor;
+use crate::log::record::{self, Kind, Parsed, RecordView, Route};
+use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
+
+/// Bytes read from a segment at a time.
+const READ_BYTES: usize = 256 * 1024;
+/// A lane that has fallen behind reads on once it has room for so many events.
+const READ_ON_ROOM: usize = 64;
+
+/// Who waits until everything accepted up to a ring position is out.
+pub(super) struct FlushRequest {
+    position: u64,
+    /// The last sequence that counts, once the position has been dispatched.
+    sequence: Option<u64>,
+    reply: Option<oneshot::Sender<()>>,
+}
+
+/// Keeps in `routes` at most `max` routes and one per destination; returns the others.
+pub(super) fn split_repeats(routes: &mut Vec<Route>, max: usize) -> Vec<Route> {
+    if routes.len() <= max && routes.windows(2).all(|w| w[0].destination != w[1].destination) {
+        // Routes come ordered by place, so equal destinations are neighbours.
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let (first, rest): (Vec<Route>, Vec<Route>) =
+        routes.drain(..).partition(|r| seen.len() < max && seen.insert(r.destination));
+    *routes = first;
+    rest
+}
+
+/// A lane's way through the segments, while it is behind.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Where to read on.
+    at: Position,
+    /// The last sequence looked at.
+    seen: u64,
+}
+
+impl Backlog {
+    pub(super) fn at(at: Position, seen: u64) -> Backlog {
+        Backlog { at, seen }
+    }
+
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+}
+
+impl Shard {
+    /// Makes the lanes that the rules and the saved cursors call for.
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState) {
+        let snapshot = self.snapshot.borrow().clone();
+        let head = state.next_sequence - 1;
+        let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
+        let orphans = state.cursors.lanes.keys().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
+        let all: Vec<_> = known.chain(orphans).collect();
+        for (number, destination) in all {
+            let cursor = match state.cursors.lanes.get(&number) {
+                Some(c) => c.clone(),
+                None if snapshot.new_destinations.contains(&number) => Cursor::at(head),
+                // Known by name but never saved: whatever the log has for it is undelivered.
+                None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
+            };
+            self.add_lane(number, destination, cursor, head);
+        }
+    }
+
+    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments.
+    fn add_lane(
+        self: &Rc<Self>,
+        number: u32,
+        destination: Option<Arc<crate::rule::Destination>>,
+        mut cursor: Cursor,
+        head: u64,
+    ) -> Rc<LaneSlot> {
+        let backlog = match self.files.containing(cursor.low() + 1) {
+            Some(s) if cursor.low() < head => {
+                Some(Backlog::at(Position { segment: s.header.id, offset: BLOCK_BYTES as u64 }, cursor.low()))
+            }
+            _ => {
+                cursor.raise(head);
+                None
+            }
+        };
+        let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
+        let slot = Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats));
+        self.lanes.borrow_mut().insert(number, slot.clone());
+        slot
+    }
+
+    /// Looks at a new snapshot: new destinations get lanes, changed ones their new settings.
+    pub(super) fn reload(self: &Rc<Self>) {
+        let snapshot = self.snapshots.load_full();
+        if snapshot.version == self.snapshot.borrow().version {
+            return;
+        }
+        let head = self.appender.borrow().next_sequence() - 1;
+        for (number, destination) in snapshot.destinations() {
+            let existing = self.lanes.borrow().get(&number).cloned();
+            match existing {
+                Some(slot) => slot.reconfigure(destination.clone()),
+                None => {
+                    let slot = self.add_lane(number, Some(destination.clone()), Cursor::at(head), head);
+                    self.start_lane(&slot);
+                }
+            }
+        }
+        *self.snapshot.borrow_mut() = snapshot;
+    }
+
+    /// Hands the records of a group that was just written to their lanes.
+    pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
+        let lanes = self.lanes.borrow();
+        let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
+        for (position, record) in group.iter() {
+            rendered.clear();
+            for route in record.routes() {
+                let Some(slot) = lanes.get(&route.destination) else { continue };
+                slot.stats.routed.add(1);
+                self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
+            }
+            self.dispatched.set(record.sequence());
+        }
+        drop(lanes);
+        let mut flushes = self.flushes.borrow_mut();
+        for f in flushes.iter_mut().filter(|f| f.sequence.is_none() && f.position <= group.ring_position) {
+            f.sequence = Some(group.last_sequence);
+        }
+        drop(flushes);
+        self.answer_flushes();
+    }
+
+    /// Pushes an event into a lane that keeps up; one that has no room falls behind here.
+    fn offer(
+        &self,
+        slot: &LaneSlot,
+        position: Position,
+        record: &RecordView<'_>,
+        route: Route,
+        incarnation: u64,
+        rendered: &mut Vec<(Profile, u32, Bytes)>,
+    ) {
+        slot.stats.waiting.add(1);
+        if slot.is_behind() {
+            return;
+        }
+        if !slot.has_room() || self.held_bytes.get() > self.config.delivery.memory_bytes {
+            slot.fall_behind(Backlog::at(position, record.sequence() - 1));
+            return;
+        }
+        self.push(slot, position, record, route, incarnation, rendered);
+        slot.notify.notify();
+    }
+
+    /// Renders an event, or takes what was rendered for another destination, and pushes it.
+    fn push(
+        &self,
+        slot: &LaneSlot,
+        position: Position,
+        record: &RecordView<'_>,
+        route: Route,
+        incarnation: u64,
+        rendered: &mut Vec<(Profile, u32, Bytes)>,
+    ) {
+        let frame = FrameView::trusted(record.body());
+        let bytes = match slot.profile() {
+            // A lane without a destination only makes dead letters: nothing to render.
+            None => Bytes::new(),
+            Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
+                Some((_, _, bytes)) => bytes.clone(),
+                None => {
+                    let bytes = self.render(profile, &frame, record, route.rule, incarnation);
+                    rendered.push((profile, route.rule, bytes.clone()));
+                    bytes
+                }
+            },
+        };
+        let len = bytes.len();
+        let body = Body { record: bytes, position, rule: route.rule, shared: true };
+        if slot.push(record.sequence(), frame.resource_hash(), record.header().clock_ns, body, self.now()) {
+            self.held_bytes.set(self.held_bytes.get() + len);
+            self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
+        }
+    }
+
+    /// Writes a record into the arena, with the separator before it, so that neighbours are one slice.
+    fn render(&self, profile: Profile, frame: &FrameView<'_>, record: &RecordView<'_>, rule: u32, incarnation: u64) -> Bytes {
+        let header = record.header();
+        let snapshot = self.snapshot.borrow();
+        let context = RecordContext {
+            id: EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
+            sequencer: Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            rule: snapshot.rule_id(rule),
+            region: &self.config.region,
+            event_source: &self.config.event_source,
+        };
+        let mut arena = self.arena.borrow_mut();
+        if arena.capacity() < 4096 {
+            *arena = bytes::BytesMut::with_capacity(64 * 1024);
+        }
+        arena.extend_from_slice(profile.separator());
+        profile.write_record(frame, &context, &mut arena);
+        arena.split().freeze()
+    }
+
+    /// Reads on for a lane that is behind, until it has caught up or has no room.
+    pub(super) async fn read_backlog(self: &Rc<Self>, slot: &Rc<LaneSlot>) -> Result<()> {
+        let mut file: Option<(u64, DiskFile)> = None;
+        let result = self.read_backlog_with(slot, &mut file).await;
+        if let Some((_, f)) = file {
+            let _ = f.close().await;
+        }
+        result
+    }
+
+    async fn read_backlog_with(self: &Rc<Self>, slot: &Rc<LaneSlot>, file: &mut Option<(u64, DiskFile)>) -> Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
+            if slot.room() < READ_ON_ROOM || self.held_bytes.get() > self.config.delivery.memory_bytes {
+                return Ok(());
+            }
+            let Some(segment) = self.files.at_or_after(at.segment) else {
+                slot.catch_up();
+                return Ok(());
+            };
+            let at = if segment.header.id == at.segment {
+                at
+            } else {
+                Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
+            };
+            // What is being written now is read only up to what was dispatched; the rest will be offered.
+            let end = self.files.end();
+            let live = end.filter(|e| e.segment == at.segment);
+            if live.is_some_and(|e| e.offset <= at.offset) {
+                slot.catch_up();
+                return Ok(());
+            }
+            if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
+                if let Some((_, f)) = file.take() {
+                    let _ = f.close().await;
+                }
+                let f = DiskFile::open(&segment.path)
+                    .await
+                    .map_err(|e| Error::io("cannot read the log", &e).at(segment.path.display().to_string()))?;
+                *file = Some((at.segment, f));
+            }
+            let Some((_, f)) = file.as_ref() else { continue };
+            let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+            let skip = (at.offset - aligned) as usize;
+            let mut want = READ_BYTES;
+            loop {
+                buffer.clear();
+                f.read_at(aligned, want, &mut buffer)
+                    .await
+                    .map_err(|e| Error::io("cannot read the log", &e).at(segment.path.display().to_string()))?;
+                if let Some(e) = live {
+                    buffer.truncate((e.offset - aligned) as usize);
+                }
+                let bytes = buffer.get(skip..).unwrap_or_default();
+                let whole_segment = buffer.len() < want;
+                match self.feed(slot, &segment, at, seen, bytes, whole_segment) {
+                    Fed::Next { offset, seen } => {
+                        slot.move_backlog(Position { segment: at.segment, offset }, seen);
+                        break;
+                    }
+                    Fed::SegmentDone { seen } => {
+                        if live.is_some() && self.files.end() == live {
+                            slot.catch_up();
+                        } else {
+                            let next = segment.header.id + u64::from(live.is_none());
+                            let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
+                            slot.move_backlog(Position { segment: next, offset }, seen);
+                        }
+                        break;
+                    }
+                    Fed::More(bytes) => want = (skip + bytes).next_multiple_of(BLOCK_BYTES).max(want * 2),
+                }
+            }
+        }
+    }
+
+    /// Pushes the records of a stretch of a segment that are for this lane.
+    fn feed(
+        self: &Rc<Self>,
+        slot: &LaneSlot,
+        segment: &SegmentInfo,
+        from: Position,
+        mut seen: u64,
+        bytes: &[u8],
+        last_of_segment: bool,
+    ) -> Fed {
+        let mut at = 0;
+        let mut rendered = Vec::new();
+        while at < bytes.len() {
+            if slot.room() == 0 {
+                return Fed::Next { offset: from.offset + at as u64, seen };
+            }
+            match record::parse(segment.header.id, &bytes[at..]) {
+                Parsed::Record(r) if r.sequence() > seen || at == 0 => {
+                    let position = Position { segment: from.segment, offset: from.offset + at as u64 };
+                    if r.sequence() > seen && r.header().kind == Kind::Event {
+                        if let Some(route) = r.routes().find(|x| x.destination == slot.number) {
+                            // Only what passes the checks of a frame from a file is read without them later.
+                            match FrameView::parse(r.body()) {
+                                Ok(_) => {
+                                    rendered.clear();
+                                    let incarnation = segment.header.incarnation;
+                                    self.push(slot, position, &r, route, incarnation, &mut rendered);
+                                }
+                                Err(e) => {
+                                    self.found_damage(segment, position.offset, r.body(), &e.to_string());
+                                    slot.skip(r.sequence());
+                                }
+                            }
+                        }
+                        seen = r.sequence();
+                    }
+                    at += r.padded_len();
+                }
+                // Records before the cursor, when a segment is read from its start.
+                Parsed::Record(r) => at += r.padded_len(),
+                Parsed::Short(need) if !last_of_segment => {
+                    return if at > 0 { Fed::Next { offset: from.offset + at as u64, seen } } else { Fed::More(need) };
+                }
+                Parsed::End if bytes[at..].iter().all(|b| *b == 0) && (last_of_segment || seen >= segment.last_sequence) => {
+                    return Fed::SegmentDone { seen };
+                }
+                _ if !last_of_segment => {
+                    // Damage, or zeros in the middle: what follows tells, so the rest of the segment is needed.
+                    return if at > 0 {
+                        Fed::Next { offset: from.offset + at as u64, seen }
+                    } else {
+                        Fed::More(bytes.len() * 2)
+                    };
+                }
+                _ => match record::resync(segment.header.id, bytes, at + 8, seen) {
+                    Some(next) => {
+                        self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
+                        at = next;
+                    }
+                    None => return Fed::SegmentDone { seen: seen.max(segment.last_sequence) },
+                },
+            }
+        }
+        if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
+    }
+
+    fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
+        let Some(dir) = segment.path.parent() else { return };
+        self.shared.stats.damaged.add(1);
+        log::error!("{} at byte {offset}: {} bytes quarantined: {what}", segment.path.display(), bytes.len());
+        if let Err(e) = quarantine(dir, segment.header.id, offset as usize, bytes) {
+            log::error!("{e}");
+        }
+    }
+
+    /// Answers `reply` once everything accepted up to `position` is out.
+    pub(super) fn flush(&self, position: u64, reply: oneshot::Sender<()>) {
+        // Already written, or nothing of it was worth writing: what is dispatched counts.
+        let sequence = (self.shared.progress.written() >= position).then(|| self.dispatched.get());
+        self.flushes.borrow_mut().push(FlushRequest { position, sequence, reply: Some(reply) });
+        self.set_flushing(true);
+        self.answer_flushes();
+    }
+
+    pub(super) fn set_flushing(&self, on: bool) {
+        for slot in self.lanes.borrow().values() {
+            slot.set_flushing(on);
+        }
+    }
+
+    /// Answers the flushes that are through.
+    pub(super) fn answer_flushes(&self) {
+        if self.flushes.borrow().is_empty() {
+            return;
+        }
+        let written = self.shared.progress.written();
+        let dispatched = self.dispatched.get();
+        let low = self.lanes_low();
+        let mut flushes = self.flushes.borrow_mut();
+        flushes.retain_mut(|f| {
+            if f.sequence.is_none() && written >= f.position {
+                f.sequence = Some(dispatched);
+            }
+            if f.sequence.is_some_and(|s| low >= s) {
+                if let Some(reply) = f.reply.take() {
+                    let _ = reply.send(());
+                }
+                return false;
+            }
+            true
+        });
+        let idle = flushes.is_empty() && self.close.get().is_none();
+        drop(flushes);
+        if idle {
+            self.set_flushing(false);
+        }
+    }
+
+    /// Everything up to here is done in every lane.
+    pub(super) fn lanes_low(&self) -> u64 {
+        let head = self.dispatched.get();
+        self.lanes.borrow().values().map(|s| s.low(head)).min().unwrap_or(head)
+    }
+
+    /// Resolves once no lane has anything left.
+    pub(super) async fn all_delivered(&self) {
+        while self.lanes_low() < self.dispatched.get() {
+            self.lane_settled.notified().await;
+        }
+    }
+}
+
+enum Fed {
+    Next { offset: u64, seen: u64 },
+    SegmentDone { seen: u64 },
+    More(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_split_into_records_of_their_own() {
+        let r = |destination, rule| Route { destination, rule };
+        let mut routes = vec![r(1, 1), r(1, 2), r(1, 3), r(2, 1)];
+        let mut rounds = Vec::new();
+        while !routes.is_empty() {
+            let rest = split_repeats(&mut routes, 10);
+            rounds.push(std::mem::replace(&mut routes, rest));
+        }
+        assert_eq!(rounds, [vec![r(1, 1), r(2, 1)], vec![r(1, 2)], vec![r(1, 3)]]);
+        let mut many: Vec<Route> = (0..25).map(|n| r(n, 0)).collect();
+        let rest = split_repeats(&mut many, 10);
+        assert_eq!((many.len(), rest.len()), (10, 15));
+    }
+}

@@ -1,0 +1,141 @@
+//! Ingest: from the ring to the log's next group.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::ring::{Consumer, TAG_WANTS_SYNC};
+use super::snapshot::Scratch;
+use super::{Command, Shard, dispatch, wall_ns};
+use crate::config::Idle;
+use crate::driver;
+use crate::event::FrameView;
+use crate::log::appender::ROUTES_MAX;
+use crate::log::record::{Kind, Route};
+
+/// Bytes taken from the ring before other tasks get their turn.
+const TURN_BYTES: u64 = 256 * 1024;
+/// Bytes that may wait for the disk; then the ring is left to fill, and publishers feel it.
+const PENDING_BYTES_MAX: usize = 8 << 20;
+/// How long the ring is looked at again before the shard lies down.
+const SPIN: Duration = Duration::from_micros(20);
+/// A nap, and for how long after the last event naps are taken instead of sleep.
+const NAP: Duration = Duration::from_micros(200);
+const NAP_WHILE_ACTIVE: Duration = Duration::from_millis(10);
+
+impl Shard {
+    /// Takes events until the ring is closed and empty.
+    pub(super) async fn ingest(self: Rc<Self>) {
+        // SAFETY: this task is the only consumer, and a shard has one such task in its life.
+        let mut consumer = unsafe { Consumer::new(&self.shared.ring) };
+        let mut scratch = Scratch::default();
+        let mut routes = Vec::new();
+        let mut last_active = Instant::now();
+        loop {
+            self.obey();
+            while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none() {
+                self.commit_took.notified().await;
+            }
+            if self.drain(&mut consumer, &mut scratch, &mut routes) {
+                last_active = Instant::now();
+                driver::yield_now().await;
+                continue;
+            }
+            if self.shared.ring.is_closed() && consumer.is_empty() {
+                break;
+            }
+            if self.shared.progress.failure().is_some() {
+                break;
+            }
+            if self.idle() == Idle::Spin || last_active.elapsed() < SPIN {
+                driver::yield_now().await;
+                continue;
+            }
+            let nap = self.idle() == Idle::Nap && last_active.elapsed() < NAP_WHILE_ACTIVE;
+            if !consumer.sleep(nap) || self.shared.has_commands() || self.shared.ring.is_closed() {
+                consumer.awake();
+                driver::yield_now().await;
+                continue;
+            }
+            let woken = poll_fn(|cx| consumer.poll_woken(cx));
+            if nap {
+                let _ = driver::within(NAP, woken).await;
+            } else {
+                woken.await;
+            }
+            consumer.awake();
+        }
+        self.ingest_ended.set(true);
+        self.commit_wanted.notify();
+    }
+
+    /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
+    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> bool {
+        let snapshot = self.snapshot.borrow();
+        let mut appender = self.appender.borrow_mut();
+        let stats = &self.shared.stats;
+        let wall = wall_ns();
+        let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
+        let mut wants_sync = false;
+        let mut position = 0;
+        let taken = consumer.drain(TURN_BYTES, |frame, tag, after| {
+            accepted += 1;
+            position = after;
+            wants_sync |= tag & TAG_WANTS_SYNC != 0;
+            let view = FrameView::trusted(frame);
+            snapshot.routes(view.bucket(), view.event_type(), view.key(), scratch, routes);
+            if routes.is_empty() {
+                unmatched += 1;
+            }
+            // A destination that shall get the event once per rule gets a record for each; so does a crowd of
+            // destinations that is too large for one record.
+            while !routes.is_empty() {
+                let rest = dispatch::split_repeats(routes, ROUTES_MAX);
+                appender.append(Kind::Event, routes, frame, wall);
+                stored += 1;
+                routed += routes.len() as u64;
+                *routes = rest;
+            }
+            appender.pending_bytes() <= PENDING_BYTES_MAX
+        });
+        if taken == 0 {
+            return false;
+        }
+        if position > 0 {
+            appender.cover(position, wants_sync);
+        }
+        stats.accepted.add(accepted);
+        stats.unmatched.add(unmatched);
+        stats.stored.add(stored);
+        stats.routed.add(routed);
+        self.commit_wanted.notify();
+        true
+    }
+
+    /// Waits for a command, once ingest has ended.
+    pub(super) async fn command_given(&self) {
+        // SAFETY: the ingest task, the only other consumer, has ended.
+        let mut consumer = unsafe { Consumer::new(&self.shared.ring) };
+        consumer.sleep(false);
+        if !self.shared.has_commands() {
+            poll_fn(|cx| consumer.poll_woken(cx)).await;
+        }
+        consumer.awake();
+    }
+
+    pub(super) fn obey(self: &Rc<Self>) {
+        if !self.shared.has_commands() {
+            return;
+        }
+        for command in self.shared.take_commands() {
+            match command {
+                Command::Reload => self.reload(),
+                Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Close { deadline } => {
+                    self.close.set(Some(deadline));
+                    self.set_flushing(true);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! How far a shard has come, and who waits for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How safe an event is when `publish` returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Ack {
+    /// It is in the shard's ring: lost if the process dies now.
+    Memory = 0,
+    /// It was handed to the operating system or the device: survives the end of the process.
+    Written = 1,
+    /// It is durable: survives loss of power, as far as the device tells the truth about its cache.
+    #[default]
+    Synced = 2,
+}
+
+impl Ack {
+    /// The level of a name: `memory`, `written` or `synced`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] that lists the three.
+    pub fn parse(name: &str) -> Result<Ack> {
+        match name {
+            "memory" => Ok(Ack::Memory),
+            "written" => Ok(Ack::Written),
+            "synced" => Ok(Ack::Synced),
+            _ => Err(Error::new(ErrorKind::InvalidArgument, format!("unknown ack level `{name}`"))
+                .remedy("use memory, written or synced")),
+        }
+    }
+}
+
+/// Ring positions reached, at each ack level.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    written: CachePadded<AtomicU64>,
+    synced: CachePadded<AtomicU64>,
+    failed: OnceLock<Error>,
+    /// What the log waits for, if it waits (a full disk).
+    stalled: Mutex<Option<Error>>,
+    waiting: CachePadded<AtomicUsize>,
+    waiters: Mutex<Vec<Waiter>>,
+    next_waiter: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: u64,
+    position: u64,
+    ack: Ack,
+    waker: Waker,
+}
+
+impl Progress {
+    fn reached(&self, ack: Ack) -> u64 {
+        match ack {
+            Ack::Memory => u64::MAX,
+            Ack::Written => self.written.load(Ordering::Acquire),
+            Ack::Synced => self.synced.load(Ordering::Acquire),
+        }
+    }
+
+    /// The shard has written, and made durable, everything up to these positions.
+    pub(crate) fn advance(&self, written: u64, synced: u64) {
+        self.written.store(written, Ordering::Release);
+        self.synced.store(synced, Ordering::Release);
+        self.wake(|w| if w.ack == Ack::Written { w.position <= written } else { w.position <= synced });
+    }
+
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    fn wake(&self, due: impl Fn(&Waiter) -> bool) {
+        // Pairs with the fence in `poll`: either the waiter sees the new position, or this thread sees the waiter.
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut ready = Vec::new();
+        {
+            let mut waiters = self.waiters.lock();
+            let mut i = 0;
+            while i < waiters.len() {
+                if due(&waiters[i]) {
+                    ready.push(waiters.swap_remove(i).waker);
+                } else {
+                    i += 1;
+                }
+            }
+            self.waiting.store(waiters.len(), Ordering::Relaxed);
+        }
+        ready.into_iter().for_each(Waker::wake);
+    }
+
+    /// Nothing more will be reached; everybody who waits gets this error.
+    pub(crate) fn fail(&self, error: Error) {
+        let _ = self.failed.set(error);
+        self.wake(|_| true);
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failed.get()
+    }
+
+    pub(crate) fn set_stalled(&self, error: Option<Error>) {
+        *self.stalled.lock() = error;
+    }
+
+    pub(crate) fn stalled(&self) -> Option<Error> {
+        self.stalled.lock().clone()
+    }
+
+    fn poll(&self, position: u64, ack: Ack, id: &mut Option<u64>, cx: &Context<'_>) -> Poll<Result<()>> {
+        if self.reached(ack) >= position {
+            return Poll::Ready(Ok(()));
+        }
+        {
+            let mut waiters = self.waiters.lock();
+            let known = id.and_then(|id| waiters.iter_mut().find(|w| w.id == id));
+            match known {
+                Some(w) => w.waker.clone_from(cx.waker()),
+                None => {
+                    let new = self.next_waiter.fetch_add(1, Ordering::Relaxed);
+                    *id = Some(new);
+                    waiters.push(Waiter { id: new, position, ack, waker: cx.waker().clone() });
+                }
+            }
+            self.waiting.store(waiters.len(), Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+        if self.reached(ack) >= position {
+            return Poll::Ready(Ok(()));
+        }
+        match self.failed.get() {
+            Some(e) => Poll::Ready(Err(e.clone())),
+            None => Poll::Pending,
+        }
+    }
+
+    fn forget(&self, id: u64) {
+        let mut waiters = self.waiters.lock();
+        waiters.retain(|w| w.id != id);
+        self.waiting.store(waiters.len(), Ordering::Relaxed);
+    }
+}
+
+/// A proof that an event was accepted; tells when it has reached an ack level.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    pub(crate) shard: Arc<super::Shared>,
+    pub(crate) position: u64,
+}
+
+impl Receipt {
+    /// Whether the event has reached this level.
+    pub fn is(&self, ack: Ack) -> bool {
+        self.shard.progress.reached(ack) >= self.position
+    }
+
+    /// A future that is ready once the event has reached this level. It may be awaited on any executor.
+    pub fn reached(&self, ack: Ack) -> ReceiptFuture {
+        ReceiptFuture { receipt: self.clone(), ack, waiter: None }
+    }
+
+    /// Blocks until the event has reached this level.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if `deadline` passes first (the event stays accepted), [`ErrorKind::LogFailed`] or
+    /// [`ErrorKind::Closed`] if it will never be reached.
+    pub fn wait(&self, ack: Ack, deadline: Option<Instant>) -> Result<()> {
+        if self.is(ack) {
+            return Ok(());
+        }
+        block_on(self.reached(ack), deadline).unwrap_or_else(|| {
+            let e = Error::new(ErrorKind::Timeout, format!("the event was accepted, but is not {} yet", match ack {
+                Ack::Synced => "durable",
+                Ack::Memory | Ack::Written => "written",
+            }));
+            Err(match self.shard.progress.stalled() {
+                Some(why) => e.remedy(format!("the log waits: {why}")),
+                None => e.remedy("wait again, or give more time"),
+            })
+        })
+    }
+}
+
+/// See [`Receipt::reached`].
+#[derive(Debug)]
+pub struct ReceiptFuture {
+    receipt: Receipt,
+    ack: Ack,
+    waiter: Option<u64>,
+}
+
+impl Future for ReceiptFuture {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let this = &mut *self;
+        this.receipt.shard.progress.poll(this.receipt.position, this.ack, &mut this.waiter, cx)
+    }
+}
+
+impl Drop for ReceiptFuture {
+    fn drop(&mut self) {
+        if let Some(id) = self.waiter {
+            self.receipt.shard.progress.forget(id);
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    static UNPARK: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+}
+
+/// Runs a future on the calling thread, at most until `deadline`; `None` if it was not ready by then.
+pub(crate) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let waker = UNPARK.with(Waker::clone);
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
+            return Some(out);
+        }
+        match deadline {
+            None => std::thread::park(),
+            Some(d) => {
+                let left = d.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return None;
+                }
+                std::thread::park_timeout(left);
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The rules as the publishers and shards see them: immutable, swapped as a whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::event::EventType;
+use crate::filter::Matcher;
+use crate::log::recovery::Names;
+use crate::log::record::Route;
+use crate::rule::{Destination, RuleSet};
+use crate::{Result, rule};
+
+/// One version of the rules, with the numbers that the log knows them by.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Grows with each change.
+    pub(crate) version: u64,
+    pub(crate) rules: RuleSet,
+    matcher: Matcher,
+    /// Per place in `rules.destinations`, the number.
+    destination_numbers: Vec<u32>,
+    /// Per place in `rules.rules`, the number.
+    rule_numbers: Vec<u32>,
+    /// Destinations by number.
+    destinations: HashMap<u32, Arc<Destination>>,
+    /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
+    rule_ids: HashMap<u32, Arc<str>>,
+    /// Numbers of destinations that this directory never had before: nothing in its log is for them.
+    pub(crate) new_destinations: Vec<u32>,
+}
+
+impl Snapshot {
+    /// Gives every destination and rule its number and compiles the matcher.
+    pub(crate) fn new(version: u64, rules: RuleSet, names: &mut Names) -> Result<Snapshot> {
+        let destinations: Vec<&str> = rules.destinations.iter().map(|d| d.name.as_str()).collect();
+        let ids: Vec<&str> = rules.rules.iter().map(|r| r.id.as_str()).collect();
+        let numbers = names.assign(&destinations, &ids)?;
+        let matcher = Matcher::compile(&rules.rules);
+        Ok(Snapshot {
+            version,
+            matcher,
+            destinations: numbers.destinations.iter().copied().zip(rules.destinations.iter().cloned()).collect(),
+            rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
+            destination_numbers: numbers.destinations,
+            rule_numbers: numbers.rules,
+            new_destinations: numbers.new_destinations,
+            rules,
+        })
+    }
+
+    /// Whether any rule could want such an event: the gate.
+    #[inline]
+    pub(crate) fn interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
+        self.matcher.interested(bucket, event_type)
+    }
+
+    /// Replaces `out` by the routes of an event. `scratch` is working memory.
+    pub(crate) fn routes(
+        &self,
+        bucket: &str,
+        event_type: EventType<'_>,
+        key: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<Route>,
+    ) {
+        out.clear();
+        scratch.matched.clear();
+        self.matcher.matches(bucket, event_type, key, &mut scratch.matched);
+        if scratch.matched.is_empty() {
+            return;
+        }
+        self.rules.routes(&scratch.matched, &mut scratch.routes);
+        out.extend(scratch.routes.iter().filter_map(|r| {
+            // A wildcard rule may match what the destination's profile has no record for.
+            let d = self.rules.destinations.get(r.destination as usize)?;
+            d.profile.expressible(event_type).then(|| Route {
+                destination: self.destination_numbers[r.destination as usize],
+                rule: self.rule_numbers[r.rule as usize],
+            })
+        }));
+    }
+
+    /// The destination of a number, if the rules still have it.
+    pub(crate) fn destination(&self, number: u32) -> Option<&Arc<Destination>> {
+        self.destinations.get(&number)
+    }
+
+    /// The destinations with their numbers.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = (u32, &Arc<Destination>)> {
+        self.destinations.iter().map(|(n, d)| (*n, d))
+    }
+
+    /// The id of a rule.
+    pub(crate) fn rule_id(&self, number: u32) -> &str {
+        self.rule_ids.get(&number).map_or("", |id| id)
+    }
+}
+
+/// Working memory of [`Snapshot::routes`].
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    matched: Vec<u32>,
+    routes: Vec<rule::Route>,
+}

@@ -1,0 +1,95 @@
+//! What a shard counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+/// A counter or gauge that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Adds, on the one thread that writes.
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Adds, on any thread.
+    pub(crate) fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardStats {
+    pub(crate) accepted: Count,
+    pub(crate) refused_full: Count,
+    pub(crate) unmatched: Count,
+    pub(crate) stored: Count,
+    pub(crate) routed: Count,
+    pub(crate) log_bytes: Count,
+    pub(crate) commits: Count,
+    pub(crate) syncs: Count,
+    pub(crate) segments: Count,
+    pub(crate) damaged: Count,
+    pub(crate) held_bytes: Count,
+    pub(crate) orphaned: Count,
+}
+
+/// Counters of one destination on one shard.
+#[derive(Debug, Default)]
+pub(crate) struct LaneStats {
+    pub(crate) routed: Count,
+    pub(crate) delivered: Count,
+    pub(crate) retried: Count,
+    pub(crate) dead_lettered: Count,
+    pub(crate) requests: Count,
+    pub(crate) failures: Count,
+    pub(crate) waiting: Count,
+    pub(crate) connections: Count,
+    pub(crate) last_error: Mutex<String>,
+    pub(crate) latency: Latency,
+}
+
+/// Times from acceptance to delivery.
+#[derive(Debug)]
+pub(crate) struct Latency(Mutex<Histogram<u64>>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Latency(Mutex::new(new_histogram()))
+    }
+}
+
+/// Microseconds from 1 to one day, two significant digits.
+pub(crate) fn new_histogram() -> Histogram<u64> {
+    match Histogram::new_with_bounds(1, 24 * 3600 * 1_000_000, 2) {
+        Ok(h) => h,
+        Err(e) => unreachable!("bounds are constant: {e}"),
+    }
+}
+
+impl Latency {
+    pub(crate) fn record(&self, times: impl Iterator<Item = Duration>) {
+        let mut h = self.0.lock();
+        for t in times {
+            h.saturating_record(t.as_micros().min(u128::from(u64::MAX)) as u64);
+        }
+    }
+
+    pub(crate) fn add_to(&self, total: &mut Histogram<u64>) {
+        // The bounds are the same, so this cannot fail.
+        let _ = total.add(&*self.0.lock());
+    }
+}
