@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod event;
+pub mod net;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
