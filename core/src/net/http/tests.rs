@@ -16,8 +16,10 @@ fn rendered(head: &RequestHead, extra: &[(&str, &str)], length: u64) -> String {
     String::from_utf8(out).expect("ASCII")
 }
 
+type Parsed = Result<(Response, State), ResponseError>;
+
 /// Feeds pieces, then ends the connection.
-fn parse(pieces: &[&[u8]]) -> Result<(Response, State), ResponseError> {
+fn parse(pieces: &[&[u8]]) -> Parsed {
     let mut parser = ResponseParser::new();
     let mut state = State::NeedMore;
     for piece in pieces {
@@ -40,7 +42,7 @@ fn parse(pieces: &[&[u8]]) -> Result<(Response, State), ResponseError> {
     Ok((response, state))
 }
 
-fn parse_one(input: &[u8]) -> Result<(Response, State), ResponseError> {
+fn parse_one(input: &[u8]) -> Parsed {
     parse(&[input])
 }
 
@@ -199,7 +201,7 @@ fn one_parser_reads_answers_in_a_row() {
 #[test]
 fn answers_that_are_refused() {
     let malformed = |what| Err(ResponseError::Malformed(what));
-    let cases: &[(&[u8], Result<(Response, State), ResponseError>)] = &[
+    let cases: &[(&[u8], Parsed)] = &[
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
             malformed("two different Content-Length"),
