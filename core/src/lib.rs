@@ -1,12 +1,20 @@
 //! Tidewire tells the world what happens in an object store.
 
+mod connect;
+pub mod config;
 pub mod delivery;
 mod driver;
+mod engine;
 pub mod error;
 pub mod event;
+pub mod filter;
+mod fork;
 pub mod log;
+pub mod net;
 pub mod rule;
 pub mod shard;
 
+pub use engine::{DestinationStats, Engine, OnFull, PublishOptions, Published, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
+pub use shard::progress::{Ack, Receipt, ReceiptFuture};

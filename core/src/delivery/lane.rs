@@ -263,6 +263,16 @@ impl<T> Lane<T> {
         self.open.len() < self.policy.events_max
     }
 
+    /// How many more events may be pushed.
+    pub fn room(&self) -> usize {
+        self.policy.events_max.saturating_sub(self.open.len())
+    }
+
+    /// Marks an event done that was never pushed, because it is damaged.
+    pub fn skip(&mut self, sequence: u64) {
+        self.cursor.done(sequence);
+    }
+
     /// Events that are in the lane and not done.
     pub fn open_events(&self) -> usize {
         self.open.len()
@@ -419,7 +429,7 @@ impl<T> Lane<T> {
     pub fn complete(&mut self, mut batch: Batch<T>, outcome: Outcome, now: Now, random: f64) -> Completed<T> {
         self.in_flight -= 1;
         let mut done = Completed { delivered: 0, retried: 0, spent: Vec::new() };
-        let mut jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
+        let jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
         match outcome {
             Outcome::Success => {
                 self.breaker.success();
@@ -592,14 +602,5 @@ impl<T> Lane<T> {
     /// The breaker's state.
     pub fn gate(&self, now: Now) -> Gate {
         self.breaker.gate(now.mono_ns)
-    }
-
-    /// Visits the events of batches that wait for a retry (to let go of shared memory while they wait).
-    pub fn for_each_retrying(&mut self, mut each: impl FnMut(&mut Item<T>)) {
-        let mut all = std::mem::take(&mut self.retries).into_vec();
-        for later in &mut all {
-            later.batch.items.iter_mut().for_each(&mut each);
-        }
-        self.retries = all.into();
     }
 }

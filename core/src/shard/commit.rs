@@ -1,7 +1,7 @@
 //! Commit: groups become durable, then their events go to the lanes. And the segment files that this needs.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -129,6 +129,10 @@ impl SegmentFiles {
             zeroed: Cell::new(0),
             end: Cell::new(None),
         }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn len(&self) -> usize {

@@ -22,7 +22,7 @@ use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
 /// Bytes read from a segment at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// A lane that has fallen behind reads on once it has room for so many events.
-const READ_ON_ROOM: usize = 64;
+pub(super) const READ_ON_ROOM: usize = 64;
 
 /// Who waits until everything accepted up to a ring position is out.
 pub(super) struct FlushRequest {
@@ -57,6 +57,10 @@ pub(super) struct Backlog {
 impl Backlog {
     pub(super) fn at(at: Position, seen: u64) -> Backlog {
         Backlog { at, seen }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.at
     }
 
     pub(super) fn seen(&self) -> u64 {
@@ -201,7 +205,7 @@ impl Shard {
         }
     }
 
-    /// Writes a record into the arena, with the separator before it, so that neighbours are one slice.
+    /// Writes a record into the arena, with the separator before it.
     fn render(&self, profile: Profile, frame: &FrameView<'_>, record: &RecordView<'_>, rule: u32, incarnation: u64) -> Bytes {
         let header = record.header();
         let snapshot = self.snapshot.borrow();
@@ -322,6 +326,9 @@ impl Shard {
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(r.body()) {
                                 Ok(_) => {
+                                    if r.sequence() <= self.inherited && !slot.is_done(r.sequence()) {
+                                        slot.stats.waiting.add(1);
+                                    }
                                     rendered.clear();
                                     let incarnation = segment.header.incarnation;
                                     self.push(slot, position, &r, route, incarnation, &mut rendered);

@@ -187,11 +187,15 @@ pub(crate) struct Shard {
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
+    /// Sequence of the last event that earlier runs left.
+    inherited: u64,
     /// Bytes of rendered records that lanes hold.
     held_bytes: Cell<usize>,
     arena: RefCell<BytesMut>,
     flushes: RefCell<Vec<dispatch::FlushRequest>>,
     saved_generation: Cell<u64>,
+    /// The lowest low-water mark of the cursors as saved: what segments are removed by.
+    saved: Cell<u64>,
     clock_ceiling_ns: Cell<u64>,
     random: Cell<u64>,
 
@@ -234,10 +238,12 @@ impl Shard {
             started: Instant::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
+            inherited: state.next_sequence - 1,
             held_bytes: Cell::new(0),
             arena: RefCell::default(),
             flushes: RefCell::default(),
             saved_generation: Cell::new(state.cursors.generation),
+            saved: Cell::new(0),
             clock_ceiling_ns: Cell::new(state.clock_floor_ns),
             random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
             commit_wanted: Notify::default(),

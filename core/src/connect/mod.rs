@@ -1,0 +1,19 @@
+//! Connectors: one file per kind of system.
+
+mod webhook;
+
+use std::rc::Rc;
+
+use crate::delivery::Connector;
+use crate::error::Result;
+use crate::rule::{Destination, DestinationKind};
+
+/// The connector of a destination, for one shard. Nothing is connected yet.
+///
+/// # Errors
+/// If a file that it needs (an authority, a key) cannot be read.
+pub(crate) fn connector(destination: &Destination) -> Result<Rc<dyn Connector>> {
+    match &destination.kind {
+        DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, destination.profile)?)),
+    }
+}

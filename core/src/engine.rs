@@ -1,0 +1,567 @@
+//! The engine: open, publish, flush, close.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::channel::oneshot;
+use futures::future::join_all;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use crate::config::{Config, EngineConfig};
+use crate::driver::{self, ShardThread};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventType, frame, resource_hash};
+use crate::fork::ForkGuard;
+use crate::log::recovery::{self, DataDir};
+use crate::rule::RuleSet;
+use crate::shard::progress::{Ack, Receipt, block_on};
+use crate::shard::ring::{PushError, TAG_WANTS_SYNC};
+use crate::shard::snapshot::Snapshot;
+use crate::shard::{self, Command, Shared, stats};
+
+/// What `publish` does when the ring of the event's shard is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Waits for space, at most so long, then answers [`ErrorKind::Full`].
+    Block(Duration),
+    /// Answers [`ErrorKind::Full`] at once.
+    Refuse,
+}
+
+/// How an event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// How safe the event is before the call returns.
+    pub ack: Ack,
+    /// What happens when there is no space.
+    pub on_full: OnFull,
+    /// How long the call waits for `ack`; then it answers [`ErrorKind::Timeout`] though the event stays accepted.
+    pub ack_timeout: Duration,
+}
+
+impl Default for PublishOptions {
+    /// Durable, waiting for space and for the disk up to 30 s each.
+    fn default() -> Self {
+        PublishOptions {
+            ack: Ack::Synced,
+            on_full: OnFull::Block(Duration::from_secs(30)),
+            ack_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone)]
+pub enum Published {
+    /// It is accepted; the receipt tells how far it is.
+    Accepted(Receipt),
+    /// No rule wants events of this bucket and type: nothing was copied, nothing will be kept.
+    NoMatch,
+}
+
+impl Published {
+    /// The receipt, if the event was accepted.
+    pub fn receipt(&self) -> Option<&Receipt> {
+        match self {
+            Published::Accepted(r) => Some(r),
+            Published::NoMatch => None,
+        }
+    }
+}
+
+/// An event and notification engine over one data directory.
+///
+/// All methods may be called from any thread at the same time. Clones share one engine. The engine closes when
+/// [`Engine::close`] is called or the last clone is dropped (then with the configured `close_timeout`).
+///
+/// After `fork`, a child must not use the engine of its parent: every call answers [`ErrorKind::WrongProcess`]. It may
+/// open one of its own, on another data directory.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<EngineConfig>,
+    shards: Vec<Arc<Shared>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What opening and closing change.
+    life: Mutex<Life>,
+    closed: AtomicBool,
+    fork: Option<ForkGuard>,
+    refused_invalid: AtomicU64,
+    no_match: AtomicU64,
+}
+
+struct Life {
+    threads: Vec<ShardThread>,
+    dir: Option<DataDir>,
+}
+
+impl std::fmt::Debug for Life {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Life").field("threads", &self.threads.len()).field("dir", &self.dir).finish()
+    }
+}
+
+impl Engine {
+    /// Opens an engine with a configuration: its settings and rules. The sources of the configuration are the `tidewire`
+    /// command's and are not started.
+    ///
+    /// Nothing is connected yet: a destination that is down never delays the start.
+    ///
+    /// # Errors
+    /// [`ErrorKind::IoUringUnavailable`], [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`],
+    /// [`ErrorKind::NewerFormat`], [`ErrorKind::Corrupt`], [`ErrorKind::InvalidConfig`] or [`ErrorKind::Io`].
+    pub fn open(config: Config) -> Result<Engine> {
+        Engine::open_with(config.engine, config.rules)
+    }
+
+    /// Opens an engine with settings and rules made in code.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
+        driver::probe()?;
+        let cpus = driver::usable_cpus();
+        let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
+        let mut states = Vec::new();
+        for shard in 0..dir.shards {
+            states.push(recovery::recover_shard(&dir.shard_path(shard))?);
+        }
+        for s in &states {
+            let f = &s.findings;
+            if *f != recovery::Findings::default() {
+                log::warn!("{}: recovered: {f:?}", s.path.display());
+            }
+        }
+        // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
+        let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        for s in &mut states {
+            s.clock_floor_ns = floor;
+        }
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let config = Arc::new(config);
+        let mut shards = Vec::new();
+        let mut threads: Vec<ShardThread> = Vec::new();
+        for (i, state) in states.into_iter().enumerate() {
+            let shared = Arc::new(Shared::new(i, config.ring_bytes));
+            let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
+            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            match shard::start(start) {
+                Ok(t) => threads.push(t),
+                Err(e) => {
+                    stop(&shards, threads, Instant::now());
+                    return Err(e.at(format!("shard {i}")));
+                }
+            }
+            shards.push(shared);
+        }
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                config,
+                shards,
+                snapshot,
+                life: Mutex::new(Life { threads, dir: Some(dir) }),
+                closed: AtomicBool::new(false),
+                fork: ForkGuard::new(),
+                refused_invalid: AtomicU64::new(0),
+                no_match: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// Publishes an event and waits until it is durable (see [`PublishOptions::default`]).
+    ///
+    /// # Errors
+    /// As [`Engine::publish_with`].
+    pub fn publish(&self, event: &Event<'_>) -> Result<Published> {
+        self.publish_with(event, &PublishOptions::default())
+    }
+
+    /// Publishes an event.
+    ///
+    /// Events of one resource key are delivered in the order in which their calls claimed space in the ring: calls of one
+    /// thread, and calls of different threads that are ordered by anything else, keep their order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidEvent`], [`ErrorKind::Full`], [`ErrorKind::Closed`], [`ErrorKind::WrongProcess`]: the event is
+    /// not accepted. [`ErrorKind::Timeout`], [`ErrorKind::LogFailed`]: it is accepted, but has not reached the ack level.
+    pub fn publish_with(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+        let published = self.submit(event, options)?;
+        if options.ack > Ack::Memory
+            && let Published::Accepted(receipt) = &published
+        {
+            receipt.wait(options.ack, Some(Instant::now() + options.ack_timeout))?;
+        }
+        Ok(published)
+    }
+
+    /// Publishes an event without waiting for `options.ack`; the receipt tells when it is reached. The level is still
+    /// worth giving: it tells the shard what somebody will wait for.
+    ///
+    /// # Errors
+    /// As [`Engine::publish_with`], but for those about the ack level.
+    #[inline]
+    pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        let snapshot = inner.snapshot.load();
+        if let Err(e) = event.validate(inner.config.event_bytes_max) {
+            inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
+            return Err(e);
+        }
+        if let EventType::Custom(_) = event.event_type {
+            snapshot.rules.types.check(event.event_type)?;
+        }
+        if !snapshot.interested(event.bucket, event.event_type) {
+            if inner.closed.load(Ordering::Relaxed) {
+                return Err(closed());
+            }
+            inner.no_match.fetch_add(1, Ordering::Relaxed);
+            return Ok(Published::NoMatch);
+        }
+        drop(snapshot);
+        let hash = resource_hash(event.bucket.as_bytes(), event.key);
+        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let time_ns = if event.time_ns == 0 { shard::wall_ns() } else { event.time_ns };
+        let len = frame::encoded_len(event);
+        let tag = if options.ack == Ack::Synced { TAG_WANTS_SYNC } else { 0 };
+        let position = match shard.ring.push_with(len, tag, |out| frame::encode(event, time_ns, out)) {
+            Ok(p) => p,
+            Err(e) => inner.push_slowly(shard, event, time_ns, len, tag, options.on_full, e)?,
+        };
+        shard.ring.notify(options.ack > Ack::Memory);
+        Ok(Published::Accepted(Receipt { shard: shard.clone(), position }))
+    }
+
+    /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
+    /// would say. May be true for an event that no rule takes in the end.
+    pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
+        self.inner.snapshot.load().interested(bucket, event_type)
+    }
+
+    /// Replaces the rules and destinations as a whole. Events that were matched before keep their destinations; a
+    /// destination that is not there any more delivers what it already had.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] and the like if the numbers of new names cannot be stored; then nothing has changed.
+    pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        let mut life = inner.life.lock();
+        let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
+        let version = inner.snapshot.load().version + 1;
+        let snapshot = Snapshot::new(version, rules, &mut dir.names)?;
+        inner.snapshot.store(Arc::new(snapshot));
+        for shard in &inner.shards {
+            shard.command(Command::Reload);
+        }
+        Ok(())
+    }
+
+    /// Waits until every event accepted before the call is delivered or a dead letter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] with the number of events that still wait; [`ErrorKind::Closed`] if the engine closes.
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        let deadline = Instant::now() + timeout;
+        let replies: Vec<_> = inner
+            .shards
+            .iter()
+            .map(|s| {
+                let (reply, done) = oneshot::channel();
+                s.command(Command::Flush { position: s.ring.tail(), reply });
+                done
+            })
+            .collect();
+        match block_on(join_all(replies), Some(deadline)) {
+            Some(all) if all.iter().all(std::result::Result::is_ok) => Ok(()),
+            Some(_) => Err(closed()),
+            None => {
+                let waiting: u64 = self.stats().destinations.iter().map(|d| d.waiting).sum();
+                Err(Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {timeout:?}"))
+                    .remedy("they stay in the log and go on; see the destinations' last errors in the statistics"))
+            }
+        }
+    }
+
+    /// What the engine has counted since it was opened.
+    pub fn stats(&self) -> Stats {
+        let inner = &*self.inner;
+        let mut s = Stats {
+            invalid: inner.refused_invalid.load(Ordering::Relaxed),
+            no_match: inner.no_match.load(Ordering::Relaxed),
+            shards: inner.shards.len() as u64,
+            ..Stats::default()
+        };
+        let snapshot = inner.snapshot.load();
+        let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
+        let mut latency = stats::new_histogram();
+        for shard in &inner.shards {
+            let c = &shard.stats;
+            s.accepted += c.accepted.get();
+            s.refused_full += c.refused_full.get();
+            s.no_match += c.unmatched.get();
+            s.stored += c.stored.get();
+            s.routed += c.routed.get();
+            s.log_bytes += c.log_bytes.get();
+            s.commits += c.commits.get();
+            s.syncs += c.syncs.get();
+            s.segments += c.segments.get();
+            s.damaged += c.damaged.get();
+            s.ring_used_bytes += shard.ring.used();
+            s.held_bytes += c.held_bytes.get();
+            if let Some(e) = shard.progress.failure().cloned().or_else(|| shard.progress.stalled()) {
+                s.unhealthy.push(e.to_string());
+            }
+            for (number, lane) in shard.lane_stats.lock().iter() {
+                let d = all.entry(*number).or_default();
+                d.routed += lane.routed.get();
+                d.delivered += lane.delivered.get();
+                d.retried += lane.retried.get();
+                d.dead_lettered += lane.dead_lettered.get();
+                d.requests += lane.requests.get();
+                d.failures += lane.failures.get();
+                d.waiting += lane.waiting.get();
+                d.connections += lane.connections.get();
+                let last = lane.last_error.lock();
+                if !last.is_empty() {
+                    d.last_error.clone_from(&last);
+                }
+                lane.latency.add_to(&mut latency);
+            }
+        }
+        for (number, mut d) in all {
+            d.name = snapshot.destination(number).map_or_else(|| format!("removed #{number}"), |x| x.name.clone());
+            s.delivered += d.delivered;
+            s.dead_lettered += d.dead_lettered;
+            s.waiting += d.waiting;
+            s.destinations.push(d);
+        }
+        s.latency = latency;
+        s
+    }
+
+    /// The configuration that the engine was opened with.
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+
+    /// Closes the engine: takes no more events, writes and syncs what was accepted, delivers until `timeout`, and leaves
+    /// the rest in the data directory for the next opening. Calls after the first do nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if a shard ended badly; [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn close(&self, timeout: Duration) -> Result<()> {
+        self.inner.check_process()?;
+        self.inner.close(timeout)
+    }
+}
+
+/// The shard of a resource hash: the high bits, so that the low ones stay for tables.
+fn shard_of(hash: u64, shards: usize) -> usize {
+    ((u128::from(hash) * shards as u128) >> 64) as usize
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the engine is closed")
+}
+
+impl Inner {
+    #[inline]
+    fn check_process(&self) -> Result<()> {
+        match &self.fork {
+            Some(g) if !g.same_process() => Err(Error::new(
+                ErrorKind::WrongProcess,
+                "this engine belongs to the parent of this process",
+            )
+            .remedy("open an engine after the fork")),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments)]
+    fn push_slowly(
+        &self,
+        shard: &Shared,
+        event: &Event<'_>,
+        time_ns: u64,
+        len: usize,
+        tag: u32,
+        on_full: OnFull,
+        mut error: PushError,
+    ) -> Result<u64> {
+        let deadline = match on_full {
+            OnFull::Block(limit) => Some(Instant::now() + limit),
+            OnFull::Refuse => None,
+        };
+        loop {
+            match error {
+                PushError::Closed => {
+                    return Err(match shard.progress.failure() {
+                        Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
+                        _ => closed(),
+                    });
+                }
+                PushError::Full if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) => {
+                    shard.stats.refused_full.add_shared(1);
+                    let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
+                    return Err(match shard.progress.stalled() {
+                        Some(why) => e.remedy(format!("the log waits: {why}")),
+                        None => e.remedy("publish more slowly, wait longer, or raise engine.ring_bytes"),
+                    });
+                }
+                PushError::Full => {}
+            }
+            match shard.ring.push_with(len, tag, |out| frame::encode(event, time_ns, out)) {
+                Ok(p) => return Ok(p),
+                Err(e) => error = e,
+            }
+        }
+    }
+
+    fn close(&self, timeout: Duration) -> Result<()> {
+        self.closed.store(true, Ordering::SeqCst);
+        let mut life = self.life.lock();
+        let threads = std::mem::take(&mut life.threads);
+        let result = stop(&self.shards, threads, Instant::now() + timeout);
+        // The lock on the directory goes last.
+        life.dir = None;
+        result
+    }
+}
+
+/// Stops shards and waits for their threads.
+fn stop(shards: &[Arc<Shared>], threads: Vec<ShardThread>, deadline: Instant) -> Result<()> {
+    for s in shards {
+        s.command(Command::Close { deadline });
+        s.ring.close();
+    }
+    let mut result = Ok(());
+    for t in threads {
+        result = result.and(t.join());
+    }
+    result
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.check_process().is_err() {
+            // The threads are the parent's; in this process there is nothing to join.
+            let life = self.life.get_mut();
+            std::mem::take(&mut life.threads).into_iter().for_each(std::mem::forget);
+            return;
+        }
+        if let Err(e) = self.close(self.config.close_timeout) {
+            log::error!("{e}");
+        }
+    }
+}
+
+/// What an engine has counted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Shards.
+    pub shards: u64,
+    /// Events taken from the rings.
+    pub accepted: u64,
+    /// Events refused because a ring was full.
+    pub refused_full: u64,
+    /// Events refused because they were not valid.
+    pub invalid: u64,
+    /// Events that no rule wanted.
+    pub no_match: u64,
+    /// Events written to the log.
+    pub stored: u64,
+    /// Deliveries that the stored events call for: one per event and destination.
+    pub routed: u64,
+    /// Deliveries done (those of earlier runs are not counted).
+    pub delivered: u64,
+    /// Deliveries given up and kept as dead letters.
+    pub dead_lettered: u64,
+    /// Deliveries that this run knows of and that are not done yet.
+    pub waiting: u64,
+    /// Bytes of records written to the log.
+    pub log_bytes: u64,
+    /// Groups written.
+    pub commits: u64,
+    /// Times the log was made durable.
+    pub syncs: u64,
+    /// Segment files of the log.
+    pub segments: u64,
+    /// Damaged stretches found in the log.
+    pub damaged: u64,
+    /// Bytes in the rings.
+    pub ring_used_bytes: u64,
+    /// Bytes of rendered records held for delivery.
+    pub held_bytes: u64,
+    /// What is wrong, per shard that is not well.
+    pub unhealthy: Vec<String>,
+    /// Per destination.
+    pub destinations: Vec<DestinationStats>,
+    /// Microseconds from acceptance by the shard to the destination's answer.
+    pub latency: Histogram<u64>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Stats {
+            shards: 0,
+            accepted: 0,
+            refused_full: 0,
+            invalid: 0,
+            no_match: 0,
+            stored: 0,
+            routed: 0,
+            delivered: 0,
+            dead_lettered: 0,
+            waiting: 0,
+            log_bytes: 0,
+            commits: 0,
+            syncs: 0,
+            segments: 0,
+            damaged: 0,
+            ring_used_bytes: 0,
+            held_bytes: 0,
+            unhealthy: Vec::new(),
+            destinations: Vec::new(),
+            latency: stats::new_histogram(),
+        }
+    }
+}
+
+/// What an engine has counted for one destination.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DestinationStats {
+    /// The destination.
+    pub name: String,
+    /// Deliveries called for by events of this run.
+    pub routed: u64,
+    /// Deliveries done.
+    pub delivered: u64,
+    /// Deliveries put off for another attempt, each time counted.
+    pub retried: u64,
+    /// Deliveries given up.
+    pub dead_lettered: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Requests that failed.
+    pub failures: u64,
+    /// Deliveries not done yet.
+    pub waiting: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// What went wrong last; empty if nothing ever did.
+    pub last_error: String,
+}

@@ -1,0 +1,120 @@
+//! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::{Shard, wall_ns};
+use crate::driver::{self, DiskFile};
+use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
+use crate::log::cursor::{Cursor, Cursors};
+use crate::log::recovery::CURSOR_FILES;
+
+/// Clock readings are promised so far ahead, so that the promise is renewed seldom.
+const CLOCK_AHEAD_NS: u64 = 10_000_000_000;
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+impl Shard {
+    /// Saves cursors while they move.
+    pub(super) async fn housekeeping(self: Rc<Self>) {
+        let mut saved = Vec::new();
+        let mut expired = Instant::now();
+        loop {
+            driver::sleep(self.config.delivery.cursor_interval).await;
+            let lows = self.cursor_marks();
+            let clock_due = self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
+            if lows != saved || (clock_due && self.appender.borrow().clock_ns() > 0) {
+                match self.save_cursors().await {
+                    Ok(()) => {
+                        saved = lows;
+                        self.remove_passed_segments(false).await;
+                    }
+                    Err(e) => {
+                        log::error!("shard {}: {e}", self.shared.index);
+                        driver::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+            if expired.elapsed() > EXPIRE_EVERY {
+                expired = Instant::now();
+                for slot in self.lanes.borrow().values() {
+                    if let Some(c) = slot.connector() {
+                        c.expire(expired);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What tells whether cursors have moved since they were saved, cheaply.
+    fn cursor_marks(&self) -> Vec<(u64, u64)> {
+        let head = self.dispatched.get();
+        self.lanes
+            .borrow()
+            .values()
+            .map(|s| {
+                let c = s.cursor(head);
+                (c.low(), c.high())
+            })
+            .collect()
+    }
+
+    /// Writes the cursors of all lanes, in turn into one of two files.
+    pub(super) async fn save_cursors(&self) -> Result<()> {
+        let head = self.dispatched.get();
+        let generation = self.saved_generation.get() + 1;
+        let clock_ceiling_ns = self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS;
+        let cursors = Cursors {
+            generation,
+            next_sequence: self.appender.borrow().next_sequence(),
+            clock_ceiling_ns,
+            lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
+        };
+        let bytes = cursors.encode();
+        let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
+        let place = |e| Error::io("cannot save the cursors", &e).at(path.display().to_string());
+        let file = DiskFile::open_or_create(&path).await.map_err(place)?;
+        let padded = bytes.len().next_multiple_of(BLOCK_BYTES);
+        let mut buf = driver::allocate_buffer(padded);
+        buf.as_bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        buf.as_bytes_mut()[bytes.len()..].fill(0);
+        let mut result = file.write_at(Rc::new(buf), 0).await;
+        if result.is_ok() {
+            result = file.sync_data().await;
+        }
+        let _ = file.close().await;
+        result.map_err(place)?;
+        if generation <= 2 {
+            let dir = self.files.dir().to_owned();
+            driver::blocking(move || {
+                crate::log::recovery::sync_dir(&dir).map_err(|e| Error::io("cannot sync the directory", &e))
+            })
+            .await?;
+        }
+        self.saved_generation.set(generation);
+        self.clock_ceiling_ns.set(clock_ceiling_ns);
+        self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
+        Ok(())
+    }
+
+    /// Removes the segments that every lane has passed by its saved cursor.
+    pub(super) async fn remove_passed_segments(&self, also_active: bool) {
+        let passed = self.saved.get();
+        if also_active && passed >= self.dispatched.get() {
+            self.files.close().await;
+        }
+        let segments = self.files.take_passed(passed, also_active);
+        self.shared.stats.segments.set(self.files.len() as u64);
+        for s in segments {
+            let path = s.path.clone();
+            let removed = driver::blocking(move || {
+                std::fs::remove_file(&path)
+                    .map_err(|e| Error::new(ErrorKind::Io, format!("cannot remove {}: {e}", path.display())))
+            })
+            .await;
+            if let Err(e) = removed {
+                log::error!("shard {}: {e}", self.shared.index);
+            }
+        }
+    }
+}

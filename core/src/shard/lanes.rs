@@ -1,0 +1,456 @@
+//! Lanes at work: the task of each lane, its attempts, and the dead letters.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+
+use super::commit::SegmentFiles;
+use super::dispatch::Backlog;
+use super::stats::LaneStats;
+use super::{Shard, wall_ns};
+use crate::connect;
+use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
+use crate::delivery::{Connector, Outcome};
+use crate::driver::{self, DiskFile, Notify, Task};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::profile::Profile;
+use crate::log::BLOCK_BYTES;
+use crate::log::appender::{Appender, Position, SegmentPlan};
+use crate::log::cursor::Cursor;
+use crate::log::record::{self, DeadLetter, Kind, Parsed};
+use crate::log::recovery::ShardState;
+use crate::rule::Destination;
+
+/// How long the lane waits after it could not read its backlog or write a dead letter.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+/// Zeros ahead of dead letters, which are few.
+const DEAD_ZERO_AHEAD_BYTES: u64 = 256 * 1024;
+
+/// What a lane holds of an event.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    /// The rendered record, with the separator before it.
+    pub(super) record: Bytes,
+    /// Where the event stands in the log.
+    pub(super) position: Position,
+    /// The rule that sends it here.
+    pub(super) rule: u32,
+    /// The record shares its memory with others.
+    pub(super) shared: bool,
+}
+
+/// A lane with what surrounds it.
+pub(super) struct LaneSlot {
+    pub(super) number: u32,
+    destination: RefCell<Option<Arc<Destination>>>,
+    connector: RefCell<Option<Rc<dyn Connector>>>,
+    lane: RefCell<Lane<Body>>,
+    /// Where to read on, if the lane does not keep up.
+    backlog: RefCell<Option<Backlog>>,
+    /// Events whose budget is spent and whose dead letter is not written yet.
+    dying: Cell<usize>,
+    pub(super) notify: Notify,
+    pub(super) stats: Arc<LaneStats>,
+    task: RefCell<Option<Task<()>>>,
+    /// The attempts under way, and those that have ended since the last one began.
+    attempts: RefCell<HashMap<BatchId, Task<()>>>,
+    ended: RefCell<Vec<BatchId>>,
+}
+
+fn policy(destination: Option<&Destination>) -> LanePolicy {
+    // A lane without a destination turns everything into dead letters, a batch at a time.
+    let d = destination;
+    LanePolicy {
+        batch: d.map_or_else(Default::default, |d| d.batch),
+        concurrency: d.map_or(1, |d| d.concurrency),
+        retry: d.map_or_else(Default::default, |d| d.retry),
+        breaker: d.map_or_else(Default::default, |d| d.breaker),
+        events_max: 8192,
+    }
+}
+
+impl LaneSlot {
+    pub(super) fn new(
+        number: u32,
+        destination: Option<Arc<Destination>>,
+        cursor: Cursor,
+        backlog: Option<Backlog>,
+        stats: Arc<LaneStats>,
+    ) -> LaneSlot {
+        LaneSlot {
+            number,
+            lane: RefCell::new(Lane::new(policy(destination.as_deref()), cursor)),
+            destination: RefCell::new(destination),
+            connector: RefCell::new(None),
+            backlog: RefCell::new(backlog),
+            dying: Cell::new(0),
+            notify: Notify::default(),
+            stats,
+            task: RefCell::new(None),
+            attempts: RefCell::default(),
+            ended: RefCell::default(),
+        }
+    }
+
+    /// Takes changed settings; the next attempt uses them.
+    pub(super) fn reconfigure(&self, destination: Arc<Destination>) {
+        if self.destination.borrow().as_ref().is_some_and(|d| **d == *destination) {
+            return;
+        }
+        self.lane.borrow_mut().set_policy(policy(Some(&destination)));
+        *self.destination.borrow_mut() = Some(destination);
+        *self.connector.borrow_mut() = None;
+        self.notify.notify();
+    }
+
+    pub(super) fn profile(&self) -> Option<Profile> {
+        self.destination.borrow().as_ref().map(|d| d.profile)
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        self.backlog.borrow().is_some()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.lane.borrow().has_room()
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.lane.borrow().room()
+    }
+
+    pub(super) fn fall_behind(&self, backlog: Backlog) {
+        *self.backlog.borrow_mut() = Some(backlog);
+    }
+
+    pub(super) fn backlog_position(&self) -> Option<(Position, u64)> {
+        self.backlog.borrow().as_ref().map(|b| (b.position(), b.seen()))
+    }
+
+    pub(super) fn move_backlog(&self, at: Position, seen: u64) {
+        *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
+    }
+
+    /// Everything in the segments is in the lane or done: from now on events are offered.
+    pub(super) fn catch_up(&self) {
+        *self.backlog.borrow_mut() = None;
+    }
+
+    /// Pushes an event; `false` if it was done before.
+    pub(super) fn push(&self, sequence: u64, key: u64, accepted_ns: u64, body: Body, now: Now) -> bool {
+        let mut lane = self.lane.borrow_mut();
+        if lane.is_done(sequence) {
+            return false;
+        }
+        let bytes = body.record.len();
+        lane.push(Item { sequence, key, bytes, accepted_ns, body }, now);
+        true
+    }
+
+    pub(super) fn is_done(&self, sequence: u64) -> bool {
+        self.lane.borrow().is_done(sequence)
+    }
+
+    /// Notes that an event cannot be delivered because it is damaged.
+    pub(super) fn skip(&self, sequence: u64) {
+        self.lane.borrow_mut().skip(sequence);
+    }
+
+    pub(super) fn set_flushing(&self, on: bool) {
+        self.lane.borrow_mut().set_flushing(on);
+        self.notify.notify();
+    }
+
+    /// Everything up to here is done; `head` is the last event that was dispatched.
+    pub(super) fn low(&self, head: u64) -> u64 {
+        self.cursor(head).low()
+    }
+
+    /// The lane's cursor as it is to be saved.
+    pub(super) fn cursor(&self, head: u64) -> Cursor {
+        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        self.lane.borrow_mut().cursor(seen).clone()
+    }
+
+    pub(super) fn connector(&self) -> Option<Rc<dyn Connector>> {
+        self.connector.borrow().clone()
+    }
+
+    /// The connector, made when it is first needed: a destination that is down never delays the start.
+    fn connect(&self) -> Result<Option<(Rc<dyn Connector>, Arc<Destination>)>> {
+        let Some(destination) = self.destination.borrow().clone() else { return Ok(None) };
+        if let Some(c) = self.connector.borrow().as_ref() {
+            return Ok(Some((c.clone(), destination)));
+        }
+        let c = connect::connector(&destination)?;
+        *self.connector.borrow_mut() = Some(c.clone());
+        Ok(Some((c, destination)))
+    }
+}
+
+impl Shard {
+    pub(super) fn start_lanes(self: &Rc<Self>) {
+        let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        for slot in slots {
+            self.start_lane(&slot);
+        }
+    }
+
+    pub(super) fn start_lane(self: &Rc<Self>, slot: &Rc<LaneSlot>) {
+        let (shard, lane) = (self.clone(), slot.clone());
+        *slot.task.borrow_mut() = Some(driver::spawn(self.clone().guarded("lane", |_| shard.run_lane(lane))));
+    }
+
+    /// Ends the lanes' tasks; what was on its way counts as not delivered.
+    pub(super) async fn stop_lanes(&self) {
+        let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        for slot in slots {
+            let task = slot.task.borrow_mut().take();
+            if let Some(task) = task {
+                task.cancel().await;
+            }
+            let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
+            for attempt in attempts.into_values() {
+                attempt.cancel().await;
+            }
+            *slot.connector.borrow_mut() = None;
+        }
+    }
+
+    async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
+        loop {
+            if slot.is_behind()
+                && slot.room() >= super::dispatch::READ_ON_ROOM
+                && let Err(e) = self.read_backlog(&slot).await
+            {
+                *slot.stats.last_error.lock() = e.to_string();
+                log::error!("shard {}: {e}", self.shared.index);
+                driver::sleep(TROUBLE_PAUSE).await;
+                continue;
+            }
+            let action = slot.lane.borrow_mut().poll(self.now());
+            match action {
+                Action::Send(batch) => self.begin_attempt(&slot, batch),
+                Action::Idle => slot.notify.notified().await,
+                Action::Wait(until_ns) => {
+                    let _ = driver::until(self.instant(until_ns), slot.notify.notified()).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a batch in a task of its own.
+    fn begin_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, batch: Batch<Body>) {
+        let (shard, lane) = (self.clone(), slot.clone());
+        let id = batch.id;
+        let task = driver::spawn(async move {
+            let outcome = AssertUnwindSafe(lane.attempt(&batch)).catch_unwind().await.unwrap_or_else(|_| Outcome::Retry {
+                endpoint: true,
+                reason: "the connector panicked; a defect of Tidewire".into(),
+                status: 0,
+            });
+            shard.end_attempt(&lane, batch, outcome);
+            lane.ended.borrow_mut().push(id);
+        });
+        let mut attempts = slot.attempts.borrow_mut();
+        for id in slot.ended.borrow_mut().drain(..) {
+            attempts.remove(&id);
+        }
+        attempts.insert(id, task);
+    }
+
+    fn end_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, mut batch: Batch<Body>, outcome: Outcome) {
+        let stats = &slot.stats;
+        stats.requests.add(1);
+        if let Some(c) = slot.connector() {
+            stats.connections.set(c.connections());
+        }
+        let now = self.now();
+        let mut freed = 0;
+        match &outcome {
+            Outcome::Success => {
+                freed = batch.items.iter().map(|i| i.bytes).sum();
+                stats.latency.record(
+                    batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
+                );
+            }
+            Outcome::Retry { reason, .. }
+            | Outcome::Throttle { reason, .. }
+            | Outcome::Poison { reason, .. }
+            | Outcome::Undeliverable { reason } => {
+                stats.failures.add(1);
+                *stats.last_error.lock() = reason.clone();
+                // What may wait for hours must not hold the memory that it shares with others.
+                for item in batch.items.iter_mut().filter(|i| i.body.shared) {
+                    item.body.record = Bytes::copy_from_slice(&item.body.record);
+                    item.body.shared = false;
+                }
+            }
+        }
+        let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
+        stats.delivered.add(done.delivered as u64);
+        stats.retried.add(done.retried as u64);
+        stats.waiting.sub(done.delivered as u64);
+        freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
+        for spent in done.spent {
+            slot.dying.set(slot.dying.get() + 1);
+            self.dead.push(slot.clone(), spent);
+        }
+        slot.notify.notify();
+        if done.delivered > 0 {
+            self.lane_settled.notify();
+            self.answer_flushes();
+        }
+    }
+}
+
+impl LaneSlot {
+    async fn attempt(&self, batch: &Batch<Body>) -> Outcome {
+        match self.connect() {
+            Ok(Some((connector, _))) => {
+                let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
+                connector.send(&records).await
+            }
+            Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },
+            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0 },
+        }
+    }
+}
+
+/// Events that are given up, on their way into the dead-letter log.
+pub(super) struct DeadLetters {
+    appender: RefCell<Appender>,
+    files: SegmentFiles,
+    queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
+    notify: Notify,
+}
+
+impl DeadLetters {
+    pub(super) fn new(state: &ShardState, plan: SegmentPlan) -> DeadLetters {
+        let (segment, sequence) = state.next_dead;
+        DeadLetters {
+            appender: RefCell::new(Appender::new(plan, segment, sequence, state.clock_floor_ns)),
+            files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
+            queue: RefCell::default(),
+            notify: Notify::default(),
+        }
+    }
+
+    fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
+        self.queue.borrow_mut().push_back((slot, spent));
+        self.notify.notify();
+    }
+
+    pub(super) async fn close(&self) {
+        self.files.close().await;
+    }
+}
+
+impl Shard {
+    /// Writes dead letters as they come. An event stays open in its lane until its letter is durable.
+    pub(super) async fn write_dead_letters(self: Rc<Self>) {
+        loop {
+            self.dead.notify.notified().await;
+            while !self.dead.queue.borrow().is_empty() {
+                if let Err(e) = self.write_dead_batch().await {
+                    log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+                    driver::sleep(TROUBLE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Writes what is left when the engine closes. What cannot be written stays undelivered in the log.
+    pub(super) async fn drain_dead_letters(&self) {
+        while !self.dead.queue.borrow().is_empty() {
+            if let Err(e) = self.write_dead_batch().await {
+                log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
+                return;
+            }
+        }
+    }
+
+    async fn write_dead_batch(&self) -> Result<()> {
+        const BATCH: usize = 256;
+        let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
+        let wall = wall_ns();
+        for (slot, spent) in &batch {
+            let position = spent.item.body.position;
+            let frame = self.read_frame(position, spent.item.sequence).await?;
+            let letter = DeadLetter {
+                destination: slot.number,
+                rule: spent.item.body.rule,
+                sequence: spent.item.sequence,
+                incarnation: self.files.incarnation(position.segment).unwrap_or_default(),
+                attempts: spent.attempts,
+                first_ns: spent.item.accepted_ns,
+                last_ns: wall,
+                status: spent.status,
+                reason: &spent.reason,
+                frame: &frame,
+            };
+            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
+        }
+        loop {
+            let group = self.dead.appender.borrow_mut().take();
+            let Some(group) = group else { break };
+            // A group that could not be written must be written before any later one, so it is tried until it is.
+            while let Err(e) = self.dead.files.write(&group).await {
+                if self.close.get().is_some() {
+                    return Err(e);
+                }
+                log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+                driver::sleep(TROUBLE_PAUSE).await;
+            }
+            self.dead.appender.borrow_mut().recycle(group);
+        }
+        self.dead.files.sync().await?;
+        self.dead.queue.borrow_mut().drain(..batch.len());
+        for (slot, spent) in batch {
+            slot.lane.borrow_mut().settle(spent.item.sequence);
+            slot.dying.set(slot.dying.get() - 1);
+            slot.stats.dead_lettered.add(1);
+            slot.stats.waiting.sub(1);
+            slot.notify.notify();
+        }
+        self.lane_settled.notify();
+        self.answer_flushes();
+        Ok(())
+    }
+
+    /// Reads one event's frame back from the log.
+    async fn read_frame(&self, at: Position, sequence: u64) -> Result<Vec<u8>> {
+        let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
+            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        };
+        let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+        let file = DiskFile::open(&segment.path).await.map_err(place)?;
+        let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let skip = (at.offset - aligned) as usize;
+        let mut want = 2 * BLOCK_BYTES;
+        let mut bytes = Vec::new();
+        let frame = loop {
+            bytes.clear();
+            file.read_at(aligned, want, &mut bytes).await.map_err(place)?;
+            match record::parse(at.segment, bytes.get(skip..).unwrap_or_default()) {
+                Parsed::Record(r) if r.sequence() == sequence => break Ok(r.body().to_vec()),
+                Parsed::Short(need) if bytes.len() == want => want = (skip + need).next_multiple_of(BLOCK_BYTES),
+                _ => {
+                    self.shared.stats.damaged.add(1);
+                    log::error!("{} at byte {}: event {sequence} is damaged", segment.path.display(), at.offset);
+                    break Ok(Vec::new());
+                }
+            }
+        };
+        let _ = file.close().await;
+        frame
+    }
+}
