@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use simd_json::{Buffers, Tape};
 
 use super::json::Json;
-use super::{DOCUMENT_BYTES_MAX, Draft, Drafts, Place, check_len, depth_max, s3};
+use super::{DOCUMENT_BYTES_MAX, Draft, Drafts, Place, check_len, depth_max, replace_place, s3};
 use crate::error::{Error, Result};
 use crate::event::profile::cloudevents::{OWN_PREFIX, S3_PREFIX};
 use crate::event::{Event, EventType, Scope};
@@ -88,7 +88,7 @@ fn check(a: &Attributes<'_>, prefix: &str) -> Result<()> {
 /// The type of an event: known prefixes are taken off.
 fn event_type(name: &str) -> Result<EventType<'_>> {
     let bare = [S3_PREFIX, PEER_PREFIX, OWN_PREFIX].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
-    EventType::parse(bare).map_err(|e| s3::replace_place(e, "type"))
+    EventType::parse(bare).map_err(|e| replace_place(e, "type"))
 }
 
 /// Adds the events of `data`: a document of S3 records, one such record, `{bucket, key, data}`, or anything else.
@@ -135,7 +135,7 @@ fn plain<'a>(a: Attributes<'a>, data: Option<Json<'_, 'a>>) -> Result<Draft<'a>>
         data.is_object() && data.members().all(|(name, _)| matches!(name, "bucket" | "key" | "key_base64" | "data"));
     let inner = if own_form { data.get("data") } else { Some(data) };
     if let Some(inner) = inner {
-        inner.write(&mut draft.data);
+        draft.data = inner.to_data().map_err(|e| e.at("data"))?;
     }
     Ok(draft)
 }

@@ -4,7 +4,7 @@ use bytes::BufMut;
 use simd_json::{Node, StaticNode};
 
 use crate::error::{Error, Result};
-use crate::event::profile::text;
+use crate::event::profile::text::{self, DEPTH_MAX};
 
 /// One value on the tape.
 #[derive(Clone, Copy)]
@@ -135,8 +135,18 @@ impl<'t, 'a> Json<'t, 'a> {
             .collect()
     }
 
-    /// Writes the value as JSON. Spelling of numbers and spacing are normal forms, not those of the document.
-    pub(super) fn write(self, out: &mut Vec<u8>) {
+    /// The value as JSON, for [`crate::Event::data`]. Spelling of numbers and spacing are normal forms, not those of
+    /// the document. Deeper nesting than a record can carry is refused here, while there is somebody to tell.
+    pub(super) fn to_data(self) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        if !self.write(DEPTH_MAX, &mut out) {
+            return Err(Error::invalid_event(format!("is nested more than {DEPTH_MAX} deep")).remedy("flatten it"));
+        }
+        Ok(out)
+    }
+
+    /// Writes the value if it is nested at most `left` deep.
+    fn write(self, left: usize, out: &mut Vec<u8>) -> bool {
         match self.0[0] {
             Node::String(s) => text::string(out, s),
             Node::Static(StaticNode::Null) => out.put_slice(b"null"),
@@ -147,6 +157,7 @@ impl<'t, 'a> Json<'t, 'a> {
                 // Writing a finite number to memory does not fail.
                 let _ = serde_json::to_writer(out, &n);
             }
+            Node::Object { .. } | Node::Array { .. } if left == 0 => return false,
             Node::Object { .. } => {
                 out.put_u8(b'{');
                 for (i, (name, value)) in self.members().enumerate() {
@@ -155,7 +166,9 @@ impl<'t, 'a> Json<'t, 'a> {
                     }
                     text::string(out, name);
                     out.put_u8(b':');
-                    value.write(out);
+                    if !value.write(left - 1, out) {
+                        return false;
+                    }
                 }
                 out.put_u8(b'}');
             }
@@ -165,13 +178,16 @@ impl<'t, 'a> Json<'t, 'a> {
                     if i > 0 {
                         out.put_u8(b',');
                     }
-                    value.write(out);
+                    if !value.write(left - 1, out) {
+                        return false;
+                    }
                 }
                 out.put_u8(b']');
             }
             #[allow(unreachable_patterns)] // Wider numbers exist if another crate asks simd-json for them.
             _ => out.put_slice(b"null"),
         }
+        true
     }
 }
 

@@ -202,6 +202,15 @@ impl<'a> Drafts<'a> {
     }
 }
 
+/// The error with its place replaced by the name that the document has for the field.
+fn replace_place(e: Error, place: &str) -> Error {
+    let error = Error::new(e.kind(), e.message()).at(place);
+    match e.remedy_text() {
+        Some(remedy) => error.remedy(remedy),
+        None => error,
+    }
+}
+
 /// Nanoseconds since the Unix epoch of an RFC 3339 time.
 fn time_ns(text: &str) -> Result<u64> {
     let time: jiff::Timestamp = text.parse().map_err(|_| {

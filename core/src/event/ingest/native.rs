@@ -6,7 +6,7 @@ use base64::Engine as _;
 use simd_json::{Buffers, Tape};
 
 use super::json::Json;
-use super::{Draft, Drafts, Place};
+use super::{Draft, Drafts, Place, replace_place};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventType, Origin, Priority};
 
@@ -104,7 +104,7 @@ fn set<'a>(draft: &mut Draft<'a>, name: &str, value: Json<'_, 'a>) -> Result<()>
         "user_agent" => &mut event.user_agent,
         "bucket_owner" => &mut event.bucket_owner,
         "type" => {
-            event.event_type = EventType::parse(value.text()?)?;
+            event.event_type = EventType::parse(value.text()?).map_err(|e| replace_place(e, "type"))?;
             return Ok(());
         }
         "time" => {
@@ -139,7 +139,7 @@ fn set<'a>(draft: &mut Draft<'a>, name: &str, value: Json<'_, 'a>) -> Result<()>
             return Ok(());
         }
         "data" => {
-            value.write(&mut draft.data);
+            draft.data = value.to_data()?;
             return Ok(());
         }
         "priority" => {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::json::Json;
-use super::{Draft, Drafts, Place};
+use super::{Draft, Drafts, Place, replace_place};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventType, KnownType, Origin};
 
@@ -81,7 +81,7 @@ pub(super) fn record<'a>(r: Json<'_, 'a>) -> Result<Draft<'a>> {
         &["data"],
     ];
     if let Some(data) = blocks.iter().find_map(|path| r.path(path)) {
-        data.write(&mut draft.data);
+        draft.data = data.to_data().map_err(|e| e.at("event data"))?;
     }
     Ok(draft)
 }
@@ -90,15 +90,6 @@ fn required<'a>(r: Json<'_, 'a>, path: &[&str]) -> Result<&'a str> {
     match r.text_at(path)? {
         "" => Err(Error::invalid_event("is missing").at(path.join(".")).remedy("S3 has it in every record; give it")),
         text => Ok(text),
-    }
-}
-
-/// The error with its place replaced by the name that the document has for the field.
-pub(super) fn replace_place(e: Error, place: &str) -> Error {
-    let error = Error::new(e.kind(), e.message()).at(place);
-    match e.remedy_text() {
-        Some(remedy) => error.remedy(remedy),
-        None => error,
     }
 }
 
