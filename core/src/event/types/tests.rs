@@ -124,7 +124,7 @@ fn aliases_are_understood_and_shadow_no_name() {
 fn schemas_are_written_in_one_form() {
     for t in KnownType::ALL {
         let Some(schema) = t.data_schema() else { continue };
-        let inner = schema.strip_prefix('{').and_then(|s| s.strip_suffix('}')).expect(t.name());
+        let inner = schema.strip_prefix('{').and_then(|s| s.strip_suffix('}')).expect("an object");
         for member in inner.split(", ") {
             let (name, kind) = member.split_once(": ").expect(member);
             assert!(name.len() > 2 && name.starts_with('"') && name.ends_with('"'), "{member}");
