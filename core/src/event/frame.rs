@@ -407,3 +407,6 @@ impl<'a> Iterator for Pairs<'a> {
         Some((std::str::from_utf8(name).unwrap_or_default(), std::str::from_utf8(value).unwrap_or_default()))
     }
 }
+
+#[cfg(test)]
+mod tests;

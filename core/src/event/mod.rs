@@ -133,6 +133,17 @@ impl<'a> Event<'a> {
     /// [`crate::ErrorKind::InvalidEvent`] that names the field, its length and the limit.
     pub fn validate(&self, bytes_max: usize) -> Result<()> {
         let scope = self.event_type.scope();
+        if let EventType::Custom(name) = self.event_type
+            && (name.is_empty() || name.len() > types::TYPE_NAME_BYTES_MAX)
+        {
+            return Err(Error::invalid_event(format!(
+                "the event type's name has {} bytes, not 1 to {}",
+                name.len(),
+                types::TYPE_NAME_BYTES_MAX
+            ))
+            .at("event_type")
+            .remedy("use a name of the registry, or one that the host registered"));
+        }
         if self.bucket.is_empty() && scope != Scope::System {
             return Err(Error::invalid_event("bucket is empty")
                 .at("bucket")
@@ -204,3 +215,6 @@ pub fn resource_hash(bucket: &[u8], key: &[u8]) -> u64 {
     let b = xxhash_rust::xxh3::xxh3_64_with_seed(bucket, bucket.len() as u64);
     xxhash_rust::xxh3::xxh3_64_with_seed(key, b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,8 +132,8 @@ known_types! {
     100 TestEvent Bucket "s3:TestEvent";
 }
 
-/// Names that peers use for a known type. Exact names are understood everywhere; a wildcard reaches them only if it
-/// fits no name of the table above (so that `s3:ObjectCreated:*` does not come to mean tagging).
+/// Names that peers use for a known type. Exact names are understood everywhere, and wildcards reach them too, unless
+/// their family is one that S3 itself defines (so that `s3:ObjectCreated:*` does not come to mean tagging).
 const ALIASES: &[(&str, KnownType)] = &[
     ("s3:ObjectCreated:PutTagging", KnownType::ObjectTaggingPut),
     ("s3:ObjectCreated:DeleteTagging", KnownType::ObjectTaggingDelete),
@@ -150,6 +150,9 @@ const ALIASES: &[(&str, KnownType)] = &[
     ("s3:Replication:Delete", KnownType::ReplicaDeleted),
     ("s3:Replication:DeletionMarkerCreated", KnownType::ReplicaDeleteMarkerCreated),
 ];
+
+/// Families of S3 that peers put names of their own into.
+const FAMILIES_OF_S3: &[&str] = &["s3:ObjectCreated:", "s3:Replication:"];
 
 /// First segments that hosts may not use for their own names.
 const RESERVED: &[&str] = &["s3", "Access", "Configuration", "System", "tidewire"];
@@ -308,11 +311,18 @@ impl EventTypes {
             EventType::Known(_) => Ok(()),
             EventType::Custom(name) if self.custom.iter().any(|n| n == name) => Ok(()),
             EventType::Custom(name) => {
-                let near = self.custom.iter().find(|n| strsim::jaro_winkler(n, name) > 0.85);
+                let near = self
+                    .custom
+                    .iter()
+                    .map(|n| (strsim::jaro_winkler(n, name), n))
+                    .max_by(|a, b| a.0.total_cmp(&b.0))
+                    .filter(|(score, _)| *score > 0.85)
+                    .map(|(_, n)| n);
                 let e = Error::invalid_event(format!("unknown event type `{name}`")).at("event_type");
-                Err(match near {
-                    Some(near) => e.remedy(format!("did you mean `{near}`?")),
-                    None => e.remedy("register it when the engine is opened (`engine.event_types`)"),
+                const REGISTER: &str = "register it when the engine is opened (`engine.event_types`)";
+                Err(match near.map(String::as_str).or_else(|| nearest_type(name)) {
+                    Some(near) => e.remedy(format!("did you mean `{near}`? Otherwise, {REGISTER}")),
+                    None => e.remedy(REGISTER),
                 })
             }
         }
@@ -359,11 +369,10 @@ impl EventPattern {
                 this.insert(*t);
                 found = true;
             }
-            if !found {
-                for (_, t) in ALIASES.iter().filter(|(alias, _)| alias.starts_with(stem)) {
-                    this.insert(*t);
-                    found = true;
-                }
+            let by_peer = |alias: &str| alias.starts_with(stem) && !FAMILIES_OF_S3.iter().any(|f| alias.starts_with(f));
+            for (_, t) in ALIASES.iter().filter(|(alias, _)| by_peer(alias)) {
+                this.insert(*t);
+                found = true;
             }
         };
         sweep(self, stem);
@@ -439,3 +448,6 @@ impl EventPattern {
         self.custom.extend(other.custom.iter().cloned());
     }
 }
+
+#[cfg(test)]
+mod tests;

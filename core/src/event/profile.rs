@@ -1,1 +1,0 @@
-//! Records written from events: one file per profile.
