@@ -13,8 +13,8 @@ pub use destination::{
 pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};
 
-pub(crate) use notification::LocatedRule;
-pub(crate) use place::{Text, nearest, suggest};
+pub(crate) use destination::{within, within_time};
+pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 
 use crate::error::{Error, Result};
