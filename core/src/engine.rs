@@ -18,9 +18,9 @@ use crate::fork::ForkGuard;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
 use crate::shard::progress::{Ack, Receipt, block_on};
-use crate::shard::ring::{PushError, TAG_WANTS_SYNC};
+use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
-use crate::shard::{self, Command, Shared, stats};
+use crate::shard::{self, Command, Shared, TAG_WANTS_SYNC, stats};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Engine {
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
-                    stop(&shards, threads, Instant::now());
+                    let _ = stop(&shards, threads, Instant::now());
                     return Err(e.at(format!("shard {i}")));
                 }
             }

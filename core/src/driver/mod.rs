@@ -8,7 +8,7 @@ mod notify;
 mod probe;
 
 pub use self::glommio::{
-    Buffer, DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent,
+    DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent,
     yield_now,
 };
 pub use notify::Notify;

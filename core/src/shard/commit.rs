@@ -10,7 +10,7 @@ use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
-use crate::log::recovery::{SegmentInfo, ShardState, sync_dir};
+use crate::log::recovery::{SegmentInfo, sync_dir};
 use crate::log::segment::SegmentHeader;
 
 /// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file

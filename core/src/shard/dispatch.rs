@@ -105,7 +105,7 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let slot = Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats));
+        let slot = Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -166,7 +166,7 @@ impl Shard {
         if slot.is_behind() {
             return;
         }
-        if !slot.has_room() || self.held_bytes.get() > self.config.delivery.memory_bytes {
+        if !slot.has_room() || self.held_bytes.get() as u64 > self.config.delivery.memory_bytes {
             slot.fall_behind(Backlog::at(position, record.sequence() - 1));
             return;
         }
@@ -239,7 +239,7 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
-            if slot.room() < READ_ON_ROOM || self.held_bytes.get() > self.config.delivery.memory_bytes {
+            if slot.room() < READ_ON_ROOM || self.held_bytes.get() as u64 > self.config.delivery.memory_bytes {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {

@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::ring::{Consumer, TAG_WANTS_SYNC};
+use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch, wall_ns};
+use super::{Command, Shard, TAG_WANTS_SYNC, dispatch, wall_ns};
 use crate::config::Idle;
 use crate::driver;
 use crate::event::FrameView;

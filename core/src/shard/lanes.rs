@@ -48,6 +48,7 @@ pub(super) struct Body {
 /// A lane with what surrounds it.
 pub(super) struct LaneSlot {
     pub(super) number: u32,
+    events_max: usize,
     destination: RefCell<Option<Arc<Destination>>>,
     connector: RefCell<Option<Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
@@ -63,7 +64,7 @@ pub(super) struct LaneSlot {
     ended: RefCell<Vec<BatchId>>,
 }
 
-fn policy(destination: Option<&Destination>) -> LanePolicy {
+fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
     // A lane without a destination turns everything into dead letters, a batch at a time.
     let d = destination;
     LanePolicy {
@@ -71,7 +72,7 @@ fn policy(destination: Option<&Destination>) -> LanePolicy {
         concurrency: d.map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
         breaker: d.map_or_else(Default::default, |d| d.breaker),
-        events_max: 8192,
+        events_max,
     }
 }
 
@@ -82,10 +83,12 @@ impl LaneSlot {
         cursor: Cursor,
         backlog: Option<Backlog>,
         stats: Arc<LaneStats>,
+        events_max: usize,
     ) -> LaneSlot {
         LaneSlot {
             number,
-            lane: RefCell::new(Lane::new(policy(destination.as_deref()), cursor)),
+            events_max,
+            lane: RefCell::new(Lane::new(policy(destination.as_deref(), events_max), cursor)),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
@@ -103,7 +106,7 @@ impl LaneSlot {
         if self.destination.borrow().as_ref().is_some_and(|d| **d == *destination) {
             return;
         }
-        self.lane.borrow_mut().set_policy(policy(Some(&destination)));
+        self.lane.borrow_mut().set_policy(policy(Some(&destination), self.events_max));
         *self.destination.borrow_mut() = Some(destination);
         *self.connector.borrow_mut() = None;
         self.notify.notify();

@@ -43,6 +43,9 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
+/// The tag of an event in the ring whose publisher waits until it is durable.
+pub(crate) const TAG_WANTS_SYNC: u32 = 1;
+
 /// What host threads and the shard's thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -211,7 +214,7 @@ impl Shard {
     fn new(start: Start) -> Rc<Shard> {
         let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
         let plan = SegmentPlan {
-            bytes_max: config.log.segment_bytes as u64,
+            bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
             incarnation,
             purpose: Purpose::Events,
@@ -228,7 +231,7 @@ impl Shard {
             files: SegmentFiles::new(
                 state.path.clone(),
                 state.segments.clone(),
-                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes as u64),
+                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
             snapshot: RefCell::new(current),
             snapshots: snapshot,

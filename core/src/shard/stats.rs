@@ -49,7 +49,6 @@ pub(crate) struct ShardStats {
     pub(crate) segments: Count,
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
-    pub(crate) orphaned: Count,
 }
 
 /// Counters of one destination on one shard.

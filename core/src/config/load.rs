@@ -1,0 +1,431 @@
+//! From the tables of a file to a [`Config`].
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+use super::text::{self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, RuleTable, SourceTable};
+use super::units::{Size, Time};
+use super::{Config, DirectorySource, EngineConfig, HttpSource, Source, clamp};
+use crate::error::{Error, Result};
+use crate::event::EventTypes;
+use crate::event::profile::Profile;
+use crate::filter::Filter;
+use crate::rule::{
+    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, Overlap, Rule,
+    RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+};
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Where the parts of a rule stand.
+struct RulePlaces {
+    text: Text,
+    whole: usize,
+    events: Vec<usize>,
+    filter: usize,
+    destinations: Vec<usize>,
+}
+
+/// Where the keys of a table stand, by the names that errors use.
+type Places = Vec<(&'static str, usize)>;
+
+struct Loader<'a> {
+    text: Text,
+    base_dir: &'a Path,
+}
+
+pub(super) fn from_file(path: &Path, data_dir: Option<&Path>) -> Result<Config> {
+    let text = read_file(path)?;
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    from_toml(&text, &path.display().to_string(), base_dir, data_dir)
+}
+
+pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: Option<&Path>) -> Result<Config> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let loader = Loader { text: Text::new(file_name, text), base_dir };
+    let file = text::read(text, &loader.text)?;
+
+    let engine = loader.engine(file.engine, data_dir)?;
+    let types = &engine.event_types;
+    let mut destinations = Vec::new();
+    let mut destination_places = Vec::new();
+    for table in file.destination {
+        let (destination, places) = loader.destination(table)?;
+        destinations.push(destination);
+        destination_places.push(places);
+    }
+    let names: Vec<&str> = destinations.iter().map(|d| d.name.as_str()).collect();
+    let mut aliases = HashMap::new();
+    let known = Arns::new(names.iter().copied(), HashMap::new())?;
+    for (arn, name) in &file.arns {
+        known.check_alias(arn.get_ref(), name.get_ref()).map_err(|e| loader.at(name.span().start, e))?;
+        aliases.insert(arn.get_ref().clone(), name.get_ref().clone());
+    }
+    let arns = Arns::new(names.iter().copied(), aliases)?;
+
+    let (mut rules, mut places) = (Vec::new(), Vec::new());
+    for table in file.rule {
+        let (rule, place) = loader.rule(table, types)?;
+        rules.push(rule);
+        places.push(place);
+    }
+    let mut buckets = HashSet::new();
+    for table in file.notification {
+        let bucket = table.get_ref().bucket.clone();
+        if !buckets.insert(bucket.get_ref().clone()) {
+            let error = Error::invalid_config(format!("bucket `{}` has another notification", bucket.get_ref()));
+            let error = error.remedy("keep one; a document is the whole configuration of its bucket");
+            return Err(loader.at(bucket.span().start, error));
+        }
+        loader.notification(table, &arns, types, &mut rules, &mut places)?;
+    }
+    let sources = loader.sources(file.source)?;
+
+    let rules = RuleSet::build_located(rules, destinations, types.clone())
+        .map_err(|(subject, e)| place(&loader, subject, e, &places, &destination_places))?;
+    Ok(Config { engine, rules, sources })
+}
+
+/// Adds the line that an error of the whole set is about.
+fn place(loader: &Loader<'_>, subject: Subject, e: Error, rules: &[RulePlaces], destinations: &[Places]) -> Error {
+    let in_rule = |i: usize, part: &dyn Fn(&RulePlaces) -> Option<usize>| {
+        rules.get(i).map(|p| p.text.place(part(p).unwrap_or(p.whole)))
+    };
+    let place = match subject {
+        Subject::Set => None,
+        Subject::Destination(i) => destinations.get(i).map(|places| {
+            // The innermost part of the error's place is the key, as in "destination `x`: batch.linger".
+            let key = e.place().and_then(|p| p.rsplit(": ").next()).unwrap_or_default();
+            loader.text.place(key_offset(places, key))
+        }),
+        Subject::Rule(i) => in_rule(i, &|_| None),
+        Subject::RuleEvent(i, j) => in_rule(i, &|p| p.events.get(j).copied()),
+        Subject::RuleFilter(i) => in_rule(i, &|p| Some(p.filter)),
+        Subject::RuleDestination(i, j) => in_rule(i, &|p| p.destinations.get(j).copied()),
+    };
+    e.at(place.unwrap_or_else(|| loader.text.place(0)))
+}
+
+/// Where a key stands; where its table begins if it is not written.
+fn key_offset(places: &Places, key: &str) -> usize {
+    let find = |key: &str| places.iter().find(|(k, _)| *k == key).map(|(_, offset)| *offset);
+    find(key).or_else(|| find("")).unwrap_or(0)
+}
+
+fn read_file(path: &Path) -> Result<String> {
+    let doing = || format!("reading {}", path.display());
+    let file = File::open(path).map_err(|e| Error::io(doing(), &e).remedy("check the path and its permissions"))?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| Error::io(doing(), &e))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let error = Error::invalid_config(format!("the file has more than {FILE_BYTES_MAX} bytes"));
+        return Err(error.at(path.display().to_string()).remedy("is it the right file?"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let error = Error::invalid_config(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to()));
+        error.at(path.display().to_string()).remedy("save the file as UTF-8")
+    })
+}
+
+/// Puts a value of the file in the place of a default, and remembers where it stands.
+fn set<T, U>(slot: &mut U, places: &mut Places, key: &'static str, value: Option<Spanned<T>>, f: impl Fn(T) -> U) {
+    if let Some(value) = value {
+        places.push((key, value.span().start));
+        *slot = f(value.into_inner());
+    }
+}
+
+fn bytes(Size(n): Size) -> usize {
+    clamp(n)
+}
+
+fn time(Time(t): Time) -> std::time::Duration {
+    t
+}
+
+impl Loader<'_> {
+    fn at(&self, offset: usize, e: Error) -> Error {
+        e.at(self.text.place(offset))
+    }
+
+    fn path(&self, text: &str) -> PathBuf {
+        self.base_dir.join(text)
+    }
+
+    fn engine(&self, table: text::Engine, data_dir: Option<&Path>) -> Result<EngineConfig> {
+        let mut places = Vec::new();
+        let mut engine = EngineConfig::new("");
+        match (data_dir, table.data_dir) {
+            (Some(given), _) => engine.data_dir = given.to_owned(),
+            (None, Some(written)) => {
+                places.push(("engine.data_dir", written.span().start));
+                if !written.get_ref().is_empty() {
+                    engine.data_dir = self.path(written.get_ref());
+                }
+            }
+            (None, None) => {
+                let error = Error::invalid_config("data_dir is missing").at("engine");
+                return Err(self.at(0, error.remedy("add `data_dir = \"/var/lib/tidewire\"` to [engine]")));
+            }
+        }
+        set(&mut engine.shards, &mut places, "engine.shards", table.shards, |n| Some(n as usize));
+        set(&mut engine.ring_bytes, &mut places, "engine.ring_bytes", table.ring_bytes, bytes);
+        engine.idle = table.idle.unwrap_or_default();
+        engine.pin_cpus = table.pin_cpus.unwrap_or_default();
+        set(&mut engine.region, &mut places, "engine.region", table.region, |s| s);
+        set(&mut engine.event_source, &mut places, "engine.event_source", table.event_source, |s| s);
+        set(&mut engine.event_bytes_max, &mut places, "engine.event_bytes_max", table.event_bytes_max, bytes);
+        set(&mut engine.close_timeout, &mut places, "engine.close_timeout", table.close_timeout, time);
+        let log = table.log;
+        set(&mut engine.log.segment_bytes, &mut places, "engine.log.segment_bytes", log.segment_bytes, |Size(n)| n);
+        set(&mut engine.log.sync_interval, &mut places, "engine.log.sync_interval", log.sync_interval, time);
+        let (own, delivery) = (&mut engine.delivery, table.delivery);
+        let key = "engine.delivery.memory_bytes";
+        set(&mut own.memory_bytes, &mut places, key, delivery.memory_bytes, |Size(n)| n);
+        let key = "engine.delivery.lane_events_max";
+        set(&mut own.lane_events_max, &mut places, key, delivery.lane_events_max, clamp);
+        let key = "engine.delivery.cursor_interval";
+        set(&mut own.cursor_interval, &mut places, key, delivery.cursor_interval, time);
+        for name in &table.event_types {
+            EventTypes::with_custom([name.get_ref()]).map_err(|e| {
+                let error = Error::invalid_config(e.message()).at("engine.event_types");
+                let remedy = "name your own types as `family:Name`; the families of the registry are not free";
+                self.at(name.span().start, error.remedy(remedy))
+            })?;
+        }
+        engine.event_types = EventTypes::with_custom(table.event_types.iter().map(|n| n.get_ref()))?;
+        engine.validate().map_err(|e| self.at(key_offset(&places, e.place().unwrap_or_default()), e))?;
+        Ok(engine)
+    }
+
+    fn destination(&self, table: Spanned<DestinationTable>) -> Result<(Destination, Places)> {
+        let start = table.span().start;
+        let table = table.into_inner();
+        let label = format!("destination `{}`", table.name.get_ref());
+        let at = |offset: usize, e: Error| self.at(offset, e.at(label.clone()));
+        let mut places = vec![("", start), ("name", table.name.span().start)];
+        if table.r#type.get_ref() != "webhook" {
+            let name = table.r#type.get_ref();
+            let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
+            return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook"]))));
+        }
+        let Some(url) = table.url else {
+            return Err(at(start, Error::invalid_config("`url` is missing").remedy("add it")));
+        };
+        let mut webhook = Webhook::new(url.get_ref()).map_err(|e| at(url.span().start, e))?;
+        places.push(("url", url.span().start));
+        if let Some((name, _)) = table.headers.first_key_value() {
+            places.push(("headers", name.span().start));
+        }
+        let mut headers: Vec<_> = table.headers.into_iter().collect();
+        headers.sort_by_key(|(name, _)| name.span().start);
+        webhook.headers = headers.into_iter().map(|(n, v)| (n.into_inner(), v.into_inner())).collect();
+        set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
+        set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);
+        set(&mut webhook.idle, &mut places, "idle", table.idle, time);
+        if let Some(tls) = table.tls {
+            let path = self.path(tls.ca.get_ref());
+            if !path.is_file() {
+                let error = Error::invalid_config(format!("there is no file {}", path.display())).at("tls.ca");
+                return Err(at(tls.ca.span().start, error.remedy("name a PEM file of certificates")));
+            }
+            places.push(("tls.ca", tls.ca.span().start));
+            webhook.tls_ca = Some(path);
+        }
+
+        let mut d = Destination::new(table.name.into_inner(), DestinationKind::Webhook(webhook));
+        if let Some(profile) = table.profile {
+            d.profile = Profile::parse(profile.get_ref()).map_err(|e| at(profile.span().start, e.at("profile")))?;
+        }
+        set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
+        let batch = table.batch;
+        set(&mut d.batch.events_max, &mut places, "batch.events_max", batch.events_max, clamp);
+        set(&mut d.batch.bytes_max, &mut places, "batch.bytes_max", batch.bytes_max, bytes);
+        set(&mut d.batch.linger, &mut places, "batch.linger", batch.linger, time);
+        let retry = table.retry;
+        set(&mut d.retry.backoff_min, &mut places, "retry.backoff_min", retry.backoff_min, time);
+        set(&mut d.retry.backoff_max, &mut places, "retry.backoff_max", retry.backoff_max, time);
+        set(&mut d.retry.age_max, &mut places, "retry.age_max", retry.age_max, time);
+        set(&mut d.retry.poison_attempts, &mut places, "retry.poison_attempts", retry.poison_attempts, |n| n);
+        let breaker = table.breaker;
+        let key = "breaker.consecutive_failures";
+        set(&mut d.breaker.consecutive_failures, &mut places, key, breaker.consecutive_failures, |n| n);
+        set(&mut d.breaker.open_min, &mut places, "breaker.open_min", breaker.open_min, time);
+        set(&mut d.breaker.open_max, &mut places, "breaker.open_max", breaker.open_max, time);
+        Ok((d, places))
+    }
+
+    fn rule(&self, table: Spanned<RuleTable>, types: &EventTypes) -> Result<(Rule, RulePlaces)> {
+        let whole = table.span().start;
+        let table = table.into_inner();
+        let mut rule = Rule { id: table.id.into_inner(), ..Rule::default() };
+        for event in &table.events {
+            let name = event.get_ref();
+            rule.events.add(name, types).map_err(|e| self.at(event.span().start, e.at("events").at(rule.label())))?;
+            rule.event_names.push(name.clone());
+        }
+        let filter = table.prefix.as_ref().or(table.suffix.as_ref()).map_or(whole, |v| v.span().start);
+        let text = |v: Option<Spanned<String>>| v.map(Spanned::into_inner).unwrap_or_default();
+        rule.bucket = table.bucket.map(Spanned::into_inner).filter(|b| b != "*");
+        rule.filter = Filter::new(text(table.prefix), text(table.suffix));
+        let places = RulePlaces {
+            text: self.text.clone(),
+            whole,
+            events: table.events.iter().map(|e| e.span().start).collect(),
+            filter,
+            destinations: table.destinations.iter().map(|d| d.span().start).collect(),
+        };
+        rule.destinations = table.destinations.into_iter().map(Spanned::into_inner).collect();
+        Ok((rule, places))
+    }
+
+    fn notification(
+        &self,
+        table: Spanned<NotificationTable>,
+        arns: &Arns,
+        types: &EventTypes,
+        rules: &mut Vec<Rule>,
+        places: &mut Vec<RulePlaces>,
+    ) -> Result<()> {
+        let table = table.into_inner();
+        let bucket = table.bucket.get_ref();
+        check_bucket(bucket).map_err(|e| self.at(table.bucket.span().start, e))?;
+        let path = self.path(table.file.get_ref());
+        let format = match path.extension().and_then(|e| e.to_str()) {
+            Some("xml") => Format::Xml,
+            Some("json") => Format::Json,
+            _ => {
+                let error = Error::invalid_config(format!("`{}` is neither .xml nor .json", table.file.get_ref()));
+                return Err(self.at(table.file.span().start, error.remedy("name the file by what is in it")));
+            }
+        };
+        if let Some(name) = &table.event_bridge
+            && !arns.has(name.get_ref())
+        {
+            let error = Error::invalid_config(format!("unknown destination `{}`", name.get_ref()));
+            let error = error.remedy(suggest("destination", name.get_ref(), arns.destinations()));
+            return Err(self.at(name.span().start, error));
+        }
+        let options = NotificationOptions {
+            overlap: match table.overlap {
+                None | Some(OverlapName::AllowDedupe) => Overlap::AllowDedupe,
+                Some(OverlapName::StrictAws) => Overlap::StrictAws,
+                Some(OverlapName::AllowAll) => Overlap::AllowAll,
+            },
+            filter_values: match table.filter_values {
+                None | Some(FilterValuesName::Raw) => FilterValues::Raw,
+                Some(FilterValuesName::Encoded) => FilterValues::Encoded,
+            },
+            event_bridge: table.event_bridge.map(Spanned::into_inner),
+        };
+        let document = read_file(&path).map_err(|e| self.at(table.file.span().start, e))?;
+        let name = path.display().to_string();
+        let text = Text::new(&name, &document);
+        let notification =
+            Notification { bucket, text: &document, name: &name, format: Some(format), options: &options, arns, types };
+        let located = notification.located_rules().map_err(|(offset, e)| e.at(text.place(offset)))?;
+        for r in located {
+            rules.push(r.rule);
+            places.push(RulePlaces {
+                text: text.clone(),
+                whole: r.offset,
+                events: r.event_offsets,
+                filter: r.offset,
+                destinations: vec![r.destination_offset],
+            });
+        }
+        Ok(())
+    }
+
+    fn sources(&self, tables: Vec<Spanned<SourceTable>>) -> Result<Vec<Source>> {
+        let mut sources: Vec<Source> = Vec::new();
+        for table in tables {
+            let start = table.span().start;
+            let source = self.source(start, table.into_inner())?;
+            let twice = sources.iter().any(|other| match (other, &source) {
+                (Source::Http(a), Source::Http(b)) => a.listen == b.listen && a.listen.port() != 0,
+                (Source::Directory(a), Source::Directory(b)) => a.path == b.path,
+                _ => false,
+            });
+            if twice {
+                let error = Error::invalid_config("another source has the same address or directory").at("source");
+                return Err(self.at(start, error.remedy("keep one")));
+            }
+            sources.push(source);
+        }
+        Ok(sources)
+    }
+
+    fn source(&self, start: usize, table: SourceTable) -> Result<Source> {
+        let kind = table.r#type.get_ref().as_str();
+        let label = format!("source `{kind}`");
+        let at = |offset: usize, e: Error| self.at(offset, e.at(label.clone()));
+        let missing = |key: &str| at(start, Error::invalid_config(format!("`{key}` is missing")).remedy("add it"));
+        let misplaced = |key: &str, offset: usize| {
+            let error = Error::invalid_config(format!("`{key}` is not for a source of type `{kind}`"));
+            at(offset, error.remedy("leave it out, or correct the type"))
+        };
+        match kind {
+            "http" => {
+                let wrong = [("path", table.path.as_ref()), ("bucket", table.bucket.as_ref())];
+                let wrong = wrong.iter().find_map(|(key, v)| v.map(|v| (*key, v.span().start)));
+                let wrong = wrong.or(table.on_start.as_ref().map(|v| ("on_start", v.span().start)));
+                if let Some((key, offset)) = wrong {
+                    return Err(misplaced(key, offset));
+                }
+                let listen = table.listen.as_ref().ok_or_else(|| missing("listen"))?;
+                let listen = parse_listen(listen.get_ref()).map_err(|e| at(listen.span().start, e.at("listen")))?;
+                let max_body = match table.max_body {
+                    Some(size) => {
+                        let n = bytes(*size.get_ref());
+                        within("max_body", n, 1 << 10, 1 << 30).map_err(|e| at(size.span().start, e))?;
+                        n
+                    }
+                    None => 8 << 20,
+                };
+                Ok(Source::Http(HttpSource { listen, max_body }))
+            }
+            "directory" => {
+                let wrong = table.listen.as_ref().map(|v| ("listen", v.span().start));
+                let wrong = wrong.or(table.max_body.as_ref().map(|v| ("max_body", v.span().start)));
+                if let Some((key, offset)) = wrong {
+                    return Err(misplaced(key, offset));
+                }
+                let path = table.path.as_ref().ok_or_else(|| missing("path"))?;
+                if path.get_ref().is_empty() {
+                    let error = Error::invalid_config("the path is empty").at("path");
+                    return Err(at(path.span().start, error.remedy("name the directory to watch")));
+                }
+                let bucket = table.bucket.as_ref().ok_or_else(|| missing("bucket"))?;
+                check_bucket(bucket.get_ref()).map_err(|e| at(bucket.span().start, e))?;
+                Ok(Source::Directory(DirectorySource {
+                    path: self.path(path.get_ref()),
+                    bucket: bucket.get_ref().clone(),
+                    on_start: table.on_start.map(Spanned::into_inner).unwrap_or_default(),
+                }))
+            }
+            _ => {
+                let error = Error::invalid_config(format!("unknown type of source `{kind}`"));
+                Err(at(table.r#type.span().start, error.remedy(suggest("type", kind, ["http", "directory"]))))
+            }
+        }
+    }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return Err(Error::invalid_config(format!("`{text}` is not an address and a port"))
+            .remedy("write it as 127.0.0.1:8080 or [::1]:8080"));
+    };
+    if !address.ip().is_loopback() {
+        return Err(Error::invalid_config(format!("{address} can be reached from other machines"))
+            .remedy("listen on 127.0.0.1 or ::1: this source neither encrypts nor asks who is there"));
+    }
+    Ok(address)
+}

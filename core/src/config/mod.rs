@@ -1,0 +1,252 @@
+//! The configuration: a TOML file, or the same things set from code.
+//!
+//! A file is taken as a whole or refused as a whole. Errors name file, line, column, and the rule or destination.
+
+mod load;
+mod text;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::event::{EVENT_BYTES_MAX, EventTypes};
+use crate::rule::{RuleSet, within, within_time};
+
+/// Everything an engine is opened with, and the sources of the command.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// How the engine runs.
+    pub engine: EngineConfig,
+    /// Rules and destinations, those of the notification documents included.
+    pub rules: RuleSet,
+    /// The ways in other than publishing from code.
+    pub sources: Vec<Source>,
+}
+
+impl Config {
+    /// Reads a configuration file. Paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] for anything wrong in it or in a document that it names;
+    /// [`crate::ErrorKind::Io`] if a file cannot be read.
+    pub fn from_file(path: &Path) -> Result<Config> {
+        load::from_file(path, None)
+    }
+
+    /// As [`Config::from_file`], with the data directory given by the caller; one in the file is then of no account.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
+    pub fn from_file_with_data_dir(path: &Path, data_dir: &Path) -> Result<Config> {
+        load::from_file(path, Some(data_dir))
+    }
+
+    /// Reads a configuration from text. Errors call it `file_name`; paths in it are relative to `base_dir`.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
+    pub fn from_toml(text: &str, file_name: &str, base_dir: &Path) -> Result<Config> {
+        load::from_toml(text, file_name, base_dir, None)
+    }
+
+    /// As [`Config::from_toml`], with the data directory given by the caller; one in the text is then of no account.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`].
+    pub fn from_toml_with_data_dir(text: &str, file_name: &str, base_dir: &Path, data_dir: &Path) -> Result<Config> {
+        load::from_toml(text, file_name, base_dir, Some(data_dir))
+    }
+}
+
+/// How an engine runs. Make one with [`EngineConfig::new`] and set what differs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// The directory of logs and cursors. One engine at a time has it open.
+    pub data_dir: PathBuf,
+    /// How many shards, 1 to 1024; `None` is the number of usable CPUs. Default: `None`.
+    pub shards: Option<usize>,
+    /// The size of each shard's ring in bytes: a power of two from 256 KiB to 1 GiB. Default: 4 MiB.
+    pub ring_bytes: usize,
+    /// What a shard does when there is nothing to do. Default: [`Idle::Nap`].
+    pub idle: Idle,
+    /// Whether each shard is bound to a CPU of its own. Default: `false`.
+    pub pin_cpus: bool,
+    /// The region of events that name none. Default: `us-east-1`.
+    pub region: String,
+    /// The `eventSource` of records. Default: `aws:s3`.
+    pub event_source: String,
+    /// The largest encoded event in bytes, 4 KiB to 64 KiB. Default: 64 KiB.
+    pub event_bytes_max: usize,
+    /// The event types: the known ones, and the host's own. Default: only the known ones.
+    pub event_types: EventTypes,
+    /// How long closing waits for deliveries, up to 1 h. Default: 10 s. What is left is delivered after the next open.
+    pub close_timeout: Duration,
+    /// The log of each shard.
+    pub log: LogConfig,
+    /// Deliveries of each shard.
+    pub delivery: DeliveryConfig,
+}
+
+/// The log of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// The size of a segment file in bytes, 1 MiB to 4 GiB. Default: 64 MiB.
+    pub segment_bytes: u64,
+    /// The longest that an event which nobody waits for stays unsynced, 1 ms to 60 s. Default: 5 ms.
+    pub sync_interval: Duration,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { segment_bytes: 64 << 20, sync_interval: Duration::from_millis(5) }
+    }
+}
+
+/// Deliveries of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeliveryConfig {
+    /// The most bytes of events that a shard keeps in memory for its lanes, 1 MiB to 1 TiB. Default: 256 MiB. The rest
+    /// of a backlog is read from the log when its turn comes.
+    pub memory_bytes: u64,
+    /// The most events that one lane has in memory, 1 to 16,777,216. Default: 8192.
+    pub lane_events_max: usize,
+    /// How often cursors are stored, 1 ms to 60 s. Default: 100 ms. What was delivered since is delivered again after
+    /// a crash.
+    pub cursor_interval: Duration,
+}
+
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        DeliveryConfig { memory_bytes: 256 << 20, lane_events_max: 8192, cursor_interval: Duration::from_millis(100) }
+    }
+}
+
+/// What a shard does when there is nothing to do: the choice between latency and CPU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Idle {
+    /// Sleeps in the kernel until it is woken. Costs nothing while idle; the publisher that wakes it pays a system
+    /// call.
+    Park,
+    /// Looks again after short sleeps, and parks when it stays quiet. The default.
+    #[default]
+    Nap,
+    /// Never sleeps. The fastest answer, at the cost of a CPU.
+    Spin,
+}
+
+/// A way in other than publishing from code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Events are posted over HTTP.
+    Http(HttpSource),
+    /// A directory is watched.
+    Directory(DirectorySource),
+}
+
+/// Events posted over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpSource {
+    /// Where to listen: a loopback address. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The largest request body in bytes, 1 KiB to 1 GiB. Default: 8 MiB.
+    pub max_body: usize,
+}
+
+/// Changes of files in a directory, told as events of objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectorySource {
+    /// The directory.
+    pub path: PathBuf,
+    /// The bucket that events name.
+    pub bucket: String,
+    /// What to do about files that are there already. Default: [`OnStart::Ignore`].
+    pub on_start: OnStart,
+}
+
+/// What a directory source does about files that are there when it starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStart {
+    /// Nothing. The default.
+    #[default]
+    Ignore,
+    /// Tells of each as created.
+    Emit,
+}
+
+impl EngineConfig {
+    /// The defaults, with this data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> EngineConfig {
+        EngineConfig {
+            data_dir: data_dir.into(),
+            shards: None,
+            ring_bytes: 4 << 20,
+            idle: Idle::default(),
+            pin_cpus: false,
+            region: "us-east-1".to_owned(),
+            event_source: "aws:s3".to_owned(),
+            event_bytes_max: EVENT_BYTES_MAX,
+            event_types: EventTypes::default(),
+            close_timeout: Duration::from_secs(10),
+            log: LogConfig::default(),
+            delivery: DeliveryConfig::default(),
+        }
+    }
+
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`]; its place is the key, as in `engine.ring_bytes`.
+    pub fn validate(&self) -> Result<()> {
+        let ms = Duration::from_millis;
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(Error::invalid_config("the data directory's path is empty")
+                .at("engine.data_dir")
+                .remedy("name a directory on a local disk"));
+        }
+        if let Some(shards) = self.shards {
+            within("engine.shards", shards, 1, 1024)?;
+        }
+        within("engine.ring_bytes", self.ring_bytes, 256 << 10, 1 << 30)?;
+        if !self.ring_bytes.is_power_of_two() {
+            let near = self.ring_bytes.next_power_of_two();
+            return Err(Error::invalid_config(format!("engine.ring_bytes is {}, not a power of two", self.ring_bytes))
+                .at("engine.ring_bytes")
+                .remedy(format!("choose {} or {near}", near / 2)));
+        }
+        for (key, text) in [("engine.region", &self.region), ("engine.event_source", &self.event_source)] {
+            if text.is_empty() || text.len() > 128 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(Error::invalid_config(format!("{key} is `{}`", text.escape_debug()))
+                    .at(key)
+                    .remedy("use 1 to 128 printable ASCII characters without spaces"));
+            }
+        }
+        within("engine.event_bytes_max", self.event_bytes_max, 4 << 10, EVENT_BYTES_MAX)?;
+        within_time("engine.close_timeout", self.close_timeout, Duration::ZERO, ms(3_600_000))?;
+        within("engine.log.segment_bytes", clamp(self.log.segment_bytes), 1 << 20, 4 << 30)?;
+        within_time("engine.log.sync_interval", self.log.sync_interval, ms(1), ms(60_000))?;
+        within("engine.delivery.memory_bytes", clamp(self.delivery.memory_bytes), 1 << 20, 1 << 40)?;
+        within("engine.delivery.lane_events_max", self.delivery.lane_events_max, 1, 1 << 24)?;
+        within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))
+    }
+}
+
+/// The number as a usize, the largest one if it has no room; only for comparing.
+fn clamp(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

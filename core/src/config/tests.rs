@@ -1,0 +1,483 @@
+use std::fs;
+
+use super::*;
+use crate::event::profile::Profile;
+use crate::event::{EventType, KnownType};
+use crate::filter::{Filter, Matcher};
+use crate::rule::DestinationKind;
+
+const DATA: &str = "[engine]\ndata_dir = \"data\"\n";
+const HOOK: &str = "[[destination]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"https://example.com/h\"\n";
+const RULE: &str =
+    "[[rule]]\nid = \"images\"\nbucket = \"photos\"\nevents = [\"s3:ObjectCreated:*\"]\ndestinations = [\"hook\"]\n";
+
+fn read(text: &str) -> Result<Config> {
+    Config::from_toml(text, "t.toml", Path::new("/base"))
+}
+
+/// The file is refused, with all of these words, a place and a remedy.
+#[track_caller]
+fn refused(text: &str, parts: &[&str]) {
+    let e = read(text).unwrap_err();
+    let shown = e.to_string();
+    assert_eq!(e.kind(), crate::ErrorKind::InvalidConfig, "{shown}");
+    assert!(e.remedy_text().is_some(), "{shown}");
+    assert!(shown.starts_with("t.toml:"), "{shown}");
+    for part in parts {
+        assert!(shown.contains(part), "`{part}` is not in: {shown}");
+    }
+}
+
+/// With one more line in the destination.
+fn hook(line: &str) -> String {
+    format!("{DATA}{HOOK}{line}\n{RULE}")
+}
+
+/// With one more line in the rule.
+fn rule(line: &str) -> String {
+    format!("{DATA}{HOOK}{RULE}{line}\n")
+}
+
+/// With one more line in `[engine]`.
+fn engine(line: &str) -> String {
+    format!("{DATA}{line}\n")
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ca.pem"), "").unwrap();
+    fs::write(
+        dir.path().join("n.json"),
+        r#"{"QueueConfigurations": [{"Id": "q", "QueueArn": "arn:aws:sqs:us-east-1:1:thumbs", "Events": ["s3:ObjectCreated:*"],
+            "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "my+photos/"}]}}}],
+            "EventBridgeConfiguration": {}}"#,
+    )
+    .unwrap();
+    let text = r#"
+[engine]
+data_dir = "/var/lib/tidewire"
+shards = 2
+ring_bytes = "1MiB"
+idle = "spin"
+pin_cpus = true
+region = "eu-west-1"
+event_source = "acme:s3"
+event_bytes_max = 16384
+event_types = ["acme:Scan:Clean"]
+close_timeout = "30s"
+[engine.log]
+segment_bytes = "1GiB"
+sync_interval = "2ms"
+[engine.delivery]
+memory_bytes = "64MiB"
+lane_events_max = 100
+cursor_interval = "1s"
+
+[[destination]]
+name = "hook"
+type = "webhook"
+url = "https://example.com/hook?x=1"
+profile = "cloudevents"
+headers = { X-B = "2", "X-A" = "1" }
+timeout = "20s"
+connect_timeout = "2s"
+idle = "9s"
+concurrency = 8
+batch = { events_max = 10, bytes_max = "1MiB", linger = "0s" }
+retry = { backoff_min = "2s", backoff_max = "1m", age_max = "1d", poison_attempts = 1 }
+breaker = { consecutive_failures = 9, open_min = "1s", open_max = "2s" }
+tls = { ca = "ca.pem" }
+
+[[rule]]
+id = "all"
+bucket = "*"
+events = ["acme:Scan:Clean", "System:*"]
+prefix = "a+b/"
+suffix = ".jpg"
+destinations = ["hook"]
+
+[[notification]]
+bucket = "photos"
+file = "n.json"
+overlap = "allow-all"
+filter_values = "encoded"
+event_bridge = "hook"
+
+[arns]
+"arn:aws:sqs:us-east-1:1:thumbs" = "hook"
+
+[[source]]
+type = "http"
+listen = "127.0.0.1:8080"
+max_body = "1MiB"
+
+[[source]]
+type = "directory"
+path = "in"
+bucket = "files"
+on_start = "emit"
+"#;
+    let file = dir.path().join("t.toml");
+    fs::write(&file, text).unwrap();
+    let config = Config::from_file(&file).unwrap();
+    let e = &config.engine;
+    assert_eq!((e.data_dir.as_path(), e.shards), (Path::new("/var/lib/tidewire"), Some(2)));
+    assert_eq!((e.ring_bytes, e.idle, e.pin_cpus, e.event_bytes_max), (1 << 20, Idle::Spin, true, 16384));
+    assert_eq!((e.region.as_str(), e.event_source.as_str()), ("eu-west-1", "acme:s3"));
+    assert_eq!(e.event_types.custom(), ["acme:Scan:Clean"]);
+    assert_eq!(e.close_timeout, Duration::from_secs(30));
+    assert_eq!(e.log, LogConfig { segment_bytes: 1 << 30, sync_interval: Duration::from_millis(2) });
+    assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (64 << 20, 100));
+    assert_eq!(e.delivery.cursor_interval, Duration::from_secs(1));
+
+    let d = &config.rules.destinations[0];
+    assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
+    assert_eq!((d.batch.events_max, d.batch.bytes_max, d.batch.linger), (10, 1 << 20, Duration::ZERO));
+    assert_eq!((d.retry.backoff_min, d.retry.backoff_max), (Duration::from_secs(2), Duration::from_secs(60)));
+    assert_eq!((d.retry.age_max, d.retry.poison_attempts), (Duration::from_secs(86400), 1));
+    assert_eq!((d.breaker.consecutive_failures, d.breaker.open_max), (9, Duration::from_secs(2)));
+    let DestinationKind::Webhook(w) = &d.kind;
+    // In the order of the file.
+    assert_eq!(w.headers, [("X-B".to_owned(), "2".to_owned()), ("X-A".to_owned(), "1".to_owned())]);
+    assert_eq!((w.timeout, w.connect_timeout), (Duration::from_secs(20), Duration::from_secs(2)));
+    assert_eq!(w.tls_ca.as_deref(), Some(dir.path().join("ca.pem").as_path()));
+
+    let r = &config.rules.rules;
+    assert_eq!(r.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["all", "q", "EventBridge"]);
+    assert_eq!((r[0].bucket.as_deref(), &r[0].filter), (None, &Filter::new("a+b/", ".jpg")));
+    assert_eq!((r[1].bucket.as_deref(), &r[1].filter), (Some("photos"), &Filter::new("my photos/", "")));
+    assert!(!r[0].repeat && r[1].repeat && r[2].repeat);
+    assert!(r[0].events.contains(EventType::Known(KnownType::SystemHealthOk)));
+
+    let [Source::Http(http), Source::Directory(directory)] = &config.sources[..] else { panic!() };
+    assert_eq!((http.listen.to_string().as_str(), http.max_body), ("127.0.0.1:8080", 1 << 20));
+    assert_eq!(directory.path, dir.path().join("in"));
+    assert_eq!((directory.bucket.as_str(), directory.on_start), ("files", OnStart::Emit));
+}
+
+#[test]
+fn the_smallest_file_has_the_documented_defaults() {
+    let c = read(DATA).unwrap();
+    let e = &c.engine;
+    assert_eq!(e.data_dir, Path::new("/base/data"));
+    assert_eq!((e.shards, e.ring_bytes, e.idle, e.pin_cpus), (None, 4 << 20, Idle::Nap, false));
+    assert_eq!((e.region.as_str(), e.event_source.as_str(), e.event_bytes_max), ("us-east-1", "aws:s3", 65536));
+    assert_eq!(e.close_timeout, Duration::from_secs(10));
+    assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
+    assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
+    assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
+    assert!(c.rules.rules.is_empty() && c.sources.is_empty());
+    let c = read(&rule("")).unwrap();
+    assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
+}
+
+#[test]
+fn the_data_directory_comes_from_somewhere() {
+    refused("", &["t.toml:1:1", "data_dir is missing", "[engine]"]);
+    refused("[engine]\ndata_dir = \"\"\n", &["t.toml:2:12", "empty"]);
+    let given =
+        |text| Config::from_toml_with_data_dir(text, "t.toml", Path::new("/base"), Path::new("/given")).unwrap();
+    assert_eq!(given("").engine.data_dir, Path::new("/given"));
+    assert_eq!(given(DATA).engine.data_dir, Path::new("/given"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest() {
+    for (text, place, name, near) in [
+        (format!("{DATA}[[rules]]\n"), "t.toml:3:3", "rules", "rule"),
+        (engine("sharts = 2"), "t.toml:3:1", "sharts", "shards"),
+        (engine("log.segment_byte = 2"), "t.toml:3:5", "segment_byte", "segment_bytes"),
+        (engine("[engine.delivery]\nlane_event_max = 2"), "t.toml:4:1", "lane_event_max", "lane_events_max"),
+        (hook("timout = \"5s\""), "t.toml:7:1: destination `hook`", "timout", "timeout"),
+        (hook("batch = { event_max = 1 }"), "t.toml:7:11: destination `hook`", "event_max", "events_max"),
+        (hook("retry.backof_min = \"1s\""), "t.toml:7:7: destination `hook`", "backof_min", "backoff_min"),
+        (hook("breaker = { open_mim = \"1s\" }"), "t.toml:7:13: destination `hook`", "open_mim", "open_min"),
+        (hook("tls = { cafile = \"x\" }"), "t.toml:7:9: destination `hook`", "cafile", "ca"),
+        (rule("prefex = \"a\""), "t.toml:12:1: rule `images`", "prefex", "prefix"),
+        (
+            format!("{DATA}[[notification]]\nbucket = \"b\"\nfiles = \"x\"\n"),
+            "t.toml:5:1: notification `b`",
+            "files",
+            "file",
+        ),
+        (format!("{DATA}[[source]]\ntype = \"http\"\nlisen = \"x\"\n"), "t.toml:5:1: source `http`", "lisen", "listen"),
+    ] {
+        refused(&text, &[place, &format!("unknown key `{name}`"), &format!("did you mean `{near}`?")]);
+    }
+    refused(&engine("xyzzy = 1"), &["unknown key `xyzzy`", "known: `data_dir`, `shards`"]);
+}
+
+#[test]
+fn the_rule_is_named_by_number_if_it_has_no_id() {
+    let text = format!("{DATA}{HOOK}{RULE}[[rule]]\nevents = []\ndestinations = []\n");
+    refused(&text, &["t.toml:12:1", "rule number 2", "`id` is missing"]);
+    refused(&text.replace("events = []", "id = 5"), &["t.toml:13:6", "rule number 2", "integer"]);
+}
+
+#[test]
+fn wrong_kinds_of_values_are_refused() {
+    refused(&engine("shards = \"two\""), &["t.toml:3:10", "this is a string", "u32"]);
+    refused(&engine("shards = -1"), &["t.toml:3:10"]);
+    refused(&engine("pin_cpus = 1"), &["t.toml:3:12", "boolean"]);
+    refused(&engine("region = 1"), &["t.toml:3:10", "string"]);
+    refused(&engine("event_types = \"acme:A\""), &["t.toml:3:15", "sequence"]);
+    refused(&rule("prefix = 3"), &["t.toml:12:10", "rule `images`"]);
+    refused(&format!("{DATA}[rule]\nid = \"x\"\n"), &["t.toml:3:"]);
+    refused(
+        &format!("{DATA}[[source]]\ntype = \"directory\"\non_start = \"emmit\"\n"),
+        &["t.toml:5:12", "did you mean `emit`?"],
+    );
+    refused(&engine("idle = \"spinn\""), &["t.toml:3:8", "unknown value `spinn`", "did you mean `spin`?"]);
+    refused(&engine("idle = \"x\""), &["known: `park`, `nap`, `spin`"]);
+}
+
+#[test]
+fn bad_units_are_refused_with_the_forms() {
+    for bad in ["\"4MB\"", "\"4 MiB\"", "\"\"", "\"-1B\"", "-1", "\"1.5MiB\"", "\"99999999999GiB\"", "1.5", "true"] {
+        refused(&engine(&format!("ring_bytes = {bad}")), &["t.toml:3:14", "4MiB"]);
+    }
+    for bad in ["\"5\"", "5", "\"5 s\"", "\"1h30m\"", "\"-5s\"", "5.0"] {
+        refused(&engine(&format!("close_timeout = {bad}")), &["t.toml:3:17", "5ms"]);
+    }
+    refused(&hook("batch.linger = \"5msec\""), &["t.toml:7:16", "destination `hook`", "`5msec`", "\"72h\""]);
+}
+
+#[test]
+fn broken_toml_is_refused_with_its_place() {
+    refused("[engine\n", &["t.toml:1:8"]);
+    refused("[engine]\ndata_dir = \"data\n", &["t.toml:2:"]);
+    refused(&engine("data_dir = \"again\""), &["t.toml:3:1", "duplicate key"]);
+    refused("[engine]\né = 1\n", &["t.toml:2:1"]);
+}
+
+#[test]
+fn limits_of_the_engine_are_told_at_their_key() {
+    for (line, parts) in [
+        ("ring_bytes = \"3MiB\"", ["t.toml:3:14", "not a power of two", "choose 2097152 or 4194304"]),
+        ("ring_bytes = \"128KiB\"", ["t.toml:3:14", "131072", "262144"]),
+        ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 1024"]),
+        ("event_bytes_max = \"65KiB\"", ["t.toml:3:19", "66560", "65536"]),
+        ("event_bytes_max = 0", ["t.toml:3:19", "is 0", "4096"]),
+        ("region = \"\"", ["t.toml:3:10", "engine.region", "printable"]),
+        ("event_source = \"a b\"", ["t.toml:3:16", "engine.event_source", "printable"]),
+        ("close_timeout = \"2h\"", ["t.toml:3:17", "engine.close_timeout", "3600s"]),
+        ("log.segment_bytes = \"1KiB\"", ["t.toml:3:21", "engine.log.segment_bytes", "1048576"]),
+        ("log.sync_interval = \"0ms\"", ["t.toml:3:21", "engine.log.sync_interval", "1ms"]),
+        ("delivery.memory_bytes = 0", ["t.toml:3:25", "engine.delivery.memory_bytes", "1048576"]),
+        ("delivery.lane_events_max = 0", ["t.toml:3:28", "lane_events_max is 0", "1 to"]),
+        ("delivery.cursor_interval = \"0s\"", ["t.toml:3:28", "cursor_interval", "1ms"]),
+        ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
+        ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
+    ] {
+        refused(&engine(line), &parts);
+    }
+}
+
+#[test]
+fn destinations_are_checked_at_their_keys() {
+    refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);
+    refused(&hook("batch = { events_max = 0 }"), &["t.toml:7:24", "destination `hook`", "batch.events_max is 0"]);
+    refused(
+        &hook("retry = { backoff_min = \"2h\" }"),
+        &["t.toml:7:25", "destination `hook`", "retry.backoff_min (7200s) is more than retry.backoff_max (3600s)"],
+    );
+    refused(&hook("breaker.consecutive_failures = 0"), &["t.toml:7:32", "destination `hook`"]);
+    refused(&hook("profile = \"awss\""), &["t.toml:7:11", "destination `hook`", "awss"]);
+    refused(&hook("tls.ca = \"none.pem\""), &["t.toml:7:10", "destination `hook`", "/base/none.pem"]);
+    refused(&hook("").replace("\"webhook\"", "\"webhok\""), &["t.toml:5:8", "did you mean `webhook`?"]);
+    refused(
+        &hook("").replace("url = \"https://example.com/h\"", ""),
+        &["t.toml:3:1", "destination `hook`", "`url` is missing"],
+    );
+    refused(&hook("").replace("name = \"hook\"", "name = \"a b\""), &["t.toml:4:8", "cannot name a destination"]);
+    refused(&format!("{DATA}{HOOK}{HOOK}"), &["t.toml:7:1: destination `hook`", "same name"]);
+}
+
+#[test]
+fn bad_urls_and_headers_are_refused_without_showing_secrets() {
+    let url = |url: &str| hook("").replace("https://example.com/h", url);
+    refused(&url("ftp://example.com"), &["t.toml:6:7: destination `hook`: url", "https://"]);
+    refused(&url("https://"), &["t.toml:6:7", "malformed"]);
+    let text = url("https://u:hunter2@example.com");
+    refused(&text, &["t.toml:6:7", "Authorization"]);
+    assert!(!read(&text).unwrap_err().to_string().contains("hunter2"));
+    refused(&hook("headers = { \"X Y\" = \"1\" }"), &["t.toml:7:13: destination `hook`: headers", "header name"]);
+    refused(&hook("headers.Host = \"x\""), &["t.toml:7:9", "`Host` cannot be set"]);
+    let text = hook("headers = { X-Token = \"hunter2\\r\\nX-Evil: 1\" }");
+    refused(&text, &["t.toml:7:13", "X-Token"]);
+    assert!(!read(&text).unwrap_err().to_string().contains("hunter2"));
+    // The reader's own words would show the value.
+    let text = hook("headers = \"Bearer hunter2\"");
+    refused(&text, &["t.toml:7:11", "this is a string"]);
+    assert!(!read(&text).unwrap_err().to_string().contains("hunter2"));
+}
+
+#[test]
+fn rules_are_checked_at_their_values() {
+    let change = |from: &str, to: &str| rule("").replace(from, to);
+    refused(
+        &change("[\"hook\"]", "[\"hok\"]"),
+        &["t.toml:11:17: rule `images`", "unknown destination `hok`", "did you mean `hook`?"],
+    );
+    refused(
+        &change("[\"s3:ObjectCreated:*\"]", "[\"s3:ObjectRemoved:*\",\n\"s3:ObjectCreatd:Put\"]"),
+        &["t.toml:11:1: rule `images`", "s3:ObjectCreatd:Put", "did you mean `s3:ObjectCreated:Put`?"],
+    );
+    refused(&change("s3:ObjectCreated:*", "acme:Scan:Clean"), &["t.toml:10:11", "rule `images`", "event_types"]);
+    refused(
+        &change("\"s3:ObjectCreated:*\"", "\"s3:*\", \"System:Health:Failed\""),
+        &["t.toml:10:19: rule `images`", "`System:Health:Failed`", "`aws`", "destination `hook`"],
+    );
+    refused(&change("[\"s3:ObjectCreated:*\"]", "[]"), &["t.toml:7:1: rule `images`", "no event types"]);
+    refused(&change("[\"hook\"]", "[]"), &["t.toml:7:1: rule `images`", "no destinations"]);
+    refused(&change("destinations = [\"hook\"]", ""), &["t.toml:7:1: rule `images`", "`destinations` is missing"]);
+    refused(&change("\"photos\"", "\"logs-*\""), &["t.toml:7:1: rule `images`", "`logs-*`"]);
+    refused(&rule(&format!("suffix = \"{}\"", "a".repeat(1025))), &["t.toml:12:10: rule `images`", "1025"]);
+    refused(&(rule("") + RULE), &["t.toml:13:1: rule `images`", "same id"]);
+}
+
+#[test]
+fn values_of_rules_are_taken_as_they_are() {
+    // As the matcher sees them: nothing is decoded, nothing is a wildcard.
+    for prefix in ["my photos/", "a+b/", "100%/", "what?/", "a*b/", "schemaVersion=1/", "é/", "a\u{1}b"] {
+        let c = read(&rule(&format!("prefix = {}", toml::Value::from(prefix)))).unwrap();
+        assert_eq!(c.rules.rules[0].filter.prefix, prefix.as_bytes());
+        let m = Matcher::compile(&c.rules.rules);
+        let mut out = Vec::new();
+        m.matches("photos", EventType::default(), format!("{prefix}x").as_bytes(), &mut out);
+        assert_eq!(out, [0], "{prefix}");
+        let other = prefix.replace(' ', "+").replace(['*', '?'], "X").replace('+', "%2B");
+        out.clear();
+        m.matches("photos", EventType::default(), format!("{other}x").as_bytes(), &mut out);
+        assert_eq!(out.is_empty(), other != prefix, "{prefix}");
+    }
+}
+
+#[test]
+fn a_bucket_left_out_or_a_star_is_every_bucket() {
+    for text in [rule("").replace("bucket = \"photos\"\n", ""), rule("").replace("photos", "*")] {
+        assert_eq!(read(&text).unwrap().rules.rules[0].bucket, None);
+    }
+}
+
+#[test]
+fn aliases_lead_to_destinations() {
+    refused(&format!("{DATA}{HOOK}[arns]\n\"arn:x\" = \"hok\"\n"), &["t.toml:8:11", "arn:x", "did you mean `hook`?"]);
+}
+
+/// The error of a document beside the configuration.
+fn document_error(name: &str, document: &str, more: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(name), document).unwrap();
+    let text = format!("{DATA}{HOOK}[[notification]]\nbucket = \"photos\"\nfile = \"{name}\"\n{more}\n");
+    let e = Config::from_toml(&text, "t.toml", dir.path()).unwrap_err();
+    assert!(e.remedy_text().is_some(), "{e}");
+    e.to_string().replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn documents_are_told_with_their_own_place() {
+    let xml = "<NotificationConfiguration>\n <QueueConfiguration>\n  <Id>q</Id><Queue>ARN</Queue>\n  <Event>EVENT</Event>\n </QueueConfiguration>\n</NotificationConfiguration>";
+    let with = |arn: &str, event: &str| xml.replace("ARN", arn).replace("EVENT", event);
+    let ours = "arn:tidewire:events:::hook";
+    for (name, document, more, parts) in [
+        (
+            "n.xml",
+            with("arn:aws:sqs:x:1:q", "s3:ObjectCreated:*"),
+            "",
+            &["n.xml:3:20", "bucket `photos`, configuration `q`", "arn:aws:sqs:x:1:q"][..],
+        ),
+        ("n.xml", with(ours, "s3:ObjectCreatd:*"), "", &["n.xml:4:10", "configuration `q`"]),
+        ("n.xml", with(ours, "System:Health:Ok"), "", &["n.xml:4:10: rule `q`", "profile `aws`"]),
+        ("n.xml", "<NotificationConfiguration>\n<a>".to_owned(), "", &["n.xml:2:1", "not closed"]),
+        ("n.xml", "{}".to_owned(), "", &["n.xml:1:", "outside"]),
+        ("n.json", "{\n \"Queue\": []}".to_owned(), "", &["n.json:2:2", "unknown field `Queue`"]),
+        (
+            "n.json",
+            "{}".to_owned(),
+            "overlap = \"strict\"",
+            &["t.toml:10:11: notification `photos`", "did you mean `strict-aws`?"],
+        ),
+        ("n.json", "{}".to_owned(), "filter_values = \"url\"", &["t.toml:10:17", "known: `raw`, `encoded`"]),
+        ("n.json", "{}".to_owned(), "event_bridge = \"hok\"", &["t.toml:10:16", "did you mean `hook`?"]),
+        (
+            "n.json",
+            "{}".to_owned(),
+            "[[notification]]\nbucket = \"photos\"\nfile = \"n.json\"",
+            &["t.toml:11:10", "another notification"],
+        ),
+        ("n.txt", "{}".to_owned(), "", &["t.toml:9:8", ".xml"]),
+    ] {
+        let shown = document_error(name, &document, more);
+        for part in parts {
+            assert!(shown.contains(part), "`{part}` is not in: {shown}");
+        }
+    }
+}
+
+#[test]
+fn one_id_in_a_rule_and_in_a_document_of_its_bucket_is_double() {
+    let document = "<NotificationConfiguration>\n<QueueConfiguration><Id>images</Id><Queue>arn:tidewire:events:::hook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>";
+    let shown = document_error("n.xml", document, RULE);
+    assert!(shown.starts_with("n.xml:2:1: rule `images`") && shown.contains("same id"), "{shown}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let e = Config::from_file(Path::new("/nowhere/t.toml")).unwrap_err();
+    assert_eq!(e.kind(), crate::ErrorKind::Io);
+    assert!(e.to_string().contains("/nowhere/t.toml") && e.remedy_text().is_some(), "{e}");
+    let e = read(&format!("{DATA}[[notification]]\nbucket = \"b\"\nfile = \"none.xml\"\n")).unwrap_err();
+    assert!(e.to_string().starts_with("t.toml:5:8: reading /base/none.xml"), "{e}");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    fs::write(&path, b"[engine]\ndata_dir = \"\xff\"\n").unwrap();
+    assert!(Config::from_file(&path).unwrap_err().to_string().contains("byte 21 is not UTF-8"));
+}
+
+#[test]
+fn sources_listen_on_this_machine_only() {
+    let http = |line: &str| format!("{DATA}[[source]]\ntype = \"http\"\n{line}\n");
+    for good in ["127.0.0.1:0", "[::1]:8080", "127.1.2.3:80"] {
+        read(&http(&format!("listen = \"{good}\""))).unwrap();
+    }
+    for bad in ["0.0.0.0:8080", "10.0.0.1:80", "[::]:80", "192.0.2.1:80", "[::ffff:127.0.0.1]:80"] {
+        refused(
+            &http(&format!("listen = \"{bad}\"")),
+            &["t.toml:5:10: source `http`: listen", "other machines", "127.0.0.1"],
+        );
+    }
+    for bad in ["localhost:8080", "8080", ":8080", "127.0.0.1", "127.0.0.1:99999", ""] {
+        refused(&http(&format!("listen = \"{bad}\"")), &["t.toml:5:10", "not an address"]);
+    }
+    refused(&http("listen = \"127.0.0.1:1\"\nmax_body = 0"), &["t.toml:6:12", "max_body is 0"]);
+    refused(&http(""), &["t.toml:3:1: source `http`", "`listen` is missing"]);
+}
+
+#[test]
+fn sources_have_the_keys_of_their_type() {
+    let source = |lines: &str| format!("{DATA}[[source]]\n{lines}\n");
+    refused(&source("type = \"http\"\nlisten = \"127.0.0.1:1\"\npath = \"x\""), &["t.toml:6:8", "`path` is not for"]);
+    refused(&source("type = \"directory\"\nlisten = \"127.0.0.1:1\""), &["t.toml:5:10", "`listen` is not for"]);
+    refused(&source("type = \"directory\"\npath = \"x\""), &["t.toml:3:1: source `directory`", "`bucket` is missing"]);
+    refused(&source("type = \"directory\"\nbucket = \"x\""), &["`path` is missing"]);
+    refused(&source("type = \"directory\"\npath = \"\"\nbucket = \"x\""), &["t.toml:5:8", "empty"]);
+    refused(&source("type = \"directory\"\npath = \"x\"\nbucket = \"a/b\""), &["t.toml:6:10", "`a/b`"]);
+    refused(&source("type = \"kafka\""), &["t.toml:4:8", "unknown type of source `kafka`", "`http`"]);
+    let twice = "type = \"directory\"\npath = \"x\"\nbucket = \"b\"\n";
+    refused(&source(&format!("{twice}[[source]]\n{twice}")), &["t.toml:7:1", "same address or directory"]);
+}
+
+#[test]
+fn a_configuration_from_code_is_checked_too() {
+    let mut e = EngineConfig::new("/data");
+    e.validate().unwrap();
+    e.ring_bytes = 100;
+    assert_eq!(e.validate().unwrap_err().place(), Some("engine.ring_bytes"));
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    read(&format!("\u{feff}{DATA}")).unwrap();
+}

@@ -1,0 +1,224 @@
+//! The configuration file as it is written: one struct per table, nothing checked but names and kinds of values.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::units::{Size, Time};
+use crate::error::Error;
+use crate::rule::{Text, suggest, unknown_name};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) engine: Engine,
+    #[serde(default)]
+    pub(super) destination: Vec<Spanned<DestinationTable>>,
+    #[serde(default)]
+    pub(super) rule: Vec<Spanned<RuleTable>>,
+    #[serde(default)]
+    pub(super) notification: Vec<Spanned<NotificationTable>>,
+    #[serde(default)]
+    pub(super) arns: BTreeMap<Spanned<String>, Spanned<String>>,
+    #[serde(default)]
+    pub(super) source: Vec<Spanned<SourceTable>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Engine {
+    pub(super) data_dir: Option<Spanned<String>>,
+    pub(super) shards: Option<Spanned<u32>>,
+    pub(super) ring_bytes: Option<Spanned<Size>>,
+    pub(super) idle: Option<super::Idle>,
+    pub(super) pin_cpus: Option<bool>,
+    pub(super) region: Option<Spanned<String>>,
+    pub(super) event_source: Option<Spanned<String>>,
+    pub(super) event_bytes_max: Option<Spanned<Size>>,
+    #[serde(default)]
+    pub(super) event_types: Vec<Spanned<String>>,
+    pub(super) close_timeout: Option<Spanned<Time>>,
+    #[serde(default)]
+    pub(super) log: Log,
+    #[serde(default)]
+    pub(super) delivery: Delivery,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) segment_bytes: Option<Spanned<Size>>,
+    pub(super) sync_interval: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Delivery {
+    pub(super) memory_bytes: Option<Spanned<Size>>,
+    pub(super) lane_events_max: Option<Spanned<u64>>,
+    pub(super) cursor_interval: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DestinationTable {
+    pub(super) name: Spanned<String>,
+    pub(super) r#type: Spanned<String>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) profile: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) timeout: Option<Spanned<Time>>,
+    pub(super) connect_timeout: Option<Spanned<Time>>,
+    pub(super) idle: Option<Spanned<Time>>,
+    pub(super) concurrency: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub(super) batch: Batch,
+    #[serde(default)]
+    pub(super) retry: Retry,
+    #[serde(default)]
+    pub(super) breaker: Breaker,
+    pub(super) tls: Option<Tls>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    pub(super) events_max: Option<Spanned<u64>>,
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) linger: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    pub(super) backoff_min: Option<Spanned<Time>>,
+    pub(super) backoff_max: Option<Spanned<Time>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) poison_attempts: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Breaker {
+    pub(super) consecutive_failures: Option<Spanned<u32>>,
+    pub(super) open_min: Option<Spanned<Time>>,
+    pub(super) open_max: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) ca: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleTable {
+    pub(super) id: Spanned<String>,
+    pub(super) bucket: Option<Spanned<String>>,
+    pub(super) events: Vec<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<String>>,
+    pub(super) suffix: Option<Spanned<String>>,
+    pub(super) destinations: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotificationTable {
+    pub(super) bucket: Spanned<String>,
+    pub(super) file: Spanned<String>,
+    pub(super) overlap: Option<OverlapName>,
+    pub(super) filter_values: Option<FilterValuesName>,
+    pub(super) event_bridge: Option<Spanned<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum OverlapName {
+    AllowDedupe,
+    StrictAws,
+    AllowAll,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FilterValuesName {
+    Raw,
+    Encoded,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceTable {
+    pub(super) r#type: Spanned<String>,
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) max_body: Option<Spanned<Size>>,
+    pub(super) path: Option<Spanned<String>>,
+    pub(super) bucket: Option<Spanned<String>>,
+    pub(super) on_start: Option<Spanned<super::OnStart>>,
+}
+
+/// Reads the file's tables.
+pub(super) fn read(text: &str, place: &Text) -> Result<File, Error> {
+    toml::from_str(text).map_err(|e| explain(text, place, &e))
+}
+
+/// An error of the TOML reader in our words. Its message may hold values of the file, which may be secrets.
+#[cold]
+fn explain(text: &str, place: &Text, e: &toml::de::Error) -> Error {
+    let message = e.message();
+    let error = if let Some((name, known)) = unknown_name(message) {
+        let (what, of) = if message.starts_with("unknown field") { ("key", "key") } else { ("value", "value") };
+        Error::invalid_config(format!("unknown {what} `{name}`")).remedy(suggest(of, name, known))
+    } else if let Some(name) = message.strip_prefix("missing field ") {
+        Error::invalid_config(format!("{name} is missing")).remedy("add it")
+    } else if let Some((got, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|m| m.rsplit_once(", expected "))
+    {
+        let got = if got.starts_with("string ") { "a string" } else { got };
+        Error::invalid_config(format!("this is {got}")).remedy(format!("write {expected}"))
+    } else if let Some((what, remedy)) = message.split_once("; ") {
+        Error::invalid_config(what).remedy(remedy)
+    } else {
+        Error::invalid_config(message).remedy("correct the line; the file is TOML")
+    };
+    let Some(span) = e.span() else { return error.at(place.place(0)) };
+    let error = match enclosing(text, span.start) {
+        Some(label) => error.at(label),
+        None => error,
+    };
+    error.at(place.place(span.start))
+}
+
+/// The rule, destination or the like that an offset lies in, by name.
+fn enclosing(text: &str, offset: usize) -> Option<String> {
+    let root = DeTable::parse(text).ok()?.into_inner();
+    // Where each element begins; the last one to begin at or before the offset has it.
+    let mut starts: Vec<(usize, Option<String>)> = Vec::new();
+    for (key, value) in &root {
+        let DeValue::Array(list) = value.get_ref() else {
+            starts.push((value.span().start, None));
+            continue;
+        };
+        let name_key = match &**key.get_ref() {
+            "rule" => "id",
+            "destination" => "name",
+            "notification" => "bucket",
+            "source" => "type",
+            _ => continue,
+        };
+        for (i, element) in list.iter().enumerate() {
+            let name = element.get_ref().get(name_key).and_then(|v| v.get_ref().as_str());
+            let label = match name {
+                Some(name) => format!("{} `{name}`", key.get_ref()),
+                None => format!("{} number {}", key.get_ref(), i + 1),
+            };
+            starts.push((element.span().start, Some(label)));
+        }
+    }
+    starts.into_iter().filter(|(start, _)| *start <= offset).max_by_key(|(start, _)| *start)?.1
+}

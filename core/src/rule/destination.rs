@@ -1,0 +1,366 @@
+//! Destinations as configured: what receives, how much at a time, and how patiently.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::error::{Error, Result};
+use crate::event::profile::Profile;
+
+/// The longest name of a destination, in bytes.
+pub const DESTINATION_NAME_BYTES_MAX: usize = 128;
+
+/// The most events one request may be configured to carry.
+const BATCH_EVENTS_MAX: usize = 10_000;
+/// The largest request body that may be configured, in bytes.
+const BATCH_BYTES_MAX: usize = 64 << 20;
+const LINGER_MAX: Duration = Duration::from_secs(60);
+const CONCURRENCY_MAX: usize = 1024;
+/// The longest wait of any kind that may be configured: 400 days.
+const WAIT_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// One system that receives events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Destination {
+    /// The name that rules, metrics and stored cursors use: 1 to [`DESTINATION_NAME_BYTES_MAX`] letters, digits, `-`,
+    /// `_` and `.`, the first a letter or digit.
+    pub name: String,
+    /// What kind of system it is, with its address.
+    pub kind: DestinationKind,
+    /// How events are written for it. Default: [`Profile::default`].
+    pub profile: Profile,
+    /// How many events one request carries.
+    pub batch: BatchLimits,
+    /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
+    /// than one.
+    pub concurrency: usize,
+    /// How failed events are tried again.
+    pub retry: RetryPolicy,
+    /// When a failing destination is left alone.
+    pub breaker: BreakerPolicy,
+}
+
+impl Destination {
+    /// A destination with the defaults for everything but name and kind.
+    pub fn new(name: impl Into<String>, kind: DestinationKind) -> Destination {
+        Destination {
+            name: name.into(),
+            kind,
+            profile: Profile::default(),
+            batch: BatchLimits::default(),
+            concurrency: 4,
+            retry: RetryPolicy::default(),
+            breaker: BreakerPolicy::default(),
+        }
+    }
+
+    /// How errors name the destination.
+    pub(crate) fn label(&self) -> String {
+        format!("destination `{}`", self.name)
+    }
+
+    /// Checks everything that can be checked without the network.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] that names the field, the value and the limit.
+    pub fn validate(&self) -> Result<()> {
+        check_name(&self.name)?;
+        within("batch.events_max", self.batch.events_max, 1, BATCH_EVENTS_MAX)?;
+        within("batch.bytes_max", self.batch.bytes_max, 1, BATCH_BYTES_MAX)?;
+        within_time("batch.linger", self.batch.linger, Duration::ZERO, LINGER_MAX)?;
+        within("concurrency", self.concurrency, 1, CONCURRENCY_MAX)?;
+        let retry = &self.retry;
+        within_time("retry.backoff_min", retry.backoff_min, TICK, WAIT_MAX)?;
+        within_time("retry.backoff_max", retry.backoff_max, TICK, WAIT_MAX)?;
+        within_time("retry.age_max", retry.age_max, TICK, WAIT_MAX)?;
+        within("retry.poison_attempts", retry.poison_attempts as usize, 1, 1000)?;
+        in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
+        let breaker = &self.breaker;
+        within("breaker.consecutive_failures", breaker.consecutive_failures as usize, 1, 1_000_000)?;
+        within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
+        within_time("breaker.open_max", breaker.open_max, TICK, WAIT_MAX)?;
+        in_order("breaker.open_min", breaker.open_min, "breaker.open_max", breaker.open_max)?;
+        match &self.kind {
+            DestinationKind::Webhook(webhook) => webhook.validate(),
+        }
+    }
+}
+
+/// What kind of system a destination is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DestinationKind {
+    /// An HTTP endpoint that takes POST requests.
+    Webhook(Webhook),
+}
+
+/// How many events go together. A batch is sent when one of the three is reached; a single event is always sent, even
+/// if its record alone is larger than `bytes_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// The most events of one request, 1 to 10,000. Default: 100.
+    pub events_max: usize,
+    /// The most bytes of one request body, up to 64 MiB. Default: 256 KiB.
+    pub bytes_max: usize,
+    /// How long the first event waits for company, up to 60 s. Default: 5 ms; zero sends at once.
+    pub linger: Duration,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        BatchLimits { events_max: 100, bytes_max: 256 * 1024, linger: Duration::from_millis(5) }
+    }
+}
+
+/// How failed events are tried again. The wait doubles from `backoff_min` to `backoff_max` with jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The first wait, at least 1 ms. Default: 1 s.
+    pub backoff_min: Duration,
+    /// The longest wait, at least `backoff_min`. Default: 1 h.
+    pub backoff_max: Duration,
+    /// The age at which an event becomes a dead letter. Default: 72 h. The number of attempts has no limit of its own.
+    pub age_max: Duration,
+    /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
+    pub poison_attempts: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(3600),
+            age_max: Duration::from_secs(72 * 3600),
+            poison_attempts: 3,
+        }
+    }
+}
+
+/// When a failing destination is left alone for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// How many failures in a row open the breaker, at least 1. Default: 5.
+    pub consecutive_failures: u32,
+    /// How long it stays open the first time, at least 1 ms. Default: 5 s; doubles each time.
+    pub open_min: Duration,
+    /// The longest it stays open, at least `open_min`. Default: 300 s.
+    pub open_max: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        BreakerPolicy { consecutive_failures: 5, open_min: Duration::from_secs(5), open_max: Duration::from_secs(300) }
+    }
+}
+
+/// An HTTP endpoint. Its `Debug` form leaves out what may be secret: header values, and the path and query of the URL.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Webhook {
+    /// Where to POST: `http` or `https`, without user, password and fragment.
+    pub url: Url,
+    /// Headers to add, in this order, each name once.
+    pub headers: Vec<(String, String)>,
+    /// How long a whole attempt may take, the reading of the answer included, up to 1 h. Default: 15 s.
+    pub timeout: Duration,
+    /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
+    pub connect_timeout: Duration,
+    /// A PEM file of the authorities to trust instead of those of the system. `https` only.
+    pub tls_ca: Option<PathBuf>,
+    /// How long an unused connection is kept. Default: 4 s, below the 5 s after which servers commonly hang up.
+    pub idle: Duration,
+}
+
+impl Webhook {
+    /// An endpoint with the defaults for everything but its URL.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] if the URL is malformed or not allowed. The message leaves the URL out
+    /// where it may hold a secret.
+    pub fn new(url: &str) -> Result<Webhook> {
+        Ok(Webhook {
+            url: parse_url(url)?,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(5),
+            tls_ca: None,
+            idle: Duration::from_secs(4),
+        })
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_url(&self.url)?;
+        if self.headers.len() > HEADERS_MAX {
+            return Err(too_many("headers", self.headers.len(), HEADERS_MAX));
+        }
+        let bytes: usize = self.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        if bytes > HEADER_BYTES_MAX {
+            return Err(too_many("headers (bytes)", bytes, HEADER_BYTES_MAX));
+        }
+        for (i, (name, value)) in self.headers.iter().enumerate() {
+            check_header(name, value)?;
+            if self.headers[..i].iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
+                return Err(Error::invalid_config(format!("header `{name}` is given twice"))
+                    .at("headers")
+                    .remedy("keep one; names differ by more than case"));
+            }
+        }
+        within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
+        within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
+        in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
+        within_time("idle", self.idle, TICK, TIMEOUT_MAX)?;
+        if self.tls_ca.is_some() && self.url.scheme() != "https" {
+            return Err(Error::invalid_config("an authority is given for a URL without TLS")
+                .at("tls.ca")
+                .remedy("write https://, or leave tls out"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(n, _)| n.as_str()).collect();
+        f.debug_struct("Webhook")
+            .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
+            .field("headers", &names)
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("tls_ca", &self.tls_ca)
+            .field("idle", &self.idle)
+            .finish()
+    }
+}
+
+/// The shortest wait that can be configured where zero makes no sense.
+const TICK: Duration = Duration::from_millis(1);
+
+fn parse_url(text: &str) -> Result<Url> {
+    let bad = |what: String| Err(Error::invalid_config(what).at("url").remedy("write it as https://host[:port]/path"));
+    // The parser repairs much (tabs, backslashes, a missing slash); what needs repair is more likely a mistake.
+    if text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {
+        return bad("the URL has a space, a control character or a backslash".to_owned());
+    }
+    let lower = text.to_ascii_lowercase();
+    if !(lower.starts_with("http://") || lower.starts_with("https://")) {
+        return bad("the URL does not begin with http:// or https://".to_owned());
+    }
+    match Url::parse(text) {
+        Ok(url) => check_url(&url).map(|()| url),
+        Err(e) => bad(format!("the URL is malformed: {e}")),
+    }
+}
+
+fn check_url(url: &Url) -> Result<()> {
+    let bad = |what: &str, remedy: &str| Err(Error::invalid_config(what).at("url").remedy(remedy));
+    if !matches!(url.scheme(), "http" | "https") {
+        return bad("the URL is neither http nor https", "write it as https://host[:port]/path");
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return bad("the URL has no host", "write it as https://host[:port]/path");
+    }
+    if url.port() == Some(0) {
+        return bad("the URL has port 0", "name the port that the receiver listens on");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("the URL has a user or a password in it", "give them as an Authorization header");
+    }
+    if url.fragment().is_some() {
+        return bad("the URL has a fragment (`#…`), which is never sent", "leave it out, or write %23 for `#`");
+    }
+    Ok(())
+}
+
+/// Names that the HTTP engine writes itself, or that concern one hop only.
+const HEADERS_REFUSED: &[(&str, &str)] = &[
+    ("host", "it comes from the URL"),
+    ("content-length", "it frames the body"),
+    ("transfer-encoding", "it frames the body"),
+    ("content-encoding", "it comes from the body"),
+    ("content-type", "it comes from the profile"),
+    ("accept-encoding", "answers are read as they are"),
+    ("expect", "it is never sent"),
+    ("connection", "it concerns one hop only"),
+    ("keep-alive", "it concerns one hop only"),
+    ("proxy-connection", "it concerns one hop only"),
+    ("proxy-authenticate", "it concerns one hop only"),
+    ("proxy-authorization", "it concerns one hop only"),
+    ("te", "it concerns one hop only"),
+    ("trailer", "it concerns one hop only"),
+    ("upgrade", "it concerns one hop only"),
+    ("http2-settings", "it concerns one hop only"),
+];
+
+fn check_header(name: &str, value: &str) -> Result<()> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let bad = |what: String, remedy: &str| Err(Error::invalid_config(what).at("headers").remedy(remedy));
+    if name.is_empty() || !name.bytes().all(token) {
+        return bad(format!("`{}` is not a header name", name.escape_debug()), "use letters, digits and hyphens");
+    }
+    if let Some((_, why)) = HEADERS_REFUSED.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+        return bad(format!("header `{name}` cannot be set: {why}"), "leave it out");
+    }
+    // The value may be a secret and is never shown.
+    if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
+        return bad(
+            format!("the value of header `{name}` has a line break, a control character or is not ASCII"),
+            "encode it (percent or base64), or leave the character out",
+        );
+    }
+    if value.trim_matches([' ', '\t']).len() != value.len() {
+        return bad(format!("the value of header `{name}` begins or ends with white space"), "leave the space out");
+    }
+    Ok(())
+}
+
+/// Checks a destination's name.
+fn check_name(name: &str) -> Result<()> {
+    let legal = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if !legal || !first || name.len() > DESTINATION_NAME_BYTES_MAX {
+        return Err(Error::invalid_config(format!("`{}` cannot name a destination", name.escape_debug()))
+            .at("name")
+            .remedy(format!(
+                "use 1 to {DESTINATION_NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`, the first a letter or digit"
+            )));
+    }
+    Ok(())
+}
+
+pub(crate) fn within(field: &str, value: usize, min: usize, max: usize) -> Result<()> {
+    if value < min || value > max {
+        return Err(Error::invalid_config(format!("{field} is {value}"))
+            .at(field)
+            .remedy(format!("choose from {min} to {max}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn within_time(field: &str, value: Duration, min: Duration, max: Duration) -> Result<()> {
+    if value < min || value > max {
+        return Err(Error::invalid_config(format!("{field} is {value:?}"))
+            .at(field)
+            .remedy(format!("choose from {min:?} to {max:?}")));
+    }
+    Ok(())
+}
+
+fn in_order(low_name: &str, low: Duration, high_name: &str, high: Duration) -> Result<()> {
+    if low > high {
+        return Err(Error::invalid_config(format!("{low_name} ({low:?}) is more than {high_name} ({high:?})"))
+            .at(low_name)
+            .remedy("lower the one or raise the other"));
+    }
+    Ok(())
+}
+
+#[cold]
+fn too_many(what: &str, n: usize, max: usize) -> Error {
+    Error::invalid_config(format!("{what}: {n}, more than {max}")).at("headers").remedy("leave some out")
+}

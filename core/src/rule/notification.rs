@@ -1,0 +1,411 @@
+//! The S3 notification document of a bucket, in XML (as the API of S3 takes it) or JSON (as the AWS tools write it).
+//!
+//! One document is the whole configuration of its bucket: an empty one switches the bucket's notifications off. What
+//! the document says and Tidewire does not know is refused with the place, never skipped.
+
+mod json;
+mod xml;
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use super::place::{Text, nearest, suggest};
+use super::{Arns, RULE_ID_BYTES_MAX, Rule, check_bucket};
+use crate::error::{Error, Result};
+use crate::event::{EventTypes, KnownType};
+use crate::filter::{Filter, decode_form};
+
+/// The largest document, in bytes.
+const DOCUMENT_BYTES_MAX: usize = 4 << 20;
+
+/// What `EventBridgeConfiguration` stands for: the events that S3 sends to EventBridge, which are fewer than all.
+const EVENT_BRIDGE_EVENTS: &[&str] = &[
+    "s3:ObjectCreated:*",
+    "s3:ObjectRemoved:*",
+    "s3:LifecycleExpiration:*",
+    "s3:LifecycleTransition",
+    "s3:IntelligentTiering",
+    "s3:ObjectRestore:*",
+    "s3:ObjectTagging:*",
+    "s3:ObjectAcl:Put",
+];
+
+/// The id of the rule that `EventBridgeConfiguration` becomes.
+const EVENT_BRIDGE_ID: &str = "EventBridge";
+
+/// What to do about rules of one document that want the same event.
+///
+/// Two rules overlap if they share an event type, one's prefix starts with the other's, and one's suffix ends with the
+/// other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overlap {
+    /// They are accepted; a destination hears of an event once. The default.
+    #[default]
+    AllowDedupe,
+    /// They are refused, as AWS does.
+    StrictAws,
+    /// They are accepted; a destination hears of an event once per rule.
+    AllowAll,
+}
+
+/// How the filter values of a document are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FilterValues {
+    /// As the bytes of the key. The default.
+    #[default]
+    Raw,
+    /// Form-encoded, as AWS compares them (`schemaVersion%3D1/`, `my+photos/`); decoded when read.
+    Encoded,
+}
+
+/// The encoding of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// `<NotificationConfiguration>`.
+    Xml,
+    /// `{"QueueConfigurations": […]}`.
+    Json,
+}
+
+/// How a document is read; the default is what the fields say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotificationOptions {
+    /// What to do about overlapping rules. Default: [`Overlap::AllowDedupe`].
+    pub overlap: Overlap,
+    /// How filter values are written. Default: [`FilterValues::Raw`].
+    pub filter_values: FilterValues,
+    /// The destination that `EventBridgeConfiguration` means; without one, documents that have it are refused.
+    pub event_bridge: Option<String>,
+}
+
+/// A document with what is needed to read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification<'a> {
+    /// The bucket that it configures.
+    pub bucket: &'a str,
+    /// Its text. A byte order mark is skipped.
+    pub text: &'a str,
+    /// How errors call the document, such as its file's path.
+    pub name: &'a str,
+    /// XML or JSON; `None` decides by the first character.
+    pub format: Option<Format>,
+    /// How it is read.
+    pub options: &'a NotificationOptions,
+    /// What its ARNs mean.
+    pub arns: &'a Arns,
+    /// The event types that it may name. Names may lack `s3:`.
+    pub types: &'a EventTypes,
+}
+
+/// A text of the document and where it begins.
+#[derive(Clone, Debug)]
+struct Spot {
+    text: String,
+    offset: usize,
+}
+
+/// One `…Configuration` element, read but not understood.
+#[derive(Clone, Debug)]
+struct Entry {
+    offset: usize,
+    id: Option<Spot>,
+    arn: Spot,
+    events: Vec<Spot>,
+    /// Name and value of each filter rule.
+    filter: Vec<(Spot, Spot)>,
+}
+
+/// A document, read but not understood.
+#[derive(Clone, Debug, Default)]
+struct Document {
+    entries: Vec<Entry>,
+    /// Where `EventBridgeConfiguration` stands, if it does.
+    event_bridge: Option<usize>,
+}
+
+/// An error and the offset that it is about.
+type Located<T> = Result<T, (usize, Error)>;
+
+/// A rule of a document, with where its parts stand.
+#[derive(Clone, Debug)]
+pub(crate) struct LocatedRule {
+    pub(crate) rule: Rule,
+    pub(crate) offset: usize,
+    pub(crate) event_offsets: Vec<usize>,
+    pub(crate) destination_offset: usize,
+}
+
+impl Notification<'_> {
+    /// The rules of the document, in its order; none if it is empty.
+    ///
+    /// A rule without an id gets one that is made from its contents, so that it stays the same when the document is
+    /// read again.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] with the document's name, line and column, for anything that is not
+    /// understood: syntax, unknown elements and fields, unknown event types, ARNs that lead nowhere, filter rules that
+    /// are doubled or neither prefix nor suffix, double ids, and overlaps if they are not allowed.
+    pub fn rules(&self) -> Result<Vec<Rule>> {
+        let place = Text::new(self.name, self.text);
+        let rules = self.located_rules().map_err(|(offset, e)| e.at(place.place(offset)))?;
+        Ok(rules.into_iter().map(|r| r.rule).collect())
+    }
+
+    pub(crate) fn located_rules(&self) -> Located<Vec<LocatedRule>> {
+        check_bucket(self.bucket).map_err(|e| (0, e))?;
+        let document = self.document()?;
+        let mut rules = Vec::new();
+        let mut ids = HashSet::new();
+        for entry in &document.entries {
+            let rule = self.rule(entry, &mut ids)?;
+            rules.push(rule);
+        }
+        if self.options.overlap == Overlap::StrictAws {
+            self.check_overlap(&rules)?;
+        }
+        if let Some(offset) = document.event_bridge {
+            rules.push(self.event_bridge_rule(offset, &ids)?);
+        }
+        Ok(rules)
+    }
+
+    fn document(&self) -> Located<Document> {
+        let text = self.text.strip_prefix('\u{feff}').unwrap_or(self.text);
+        let skipped = self.text.len() - text.len();
+        if text.len() > DOCUMENT_BYTES_MAX {
+            let error =
+                Error::invalid_config(format!("the document has {} bytes, more than {DOCUMENT_BYTES_MAX}", text.len()));
+            return Err((0, error.remedy("a bucket needs fewer rules; split them among buckets or use [[rule]]")));
+        }
+        let format = match (self.format, text.trim_start().chars().next()) {
+            (_, None) => {
+                let error = Error::invalid_config("the document has nothing in it");
+                return Err((
+                    0,
+                    error.remedy("to switch notifications off, write `<NotificationConfiguration/>` or `{}`"),
+                ));
+            }
+            (Some(format), _) => format,
+            (None, Some('<')) => Format::Xml,
+            (None, Some('{')) => Format::Json,
+            (None, Some(c)) => {
+                let error = Error::invalid_config(format!("the document begins with `{}`", c.escape_debug()));
+                return Err((skipped, error.remedy("write XML (`<NotificationConfiguration>`) or JSON (`{`)")));
+            }
+        };
+        let document = match format {
+            Format::Xml => xml::parse(text),
+            Format::Json => json::parse(text),
+        };
+        document.map(|d| d.shifted(skipped)).map_err(|(offset, e)| (offset + skipped, e))
+    }
+
+    /// How errors name a configuration.
+    fn label(&self, entry: &Entry) -> String {
+        match &entry.id {
+            Some(id) => format!("bucket `{}`, configuration `{}`", self.bucket, id.text),
+            None => format!("bucket `{}`, configuration without id", self.bucket),
+        }
+    }
+
+    fn rule(&self, entry: &Entry, ids: &mut HashSet<String>) -> Located<LocatedRule> {
+        let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
+        let destination = self.arns.resolve(&entry.arn.text).map_err(at(entry.arn.offset))?;
+        let mut rule = Rule {
+            bucket: Some(self.bucket.to_owned()),
+            destinations: vec![destination.to_owned()],
+            repeat: self.options.overlap == Overlap::AllowAll,
+            filter: self.filter(entry)?,
+            ..Rule::default()
+        };
+        if entry.events.is_empty() {
+            let error = Error::invalid_config("the configuration names no event");
+            return Err(at(entry.offset)(error.remedy("name at least one, such as `s3:ObjectCreated:*`")));
+        }
+        for event in &entry.events {
+            rule.events.add(&event.text, self.types).map_err(at(event.offset))?;
+            rule.event_names.push(event.text.clone());
+        }
+        rule.id = match &entry.id {
+            Some(id) => {
+                if id.text.len() > RULE_ID_BYTES_MAX || id.text.chars().any(char::is_control) {
+                    let error =
+                        Error::invalid_config(format!("the id is not 1 to {RULE_ID_BYTES_MAX} printable bytes"));
+                    return Err(at(id.offset)(error.remedy("choose a shorter, printable id")));
+                }
+                if ids.contains(&id.text) {
+                    let error = Error::invalid_config("another configuration has the same id");
+                    return Err(at(id.offset)(error.remedy("rename one of them, or leave the id out")));
+                }
+                id.text.clone()
+            }
+            None => made_id(entry, ids),
+        };
+        ids.insert(rule.id.clone());
+        Ok(LocatedRule {
+            rule,
+            offset: entry.offset,
+            event_offsets: entry.events.iter().map(|e| e.offset).collect(),
+            destination_offset: entry.arn.offset,
+        })
+    }
+
+    fn filter(&self, entry: &Entry) -> Located<Filter> {
+        let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
+        let (mut prefix, mut suffix) = (None, None);
+        for (name, value) in &entry.filter {
+            let slot = match name.text.to_ascii_lowercase().as_str() {
+                "prefix" => &mut prefix,
+                "suffix" => &mut suffix,
+                _ => {
+                    let error = Error::invalid_config(format!("unknown filter rule `{}`", name.text));
+                    let near = nearest(&name.text, ["prefix", "suffix"]);
+                    return Err(at(name.offset)(error.remedy(match near {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "use `prefix` or `suffix`".to_owned(),
+                    })));
+                }
+            };
+            if slot.is_some() {
+                let error = Error::invalid_config(format!("filter rule `{}` is given twice", name.text));
+                return Err(at(name.offset)(error.remedy("keep one; use one configuration per prefix")));
+            }
+            let bytes = match self.options.filter_values {
+                FilterValues::Raw => value.text.clone().into_bytes(),
+                FilterValues::Encoded => decode_form(&value.text).map_err(at(value.offset))?,
+            };
+            let filter = Filter { prefix: bytes, suffix: Vec::new() };
+            filter.validate().map_err(|e| {
+                let error = Error::invalid_config(e.message().replace("prefix", &name.text.to_ascii_lowercase()));
+                at(value.offset)(error.remedy("shorten it: no key is longer, so it would match nothing"))
+            })?;
+            *slot = Some(filter.prefix);
+        }
+        Ok(Filter { prefix: prefix.unwrap_or_default(), suffix: suffix.unwrap_or_default() })
+    }
+
+    fn event_bridge_rule(&self, offset: usize, ids: &HashSet<String>) -> Located<LocatedRule> {
+        let at = |e: Error| (offset, e.at(format!("bucket `{}`, EventBridgeConfiguration", self.bucket)));
+        let Some(name) = &self.options.event_bridge else {
+            let error = Error::invalid_config("no destination is named for EventBridgeConfiguration");
+            return Err(at(error.remedy("set `event_bridge = \"DESTINATION\"` beside the document's file")));
+        };
+        if !self.arns.has(name) {
+            let error = Error::invalid_config(format!("unknown destination `{name}`"));
+            return Err(at(error.remedy(suggest("destination", name, self.arns.destinations()))));
+        }
+        if ids.contains(EVENT_BRIDGE_ID) {
+            let error = Error::invalid_config(format!("another configuration has the id `{EVENT_BRIDGE_ID}`"));
+            return Err(at(error.remedy("rename that one")));
+        }
+        let mut rule = Rule::new(EVENT_BRIDGE_ID, EVENT_BRIDGE_EVENTS, self.types).map_err(at)?;
+        rule.bucket = Some(self.bucket.to_owned());
+        rule.destinations = vec![name.clone()];
+        rule.repeat = self.options.overlap == Overlap::AllowAll;
+        let event_offsets = vec![offset; rule.event_names.len()];
+        Ok(LocatedRule { rule, offset, event_offsets, destination_offset: offset })
+    }
+
+    fn check_overlap(&self, rules: &[LocatedRule]) -> Located<()> {
+        for (i, later) in rules.iter().enumerate() {
+            for earlier in &rules[..i] {
+                if let Some(shared) = overlap(&earlier.rule, &later.rule) {
+                    let error = Error::invalid_config(format!(
+                        "the configuration is ambiguous: `{}` and `{}` share {shared}",
+                        earlier.rule.id, later.rule.id
+                    ))
+                    .at(format!("bucket `{}`, configuration `{}`", self.bucket, later.rule.id))
+                    .remedy("make their events, prefixes or suffixes differ, or set overlap = \"allow-dedupe\"");
+                    return Err((later.offset, error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    fn shifted(mut self, by: usize) -> Document {
+        for e in &mut self.entries {
+            e.offset += by;
+            e.arn.offset += by;
+            let filter = e.filter.iter_mut().flat_map(|(n, v)| [n, v]);
+            for spot in e.id.iter_mut().chain(&mut e.events).chain(filter) {
+                spot.offset += by;
+            }
+        }
+        self.event_bridge = self.event_bridge.map(|offset| offset + by);
+        self
+    }
+}
+
+/// What two rules have in common if an event could be wanted by both in the sense of AWS, in words.
+fn overlap(a: &Rule, b: &Rule) -> Option<String> {
+    let (p, q) = (&a.filter.prefix, &b.filter.prefix);
+    let (s, t) = (&a.filter.suffix, &b.filter.suffix);
+    let prefixes = p.starts_with(q) || q.starts_with(p);
+    let suffixes = s.ends_with(t) || t.ends_with(s);
+    if !prefixes || !suffixes {
+        return None;
+    }
+    let known = a.events.known().find(|t| b.events.contains((*t).into())).map(KnownType::name);
+    let custom = || {
+        a.events.custom().find_map(|x| {
+            let stem = |p: &str| p.strip_suffix('*').map(str::to_owned);
+            b.events.custom().find_map(|y| match (stem(x), stem(y)) {
+                (Some(m), Some(n)) if m.starts_with(&n) => Some(x.to_owned()),
+                (Some(m), Some(n)) if n.starts_with(&m) => Some(y.to_owned()),
+                (Some(m), None) if y.starts_with(&m) => Some(y.to_owned()),
+                (None, Some(n)) if x.starts_with(&n) => Some(x.to_owned()),
+                (None, None) if x == y => Some(x.to_owned()),
+                _ => None,
+            })
+        })
+    };
+    let event = known.map(str::to_owned).or_else(custom)?;
+    let mut words = format!("event `{event}`");
+    for (what, a, b) in [("prefixes", p, q), ("suffixes", s, t)] {
+        let show = |v: &[u8]| {
+            if v.is_empty() { "none".to_owned() } else { format!("`{}`", v.escape_ascii()) }
+        };
+        let _ = write!(words, ", {what} {} and {}", show(a), show(b));
+    }
+    Some(words)
+}
+
+/// An id made from the contents of a configuration, different from those in `taken`.
+fn made_id(entry: &Entry, taken: &HashSet<String>) -> String {
+    let mut events: Vec<&str> = entry.events.iter().map(|e| e.text.as_str()).collect();
+    events.sort_unstable();
+    let mut filter: Vec<(String, &str)> =
+        entry.filter.iter().map(|(n, v)| (n.text.to_ascii_lowercase(), v.text.as_str())).collect();
+    filter.sort_unstable();
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    let mut add = |s: &str| {
+        hash.update(&(s.len() as u64).to_le_bytes());
+        hash.update(s.as_bytes());
+    };
+    add(&entry.arn.text);
+    events.iter().for_each(|e| add(e));
+    add("");
+    for (name, value) in &filter {
+        add(name);
+        add(value);
+    }
+    let id = format!("tidewire-{:016x}", hash.digest());
+    // The same configuration twice in one document.
+    (1..).map(|n| if n == 1 { id.clone() } else { format!("{id}-{n}") }).find(|id| !taken.contains(id)).unwrap_or(id)
+}
+
+/// The remedy for an element or field that is not known.
+fn unknown_part(error: Error, name: &str, known: &[&str]) -> Error {
+    match name {
+        "S3Metadata" | "S3Tags" | "Metadata" | "Tags" => {
+            error.remedy("filters on metadata and tags are not understood in these documents; leave them out")
+        }
+        _ => error.remedy(suggest("name", name, known.iter().copied())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

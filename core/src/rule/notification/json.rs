@@ -1,0 +1,149 @@
+//! The JSON form: `put-bucket-notification-configuration` of the AWS tools.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Document, Entry, Located, Spot, unknown_part};
+use crate::error::Error;
+use crate::rule::place::{offset_of, unknown_name};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Root<'a> {
+    #[serde(borrow, default)]
+    topic_configurations: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    queue_configurations: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    lambda_function_configurations: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    event_bridge_configuration: Option<&'a RawValue>,
+}
+
+macro_rules! configuration {
+    ($name:ident, $arn:literal) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "PascalCase")]
+        struct $name<'a> {
+            #[serde(borrow)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow, rename = $arn)]
+            arn: &'a RawValue,
+            #[serde(borrow)]
+            events: Vec<&'a RawValue>,
+            #[serde(borrow)]
+            filter: Option<&'a RawValue>,
+        }
+
+        impl<'a> $name<'a> {
+            fn entry(doc: &'a str, raw: &'a RawValue) -> Located<Entry> {
+                let c: $name<'a> = part(doc, raw)?;
+                Ok(Entry {
+                    offset: offset(doc, raw),
+                    id: c.id.map(|id| text(doc, id)).transpose()?.filter(|id| !id.text.is_empty()),
+                    arn: text(doc, c.arn)?,
+                    events: c.events.iter().map(|e| text(doc, e)).collect::<Located<_>>()?,
+                    filter: c.filter.map(|f| filter(doc, f)).transpose()?.unwrap_or_default(),
+                })
+            }
+        }
+    };
+}
+
+configuration!(Topic, "TopicArn");
+configuration!(Queue, "QueueArn");
+configuration!(Function, "LambdaFunctionArn");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct RawFilter<'a> {
+    #[serde(borrow)]
+    key: Option<RawKey<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct RawKey<'a> {
+    #[serde(borrow, default)]
+    filter_rules: Vec<RawRule<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct RawRule<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+pub(super) fn parse(doc: &str) -> Located<Document> {
+    let root: Root<'_> = serde_json::from_str(doc).map_err(|e| located(doc, 0, doc, &e))?;
+    let mut entries = Vec::new();
+    for raw in root.topic_configurations {
+        entries.push(Topic::entry(doc, raw)?);
+    }
+    for raw in root.queue_configurations {
+        entries.push(Queue::entry(doc, raw)?);
+    }
+    for raw in root.lambda_function_configurations {
+        entries.push(Function::entry(doc, raw)?);
+    }
+    let event_bridge = match root.event_bridge_configuration {
+        Some(raw) => {
+            part::<Nothing>(doc, raw)?;
+            Some(offset(doc, raw))
+        }
+        None => None,
+    };
+    Ok(Document { entries, event_bridge })
+}
+
+/// Raw values are slices of the document, so their address tells their place.
+fn offset(doc: &str, raw: &RawValue) -> usize {
+    (raw.get().as_ptr() as usize).saturating_sub(doc.as_ptr() as usize)
+}
+
+fn part<'a, T: Deserialize<'a>>(doc: &str, raw: &'a RawValue) -> Located<T> {
+    serde_json::from_str(raw.get()).map_err(|e| located(doc, offset(doc, raw), raw.get(), &e))
+}
+
+fn text(doc: &str, raw: &RawValue) -> Located<Spot> {
+    let offset = offset(doc, raw);
+    match serde_json::from_str(raw.get()) {
+        Ok(text) => Ok(Spot { text, offset }),
+        Err(_) => Err((offset, Error::invalid_config("this is not a string").remedy("write it in double quotes"))),
+    }
+}
+
+fn filter(doc: &str, raw: &RawValue) -> Located<Vec<(Spot, Spot)>> {
+    let filter: RawFilter<'_> = part(doc, raw)?;
+    let rules = filter.key.map(|k| k.filter_rules).unwrap_or_default();
+    rules.iter().map(|r| Ok((text(doc, r.name)?, text(doc, r.value)?))).collect()
+}
+
+/// An error of serde in `part`, which begins at `start` of the document.
+#[cold]
+fn located(_doc: &str, start: usize, part: &str, e: &serde_json::Error) -> (usize, Error) {
+    let full = e.to_string();
+    let message = full.rsplit_once(" at line ").map_or(full.as_str(), |(m, _)| m);
+    let mut offset = start + offset_of(part, e.line(), e.column());
+    let error = match unknown_name(message) {
+        Some((name, known)) => {
+            // Serde points behind the name.
+            offset = offset.saturating_sub(name.len() + 1);
+            unknown_part(Error::invalid_config(format!("unknown field `{name}`")), name, &known)
+        }
+        None if message.starts_with("missing field") => {
+            offset = start;
+            Error::invalid_config(message).remedy("add it")
+        }
+        None => Error::invalid_config(format!("this is not the JSON of a notification document: {message}"))
+            .remedy("compare it with the output of `aws s3api get-bucket-notification-configuration`"),
+    };
+    (offset, error)
+}
