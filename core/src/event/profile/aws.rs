@@ -35,7 +35,7 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut Byt
     out.put_slice(b"{\"eventVersion\":\"");
     out.put_slice(VERSION.as_bytes());
     out.put_slice(b"\",\"eventSource\":");
-    text::string(out, cx.event_source());
+    text::string(out, cx.source());
     out.put_slice(b",\"awsRegion\":");
     text::string(out, if own_region.is_empty() { cx.region } else { own_region });
     out.put_slice(b",\"eventTime\":\"");

@@ -73,7 +73,7 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut Byt
 
 /// Writes `eventSource.region.bucket`, which has to be a URI reference.
 fn write_source(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut BytesMut) {
-    for &b in cx.event_source().as_bytes() {
+    for &b in cx.source().as_bytes() {
         if b.is_ascii_graphic() && !matches!(b, b'"' | b'\\' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | b'%') {
             out.put_u8(b);
         } else {

@@ -45,7 +45,7 @@ pub struct RecordContext<'a> {
 }
 
 impl RecordContext<'_> {
-    fn event_source(&self) -> &str {
+    fn source(&self) -> &str {
         if self.event_source.is_empty() { EVENT_SOURCE_DEFAULT } else { self.event_source }
     }
 }
