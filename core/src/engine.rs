@@ -379,11 +379,10 @@ impl Inner {
     #[inline]
     fn check_process(&self) -> Result<()> {
         match &self.fork {
-            Some(g) if !g.same_process() => Err(Error::new(
-                ErrorKind::WrongProcess,
-                "this engine belongs to the parent of this process",
-            )
-            .remedy("open an engine after the fork")),
+            Some(g) if !g.same_process() => {
+                Err(Error::new(ErrorKind::WrongProcess, "this engine belongs to the parent of this process")
+                    .remedy("open an engine after the fork"))
+            }
             _ => Ok(()),
         }
     }

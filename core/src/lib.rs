@@ -1,7 +1,7 @@
 //! Tidewire tells the world what happens in an object store.
 
-mod connect;
 pub mod config;
+mod connect;
 pub mod delivery;
 mod driver;
 mod engine;

@@ -97,11 +97,7 @@ impl WebhookConnector {
     pub(crate) fn new(webhook: &Webhook, profile: Profile) -> Result<WebhookConnector> {
         let headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let head = RequestHead::post(&webhook.url, profile.content_type(), &headers)?;
-        let host = webhook
-            .url
-            .host()
-            .ok_or_else(|| Error::invalid_config("the URL has no host"))?
-            .to_owned();
+        let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
                 let roots = webhook.tls_ca.clone().map_or(Roots::System, Roots::File);
@@ -298,7 +294,8 @@ impl WebhookConnector {
         let port = self.port;
         let found = driver::blocking(move || {
             let failed = |e: String| {
-                Error::new(ErrorKind::Io, format!("cannot look up {name}: {e}")).remedy("check the name and the resolver")
+                Error::new(ErrorKind::Io, format!("cannot look up {name}: {e}"))
+                    .remedy("check the name and the resolver")
             };
             let found: Vec<SocketAddr> =
                 (name.as_str(), port).to_socket_addrs().map_err(|e| failed(e.to_string()))?.collect();

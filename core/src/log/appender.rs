@@ -143,7 +143,8 @@ impl Appender {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
 
-        let roll = self.at.is_none_or(|p| p.offset + need as u64 > self.plan.bytes_max && p.offset > BLOCK_BYTES as u64);
+        let roll =
+            self.at.is_none_or(|p| p.offset + need as u64 > self.plan.bytes_max && p.offset > BLOCK_BYTES as u64);
         if roll {
             self.close_current();
             self.begin_segment(sequence, clock_ns, wall_ns);

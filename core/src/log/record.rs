@@ -151,7 +151,10 @@ pub(crate) fn parse_trusted(bytes: &[u8]) -> Option<RecordView<'_>> {
     }
     let len = u32_at(bytes, 4) as usize;
     let routes = u16::from_le_bytes([bytes[18], bytes[19]]) as usize;
-    bytes.get(..len).filter(|b| b.len() >= RECORD_HEADER_BYTES + routes * ROUTE_BYTES).map(|bytes| RecordView { bytes, routes })
+    bytes
+        .get(..len)
+        .filter(|b| b.len() >= RECORD_HEADER_BYTES + routes * ROUTE_BYTES)
+        .map(|bytes| RecordView { bytes, routes })
 }
 
 impl<'a> RecordView<'a> {

@@ -96,9 +96,12 @@ impl Shard {
                     driver::sleep(NO_SPACE_RETRY).await;
                 }
                 Err(e) => {
-                    return Err(Error::new(ErrorKind::LogFailed, format!("the log failed and takes no more events: {}", e.message()))
-                        .at(format!("shard {}", self.shared.index))
-                        .remedy("mend the disk and open the engine again; what was acknowledged as synced is kept"));
+                    return Err(Error::new(
+                        ErrorKind::LogFailed,
+                        format!("the log failed and takes no more events: {}", e.message()),
+                    )
+                    .at(format!("shard {}", self.shared.index))
+                    .remedy("mend the disk and open the engine again; what was acknowledged as synced is kept"));
                 }
             }
         }

@@ -105,7 +105,8 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let slot = Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
+        let slot =
+            Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -206,7 +207,14 @@ impl Shard {
     }
 
     /// Writes a record into the arena, with the separator before it.
-    fn render(&self, profile: Profile, frame: &FrameView<'_>, record: &RecordView<'_>, rule: u32, incarnation: u64) -> Bytes {
+    fn render(
+        &self,
+        profile: Profile,
+        frame: &FrameView<'_>,
+        record: &RecordView<'_>,
+        rule: u32,
+        incarnation: u64,
+    ) -> Bytes {
         let header = record.header();
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
@@ -348,7 +356,9 @@ impl Shard {
                 Parsed::Short(need) if !last_of_segment => {
                     return if at > 0 { Fed::Next { offset: from.offset + at as u64, seen } } else { Fed::More(need) };
                 }
-                Parsed::End if bytes[at..].iter().all(|b| *b == 0) && (last_of_segment || seen >= segment.last_sequence) => {
+                Parsed::End
+                    if bytes[at..].iter().all(|b| *b == 0) && (last_of_segment || seen >= segment.last_sequence) =>
+                {
                     return Fed::SegmentDone { seen };
                 }
                 _ if !last_of_segment => {

@@ -22,7 +22,8 @@ impl Shard {
         loop {
             driver::sleep(self.config.delivery.cursor_interval).await;
             let lows = self.cursor_marks();
-            let clock_due = self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
+            let clock_due =
+                self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
             if lows != saved || (clock_due && self.appender.borrow().clock_ns() > 0) {
                 match self.save_cursors().await {
                     Ok(()) => {

@@ -33,7 +33,8 @@ impl Shard {
         let mut last_active = Instant::now();
         loop {
             self.obey();
-            while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none() {
+            while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
+            {
                 self.commit_took.notified().await;
             }
             if self.drain(&mut consumer, &mut scratch, &mut routes) {

@@ -253,11 +253,12 @@ impl Shard {
         let (shard, lane) = (self.clone(), slot.clone());
         let id = batch.id;
         let task = driver::spawn(async move {
-            let outcome = AssertUnwindSafe(lane.attempt(&batch)).catch_unwind().await.unwrap_or_else(|_| Outcome::Retry {
-                endpoint: true,
-                reason: "the connector panicked; a defect of Tidewire".into(),
-                status: 0,
-            });
+            let outcome =
+                AssertUnwindSafe(lane.attempt(&batch)).catch_unwind().await.unwrap_or_else(|_| Outcome::Retry {
+                    endpoint: true,
+                    reason: "the connector panicked; a defect of Tidewire".into(),
+                    status: 0,
+                });
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });

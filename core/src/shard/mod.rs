@@ -154,10 +154,11 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     // The sender is dropped without a word if the executor could not be made; the thread's end tells why.
     match ready_rx.recv() {
         Ok(()) => Ok(thread),
-        Err(_) => Err(thread.join().err().unwrap_or_else(|| {
-            Error::new(ErrorKind::Internal, "the shard's thread ended before it began")
-        })
-        .remedy("see the limits on locked memory, open files and threads")),
+        Err(_) => Err(thread
+            .join()
+            .err()
+            .unwrap_or_else(|| Error::new(ErrorKind::Internal, "the shard's thread ended before it began"))
+            .remedy("see the limits on locked memory, open files and threads")),
     }
 }
 
@@ -221,12 +222,7 @@ impl Shard {
         };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
-            appender: RefCell::new(Appender::new(
-                plan,
-                state.next_segment,
-                state.next_sequence,
-                state.clock_floor_ns,
-            )),
+            appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
             dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
             files: SegmentFiles::new(
                 state.path.clone(),
@@ -299,7 +295,10 @@ impl Shard {
     async fn guarded<F: Future<Output = ()>>(self: Rc<Shard>, name: &'static str, task: impl FnOnce(Rc<Shard>) -> F) {
         let shard = self.clone();
         if AssertUnwindSafe(async move { task(self).await }).catch_unwind().await.is_err() {
-            shard.fail(Error::new(ErrorKind::Internal, format!("the {name} task of shard {} panicked", shard.shared.index)));
+            shard.fail(Error::new(
+                ErrorKind::Internal,
+                format!("the {name} task of shard {} panicked", shard.shared.index),
+            ));
         }
     }
 

@@ -189,10 +189,16 @@ impl Receipt {
             return Ok(());
         }
         block_on(self.reached(ack), deadline).unwrap_or_else(|| {
-            let e = Error::new(ErrorKind::Timeout, format!("the event was accepted, but is not {} yet", match ack {
-                Ack::Synced => "durable",
-                Ack::Memory | Ack::Written => "written",
-            }));
+            let e = Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "the event was accepted, but is not {} yet",
+                    match ack {
+                        Ack::Synced => "durable",
+                        Ack::Memory | Ack::Written => "written",
+                    }
+                ),
+            );
             Err(match self.shard.progress.stalled() {
                 Some(why) => e.remedy(format!("the log waits: {why}")),
                 None => e.remedy("wait again, or give more time"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::event::EventType;
 use crate::filter::Matcher;
-use crate::log::recovery::Names;
 use crate::log::record::Route;
+use crate::log::recovery::Names;
 use crate::rule::{Destination, RuleSet};
 use crate::{Result, rule};
 
