@@ -216,6 +216,15 @@ fn the_rule_is_named_by_number_if_it_has_no_id() {
 }
 
 #[test]
+fn a_table_after_a_rule_is_not_the_rule() {
+    for text in ["[engine.log]\nsegment_byte = 1\n", "[engine.log]\nsegment_bytes = 1.5\n", "[arns]\nx = 1\n"] {
+        let e = read(&(rule("") + text)).unwrap_err().to_string();
+        assert!(e.starts_with("t.toml:1") && !e.contains("images"), "{e}");
+    }
+    refused(&(rule("") + "[engin]\n"), &["t.toml:13:2: unknown key `engin`"]);
+}
+
+#[test]
 fn wrong_kinds_of_values_are_refused() {
     refused(&engine("shards = \"two\""), &["t.toml:3:10", "this is a string", "u32"]);
     refused(&engine("shards = -1"), &["t.toml:3:10"]);
@@ -347,7 +356,7 @@ fn values_of_rules_are_taken_as_they_are() {
         let mut out = Vec::new();
         m.matches("photos", EventType::default(), format!("{prefix}x").as_bytes(), &mut out);
         assert_eq!(out, [0], "{prefix}");
-        let other = prefix.replace(' ', "+").replace('*', "X").replace('?', "X").replace('+', "%2B");
+        let other = prefix.replace(' ', "+").replace(['*', '?'], "X").replace('+', "%2B");
         out.clear();
         m.matches("photos", EventType::default(), format!("{other}x").as_bytes(), &mut out);
         assert_eq!(out.is_empty(), other != prefix, "{prefix}");
