@@ -18,6 +18,8 @@ pub struct Record {
     pub key: String,
     /// The sequencer, empty if there is none.
     pub sequencer: String,
+    /// The object's size, if the record tells it.
+    pub size: Option<u64>,
     /// The name of the event.
     pub event_name: String,
     /// When the request's body was complete.
@@ -63,6 +65,7 @@ struct RawObject {
     key: String,
     #[serde(default)]
     sequencer: String,
+    size: Option<u64>,
 }
 
 /// The records of a body, not yet accepted.
@@ -80,6 +83,7 @@ pub fn parse_body(body: &[u8], webhook_id: Option<&str>, request: u64) -> Result
         bucket: raw.s3.bucket.name,
         key: decode_key(&raw.s3.object.key),
         sequencer: raw.s3.object.sequencer,
+        size: raw.s3.object.size,
         event_name: raw.event_name,
         arrival,
         raw_size: body.len(),
@@ -212,6 +216,7 @@ mod tests {
             bucket: "b".into(),
             key: key.into(),
             sequencer: sequencer.into(),
+            size: None,
             event_name: String::new(),
             arrival: Instant::now(),
             raw_size: 0,
