@@ -15,6 +15,7 @@ use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder,
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 
 /// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
 const IO_MEMORY_BYTES: usize = 64 << 10;
@@ -171,12 +172,19 @@ impl DiskFile {
     /// Writes a whole buffer at a position; both are multiples of a block.
     pub async fn write_at(&self, buf: Rc<Buffer>, position: u64) -> io::Result<()> {
         let len = buf.len();
-        let n = self.0.write_rc_at(buf, position).await.map_err(to_io)?;
-        if n == len {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes")))
+        let mut wrote = self.0.write_rc_at(buf.clone(), position).await.map_err(to_io)?;
+        // A write stops short where the space or a limit ends; writing what is left tells which it is.
+        while wrote < len {
+            let from = wrote / BLOCK_BYTES * BLOCK_BYTES;
+            let mut rest = allocate_buffer(len - from);
+            rest.as_bytes_mut().copy_from_slice(&buf.as_bytes()[from..]);
+            let more = self.0.write_at(rest, position + from as u64).await.map_err(to_io)?;
+            if from + more <= wrote {
+                return Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {wrote} of {len} bytes")));
+            }
+            wrote = from + more;
         }
+        Ok(())
     }
 
     /// Reads up to `len` bytes at a position; fewer at the end of the file. Both are multiples of a block.
