@@ -209,6 +209,8 @@ pub(crate) struct Shard {
     ingest_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
+    stopping: Cell<bool>,
+    house_wake: Notify,
 }
 
 impl Shard {
@@ -250,6 +252,8 @@ impl Shard {
             ingest_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
+            stopping: Cell::new(false),
+            house_wake: Notify::default(),
             shared,
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
@@ -259,7 +263,7 @@ impl Shard {
 
     async fn run(self: &Rc<Shard>) {
         // Before anything is given out, so that a clock reading is never given out twice.
-        if let Err(e) = self.save_cursors().await {
+        if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
         }
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
@@ -279,10 +283,13 @@ impl Shard {
             driver::until(deadline, self.all_delivered()).await;
         }
         self.stop_lanes().await;
-        dead.cancel().await;
-        self.drain_dead_letters().await;
-        house.cancel().await;
-        if let Err(e) = self.save_cursors().await {
+        // These end by themselves, so that no write of theirs is under way when the last ones are made.
+        self.stopping.set(true);
+        self.dead.wake();
+        dead.await;
+        self.house_wake.notify();
+        house.await;
+        if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;
