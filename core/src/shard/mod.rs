@@ -54,7 +54,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
-    commands: Mutex<Vec<Command>>,
+    /// `None` once nobody will obey any more.
+    commands: Mutex<Option<Vec<Command>>>,
 }
 
 /// The ring, with a `Debug` that does not print it.
@@ -93,21 +94,24 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(Vec::new())),
         }
     }
 
+    /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
     pub(crate) fn command(&self, command: Command) {
-        self.commands.lock().push(command);
+        if let Some(commands) = &mut *self.commands.lock() {
+            commands.push(command);
+        }
         self.ring.wake();
     }
 
     fn take_commands(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.commands.lock())
+        self.commands.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn has_commands(&self) -> bool {
-        !self.commands.lock().is_empty()
+        self.commands.lock().as_ref().is_some_and(|c| !c.is_empty())
     }
 }
 
@@ -170,7 +174,7 @@ impl Drop for Ended {
         self.0.ring.close();
         self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
         // Replies that nobody will give: dropping them tells who waits.
-        drop(self.0.take_commands());
+        drop(self.0.commands.lock().take());
     }
 }
 
