@@ -22,6 +22,8 @@ pub struct Record {
     pub size: Option<u64>,
     /// The name of the event.
     pub event_name: String,
+    /// The object's size, if the record has one.
+    pub size: Option<u64>,
     /// When the request's body was complete.
     pub arrival: Instant,
     /// The bytes of the request's body.
@@ -85,6 +87,7 @@ pub fn parse_body(body: &[u8], webhook_id: Option<&str>, request: u64) -> Result
         sequencer: raw.s3.object.sequencer,
         size: raw.s3.object.size,
         event_name: raw.event_name,
+        size: raw.s3.object.size,
         arrival,
         raw_size: body.len(),
         request,
