@@ -18,8 +18,6 @@ pub struct Record {
     pub key: String,
     /// The sequencer, empty if there is none.
     pub sequencer: String,
-    /// The object's size, if the record tells it.
-    pub size: Option<u64>,
     /// The name of the event.
     pub event_name: String,
     /// The object's size, if the record has one.
@@ -85,7 +83,6 @@ pub fn parse_body(body: &[u8], webhook_id: Option<&str>, request: u64) -> Result
         bucket: raw.s3.bucket.name,
         key: decode_key(&raw.s3.object.key),
         sequencer: raw.s3.object.sequencer,
-        size: raw.s3.object.size,
         event_name: raw.event_name,
         size: raw.s3.object.size,
         arrival,
@@ -219,7 +216,6 @@ mod tests {
             bucket: "b".into(),
             key: key.into(),
             sequencer: sequencer.into(),
-            size: None,
             event_name: String::new(),
             arrival: Instant::now(),
             raw_size: 0,
