@@ -27,8 +27,12 @@ thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
 }
 
+/// The system's error as it was: with its number, which tells a full disk from a broken one.
 fn to_io(e: GlommioError<()>) -> io::Error {
-    io::Error::from(e)
+    match e {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        e => io::Error::from(e),
+    }
 }
 
 /// The thread of a shard.
