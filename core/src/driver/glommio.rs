@@ -23,6 +23,10 @@ const RING_DEPTH: usize = 256;
 /// How long a busy task may keep others, and wake-ups from host threads, waiting.
 const PREEMPT: Duration = Duration::from_millis(1);
 
+/// glommio can lie down with tasks that are ready, if the preemption timer runs out between looking for I/O and running
+/// tasks (the thread lost its CPU in between): then only a timer or new I/O wakes it. This timer bounds that wait.
+const HEARTBEAT: Duration = Duration::from_millis(20);
+
 thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
 }
@@ -71,7 +75,13 @@ where
                 "urgent",
             );
             URGENT.set(Some(queue));
+            let heartbeat = ::glommio::spawn_local(async {
+                loop {
+                    sleep(HEARTBEAT).await;
+                }
+            });
             main().await;
+            heartbeat.cancel().await;
         })
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))?;
     Ok(ShardThread { handle })
