@@ -216,6 +216,15 @@ fn the_rule_is_named_by_number_if_it_has_no_id() {
 }
 
 #[test]
+fn a_table_after_a_rule_is_not_the_rule() {
+    for text in ["[engine.log]\nsegment_byte = 1\n", "[engine.log]\nsegment_bytes = 1.5\n", "[arns]\nx = 1\n"] {
+        let e = read(&(rule("") + text)).unwrap_err().to_string();
+        assert!(e.starts_with("t.toml:1") && !e.contains("images"), "{e}");
+    }
+    refused(&(rule("") + "[engin]\n"), &["t.toml:13:2: unknown key `engin`"]);
+}
+
+#[test]
 fn wrong_kinds_of_values_are_refused() {
     refused(&engine("shards = \"two\""), &["t.toml:3:10", "this is a string", "u32"]);
     refused(&engine("shards = -1"), &["t.toml:3:10"]);

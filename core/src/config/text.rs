@@ -201,7 +201,7 @@ fn enclosing(text: &str, offset: usize) -> Option<String> {
     let mut starts: Vec<(usize, Option<String>)> = Vec::new();
     for (key, value) in &root {
         let DeValue::Array(list) = value.get_ref() else {
-            starts.push((value.span().start, None));
+            outside(key, value, &mut starts);
             continue;
         };
         let name_key = match &**key.get_ref() {
@@ -221,4 +221,18 @@ fn enclosing(text: &str, offset: usize) -> Option<String> {
         }
     }
     starts.into_iter().filter(|(start, _)| *start <= offset).max_by_key(|(start, _)| *start)?.1
+}
+
+/// Where a table that is no rule, and everything in it, begins; `[engine.log]` may follow after a rule.
+fn outside(
+    key: &Spanned<toml::de::DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+    starts: &mut Vec<(usize, Option<String>)>,
+) {
+    starts.push((key.span().start, None));
+    if let DeValue::Table(table) = value.get_ref() {
+        for (key, value) in table {
+            outside(key, value, starts);
+        }
+    }
 }

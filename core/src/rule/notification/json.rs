@@ -82,7 +82,7 @@ struct RawRule<'a> {
 struct Nothing {}
 
 pub(super) fn parse(doc: &str) -> Located<Document> {
-    let root: Root<'_> = serde_json::from_str(doc).map_err(|e| located(doc, 0, doc, &e))?;
+    let root: Root<'_> = serde_json::from_str(doc).map_err(|e| located(0, doc, &e))?;
     let mut entries = Vec::new();
     for raw in root.topic_configurations {
         entries.push(Topic::entry(doc, raw)?);
@@ -109,7 +109,7 @@ fn offset(doc: &str, raw: &RawValue) -> usize {
 }
 
 fn part<'a, T: Deserialize<'a>>(doc: &str, raw: &'a RawValue) -> Located<T> {
-    serde_json::from_str(raw.get()).map_err(|e| located(doc, offset(doc, raw), raw.get(), &e))
+    serde_json::from_str(raw.get()).map_err(|e| located(offset(doc, raw), raw.get(), &e))
 }
 
 fn text(doc: &str, raw: &RawValue) -> Located<Spot> {
@@ -128,7 +128,7 @@ fn filter(doc: &str, raw: &RawValue) -> Located<Vec<(Spot, Spot)>> {
 
 /// An error of serde in `part`, which begins at `start` of the document.
 #[cold]
-fn located(_doc: &str, start: usize, part: &str, e: &serde_json::Error) -> (usize, Error) {
+fn located(start: usize, part: &str, e: &serde_json::Error) -> (usize, Error) {
     let full = e.to_string();
     let message = full.rsplit_once(" at line ").map_or(full.as_str(), |(m, _)| m);
     let mut offset = start + offset_of(part, e.line(), e.column());
