@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -72,7 +73,11 @@ pub struct HttpIngest {
     address: SocketAddr,
     stop: watch::Sender<Option<Instant>>,
     thread: Option<JoinHandle<()>>,
+    service: Arc<Service>,
 }
+
+/// Tells what is wrong with something else than the engine.
+type HealthCheck = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What every connection needs.
 struct Service {
@@ -82,6 +87,13 @@ struct Service {
     /// Bytes of bodies that may be held, in units of [`answer::UNIT`].
     bodies: Arc<Semaphore>,
     started: Instant,
+    health_checks: Mutex<Vec<HealthCheck>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl HttpIngest {
@@ -124,12 +136,14 @@ impl HttpIngest {
             body_max,
             bodies: Arc::new(Semaphore::new(answer::units(BODIES_BYTES.max(4 * body_max)))),
             started: Instant::now(),
+            health_checks: Mutex::default(),
         });
+        let serving = service.clone();
         let (stop, stopped) = watch::channel(None);
         let work = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = serve(listener, service, stopped.clone()) => {}
+                    () = serve(listener, serving, stopped.clone()) => {}
                     () = deadline(stopped) => {}
                 }
             });
@@ -139,12 +153,17 @@ impl HttpIngest {
             .name("tidewire-http".into())
             .spawn(work)
             .map_err(|e| io("cannot start a thread", e))?;
-        Ok(HttpIngest { address, stop, thread: Some(thread) })
+        Ok(HttpIngest { address, stop, thread: Some(thread), service })
     }
 
     /// Where it listens: the configured address, with the port that the system chose if that was 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has `/healthz` ask this, too, for what is wrong.
+    pub fn add_health_check(&self, check: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        self.service.health_checks.lock().push(Box::new(check));
     }
 
     /// Takes no more connections and requests, answers those that came until `timeout`, and closes the rest.

@@ -263,7 +263,8 @@ impl Service {
     }
 
     fn health(&self) -> Answer {
-        let reasons = self.engine.stats().unhealthy;
+        let mut reasons = self.engine.stats().unhealthy;
+        reasons.extend(self.health_checks.lock().iter().flat_map(|check| check()));
         if reasons.is_empty() {
             json_answer(StatusCode::OK, &json!({ "status": "ok" }))
         } else {
