@@ -82,7 +82,7 @@ impl Setup {
         let engine = Engine::open(config).unwrap();
         let told = Arc::new(Mutex::new(Vec::new()));
         let into = told.clone();
-        let observer = Box::new(move |e: &tidewire::Event<'_>, _: &tidewire::Published| {
+        let observer = Box::new(move |e: &tidewire::Event<'_>, _: tidewire::Published| {
             into.lock().unwrap().push(Told {
                 name: e.event_type.name().trim_start_matches("s3:Object").to_owned(),
                 key: e.key.to_vec(),

@@ -57,7 +57,7 @@ const CHANGES_MAX: usize = 16 * 1024;
 const STOP_SLACK: Duration = Duration::from_secs(2);
 
 /// Is told of each event right after it was submitted, on the thread of the source.
-pub type Observer = Box<dyn FnMut(&Event<'_>, &Published) + Send>;
+pub type Observer = Box<dyn FnMut(&Event<'_>, Published) + Send>;
 
 /// What a directory source has counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -50,7 +50,7 @@ fn rule(r: &Rule) -> String {
     text += &r.event_names.join(" ");
     for (name, value) in [("prefix", &r.filter.prefix), ("suffix", &r.filter.suffix)] {
         if !value.is_empty() {
-            text += &format!(", {name} {:?}", String::from_utf8_lossy(value.as_ref()));
+            text += &format!(", {name} {:?}", String::from_utf8_lossy(value));
         }
     }
     format!("{text} → {}", r.destinations.join(", "))

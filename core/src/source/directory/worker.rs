@@ -506,16 +506,17 @@ impl Worker {
         let options = PublishOptions { ack: Ack::Written, on_full, ..PublishOptions::default() };
         loop {
             match self.engine.submit(event, &options) {
-                Ok(published) => {
+                Ok(receipt) => {
                     if let Some(observer) = &mut self.observer {
-                        observer(event, &published);
+                        let published = if receipt.is_some() { Published::Accepted } else { Published::NoMatch };
+                        observer(event, published);
                     }
-                    match published {
-                        Published::Accepted(receipt) => {
+                    match receipt {
+                        Some(receipt) => {
                             self.receipts.add(receipt);
                             self.outstanding += 1;
                         }
-                        Published::NoMatch => self.control.stats.lock().no_match += 1,
+                        None => self.control.stats.lock().no_match += 1,
                     }
                     break;
                 }

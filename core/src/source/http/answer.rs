@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Service;
 use super::events::Events;
-use crate::engine::{OnFull, PublishOptions, Published};
+use crate::engine::{OnFull, PublishOptions};
 use crate::error::{Error, ErrorKind};
 use crate::event::ingest;
 use crate::shard::progress::Ack;
@@ -182,12 +182,12 @@ impl Service {
             let mut pause = PAUSE_MIN;
             loop {
                 match events.with(place, |e| self.engine.submit(e, &options)) {
-                    Ok(Published::Accepted(receipt)) => {
+                    Ok(Some(receipt)) => {
                         receipts.add(receipt);
                         accepted += 1;
                         break;
                     }
-                    Ok(Published::NoMatch) => {
+                    Ok(None) => {
                         no_match += 1;
                         break;
                     }
