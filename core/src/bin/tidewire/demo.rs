@@ -49,6 +49,11 @@ fn wanted_by(key: &str) -> Option<usize> {
     if key.starts_with("images/") && key.ends_with(".jpg") { Some(0) } else { key.starts_with("logs/").then_some(1) }
 }
 
+/// How many events were published for a destination.
+fn wanted(said: &Mutex<Vec<Said>>, destination: usize) -> u64 {
+    said.lock().iter().filter(|s| wanted_by(&s.key) == Some(destination)).count() as u64
+}
+
 fn configuration(receivers: &[Receiver; 2]) -> String {
     let destination = |r: &Receiver| {
         format!(
@@ -178,6 +183,8 @@ struct Written {
 #[derive(Clone, Copy, Debug)]
 struct Outage {
     since: Instant,
+    /// What the other receiver had then.
+    other_had: u64,
     /// When it was back, with how many events it had, and how many it should have had.
     back: Option<(Instant, u64, u64)>,
     /// When it had those.
@@ -211,18 +218,24 @@ impl Play<'_> {
             match &mut self.outage {
                 None if written * 100 >= self.options.files * KILL_AT => {
                     receivers[0].kill();
-                    self.outage = Some(Outage { since: Instant::now(), back: None, caught_up: None });
+                    self.outage = Some(Outage {
+                        since: Instant::now(),
+                        other_had: receivers[1].received(),
+                        back: None,
+                        caught_up: None,
+                    });
                     self.line(&format!("{} is killed: its port and its connections are closed", receivers[0].name));
                 }
                 Some(o) if o.back.is_none() && o.since.elapsed() >= OUTAGE + OUTAGE_EXTRA => {
-                    let wanted = self.wanted(0);
-                    let had = receivers[0].received();
                     receivers[0].restart().map_err(|e| Error::io("cannot start the receiver again", &e))?;
-                    let o = self.outage.get_or_insert(Outage { since: self.begun, back: None, caught_up: None });
+                    let (had, wanted) = (receivers[0].received(), wanted(&self.said, 0));
                     o.back = Some((Instant::now(), had, wanted));
+                    let meanwhile = receivers[1].received() - o.other_had;
                     let waiting = wanted.saturating_sub(had);
-                    let name = receivers[0].name;
-                    self.line(&format!("{name} is back; {waiting} events waited for it, and others were not held up"));
+                    let [name, other] = [receivers[0].name, receivers[1].name];
+                    self.line(&format!(
+                        "{name} is back; {waiting} events wait for it; {other} got {meanwhile} meanwhile"
+                    ));
                 }
                 _ => {}
             }
@@ -276,11 +289,6 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// How many events were published for a destination.
-    fn wanted(&self, destination: usize) -> u64 {
-        self.said.lock().iter().filter(|s| wanted_by(&s.key) == Some(destination)).count() as u64
-    }
-
     fn line(&self, text: &str) {
         self.screen.line(&format!("{:5.1} s  {text}", self.begun.elapsed().as_secs_f64()));
     }
@@ -293,7 +301,7 @@ impl Play<'_> {
             o.caught_up = Some(Instant::now());
         }
         let written = self.done.written.load(Ordering::Relaxed);
-        let numbers = [0, 1].map(|i| (receivers[i].received(), self.wanted(i)));
+        let numbers = [0, 1].map(|i| (receivers[i].received(), wanted(&self.said, i)));
         let retried: u64 = self.engine.stats().destinations.iter().map(|d| d.retried).sum();
         self.screen.show(written, self.options.files, numbers, retried);
         if !self.screen.is_terminal() && self.last_line.elapsed() >= Duration::from_secs(1) {
@@ -446,7 +454,7 @@ impl Summary<'_> {
         writeln!(out)?;
         writeln!(
             out,
-            "changes    {written} files written, {overwritten} overwritten, {deleted} deleted by {WRITERS} threads in {:.1?}",
+            "changes    {written} files written, {overwritten} overwritten, {deleted} deleted by {WRITERS} threads in {:.1?} (paced)",
             self.took
         )?;
         writeln!(
@@ -454,6 +462,13 @@ impl Summary<'_> {
             "published  {published} events = {wanted} that a rule wants + {} that none wants",
             published - wanted
         )?;
+        let overtaken = (written + overwritten + deleted).saturating_sub(published);
+        if overtaken > 0 {
+            writeln!(
+                out,
+                "           {overtaken} changes were overtaken by the next one of the file before they were looked at"
+            )?;
+        }
         writeln!(
             out,
             "delivered  {} of {wanted}, {} events/s over the whole demo ({:.1?})",
@@ -461,7 +476,7 @@ impl Summary<'_> {
             rate(self.stats.delivered, self.total),
             self.total
         )?;
-        if let Some(Outage { since, back: Some((back, had, should)), caught_up: Some(caught_up) }) = self.outage {
+        if let Some(Outage { since, back: Some((back, had, should)), caught_up: Some(caught_up), .. }) = self.outage {
             let backlog = should.saturating_sub(had);
             let time = caught_up.duration_since(back);
             writeln!(
