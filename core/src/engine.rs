@@ -233,6 +233,18 @@ impl Engine {
         Ok(Some((shard, position)))
     }
 
+    /// Checks an event as [`Engine::submit`] does, without publishing it: its limits, and that its type is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidEvent`].
+    pub fn check(&self, event: &Event<'_>) -> Result<()> {
+        event.validate(self.inner.config.event_bytes_max)?;
+        match event.event_type {
+            EventType::Known(_) => Ok(()),
+            EventType::Custom(_) => self.inner.snapshot.load().rules.types.check(event.event_type),
+        }
+    }
+
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
