@@ -20,8 +20,8 @@ use crate::log::BLOCK_BYTES;
 /// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 256;
-/// How long a busy task may keep others, and wake-ups from host threads, waiting.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How long a busy task may keep completions of the disk, wake-ups from host threads, and other tasks waiting.
+const PREEMPT: Duration = Duration::from_micros(100);
 
 /// glommio can lie down with tasks that are ready, if the preemption timer runs out between looking for I/O and running
 /// tasks (the thread lost its CPU in between): then only a timer or new I/O wakes it. This timer bounds that wait.
@@ -71,7 +71,7 @@ where
         .spawn(move || async move {
             let queue = ::glommio::executor().create_task_queue(
                 Shares::Static(2000),
-                Latency::Matters(Duration::from_millis(1)),
+                Latency::Matters(PREEMPT),
                 "urgent",
             );
             URGENT.set(Some(queue));
