@@ -1,4 +1,5 @@
 //! Ingest over HTTP: every kind of document, every refusal, and what happens when client or server stops halfway.
+#![cfg(feature = "source-http")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
