@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::event::frame::{self, Field};
-use crate::event::{Event, FrameView};
+use crate::event::{Event, FrameView, Layout};
 
 /// Events in their compact form, one after the other.
 #[derive(Default)]
@@ -15,9 +15,10 @@ impl Events {
     /// Adds an event that has passed [`crate::Engine::check`].
     pub(super) fn push(&mut self, event: &Event<'_>) {
         let start = self.bytes.len();
-        self.bytes.resize(start + frame::encoded_len(event), 0);
+        let layout = Layout::of(event);
+        self.bytes.resize(start + layout.len(), 0);
         // An event without a time keeps none: it gets one when it is published.
-        frame::encode(event, 0, &mut self.bytes[start..]);
+        frame::encode(event, layout, 0, &mut self.bytes[start..]);
         self.ends.push(self.bytes.len());
     }
 
