@@ -9,7 +9,7 @@ mod probe;
 
 pub use self::glommio::{
     DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent,
-    yield_now,
+    turn,
 };
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};

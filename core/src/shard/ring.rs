@@ -348,6 +348,22 @@ impl<'a> Consumer<'a> {
         self.ring.tail() == self.position()
     }
 
+    /// Watches for a record, at most for `limit`, and does nothing else. Whether there is one.
+    pub fn watch(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            for _ in 0..32 {
+                if self.has_record() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if begun.elapsed() > limit {
+                return false;
+            }
+        }
+    }
+
     fn has_record(&self) -> bool {
         self.ring.header(self.position()).load(Ordering::Acquire) as u32 != 0
     }
