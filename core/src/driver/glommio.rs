@@ -69,11 +69,8 @@ where
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT)
         .spawn(move || async move {
-            let queue = ::glommio::executor().create_task_queue(
-                Shares::Static(2000),
-                Latency::Matters(PREEMPT),
-                "urgent",
-            );
+            let queue =
+                ::glommio::executor().create_task_queue(Shares::Static(2000), Latency::Matters(PREEMPT), "urgent");
             URGENT.set(Some(queue));
             ALWAYS_READABLE.set(always_readable());
             main().await;

@@ -190,7 +190,12 @@ impl Ring {
                     return Err(PushError::Full);
                 }
             }
-            match self.producers.tail.compare_exchange_weak(tail, tail + pad + need, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.producers.tail.compare_exchange_weak(
+                tail,
+                tail + pad + need,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break (tail + pad, pad),
                 Err(now) => tail = now,
             }
