@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +21,7 @@ use tidewire_receiver::{LogLine, compare_sequencers};
 const CONNECTIONS: usize = 4;
 const KEYS_PER_CONNECTION: usize = 40;
 const EVENTS_PER_REQUEST: usize = 50;
+const START_LIMIT: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// xorshift64*: choices that a seed repeats.
@@ -146,20 +147,22 @@ impl Arrivals {
 }
 
 /// Starts a program and returns it with what follows `before` on a line of its output.
-fn start(command: &mut Command, before: &str) -> (Process, String) {
+fn start(command: &mut Command, before: &'static str) -> (Process, String) {
     let mut process = Process(command.stdout(Stdio::piped()).spawn().expect("a process"));
-    let mut out = BufReader::new(process.0.stdout.take().expect("piped"));
-    let mut line = String::new();
-    while out.read_line(&mut line).expect("its output") > 0 {
-        if let Some(rest) = line.trim().strip_prefix(before) {
-            let rest = rest.to_owned();
-            // Nothing that it prints later must block it.
-            std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
-            return (process, rest);
+    let out = BufReader::new(process.0.stdout.take().expect("piped"));
+    let (tell, told) = std::sync::mpsc::channel();
+    // The output is read to its end: nothing that is printed later must block the program.
+    std::thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            if let Some(rest) = line.strip_prefix(before) {
+                let _ = tell.send(rest.to_owned());
+            }
         }
-        line.clear();
+    });
+    match told.recv_timeout(START_LIMIT) {
+        Ok(rest) => (process, rest),
+        Err(e) => panic!("no line `{before}` from {command:?} within {START_LIMIT:?}: {e}"),
     }
-    panic!("no line `{before}` from {command:?}: {:?}", process.0.wait());
 }
 
 fn write_config(dir: &Path, receiver: &str) {
