@@ -442,7 +442,9 @@ impl Inner {
         let threads = std::mem::take(&mut life.threads);
         let result = stop(&self.shards, threads, Instant::now() + timeout);
         // The lock on the directory goes last.
-        life.dir = None;
+        if let Some(dir) = life.dir.take() {
+            dir.unlock();
+        }
         result
     }
 }
