@@ -78,16 +78,20 @@ pub unsafe extern "C" fn tidewire_publish(
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
         let event = unsafe { event.view(&mut metadata, &mut tags)? };
-        match engine.submit(&event, &options)? {
-            Published::NoMatch => tell(outcome::TIDEWIRE_OUTCOME_NO_MATCH),
-            Published::Accepted(receipt) => {
-                tell(outcome::TIDEWIRE_OUTCOME_ACCEPTED);
-                if options.ack > Ack::Memory {
-                    receipt.wait(options.ack, Some(Instant::now() + options.ack_timeout))?;
-                }
-            }
+        if options.ack == Ack::Memory {
+            tell(match engine.publish_with(&event, &options)? {
+                Published::Accepted => outcome::TIDEWIRE_OUTCOME_ACCEPTED,
+                Published::NoMatch => outcome::TIDEWIRE_OUTCOME_NO_MATCH,
+            });
+            return Ok(());
         }
-        Ok(())
+        // In two steps, so that the outcome is right when the second fails.
+        let Some(receipt) = engine.submit(&event, &options)? else {
+            tell(outcome::TIDEWIRE_OUTCOME_NO_MATCH);
+            return Ok(());
+        };
+        tell(outcome::TIDEWIRE_OUTCOME_ACCEPTED);
+        receipt.wait(options.ack, Some(Instant::now() + options.ack_timeout))
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
