@@ -247,6 +247,14 @@ impl Engine {
         }
     }
 
+    /// Whether this is the process that opened the engine. The calls that can fail ask themselves.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn check_process(&self) -> Result<()> {
+        self.inner.check_process()
+    }
+
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
@@ -462,7 +470,9 @@ impl Inner {
         let threads = std::mem::take(&mut life.threads);
         let result = stop(&self.shards, threads, Instant::now() + timeout);
         // The lock on the directory goes last.
-        life.dir = None;
+        if let Some(dir) = life.dir.take() {
+            dir.unlock();
+        }
         result
     }
 }

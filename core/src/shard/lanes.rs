@@ -1,11 +1,11 @@
 //! Lanes at work: the task of each lane, its attempts, and the dead letters.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -57,6 +57,8 @@ pub(super) struct LaneSlot {
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     task: RefCell<Option<Task<()>>>,
+    /// The task shall end.
+    stopping: Cell<bool>,
     /// The attempts under way, and those that have ended since the last one began.
     attempts: RefCell<HashMap<BatchId, Task<()>>>,
     ended: RefCell<Vec<BatchId>>,
@@ -93,6 +95,7 @@ impl LaneSlot {
             notify: Notify::default(),
             stats,
             task: RefCell::new(None),
+            stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
         }
@@ -129,7 +132,7 @@ impl LaneSlot {
 
     /// Whether the lane has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
-        self.room() >= READ_ON_ROOM.min(self.events_max)
+        !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
     pub(super) fn fall_behind(&self, backlog: Backlog) {
@@ -229,7 +232,10 @@ impl Shard {
         for slot in slots {
             let task = slot.task.borrow_mut().take();
             if let Some(task) = task {
-                task.cancel().await;
+                // It ends by itself: a file that it was opening when cancelled would stay open.
+                slot.stopping.set(true);
+                slot.notify.notify();
+                task.await;
             }
             let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
             for attempt in attempts.into_values() {
@@ -240,14 +246,15 @@ impl Shard {
     }
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
-        loop {
+        while !slot.stopping.get() {
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
             {
                 *slot.stats.last_error.lock() = e.to_string();
                 log::error!("shard {}: {e}", self.shared.index);
-                driver::sleep(TROUBLE_PAUSE).await;
+                let end = Instant::now() + TROUBLE_PAUSE;
+                while !slot.stopping.get() && driver::until(end, slot.notify.notified()).await.is_some() {}
                 continue;
             }
             let action = slot.lane.borrow_mut().poll(self.now());
