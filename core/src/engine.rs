@@ -29,6 +29,8 @@ pub enum OnFull {
     Block(Duration),
     /// Answers [`ErrorKind::Full`] at once.
     Refuse,
+    /// As [`OnFull::Block`], but what it refuses is not counted: for a caller that will try again by itself.
+    Retry(Duration),
 }
 
 /// How an event is published.
@@ -400,7 +402,7 @@ impl Inner {
         mut error: PushError,
     ) -> Result<u64> {
         let deadline = match on_full {
-            OnFull::Block(limit) => Some(Instant::now() + limit),
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(Instant::now() + limit),
             OnFull::Refuse => None,
         };
         loop {
@@ -412,7 +414,9 @@ impl Inner {
                     });
                 }
                 PushError::Full if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) => {
-                    shard.stats.refused_full.add_shared(1);
+                    if !matches!(on_full, OnFull::Retry(_)) {
+                        shard.stats.refused_full.add_shared(1);
+                    }
                     let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
                     return Err(match shard.progress.stalled() {
                         Some(why) => e.remedy(format!("the log waits: {why}")),
