@@ -14,7 +14,7 @@ pub mod net;
 pub mod rule;
 pub mod shard;
 
-pub use engine::{DestinationStats, Engine, OnFull, PublishOptions, Published, Stats};
+pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use shard::progress::{Ack, Receipt, ReceiptFuture};
