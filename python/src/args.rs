@@ -33,14 +33,16 @@ impl Deref for Bytes {
 
 /// The UTF-8 of a `str`.
 #[inline]
-pub(crate) fn text(name: &str, s: Bound<'_, PyString>) -> PyResult<PyBackedStr> {
-    let py = s.py();
-    PyBackedStr::try_from(s).map_err(|e| lone_surrogate(py, name, e))
+pub(crate) fn text(name: &str, s: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+    match s.cast::<PyString>() {
+        Ok(s) => PyBackedStr::try_from(s.clone()).map_err(|e| lone_surrogate(s.py(), name, e)),
+        Err(_) => Err(wrong_type(name, "str", s)),
+    }
 }
 
 /// As [`text`], where nothing given is nothing known.
 #[inline]
-pub(crate) fn text_or_none(name: &str, s: Option<Bound<'_, PyString>>) -> PyResult<Option<PyBackedStr>> {
+pub(crate) fn text_or_none(name: &str, s: Option<&Bound<'_, PyAny>>) -> PyResult<Option<PyBackedStr>> {
     s.map(|s| text(name, s)).transpose()
 }
 
@@ -56,8 +58,8 @@ pub(crate) fn key(key: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 /// The bytes of a `str`, `bytes` or `bytearray`; `None` for anything else.
 #[inline]
 fn bytes(name: &str, object: &Bound<'_, PyAny>) -> Option<PyResult<Bytes>> {
-    if let Ok(s) = object.cast::<PyString>() {
-        Some(text(name, s.clone()).map(Bytes::Text))
+    if object.cast::<PyString>().is_ok() {
+        Some(text(name, object).map(Bytes::Text))
     } else if object.cast::<PyBytes>().is_ok() || object.cast::<PyByteArray>().is_ok() {
         Some(object.extract::<PyBackedBytes>().map(Bytes::Raw).map_err(PyErr::from))
     } else {
@@ -106,7 +108,7 @@ fn dump(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
         new.set_cause(py, Some(e));
         new
     })?;
-    text("data", json.cast_into::<PyString>()?)
+    text("data", &json)
 }
 
 /// Name and value pairs of a mapping.
@@ -116,9 +118,9 @@ impl Pairs {
     /// Those of the argument `name`.
     pub(crate) fn new(name: &str, mapping: Option<&Bound<'_, PyAny>>) -> PyResult<Pairs> {
         let Some(mapping) = mapping else { return Ok(Pairs(Vec::new())) };
-        let string = |object: Bound<'_, PyAny>| {
-            let s = object.cast_into::<PyString>();
-            s.map_err(|e| wrong_type(name, "a mapping of str to str", &e.into_inner())).and_then(|s| text(name, s))
+        let string = |s: Bound<'_, PyAny>| match s.cast::<PyString>() {
+            Ok(_) => text(name, &s),
+            Err(_) => Err(wrong_type(name, "a mapping of str to str", &s)),
         };
         if let Ok(dict) = mapping.cast::<PyDict>() {
             let pairs = dict.iter().map(|(k, v)| Ok((string(k)?, string(v)?)));

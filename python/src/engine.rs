@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyAny, PyDict, PyString};
+use pyo3::types::{PyAny, PyDict};
 use tidewire::config::Config;
 use tidewire::{Ack, Error, ErrorKind, Event, OnFull, PublishOptions, Published, Receipt};
 
@@ -75,7 +75,7 @@ impl Engine {
     #[pyo3(signature = (config=None, *, config_path=None, data_dir=None))]
     fn new(
         py: Python<'_>,
-        config: Option<Bound<'_, PyString>>,
+        config: Option<&Bound<'_, PyAny>>,
         config_path: Option<PathBuf>,
         data_dir: Option<PathBuf>,
     ) -> PyResult<Engine> {
@@ -120,29 +120,29 @@ impl Engine {
     fn publish<'py>(
         &self,
         py: Python<'py>,
-        bucket: Bound<'py, PyString>,
+        bucket: &Bound<'py, PyAny>,
         key: &Bound<'py, PyAny>,
-        event_type: Option<Bound<'py, PyString>>,
+        event_type: Option<&Bound<'py, PyAny>>,
         size: Option<&Bound<'py, PyAny>>,
-        etag: Option<Bound<'py, PyString>>,
-        version_id: Option<Bound<'py, PyString>>,
-        requester: Option<Bound<'py, PyString>>,
-        source_ip: Option<Bound<'py, PyString>>,
-        request_id: Option<Bound<'py, PyString>>,
-        host_id: Option<Bound<'py, PyString>>,
-        region: Option<Bound<'py, PyString>>,
-        content_type: Option<Bound<'py, PyString>>,
-        method: Option<Bound<'py, PyString>>,
-        user_agent: Option<Bound<'py, PyString>>,
-        bucket_owner: Option<Bound<'py, PyString>>,
+        etag: Option<&Bound<'py, PyAny>>,
+        version_id: Option<&Bound<'py, PyAny>>,
+        requester: Option<&Bound<'py, PyAny>>,
+        source_ip: Option<&Bound<'py, PyAny>>,
+        request_id: Option<&Bound<'py, PyAny>>,
+        host_id: Option<&Bound<'py, PyAny>>,
+        region: Option<&Bound<'py, PyAny>>,
+        content_type: Option<&Bound<'py, PyAny>>,
+        method: Option<&Bound<'py, PyAny>>,
+        user_agent: Option<&Bound<'py, PyAny>>,
+        bucket_owner: Option<&Bound<'py, PyAny>>,
         metadata: Option<&Bound<'py, PyAny>>,
         tags: Option<&Bound<'py, PyAny>>,
         data: Option<&Bound<'py, PyAny>>,
         time_ns: Option<&Bound<'py, PyAny>>,
-        priority: Option<Bound<'py, PyString>>,
-        origin: Option<Bound<'py, PyString>>,
+        priority: Option<&Bound<'py, PyAny>>,
+        origin: Option<&Bound<'py, PyAny>>,
         hops: Option<&Bound<'py, PyAny>>,
-        ack: Option<Bound<'py, PyString>>,
+        ack: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
         block: bool,
     ) -> PyResult<bool> {
@@ -178,7 +178,7 @@ impl Engine {
     ///
     /// Raises :exc:`Timeout` with the number of deliveries that still wait: they go on. :exc:`Closed` if the engine
     /// closes; :exc:`WrongProcess` in a forked child.
-    #[pyo3(signature = (timeout=Some(30.0)))]
+    #[pyo3(signature = (timeout=Some(30.0)), text_signature = "(self, timeout=30.0)")]
     fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let wait = Limit::new(timeout).or_raise(py)?.start();
         self.state.check_open().or_raise(py)?;
@@ -206,8 +206,8 @@ impl Engine {
     fn is_interested(
         &self,
         py: Python<'_>,
-        bucket: Bound<'_, PyString>,
-        event_type: Bound<'_, PyString>,
+        bucket: &Bound<'_, PyAny>,
+        event_type: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let (bucket, event_type) = (args::text("bucket", bucket)?, args::text("event_type", event_type)?);
         self.state.check_open().or_raise(py)?;

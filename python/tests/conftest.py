@@ -60,7 +60,7 @@ class Server:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer.lock:
-                    outer.records += body["Records"]
+                    outer.records += body["Records"] if "Records" in body else [body]
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -153,21 +153,21 @@ def test_the_store_itself_may_be_the_origin(engine: tidewire.Engine, server: Ser
 
 
 def test_a_system_event_has_no_bucket(open_engine: Open, server: Server) -> None:
-    engine = open_engine(bucket="*")
+    engine = open_engine(bucket="*", destination='profile = "cloudevents"')
     engine.publish("", "", EventType.SYSTEM_CAPACITY_WARNING, data={"component": "disk-1"})
     engine.flush()
-    assert server.records[0]["eventName"] == "System:Capacity:Warning"
+    assert "System:Capacity:Warning" in json.dumps(server.records)
 
 
 def test_a_host_may_have_types_of_its_own(open_engine: Open, server: Server) -> None:
-    engine = open_engine(engine='event_types = ["acme:Scan:Clean"]')
+    engine = open_engine(engine='event_types = ["acme:Scan:Clean"]', destination='profile = "cloudevents"')
     engine.publish("photos", "k", "acme:Scan:Clean")
     engine.flush()
-    assert server.records[0]["eventName"] == "acme:Scan:Clean"
+    assert "acme:Scan:Clean" in json.dumps(server.records)
 
 
 def test_threads_keep_the_order_of_their_keys(open_engine: Open, server: Server) -> None:
-    engine = open_engine(engine="")
+    engine = open_engine()
     threads, events = 4, 200
 
     def work(n: int) -> None:
@@ -217,7 +217,7 @@ def test_the_numbers_add_up(engine: tidewire.Engine) -> None:
 
 def test_the_example_runs(server: Server, tmp_path: Path) -> None:
     example = ROOT / "python/examples/publish.py"
-    command = [sys.executable, example, server.url, tmp_path / "data"]
+    command = [sys.executable, str(example), server.url, str(tmp_path / "data")]
     out = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (out.returncode, out.stdout, out.stderr) == (0, "accepted and 1 delivered\n", "")
     assert server.keys() == [b"cats/tom.jpg"]
