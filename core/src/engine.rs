@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -54,23 +55,13 @@ impl Default for PublishOptions {
     }
 }
 
-/// What became of an event.
-#[derive(Debug, Clone)]
+/// What became of an event that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// It is accepted; the receipt tells how far it is.
-    Accepted(Receipt),
+    /// It is accepted, and has reached the ack level asked for.
+    Accepted,
     /// No rule wants events of this bucket and type: nothing was copied, nothing will be kept.
     NoMatch,
-}
-
-impl Published {
-    /// The receipt, if the event was accepted.
-    pub fn receipt(&self) -> Option<&Receipt> {
-        match self {
-            Published::Accepted(r) => Some(r),
-            Published::NoMatch => None,
-        }
-    }
 }
 
 /// An event and notification engine over one data directory.
@@ -95,7 +86,7 @@ struct Inner {
     closed: AtomicBool,
     fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
-    no_match: AtomicU64,
+    no_match: SpreadCount,
 }
 
 struct Life {
@@ -171,7 +162,7 @@ impl Engine {
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
-                no_match: AtomicU64::new(0),
+                no_match: SpreadCount::default(),
             }),
         })
     }
@@ -193,22 +184,25 @@ impl Engine {
     /// [`ErrorKind::InvalidEvent`], [`ErrorKind::Full`], [`ErrorKind::Closed`], [`ErrorKind::WrongProcess`]: the event is
     /// not accepted. [`ErrorKind::Timeout`], [`ErrorKind::LogFailed`]: it is accepted, but has not reached the ack level.
     pub fn publish_with(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
-        let published = self.submit(event, options)?;
-        if options.ack > Ack::Memory
-            && let Published::Accepted(receipt) = &published
-        {
+        let Some((shard, position)) = self.push(event, options)? else { return Ok(Published::NoMatch) };
+        if options.ack > Ack::Memory {
+            let receipt = Receipt { shard: shard.clone(), position };
             receipt.wait(options.ack, Some(Instant::now() + options.ack_timeout))?;
         }
-        Ok(published)
+        Ok(Published::Accepted)
     }
 
     /// Publishes an event without waiting for `options.ack`; the receipt tells when it is reached. The level is still
-    /// worth giving: it tells the shard what somebody will wait for.
+    /// worth giving: it tells the shard what somebody will wait for. `None` if no rule wants the event.
     ///
     /// # Errors
     /// As [`Engine::publish_with`], but for those about the ack level.
+    pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
+        Ok(self.push(event, options)?.map(|(shard, position)| Receipt { shard: shard.clone(), position }))
+    }
+
     #[inline]
-    pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+    fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
         let inner = &*self.inner;
         inner.check_process()?;
         let snapshot = inner.snapshot.load();
@@ -223,8 +217,8 @@ impl Engine {
             if inner.closed.load(Ordering::Relaxed) {
                 return Err(closed());
             }
-            inner.no_match.fetch_add(1, Ordering::Relaxed);
-            return Ok(Published::NoMatch);
+            inner.no_match.add();
+            return Ok(None);
         }
         drop(snapshot);
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
@@ -237,7 +231,7 @@ impl Engine {
             Err(e) => inner.push_slowly(shard, event, time_ns, len, tag, options.on_full, e)?,
         };
         shard.ring.notify(options.ack > Ack::Memory);
-        Ok(Published::Accepted(Receipt { shard: shard.clone(), position }))
+        Ok(Some((shard, position)))
     }
 
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
@@ -292,7 +286,7 @@ impl Engine {
         let inner = &*self.inner;
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
-            no_match: inner.no_match.load(Ordering::Relaxed),
+            no_match: inner.no_match.get(),
             shards: inner.shards.len() as u64,
             ..Stats::default()
         };
@@ -395,6 +389,26 @@ impl Flush {
         let elapsed = self.start.elapsed();
         Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
             .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
+    }
+}
+
+/// A counter that threads add to without passing one cache line around.
+#[derive(Debug, Default)]
+struct SpreadCount([CachePadded<AtomicU64>; 16]);
+
+impl SpreadCount {
+    fn add(&self) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        thread_local! {
+            static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) as usize % 16;
+        }
+        // A thread that is ending has no place of its own any more.
+        let at = MINE.try_with(|m| *m).unwrap_or(0);
+        self.0[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
 }
 

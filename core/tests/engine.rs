@@ -1,54 +1,564 @@
 //! The engine from end to end, against a real HTTP server on the loopback interface.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;
-use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
-use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
-use tidewire_receiver::{Behaviour, Receiver};
+use tidewire::log::record::DeadLetter;
+use tidewire::log::recovery;
+use tidewire::rule::{BatchLimits, BreakerPolicy, Destination, DestinationKind, RetryPolicy, Rule, RuleSet, Webhook};
+use tidewire::{Ack, Engine, ErrorKind, Event, EventType, KnownType, OnFull, PublishOptions, Published};
+use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
 
-fn rules(url: &str) -> RuleSet {
-    let types = EventTypes::default();
-    let rule = Rule::new("all", ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], &types)
-        .unwrap()
-        .with_filter(Filter::new("", ""))
-        .with_destination("hook");
-    let hook = Destination::new("hook", DestinationKind::Webhook(Webhook::new(url).unwrap()));
-    RuleSet::build(vec![rule], vec![hook], types).unwrap()
+const WAIT: Duration = Duration::from_secs(30);
+
+fn receiver(behaviour: Behaviour) -> Receiver {
+    Receiver::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap()
 }
 
-fn engine(dir: &std::path::Path, url: &str) -> Engine {
-    let mut config = EngineConfig::new(dir);
-    config.shards = Some(2);
-    Engine::open_with(config, rules(url)).unwrap()
+/// A webhook that tries again soon.
+fn hook(name: &str, url: &str) -> Destination {
+    let mut d = Destination::new(name, DestinationKind::Webhook(Webhook::new(url).unwrap()));
+    d.retry = RetryPolicy {
+        backoff_min: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(200),
+        ..RetryPolicy::default()
+    };
+    d.breaker = BreakerPolicy {
+        consecutive_failures: 5,
+        open_min: Duration::from_millis(50),
+        open_max: Duration::from_millis(200),
+    };
+    d
+}
+
+/// One rule per destination that takes every creation and removal.
+fn all(destinations: Vec<Destination>) -> RuleSet {
+    let types = EventTypes::default();
+    let rules = destinations
+        .iter()
+        .map(|d| {
+            Rule::new(format!("to-{}", d.name), ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], &types)
+                .unwrap()
+                .with_destination(&d.name)
+        })
+        .collect();
+    RuleSet::build(rules, destinations, types).unwrap()
+}
+
+fn config(dir: &Path, shards: usize) -> EngineConfig {
+    let mut c = EngineConfig::new(dir);
+    c.shards = Some(shards);
+    c.close_timeout = Duration::from_secs(5);
+    c
+}
+
+fn open(dir: &Path, shards: usize, rules: RuleSet) -> Engine {
+    Engine::open_with(config(dir, shards), rules).unwrap()
+}
+
+fn memory() -> PublishOptions {
+    PublishOptions { ack: Ack::Memory, ..PublishOptions::default() }
+}
+
+fn put(engine: &Engine, key: &str, size: u64) {
+    let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
+    e.size = Some(size);
+    assert_eq!(engine.publish_with(&e, &memory()).unwrap(), Published::Accepted);
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + WAIT;
+    while !done() {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("shard-") {
+            let Ok(inner) = std::fs::read_dir(path.join(sub)) else { continue };
+            found.extend(inner.map(|e| e.unwrap().path()).filter(|p| p.is_file()));
+        }
+    }
+    found
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    files(dir, "").into_iter().filter(|p| p.extension().is_some_and(|e| e == "log")).collect()
+}
+
+fn assert_in_order(r: &Receiver) {
+    let violations = check_per_key_order(&r.records());
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 #[test]
-fn published_events_arrive_in_order_per_key() {
+fn published_events_arrive_in_order_per_key_and_are_accounted_for() {
     let dir = tempfile::tempdir().unwrap();
-    let receiver = Receiver::start("127.0.0.1:0".parse().unwrap(), Behaviour::Ok204).unwrap();
-    let engine = engine(dir.path(), &receiver.url());
-    let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
-    let keys: Vec<String> = (0..100).map(|i| format!("dir/key-{i}")).collect();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 2, all(vec![hook("hook", &r.url())]));
     for round in 0..50 {
-        for key in &keys {
-            let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
-            e.size = Some(round);
-            engine.publish_with(&e, &options).unwrap();
+        for key in 0..100 {
+            put(&engine, &format!("dir/key-{key}"), round);
         }
     }
-    let last = Event::new(KnownType::ObjectRemovedDelete.into(), "bucket", b"last");
-    engine.publish(&last).unwrap();
-    engine.flush(Duration::from_secs(20)).unwrap();
-    let records = receiver.records();
-    assert_eq!(records.len(), 5001);
-    assert!(tidewire_receiver::check_per_key_order(&records).is_empty());
-    let stats = engine.stats();
-    assert_eq!(
-        (stats.accepted, stats.stored, stats.routed, stats.delivered, stats.waiting),
-        (5001, 5001, 5001, 5001, 0)
-    );
-    engine.close(Duration::from_secs(5)).unwrap();
+    engine.publish(&Event::new(KnownType::ObjectRemovedDelete.into(), "bucket", b"last")).unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!(r.records().len(), 5001);
+    assert_in_order(&r);
+    let s = engine.stats();
+    assert_eq!((s.accepted, s.stored, s.routed, s.delivered, s.waiting), (5001, 5001, 5001, 5001, 0));
+    assert_eq!(s.latency.len(), 5001);
+    engine.close(WAIT).unwrap();
+    assert!(segments(dir.path()).is_empty(), "everything was delivered, so no segment is left");
+}
+
+#[test]
+fn four_threads_keep_the_order_of_each_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 2, all(vec![hook("hook", &r.url())]));
+    std::thread::scope(|s| {
+        for t in 0..4 {
+            let engine = &engine;
+            s.spawn(move || {
+                for n in 0..1000 {
+                    put(engine, &format!("thread-{t}/{}", n % 10), n);
+                }
+            });
+        }
+    });
+    engine.flush(WAIT).unwrap();
+    // The size tells the order in which the key's thread published.
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    for record in r.records() {
+        let size = record.size.unwrap();
+        assert!(last.insert(record.key.clone(), size).is_none_or(|before| before < size), "{}", record.key);
+    }
+    assert_eq!(r.records().len(), 4000);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn every_matching_destination_gets_every_event_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (receiver(Behaviour::Ok204), receiver(Behaviour::Ok204));
+    let types = EventTypes::default();
+    let rule = |id: &str, filter: Filter, to: &str| {
+        Rule::new(id, ["s3:ObjectCreated:*"], &types).unwrap().with_filter(filter).with_destination(to)
+    };
+    let rules = vec![
+        rule("images", Filter::new("images/", ".jpg"), "a"),
+        rule("images-too", Filter::new("", ".jpg"), "a"),
+        rule("all", Filter::new("", ""), "b"),
+    ];
+    let set = RuleSet::build(rules, vec![hook("a", &a.url()), hook("b", &b.url())], types.clone()).unwrap();
+    let engine = open(dir.path(), 2, set);
+    for n in 0..100 {
+        put(&engine, &format!("images/{n}.jpg"), 1);
+        put(&engine, &format!("text/{n}.txt"), 1);
+    }
+    engine.flush(WAIT).unwrap();
+    assert_eq!((a.records().len(), b.records().len()), (100, 200), "once per destination, however many rules match");
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_rule_that_wants_nothing_of_it_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), 1, all(vec![hook("hook", "http://127.0.0.1:9/")]));
+    assert!(!engine.is_interested("bucket", KnownType::ObjectTaggingPut.into()));
+    assert!(engine.is_interested("bucket", KnownType::ObjectCreatedCopy.into()));
+    let tagging = Event::new(KnownType::ObjectTaggingPut.into(), "bucket", b"k");
+    assert_eq!(engine.publish(&tagging).unwrap(), Published::NoMatch);
+    let s = engine.stats();
+    assert_eq!((s.no_match, s.accepted, s.log_bytes), (1, 0, 0));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn bad_events_are_refused_by_name_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 1, all(vec![hook("hook", &r.url())]));
+    put(&engine, "good", 1);
+    let long = [b'k'; 1025];
+    let big = [b'"'; 70_000];
+    let mut oversize = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"k");
+    oversize.data = &big;
+    let cases = [
+        (Event::new(KnownType::ObjectCreatedPut.into(), "", b"k"), "bucket is empty"),
+        (Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b""), "key is empty"),
+        (Event::new(KnownType::ObjectCreatedPut.into(), "bucket", &long), "1025 bytes, more than 1024"),
+        (Event::new(EventType::Custom("acme:Scan:Clean"), "bucket", b"k"), "unknown event type `acme:Scan:Clean`"),
+        (oversize, "more than 65536"),
+    ];
+    for (event, words) in cases {
+        let e = engine.publish(&event).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidEvent, "{e}");
+        assert!(e.to_string().contains(words), "{e}");
+    }
+    for key in [&b"nul\0"[..], b"new\nline", b"\xff\xfe", "+ % / é 🎉".as_bytes(), &long[..1024]] {
+        engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key)).unwrap();
+    }
+    engine.flush(WAIT).unwrap();
+    assert_eq!(r.records().len(), 6);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_failing_key_is_retried_in_order_and_holds_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let seen = tries.clone();
+    let r = receiver(Behaviour::decide(move |hit| {
+        let bad = hit.records.iter().any(|r| r.key == "bad");
+        Reply::status(if bad && seen.fetch_add(1, Ordering::SeqCst) < 4 { 404 } else { 204 })
+    }));
+    let mut d = hook("hook", &r.url());
+    d.batch = BatchLimits { events_max: 1, ..BatchLimits::default() };
+    let engine = open(dir.path(), 1, all(vec![d]));
+    for n in 0..5 {
+        put(&engine, "bad", n);
+        put(&engine, &format!("good-{n}"), n);
+    }
+    engine.flush(WAIT).unwrap();
+    assert_eq!(tries.load(Ordering::SeqCst), 9, "four failures, then each of the five");
+    assert_in_order(&r);
+    let arrival = |key: &str| r.records().iter().filter(|x| x.key == key && x.accepted).map(|x| x.arrival).max().unwrap();
+    assert!((0..5).all(|n| arrival(&format!("good-{n}")) < arrival("bad")), "the other keys did not wait");
+    let s = engine.stats();
+    assert_eq!((s.delivered, s.destinations[0].failures, s.destinations[0].retried), (10, 4, 4));
+    assert!(s.destinations[0].last_error.contains("404"), "{}", s.destinations[0].last_error);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn poison_becomes_a_dead_letter_and_the_rest_of_its_batch_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::decide(|hit| {
+        Reply::status(if hit.records.iter().any(|r| r.key == "poison") { 400 } else { 204 })
+    }));
+    let mut d = hook("hook", &r.url());
+    d.retry.poison_attempts = 1;
+    d.batch.linger = Duration::from_millis(200);
+    let engine = open(dir.path(), 1, all(vec![d]));
+    for n in 0..30 {
+        put(&engine, if n == 13 { "poison" } else { "fine" }, n);
+        put(&engine, &format!("other-{n}"), n);
+    }
+    engine.flush(WAIT).unwrap();
+    assert_in_order(&r);
+    let s = engine.stats();
+    assert_eq!((s.delivered, s.dead_lettered, s.waiting), (59, 1, 0));
+    engine.close(WAIT).unwrap();
+    let letters = recovery::dead_letters(dir.path()).unwrap();
+    assert_eq!(letters.len(), 1);
+    let letter = DeadLetter::decode(&letters[0].body).unwrap();
+    assert_eq!(letter.status, 400);
+    assert!(letter.reason.contains("400") && letter.attempts >= 1);
+    let frame = tidewire::event::FrameView::parse(letter.frame).unwrap();
+    assert_eq!((frame.key(), frame.size()), (&b"poison"[..], Some(13)));
+    // A dead letter is not delivered, and not lost, by opening the directory again.
+    let engine = open(dir.path(), 1, all(vec![hook("hook", &r.url())]));
+    engine.flush(WAIT).unwrap();
+    engine.close(WAIT).unwrap();
+    assert_eq!(recovery::dead_letters(dir.path()).unwrap().len(), 1);
+}
+
+#[test]
+fn events_that_grow_too_old_become_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut d = hook("hook", "http://127.0.0.1:9/");
+    d.retry.age_max = Duration::from_millis(300);
+    let engine = open(dir.path(), 2, all(vec![d]));
+    for n in 0..500 {
+        put(&engine, &format!("k{n}"), n);
+    }
+    engine.flush(WAIT).unwrap();
+    let s = engine.stats();
+    assert_eq!((s.dead_lettered, s.delivered, s.waiting), (500, 0, 0));
+    engine.close(WAIT).unwrap();
+    assert_eq!(recovery::dead_letters(dir.path()).unwrap().len(), 500);
+    assert!(segments(dir.path()).is_empty());
+}
+
+#[test]
+fn a_backlog_larger_than_memory_survives_closing_and_drains_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut r = receiver(Behaviour::Ok204);
+    let url = r.url();
+    r.stop();
+    let small = |dir: &Path| {
+        let mut c = config(dir, 2);
+        c.delivery.lane_events_max = 256;
+        c.delivery.memory_bytes = 1 << 20;
+        c.log.segment_bytes = 1 << 20;
+        c
+    };
+    let engine = Engine::open_with(small(dir.path()), all(vec![hook("hook", &url)])).unwrap();
+    for n in 0..20_000 {
+        put(&engine, &format!("key-{:0>300}", n % 500), n);
+    }
+    engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"synced")).unwrap();
+    let e = engine.flush(Duration::from_millis(300)).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Timeout);
+    assert!(e.message().starts_with("20001 deliveries still wait"), "{e}");
+    engine.close(Duration::from_millis(100)).unwrap();
+    assert!(segments(dir.path()).len() > 4, "several segments hold the backlog");
+
+    let engine = Engine::open_with(small(dir.path()), all(vec![hook("hook", &url)])).unwrap();
+    for n in 20_000..21_000 {
+        put(&engine, &format!("key-{:0>300}", n % 500), n);
+    }
+    r.restart().unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!(r.records().len(), 21_001);
+    assert_in_order(&r);
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    for record in r.records() {
+        let size = record.size.unwrap_or(0);
+        assert!(last.insert(record.key.clone(), size).is_none_or(|before| before < size), "{}", record.key);
+    }
+    let s = engine.stats();
+    assert_eq!((s.waiting, s.delivered), (0, 21_001));
+    assert!(s.held_bytes == 0);
+    engine.close(WAIT).unwrap();
+    assert!(segments(dir.path()).is_empty());
+}
+
+#[test]
+fn segments_are_removed_while_the_engine_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mut c = config(dir.path(), 1);
+    c.log.segment_bytes = 1 << 20;
+    let engine = Engine::open_with(c, all(vec![hook("hook", &r.url())])).unwrap();
+    for n in 0..30_000 {
+        put(&engine, &format!("{:0>200}", n % 1000), n);
+    }
+    engine.flush(WAIT).unwrap();
+    assert!(engine.stats().log_bytes > 8 << 20);
+    until("only the segment in use is left", || segments(dir.path()).len() <= 1);
+    assert_eq!(r.records().len(), 30_000);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn one_dead_destination_holds_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 1, all(vec![hook("dead", "http://127.0.0.1:9/"), hook("live", &r.url())]));
+    for n in 0..1000 {
+        put(&engine, &format!("k{n}"), n);
+    }
+    assert!(r.wait_for(1000, WAIT));
+    until("the live destination has everything counted", || {
+        let s = engine.stats();
+        let of = |name: &str| s.destinations.iter().find(|d| d.name == name).unwrap().clone();
+        of("live").delivered == 1000 && of("dead").waiting == 1000 && of("dead").last_error.contains("127.0.0.1:9")
+    });
+    engine.close(Duration::from_millis(50)).unwrap();
+}
+
+#[test]
+fn rules_change_while_events_flow_and_nothing_is_lost_or_doubled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (receiver(Behaviour::Ok204), receiver(Behaviour::Ok204));
+    let engine = open(dir.path(), 2, all(vec![hook("a", &a.url())]));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let published = std::thread::scope(|s| {
+        let publisher = s.spawn(|| {
+            let mut n = 0;
+            while !stop.load(Ordering::SeqCst) {
+                put(&engine, &format!("k{}", n % 50), n);
+                n += 1;
+            }
+            n
+        });
+        for round in 0..20 {
+            std::thread::sleep(Duration::from_millis(10));
+            // `a` is always there; `b` comes and goes.
+            let mut set = vec![hook("a", &a.url())];
+            if round % 2 == 0 {
+                set.push(hook("b", &b.url()));
+            }
+            engine.replace_rules(all(set)).unwrap();
+        }
+        stop.store(true, Ordering::SeqCst);
+        publisher.join().unwrap()
+    });
+    engine.flush(WAIT).unwrap();
+    assert_eq!(a.records().len() as u64, published);
+    assert_in_order(&a);
+    let ids: BTreeSet<String> = b.records().iter().map(|r| r.event_id.clone()).collect();
+    assert_eq!(ids.len(), b.records().len());
+    assert!(!ids.is_empty() && (ids.len() as u64) < published);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn events_of_a_removed_destination_end_as_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), 1, all(vec![hook("gone", "http://127.0.0.1:9/")]));
+    for n in 0..700 {
+        put(&engine, &format!("k{n}"), n);
+    }
+    engine.close(Duration::from_millis(50)).unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 1, all(vec![hook("other", &r.url())]));
+    engine.flush(WAIT).unwrap();
+    assert_eq!(engine.stats().dead_lettered, 700);
+    engine.close(WAIT).unwrap();
+    let letters = recovery::dead_letters(dir.path()).unwrap();
+    assert_eq!(letters.len(), 700);
+    assert!(DeadLetter::decode(&letters[0].body).unwrap().reason.contains("removed from the configuration"));
+    assert!(r.records().is_empty());
+}
+
+#[test]
+fn damage_costs_the_frame_it_hit_and_is_quarantined() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), 1, all(vec![hook("hook", "http://127.0.0.1:9/")]));
+    for n in 0..200 {
+        put(&engine, &format!("key-number-{n:03}"), n);
+    }
+    engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"synced")).unwrap();
+    engine.close(Duration::from_millis(50)).unwrap();
+    let segment = segments(dir.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    for key in [b"key-number-010", b"key-number-150"] {
+        let at = memchr::memmem::find(&bytes, key).unwrap();
+        bytes[at] ^= 0x40;
+    }
+    std::fs::write(&segment, &bytes).unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 1, all(vec![hook("hook", &r.url())]));
+    engine.flush(WAIT).unwrap();
+    let keys: BTreeSet<String> = r.records().iter().map(|r| r.key.clone()).collect();
+    assert_eq!(keys.len(), 199);
+    assert!(!keys.contains("key-number-010") && !keys.contains("key-number-150") && keys.contains("key-number-151"));
+    assert!(engine.stats().damaged >= 2);
+    assert_eq!(files(dir.path(), "quarantine").len(), 2);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn sequencers_rise_across_reopening_and_ids_never_repeat() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    for round in 0..10 {
+        let engine = open(dir.path(), 2, all(vec![hook("hook", &r.url())]));
+        for n in 0..20 {
+            put(&engine, "the key", round * 100 + n);
+        }
+        engine.flush(WAIT).unwrap();
+        engine.close(WAIT).unwrap();
+    }
+    let records = r.records();
+    assert_eq!(records.len(), 200);
+    assert_eq!(records.iter().map(|r| &r.event_id).collect::<BTreeSet<_>>().len(), 200);
+    assert!(records.windows(2).all(|w| w[0].sequencer < w[1].sequencer && w[0].sequencer.len() == 32));
+}
+
+#[test]
+fn ack_levels_are_reached_and_receipts_tell() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), 1, all(vec![hook("hook", "http://127.0.0.1:9/")]));
+    let event = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"k");
+    for ack in [Ack::Memory, Ack::Written, Ack::Synced] {
+        let options = PublishOptions { ack, ..PublishOptions::default() };
+        let receipt = engine.submit(&event, &options).unwrap().unwrap();
+        receipt.wait(ack, Some(Instant::now() + WAIT)).unwrap();
+        assert!(receipt.is(ack));
+        // Every level is reached in the end, whatever was asked for.
+        receipt.wait(Ack::Synced, Some(Instant::now() + WAIT)).unwrap();
+        futures::executor::block_on(receipt.reached(Ack::Synced)).unwrap();
+    }
+    assert!(engine.stats().syncs >= 1);
+    engine.close(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_closed_engine_says_so_and_closing_twice_is_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), 1, all(vec![hook("hook", "http://127.0.0.1:9/")]));
+    let clone = engine.clone();
+    engine.close(Duration::ZERO).unwrap();
+    engine.close(Duration::ZERO).unwrap();
+    let event = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"k");
+    assert_eq!(clone.publish(&event).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(clone.flush(WAIT).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(clone.replace_rules(RuleSet::default()).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn closing_is_bounded_while_the_endpoint_stalls() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Delay(Duration::from_secs(20)));
+    let engine = open(dir.path(), 1, all(vec![hook("hook", &r.url())]));
+    put(&engine, "k", 1);
+    until("the request is under way", || r.requests() > 0);
+    let begun = Instant::now();
+    engine.close(Duration::from_millis(200)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_full_ring_refuses_or_waits_as_asked_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mut c = config(dir.path(), 1);
+    c.ring_bytes = 256 * 1024;
+    let engine = Engine::open_with(c, all(vec![hook("hook", &r.url())])).unwrap();
+    let refuse = PublishOptions { on_full: OnFull::Refuse, ..memory() };
+    let data = format!("{:?}", "x".repeat(20_000));
+    let (mut accepted, mut refused) = (0, 0);
+    // Faster than any disk: sooner or later the ring is full.
+    for n in 0..20_000 {
+        let key = format!("k{n}");
+        let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
+        e.data = data.as_bytes();
+        match engine.publish_with(&e, &refuse) {
+            Ok(_) => accepted += 1,
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Full);
+                assert!(e.to_string().contains("publish more slowly"), "{e}");
+                refused += 1;
+                if refused > 10 {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "the ring never filled");
+    put(&engine, "waits for space", 1);
+    accepted += 1;
+    engine.flush(Duration::from_secs(120)).unwrap();
+    let s = engine.stats();
+    assert_eq!((s.accepted, s.delivered, s.refused_full), (accepted, accepted, refused));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn the_same_directory_is_opened_by_one_engine_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = || all(vec![hook("hook", "http://127.0.0.1:9/")]);
+    let engine = open(dir.path(), 1, rules());
+    let e = Engine::open_with(config(dir.path(), 1), rules()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Locked);
+    assert!(e.to_string().contains(&format!("process {}", std::process::id())), "{e}");
+    engine.close(Duration::ZERO).unwrap();
+    open(dir.path(), 1, rules()).close(Duration::ZERO).unwrap();
+    let e = Engine::open_with(config(dir.path(), 2), rules()).unwrap_err();
+    assert!(e.to_string().contains("made with 1 shards") && e.to_string().contains("engine.shards = 1"), "{e}");
 }

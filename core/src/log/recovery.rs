@@ -91,6 +91,11 @@ impl Names {
         Ok(out)
     }
 
+    /// The numbers of all destinations.
+    pub fn destinations(&self) -> impl Iterator<Item = u32> {
+        self.file.destinations.values().copied()
+    }
+
     /// The destination of a number.
     pub fn destination(&self, number: u32) -> Option<&str> {
         self.file.destinations.iter().find(|(_, n)| **n == number).map(|(name, _)| name.as_str())

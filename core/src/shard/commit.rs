@@ -92,6 +92,8 @@ impl Shard {
                         log::error!("shard {}: the log waits: {e}", self.shared.index);
                         self.shared.progress.set_stalled(Some(e));
                         stalled = true;
+                        // What is written already need not wait for space.
+                        self.files.sync().await?;
                     }
                     driver::sleep(NO_SPACE_RETRY).await;
                 }

@@ -74,7 +74,8 @@ impl Shard {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
-        let orphans = state.cursors.lanes.keys().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
+        let orphans =
+            snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
         for (number, destination) in all {
             let cursor = match state.cursors.lanes.get(&number) {
@@ -167,12 +168,18 @@ impl Shard {
         if slot.is_behind() {
             return;
         }
-        if !slot.has_room() || self.held_bytes.get() as u64 > self.config.delivery.memory_bytes {
+        if slot.room() == 0 || self.out_of_memory_for(slot) {
             slot.fall_behind(Backlog::at(position, record.sequence() - 1));
             return;
         }
         self.push(slot, position, record, route, incarnation, rendered);
         slot.notify.notify();
+    }
+
+    /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
+    /// who would wake it later.
+    fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
+        self.held_bytes.get() as u64 > self.config.delivery.memory_bytes && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -240,6 +247,9 @@ impl Shard {
         if let Some((_, f)) = file {
             let _ = f.close().await;
         }
+        // A lane for which there was nothing more has come further without delivering anything.
+        self.lane_settled.notify();
+        self.answer_flushes();
         result
     }
 
@@ -247,7 +257,7 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
-            if slot.room() < READ_ON_ROOM || self.held_bytes.get() as u64 > self.config.delivery.memory_bytes {
+            if !slot.may_read_on() || self.out_of_memory_for(slot) {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {

@@ -11,23 +11,23 @@ use crate::log::cursor::{Cursor, Cursors};
 use crate::log::recovery::CURSOR_FILES;
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
-const CLOCK_AHEAD_NS: u64 = 10_000_000_000;
+pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 impl Shard {
-    /// Saves cursors while they move.
+    /// Saves cursors while they move, until the shard stops.
     pub(super) async fn housekeeping(self: Rc<Self>) {
         let mut saved = Vec::new();
         let mut expired = Instant::now();
-        loop {
-            driver::sleep(self.config.delivery.cursor_interval).await;
-            let lows = self.cursor_marks();
-            let clock_due =
-                self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
-            if lows != saved || (clock_due && self.appender.borrow().clock_ns() > 0) {
-                match self.save_cursors().await {
+        while !self.stopping.get() {
+            let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
+            let marks = self.cursor_marks();
+            // A promise is renewed only while readings are given out.
+            let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
+            if marks != saved || clock_due {
+                match self.save_cursors(CLOCK_AHEAD_NS).await {
                     Ok(()) => {
-                        saved = lows;
+                        saved = marks;
                         self.remove_passed_segments(false).await;
                     }
                     Err(e) => {
@@ -50,21 +50,16 @@ impl Shard {
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<(u64, u64)> {
         let head = self.dispatched.get();
-        self.lanes
-            .borrow()
-            .values()
-            .map(|s| {
-                let c = s.cursor(head);
-                (c.low(), c.high())
-            })
-            .collect()
+        self.lanes.borrow().values().map(|s| s.marks(head)).collect()
     }
 
-    /// Writes the cursors of all lanes, in turn into one of two files.
-    pub(super) async fn save_cursors(&self) -> Result<()> {
+    /// Writes the cursors of all lanes, in turn into one of two files, and the promise that no clock reading more than
+    /// `clock_ahead_ns` above the present one is given out before the next save.
+    pub(super) async fn save_cursors(&self, clock_ahead_ns: u64) -> Result<()> {
         let head = self.dispatched.get();
         let generation = self.saved_generation.get() + 1;
-        let clock_ceiling_ns = self.appender.borrow().clock_ns().max(wall_ns()) + CLOCK_AHEAD_NS;
+        let clock_ns = self.appender.borrow().clock_ns();
+        let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
         let cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),

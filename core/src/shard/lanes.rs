@@ -1,6 +1,6 @@
 //! Lanes at work: the task of each lane, its attempts, and the dead letters.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::commit::SegmentFiles;
-use super::dispatch::Backlog;
+use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::stats::LaneStats;
 use super::{Shard, wall_ns};
 use crate::connect;
@@ -54,8 +54,6 @@ pub(super) struct LaneSlot {
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
     backlog: RefCell<Option<Backlog>>,
-    /// Events whose budget is spent and whose dead letter is not written yet.
-    dying: Cell<usize>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     task: RefCell<Option<Task<()>>>,
@@ -92,7 +90,6 @@ impl LaneSlot {
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
-            dying: Cell::new(0),
             notify: Notify::default(),
             stats,
             task: RefCell::new(None),
@@ -120,16 +117,24 @@ impl LaneSlot {
         self.backlog.borrow().is_some()
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.lane.borrow().has_room()
-    }
-
+    /// How many more events may be pushed.
     pub(super) fn room(&self) -> usize {
         self.lane.borrow().room()
     }
 
+    /// Whether the lane holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lane.borrow().open_events() == 0
+    }
+
+    /// Whether the lane has enough room to make reading from a segment worth it.
+    pub(super) fn may_read_on(&self) -> bool {
+        self.room() >= READ_ON_ROOM.min(self.events_max)
+    }
+
     pub(super) fn fall_behind(&self, backlog: Backlog) {
         *self.backlog.borrow_mut() = Some(backlog);
+        self.notify.notify();
     }
 
     pub(super) fn backlog_position(&self) -> Option<(Position, u64)> {
@@ -172,7 +177,15 @@ impl LaneSlot {
 
     /// Everything up to here is done; `head` is the last event that was dispatched.
     pub(super) fn low(&self, head: u64) -> u64 {
-        self.cursor(head).low()
+        self.marks(head).0
+    }
+
+    /// The cursor's low-water mark and highest sequence.
+    pub(super) fn marks(&self, head: u64) -> (u64, u64) {
+        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        let mut lane = self.lane.borrow_mut();
+        let c = lane.cursor(seen);
+        (c.low(), c.high())
     }
 
     /// The lane's cursor as it is to be saved.
@@ -186,14 +199,14 @@ impl LaneSlot {
     }
 
     /// The connector, made when it is first needed: a destination that is down never delays the start.
-    fn connect(&self) -> Result<Option<(Rc<dyn Connector>, Arc<Destination>)>> {
+    fn connect(&self) -> Result<Option<Rc<dyn Connector>>> {
         let Some(destination) = self.destination.borrow().clone() else { return Ok(None) };
         if let Some(c) = self.connector.borrow().as_ref() {
-            return Ok(Some((c.clone(), destination)));
+            return Ok(Some(c.clone()));
         }
         let c = connect::connector(&destination)?;
         *self.connector.borrow_mut() = Some(c.clone());
-        Ok(Some((c, destination)))
+        Ok(Some(c))
     }
 }
 
@@ -229,7 +242,7 @@ impl Shard {
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
         loop {
             if slot.is_behind()
-                && slot.room() >= super::dispatch::READ_ON_ROOM
+                && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
             {
                 *slot.stats.last_error.lock() = e.to_string();
@@ -305,7 +318,6 @@ impl Shard {
         self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
         self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         for spent in done.spent {
-            slot.dying.set(slot.dying.get() + 1);
             self.dead.push(slot.clone(), spent);
         }
         slot.notify.notify();
@@ -319,7 +331,7 @@ impl Shard {
 impl LaneSlot {
     async fn attempt(&self, batch: &Batch<Body>) -> Outcome {
         match self.connect() {
-            Ok(Some((connector, _))) => {
+            Ok(Some(connector)) => {
                 let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
                 connector.send(&records).await
             }
@@ -353,32 +365,35 @@ impl DeadLetters {
         self.notify.notify();
     }
 
+    /// Makes the writer look whether it shall end.
+    pub(super) fn wake(&self) {
+        self.notify.notify();
+    }
+
     pub(super) async fn close(&self) {
         self.files.close().await;
     }
 }
 
 impl Shard {
-    /// Writes dead letters as they come. An event stays open in its lane until its letter is durable.
+    /// Writes dead letters as they come, until the lanes have stopped and the last one is written. An event stays open in
+    /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
     pub(super) async fn write_dead_letters(self: Rc<Self>) {
         loop {
-            self.dead.notify.notified().await;
             while !self.dead.queue.borrow().is_empty() {
                 if let Err(e) = self.write_dead_batch().await {
+                    if self.stopping.get() {
+                        log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
+                        return;
+                    }
                     log::error!("shard {}: dead letters wait: {e}", self.shared.index);
                     driver::sleep(TROUBLE_PAUSE).await;
                 }
             }
-        }
-    }
-
-    /// Writes what is left when the engine closes. What cannot be written stays undelivered in the log.
-    pub(super) async fn drain_dead_letters(&self) {
-        while !self.dead.queue.borrow().is_empty() {
-            if let Err(e) = self.write_dead_batch().await {
-                log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
+            if self.stopping.get() {
                 return;
             }
+            self.dead.notify.notified().await;
         }
     }
 
@@ -386,9 +401,12 @@ impl Shard {
         const BATCH: usize = 256;
         let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
         let wall = wall_ns();
-        for (slot, spent) in &batch {
+        let mut frames = Vec::new();
+        for (_, spent) in &batch {
+            frames.push(self.read_frame(spent.item.body.position, spent.item.sequence).await?);
+        }
+        for ((slot, spent), frame) in batch.iter().zip(&frames) {
             let position = spent.item.body.position;
-            let frame = self.read_frame(position, spent.item.sequence).await?;
             let letter = DeadLetter {
                 destination: slot.number,
                 rule: spent.item.body.rule,
@@ -399,7 +417,7 @@ impl Shard {
                 last_ns: wall,
                 status: spent.status,
                 reason: &spent.reason,
-                frame: &frame,
+                frame,
             };
             self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
         }
@@ -408,7 +426,7 @@ impl Shard {
             let Some(group) = group else { break };
             // A group that could not be written must be written before any later one, so it is tried until it is.
             while let Err(e) = self.dead.files.write(&group).await {
-                if self.close.get().is_some() {
+                if self.stopping.get() {
                     return Err(e);
                 }
                 log::error!("shard {}: dead letters wait: {e}", self.shared.index);
@@ -420,7 +438,6 @@ impl Shard {
         self.dead.queue.borrow_mut().drain(..batch.len());
         for (slot, spent) in batch {
             slot.lane.borrow_mut().settle(spent.item.sequence);
-            slot.dying.set(slot.dying.get() - 1);
             slot.stats.dead_lettered.add(1);
             slot.stats.waiting.sub(1);
             slot.notify.notify();

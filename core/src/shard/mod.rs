@@ -54,7 +54,8 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
-    commands: Mutex<Vec<Command>>,
+    /// `None` once nobody will obey any more.
+    commands: Mutex<Option<Vec<Command>>>,
 }
 
 /// The ring, with a `Debug` that does not print it.
@@ -93,21 +94,24 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(Vec::new())),
         }
     }
 
+    /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
     pub(crate) fn command(&self, command: Command) {
-        self.commands.lock().push(command);
+        if let Some(commands) = &mut *self.commands.lock() {
+            commands.push(command);
+        }
         self.ring.wake();
     }
 
     fn take_commands(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.commands.lock())
+        self.commands.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn has_commands(&self) -> bool {
-        !self.commands.lock().is_empty()
+        self.commands.lock().as_ref().is_some_and(|c| !c.is_empty())
     }
 }
 
@@ -170,7 +174,7 @@ impl Drop for Ended {
         self.0.ring.close();
         self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
         // Replies that nobody will give: dropping them tells who waits.
-        drop(self.0.take_commands());
+        drop(self.0.commands.lock().take());
     }
 }
 
@@ -209,6 +213,8 @@ pub(crate) struct Shard {
     ingest_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
+    stopping: Cell<bool>,
+    house_wake: Notify,
 }
 
 impl Shard {
@@ -250,6 +256,8 @@ impl Shard {
             ingest_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
+            stopping: Cell::new(false),
+            house_wake: Notify::default(),
             shared,
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
@@ -259,7 +267,7 @@ impl Shard {
 
     async fn run(self: &Rc<Shard>) {
         // Before anything is given out, so that a clock reading is never given out twice.
-        if let Err(e) = self.save_cursors().await {
+        if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
         }
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
@@ -279,10 +287,13 @@ impl Shard {
             driver::until(deadline, self.all_delivered()).await;
         }
         self.stop_lanes().await;
-        dead.cancel().await;
-        self.drain_dead_letters().await;
-        house.cancel().await;
-        if let Err(e) = self.save_cursors().await {
+        // These end by themselves, so that no write of theirs is under way when the last ones are made.
+        self.stopping.set(true);
+        self.dead.wake();
+        dead.await;
+        self.house_wake.notify();
+        house.await;
+        if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;

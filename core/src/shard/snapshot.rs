@@ -25,6 +25,8 @@ pub(crate) struct Snapshot {
     destinations: HashMap<u32, Arc<Destination>>,
     /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
     rule_ids: HashMap<u32, Arc<str>>,
+    /// Numbers of all destinations that this directory ever had.
+    pub(crate) numbers_ever: Vec<u32>,
     /// Numbers of destinations that this directory never had before: nothing in its log is for them.
     pub(crate) new_destinations: Vec<u32>,
 }
@@ -43,6 +45,7 @@ impl Snapshot {
             rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
             destination_numbers: numbers.destinations,
             rule_numbers: numbers.rules,
+            numbers_ever: names.destinations().collect(),
             new_destinations: numbers.new_destinations,
             rules,
         })

@@ -20,6 +20,8 @@ pub struct Record {
     pub sequencer: String,
     /// The name of the event.
     pub event_name: String,
+    /// The object's size, if the record has one.
+    pub size: Option<u64>,
     /// When the request's body was complete.
     pub arrival: Instant,
     /// The bytes of the request's body.
@@ -63,6 +65,7 @@ struct RawObject {
     key: String,
     #[serde(default)]
     sequencer: String,
+    size: Option<u64>,
 }
 
 /// The records of a body, not yet accepted.
@@ -81,6 +84,7 @@ pub fn parse_body(body: &[u8], webhook_id: Option<&str>, request: u64) -> Result
         key: decode_key(&raw.s3.object.key),
         sequencer: raw.s3.object.sequencer,
         event_name: raw.event_name,
+        size: raw.s3.object.size,
         arrival,
         raw_size: body.len(),
         request,
