@@ -234,6 +234,14 @@ impl Engine {
         Ok(Some((shard, position)))
     }
 
+    /// Whether this is the process that opened the engine. The calls that can fail ask themselves.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn check_process(&self) -> Result<()> {
+        self.inner.check_process()
+    }
+
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
