@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 use tidewire::config::Config;
-use tidewire::{Ack, Error, ErrorKind, Event, OnFull, PublishOptions, Published, Receipt};
+use tidewire::{Ack, Error, ErrorKind, Event, OnFull, PublishOptions, Published};
 
 use crate::args::{self, Pairs};
 use crate::error::{OrRaise, closed, guard, invalid_argument};
@@ -28,8 +28,6 @@ static OPEN: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
 struct State {
     engine: tidewire::Engine,
     closed: AtomicBool,
-    /// The process that opened it. The engine can tell by itself, but not in calls that have no errors.
-    process: u32,
 }
 
 impl State {
@@ -42,16 +40,8 @@ impl State {
         self.closed.load(Ordering::Relaxed)
     }
 
-    fn check_process(&self) -> Result<(), Error> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::WrongProcess, "this engine belongs to the parent of this process")
-            .remedy("open an engine after the fork"))
-    }
-
     fn check_open(&self) -> Result<(), Error> {
-        self.check_process()?;
+        self.engine.check_process()?;
         if self.is_closed() { Err(closed()) } else { Ok(()) }
     }
 }
@@ -86,7 +76,7 @@ impl Engine {
                 tidewire::Engine::open(config)
             });
             let engine = engine.or_raise(py)?;
-            let state = Arc::new(State { engine, closed: AtomicBool::new(false), process: std::process::id() });
+            let state = Arc::new(State { engine, closed: AtomicBool::new(false) });
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
             open.retain(|state| state.strong_count() > 0);
             open.push(Arc::downgrade(&state));
@@ -192,7 +182,7 @@ impl Engine {
     ///
     /// Raises :exc:`WrongProcess` in a forked child.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        self.state.check_process().or_raise(py)?;
+        self.state.engine.check_process().or_raise(py)?;
         guard(py, || {
             let numbers = py.detach(|| self.state.engine.stats());
             stats::stats(py, &numbers)
@@ -250,7 +240,7 @@ impl Engine {
         traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let _ = (exc_type, exc_value, traceback);
-        if self.state.check_process().is_err() {
+        if self.state.engine.check_process().is_err() {
             return Ok(());
         }
         self.close(py, None)
@@ -267,38 +257,38 @@ impl Engine {
     /// for, the interpreter is kept: letting go of it costs more than the whole call.
     fn put(&self, py: Python<'_>, event: &Event<'_>, ack: Ack, limit: Limit, block: bool) -> PyResult<bool> {
         let engine = &self.state.engine;
-        let options = |on_full| PublishOptions { ack, on_full, ack_timeout: Duration::ZERO };
-        let mut wait = None;
-        let first = if block { OnFull::Retry(Duration::ZERO) } else { OnFull::Refuse };
-        let published = match engine.submit(event, &options(first)) {
-            Err(e) if block && e.kind() == ErrorKind::Full => {
-                let wait = *wait.insert(limit.start());
-                loop {
-                    py.check_signals()?;
-                    let (end, last) = wait.slice();
-                    let left = end.saturating_duration_since(Instant::now());
-                    let on_full = if last { OnFull::Block(left) } else { OnFull::Retry(left) };
-                    match py.detach(|| engine.submit(event, &options(on_full))) {
-                        Err(e) if !last && e.kind() == ErrorKind::Full => {}
-                        other => break other,
-                    }
-                }
+        let attempt = |on_full| {
+            let options = PublishOptions { ack, on_full, ack_timeout: Duration::ZERO };
+            if ack == Ack::Memory {
+                engine.publish_with(event, &options).map(|p| (p == Published::Accepted, None))
+            } else {
+                engine.submit(event, &options).map(|receipt| (receipt.is_some(), receipt))
             }
-            other => other,
         };
-        let Published::Accepted(receipt) = published.or_raise(py)? else { return Ok(false) };
-        if !receipt.is(ack) {
-            let wait = wait.unwrap_or_else(|| limit.start());
-            in_slices(py, wait, |end| Receipt::wait(&receipt, ack, Some(end)))?;
+        let mut wait = None;
+        let mut result = attempt(if block { OnFull::Retry(Duration::ZERO) } else { OnFull::Refuse });
+        while block && result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) {
+            py.check_signals()?;
+            let (end, last) = wait.get_or_insert_with(|| limit.start()).slice();
+            let left = end.saturating_duration_since(Instant::now());
+            result = py.detach(|| attempt(if last { OnFull::Block(left) } else { OnFull::Retry(left) }));
+            if last {
+                break;
+            }
         }
-        Ok(true)
+        let (accepted, receipt) = result.or_raise(py)?;
+        if let Some(receipt) = receipt.filter(|r| !r.is(ack)) {
+            let wait = wait.unwrap_or_else(|| limit.start());
+            in_slices(py, wait, |end| receipt.wait(ack, Some(end)))?;
+        }
+        Ok(accepted)
     }
 }
 
 impl Drop for Engine {
     /// Closes an engine that nobody closed, without the interpreter.
     fn drop(&mut self) {
-        if self.state.is_closed() || self.state.check_process().is_err() {
+        if self.state.is_closed() || self.state.engine.check_process().is_err() {
             return;
         }
         let close = || self.state.close(self.state.engine.config().close_timeout);
@@ -312,7 +302,7 @@ impl Drop for Engine {
 pub(crate) fn close_all(py: Python<'_>) {
     let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(PoisonError::into_inner));
     for state in open.iter().filter_map(Weak::upgrade) {
-        if !state.is_closed() && state.check_process().is_ok() {
+        if !state.is_closed() && state.engine.check_process().is_ok() {
             // The interpreter is ending; the engine has logged what went wrong.
             let _ = py.detach(|| state.close(state.engine.config().close_timeout));
         }
