@@ -1,6 +1,6 @@
 //! Lanes at work: the task of each lane, its attempts, and the dead letters.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -57,6 +57,8 @@ pub(super) struct LaneSlot {
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     task: RefCell<Option<Task<()>>>,
+    /// The task shall end.
+    stopping: Cell<bool>,
     /// The attempts under way, and those that have ended since the last one began.
     attempts: RefCell<HashMap<BatchId, Task<()>>>,
     ended: RefCell<Vec<BatchId>>,
@@ -93,6 +95,7 @@ impl LaneSlot {
             notify: Notify::default(),
             stats,
             task: RefCell::new(None),
+            stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
         }
@@ -127,9 +130,9 @@ impl LaneSlot {
         self.lane.borrow().open_events() == 0
     }
 
-    /// Whether the lane has enough room to make reading from a segment worth it.
+    /// Whether the lane goes on, and has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
-        self.room() >= READ_ON_ROOM.min(self.events_max)
+        !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
     pub(super) fn fall_behind(&self, backlog: Backlog) {
@@ -227,9 +230,12 @@ impl Shard {
     pub(super) async fn stop_lanes(&self) {
         let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
         for slot in slots {
+            // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
+            slot.stopping.set(true);
+            slot.notify.notify();
             let task = slot.task.borrow_mut().take();
             if let Some(task) = task {
-                task.cancel().await;
+                task.await;
             }
             let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
             for attempt in attempts.into_values() {
@@ -240,7 +246,7 @@ impl Shard {
     }
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
-        loop {
+        while !slot.stopping.get() {
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
