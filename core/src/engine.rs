@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::config::{Config, EngineConfig};
 use crate::driver::{self, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventType, frame, resource_hash};
+use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
@@ -206,10 +206,13 @@ impl Engine {
         let inner = &*self.inner;
         inner.check_process()?;
         let snapshot = inner.snapshot.load();
-        if let Err(e) = event.validate(inner.config.event_bytes_max) {
-            inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
-            return Err(e);
-        }
+        let layout = match event.check(inner.config.event_bytes_max) {
+            Ok(layout) => layout,
+            Err(e) => {
+                inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
+                return Err(e);
+            }
+        };
         if let EventType::Custom(_) = event.event_type {
             snapshot.rules.types.check(event.event_type)?;
         }
@@ -224,11 +227,10 @@ impl Engine {
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
         let time_ns = if event.time_ns == 0 { shard::wall_ns() } else { event.time_ns };
-        let len = frame::encoded_len(event);
         let tag = if options.ack == Ack::Synced { TAG_WANTS_SYNC } else { 0 };
-        let position = match shard.ring.push_with(len, tag, |out| frame::encode(event, time_ns, out)) {
+        let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
             Ok(p) => p,
-            Err(e) => inner.push_slowly(shard, event, time_ns, len, tag, options.on_full, e)?,
+            Err(e) => inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e)?,
         };
         shard.ring.notify(options.ack > Ack::Memory);
         Ok(Some((shard, position)))
@@ -448,8 +450,8 @@ impl Inner {
         &self,
         shard: &Shared,
         event: &Event<'_>,
+        layout: Layout,
         time_ns: u64,
-        len: usize,
         tag: u32,
         on_full: OnFull,
         mut error: PushError,
@@ -478,7 +480,7 @@ impl Inner {
                 }
                 PushError::Full => {}
             }
-            match shard.ring.push_with(len, tag, |out| frame::encode(event, time_ns, out)) {
+            match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
                 Ok(p) => return Ok(p),
                 Err(e) => error = e,
             }

@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 256;
-/// How long a busy task may keep others, and wake-ups from host threads, waiting.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// How long a busy task may keep completions of the disk, wake-ups from host threads, and other tasks waiting.
+const PREEMPT: Duration = Duration::from_micros(100);
 
 thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
@@ -62,7 +62,7 @@ where
         .spawn(move || async move {
             let queue = ::glommio::executor().create_task_queue(
                 Shares::Static(2000),
-                Latency::Matters(Duration::from_millis(1)),
+                Latency::Matters(PREEMPT),
                 "urgent",
             );
             URGENT.set(Some(queue));

@@ -7,7 +7,7 @@ pub mod id;
 pub mod ingest;
 pub mod profile;
 
-pub use frame::FrameView;
+pub use frame::{FrameView, Layout};
 pub use id::{EventId, Sequencer};
 pub use types::{EventPattern, EventType, EventTypes, KnownType, Scope};
 
@@ -132,6 +132,27 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`crate::ErrorKind::InvalidEvent`] that names the field, its length and the limit.
     pub fn validate(&self, bytes_max: usize) -> Result<()> {
+        self.check(bytes_max).map(|_| ())
+    }
+
+    /// As [`Event::validate`]; answers the layout that encoding needs.
+    #[inline]
+    pub(crate) fn check(&self, bytes_max: usize) -> Result<Layout> {
+        let layout = Layout::of(self);
+        // A frame that is small as a whole has no field that is too long by itself, but for bucket and key.
+        if layout.len() <= bytes_max.min(TEXT_BYTES_MAX)
+            && matches!(self.bucket.len(), 1..=BUCKET_BYTES_MAX)
+            && matches!(self.key.len(), 1..=KEY_BYTES_MAX)
+            && matches!(self.event_type, EventType::Known(_))
+            && !layout.nameless
+        {
+            return Ok(layout);
+        }
+        self.check_each(layout, bytes_max).map(|()| layout)
+    }
+
+    #[cold]
+    fn check_each(&self, layout: Layout, bytes_max: usize) -> Result<()> {
         let scope = self.event_type.scope();
         if let EventType::Custom(name) = self.event_type
             && (name.is_empty() || name.len() > types::TYPE_NAME_BYTES_MAX)
@@ -193,7 +214,7 @@ impl<'a> Event<'a> {
                 }
             }
         }
-        let len = frame::encoded_len(self);
+        let len = layout.len();
         if len > bytes_max {
             return Err(Error::invalid_event(format!("the event takes {len} bytes encoded, more than {bytes_max}"))
                 .remedy("shorten metadata, tags or data, or raise engine.event_bytes_max (at most 64KiB)"));

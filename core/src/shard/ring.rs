@@ -13,7 +13,7 @@
 //! Positions are bytes since the ring was made and never wrap; they serve as receipts.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -35,6 +35,48 @@ const NAPPING: u8 = 1;
 /// It sleeps until woken.
 const PARKED: u8 = 2;
 
+/// A pair of fences of which the frequent one costs nothing.
+///
+/// Between a publisher's store of a record and its look at the consumer's state there must be a full fence, which would
+/// wait for all those stores to reach memory. With membarrier(2) the consumer, which sleeps seldom, makes every running
+/// thread of the process pass such a fence at once, and the publishers need only keep the compiler from reordering. Where
+/// the kernel has no such call, both sides use an ordinary fence.
+struct Fences {
+    expedited: bool,
+}
+
+/// `MEMBARRIER_CMD_PRIVATE_EXPEDITED` and the command that registers for it.
+const MEMBARRIER_EXPEDITED: libc::c_int = 1 << 3;
+const MEMBARRIER_REGISTER: libc::c_int = 1 << 4;
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+impl Fences {
+    fn new() -> Fences {
+        Fences { expedited: cfg!(not(miri)) && membarrier(MEMBARRIER_REGISTER) }
+    }
+
+    #[inline]
+    fn light(&self) {
+        if self.expedited {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    fn heavy(&self) {
+        fence(Ordering::SeqCst);
+        if self.expedited && !membarrier(MEMBARRIER_EXPEDITED) {
+            // Registered, so this cannot fail; going on without it could lose a wake-up.
+            log::error!("membarrier failed: {}", std::io::Error::last_os_error());
+        }
+    }
+}
+
 /// Why a record was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
@@ -44,13 +86,22 @@ pub enum PushError {
     Closed,
 }
 
+/// What producers share with each other, in one cache line.
+struct Producers {
+    /// Where the next record is claimed; with [`CLOSED`].
+    tail: AtomicU64,
+    /// `head` as a producer saw it last: as long as that leaves space, nobody needs the consumer's line.
+    head_seen: AtomicU64,
+}
+
 /// The ring of one shard.
 pub struct Ring {
     buf: *mut u8,
     capacity: u64,
-    tail: CachePadded<AtomicU64>,
+    producers: CachePadded<Producers>,
     head: CachePadded<AtomicU64>,
     state: CachePadded<AtomicU8>,
+    fences: Fences,
     waker: AtomicWaker,
     waiting_for_space: CachePadded<AtomicUsize>,
     space_lock: Mutex<()>,
@@ -84,9 +135,10 @@ impl Ring {
         Ring {
             buf,
             capacity: capacity as u64,
-            tail: CachePadded::new(AtomicU64::new(0)),
+            producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),
+            fences: Fences::new(),
             waker: AtomicWaker::new(),
             waiting_for_space: CachePadded::new(AtomicUsize::new(0)),
             space_lock: Mutex::new(()),
@@ -122,19 +174,23 @@ impl Ring {
     pub fn push_with(&self, len: usize, tag: u32, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
         debug_assert!(len > 0 && len <= self.payload_bytes_max());
         let need = HEADER_BYTES + (len as u64).next_multiple_of(8);
-        let mut tail = self.tail.load(Ordering::Relaxed);
+        let mut tail = self.producers.tail.load(Ordering::Relaxed);
         let (start, pad) = loop {
             if tail & CLOSED != 0 {
                 return Err(PushError::Closed);
             }
             let to_end = self.capacity - (tail & (self.capacity - 1));
             let pad = if to_end < need { to_end } else { 0 };
-            // Acquire: what the consumer zeroed must be visible before it is written again.
-            let head = self.head.load(Ordering::Acquire);
-            if tail + pad + need - head > self.capacity {
-                return Err(PushError::Full);
+            // Acquire: what the consumer zeroed must be visible before it is written again. Whoever stored `head_seen` had
+            // acquired it from the consumer.
+            if tail + pad + need - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.capacity {
+                let head = self.head.load(Ordering::Acquire);
+                self.producers.head_seen.store(head, Ordering::Release);
+                if tail + pad + need - head.min(tail) > self.capacity {
+                    return Err(PushError::Full);
+                }
             }
-            match self.tail.compare_exchange_weak(tail, tail + pad + need, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.producers.tail.compare_exchange_weak(tail, tail + pad + need, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => break (tail + pad, pad),
                 Err(now) => tail = now,
             }
@@ -156,7 +212,7 @@ impl Ring {
     pub fn notify(&self, urgent: bool) {
         // Pairs with the fence in `Consumer::sleep`: either this thread sees the consumer asleep, or the consumer, checking
         // once more before it sleeps, sees the record.
-        fence(Ordering::SeqCst);
+        self.fences.light();
         let state = self.state.load(Ordering::Relaxed);
         if state == PARKED || (state == NAPPING && urgent) {
             self.wake();
@@ -192,17 +248,17 @@ impl Ring {
     /// Bytes claimed and not consumed yet.
     pub fn used(&self) -> u64 {
         let head = self.head.load(Ordering::Relaxed);
-        (self.tail.load(Ordering::Relaxed) & !CLOSED).saturating_sub(head)
+        (self.producers.tail.load(Ordering::Relaxed) & !CLOSED).saturating_sub(head)
     }
 
     /// The position after everything claimed so far.
     pub fn tail(&self) -> u64 {
-        self.tail.load(Ordering::SeqCst) & !CLOSED
+        self.producers.tail.load(Ordering::SeqCst) & !CLOSED
     }
 
     /// Takes no more records from now on; what was claimed before will still be consumed.
     pub fn close(&self) {
-        self.tail.fetch_or(CLOSED, Ordering::SeqCst);
+        self.producers.tail.fetch_or(CLOSED, Ordering::SeqCst);
         self.wake();
         let _guard = self.space_lock.lock();
         self.space.notify_all();
@@ -210,7 +266,7 @@ impl Ring {
 
     /// Whether [`Ring::close`] was called.
     pub fn is_closed(&self) -> bool {
-        self.tail.load(Ordering::Relaxed) & CLOSED != 0
+        self.producers.tail.load(Ordering::Relaxed) & CLOSED != 0
     }
 }
 
@@ -300,7 +356,7 @@ impl<'a> Consumer<'a> {
     /// there is a record after all. The caller then awaits [`Consumer::woken`] (or a timer) and calls [`Consumer::awake`].
     pub fn sleep(&mut self, nap: bool) -> bool {
         self.ring.state.store(if nap { NAPPING } else { PARKED }, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        self.ring.fences.heavy();
         if self.has_record() {
             self.awake();
             return false;

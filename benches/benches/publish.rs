@@ -1,0 +1,213 @@
+//! What `publish` costs the host, by ack level and number of threads.
+//!
+//! At `memory`, beside a push of the same encoded bytes into crossbeam's `ArrayQueue` after encoding them, which is the
+//! least that a bounded hand-over to another thread can do. The two are measured in turn, with the consumer awake in both
+//! and the same pauses between bursts, so that neither queue is full. At `written` and `synced`, beside a bare write, and a
+//! bare write with fdatasync, of one block.
+
+use std::hint::spin_loop;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use tidewire::config::{EngineConfig, Idle};
+use tidewire::event::{EventTypes, Layout, frame};
+use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
+use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
+use tidewire_benches::{Clock, Figure, histogram, keep, median, ticks};
+
+/// The encoded event, and a slot for it.
+const FRAME_BYTES: usize = 300;
+const SLOT_BYTES: usize = 304;
+const ROUNDS: usize = 9;
+const PER_THREAD: usize = 40_000;
+/// Events between pauses, and the pause.
+const BURST: usize = 16;
+const PAUSE: Duration = Duration::from_micros(40);
+
+const KEY: &[u8] = b"logs/acme/api/2025/03/17/05/api-11-0123456789abcdef.log.gz";
+
+fn event() -> Event<'static> {
+    let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "acme-prod", KEY);
+    e.time_ns = 1_750_000_000_000_000_000;
+    e.size = Some(1 << 20);
+    e.etag = "0123456789abcdef0123456789abcdef";
+    e.version_id = "fedcba9876543210fedcba9876543210";
+    e.requester = "AWS:AIDA0042EXAMPLE";
+    e.source_ip = "10.1.2.3";
+    e.request_id = "4442587FB7D0A2F9";
+    e.content_type = "application/gzip";
+    e.metadata = &[("owner", "billing")];
+    let short = FRAME_BYTES - frame::encoded_len(&e);
+    // Fill up to the size that is wanted, so that the figure means what it says.
+    e.user_agent = &"tidewire-bench/1 (a user agent of the usual length, as clients send them)"[..short - 4];
+    assert_eq!(frame::encoded_len(&e), FRAME_BYTES);
+    e
+}
+
+fn engine(dir: &std::path::Path, idle: Idle) -> Engine {
+    let mut config = EngineConfig::new(dir);
+    config.shards = Some(1);
+    config.idle = idle;
+    let types = EventTypes::default();
+    // The destination is down: what is published is matched and logged, and nothing else competes for the two cores.
+    let down = Destination::new("down", DestinationKind::Webhook(Webhook::new("http://127.0.0.1:9/").expect("a URL")));
+    let rule = Rule::new("all", ["s3:ObjectCreated:*"], &types).expect("a rule").with_destination("down");
+    let rules = RuleSet::build(vec![rule], vec![down], types).expect("rules");
+    Engine::open_with(config, rules).expect("an engine")
+}
+
+/// Runs `op` on `threads` threads with pauses; answers p50 and p99 in nanoseconds.
+fn paced(clock: Clock, threads: usize, op: impl Fn() -> bool + Sync) -> (f64, f64) {
+    let mut all = histogram();
+    std::thread::scope(|s| {
+        let runs: Vec<_> = (0..threads)
+            .map(|_| {
+                s.spawn(|| {
+                    let mut h = histogram();
+                    for n in 0..PER_THREAD {
+                        let from = ticks();
+                        let taken = op();
+                        let to = ticks();
+                        if taken {
+                            h.saturating_record(clock.ns(from, to).max(1));
+                        }
+                        if n % BURST == BURST - 1 {
+                            let until = Instant::now() + PAUSE * threads as u32;
+                            while Instant::now() < until {
+                                spin_loop();
+                            }
+                        }
+                    }
+                    h
+                })
+            })
+            .collect();
+        for r in runs {
+            all.add(r.join().expect("a publisher")).expect("the same bounds");
+        }
+    });
+    (all.value_at_quantile(0.5) as f64, all.value_at_quantile(0.99) as f64)
+}
+
+fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
+    let queue = Arc::new(ArrayQueue::<[u8; SLOT_BYTES]>::new(16 * 1024));
+    let stop = Arc::new(AtomicBool::new(false));
+    let consumer = {
+        let (queue, stop) = (queue.clone(), stop.clone());
+        std::thread::spawn(move || {
+            let mut sum = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                match queue.pop() {
+                    Some(slot) => sum += u64::from(slot[0]),
+                    None => spin_loop(),
+                }
+            }
+            sum
+        })
+    };
+    let e = event();
+    let figures = paced(clock, threads, || {
+        let mut slot = [0u8; SLOT_BYTES];
+        let layout = Layout::of(&e);
+        frame::encode(&e, layout, 0, &mut slot[..layout.len()]);
+        queue.push(slot).is_ok()
+    });
+    stop.store(true, Ordering::Relaxed);
+    consumer.join().expect("the consumer");
+    figures
+}
+
+fn publish(clock: Clock, threads: usize) -> (f64, f64) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = engine(dir.path(), Idle::Spin);
+    let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
+    let e = event();
+    let figures = paced(clock, threads, || engine.publish_with(&e, &options).is_ok());
+    engine.close(Duration::ZERO).expect("closed");
+    figures
+}
+
+/// Median time of one durable publish after the other, and of bare writes of a block.
+fn acks(figures: &mut Vec<Figure>, idle: Idle) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = std::fs::File::options()
+        .create_new(true)
+        .write(true)
+        .open(dir.path().join("bare"))
+        .expect("a file");
+    file.write_all_at(&vec![0; 4 << 20], 0).expect("zeros");
+    file.sync_all().expect("synced");
+    let engine = engine(&dir.path().join("engine"), idle);
+    let e = event();
+    let timed = |f: &mut dyn FnMut(u64)| {
+        let mut times: Vec<f64> = (0..200u64)
+            .map(|n| {
+                let t = Instant::now();
+                f(n);
+                t.elapsed().as_nanos() as f64
+            })
+            .collect();
+        median(&mut times)
+    };
+    let publish = |ack| {
+        let options = PublishOptions { ack, ..PublishOptions::default() };
+        engine.publish_with(&e, &options).expect("published");
+    };
+    let block = [7u8; 4096];
+    let (mut written, mut synced, mut bare_write, mut bare_sync) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..5 {
+        written.push(timed(&mut |_| publish(Ack::Written)));
+        bare_write.push(timed(&mut |n| file.write_all_at(&block, n * 4096).expect("written")));
+        synced.push(timed(&mut |_| publish(Ack::Synced)));
+        bare_sync.push(timed(&mut |n| {
+            file.write_all_at(&block, n * 4096).expect("written");
+            file.sync_data().expect("synced");
+        }));
+    }
+    let idle = format!("{idle:?}").to_lowercase();
+    for (name, mut value, beside, mut bare) in [
+        (format!("publish at written, 1 thread, {idle}, p50"), written, "page-cache write of a block", bare_write),
+        (format!("publish at synced, 1 thread, {idle}, p50"), synced, "write + fdatasync of a block", bare_sync),
+    ] {
+        figures.push(Figure {
+            name,
+            value: median(&mut value) / 1000.0,
+            unit: "us".into(),
+            beside: beside.into(),
+            beside_value: median(&mut bare) / 1000.0,
+        });
+    }
+    engine.close(Duration::ZERO).expect("closed");
+}
+
+fn main() {
+    let clock = Clock::new();
+    let mut figures = Vec::new();
+    for threads in [1, 2, 4] {
+        let (mut p50, mut p99, mut q50, mut q99) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let (a, b) = array_queue(clock, threads);
+            q50.push(a);
+            q99.push(b);
+            let (a, b) = publish(clock, threads);
+            p50.push(a);
+            p99.push(b);
+        }
+        for (what, mut ours, mut theirs) in [("p50", p50, q50), ("p99", p99, q99)] {
+            figures.push(Figure {
+                name: format!("publish at memory, {threads} threads, {what}"),
+                value: median(&mut ours),
+                unit: "ns".into(),
+                beside: "encode + ArrayQueue push".into(),
+                beside_value: median(&mut theirs),
+            });
+        }
+    }
+    for idle in [Idle::Spin, Idle::Nap, Idle::Park] {
+        acks(&mut figures, idle);
+    }
+    keep("publish", &figures);
+}

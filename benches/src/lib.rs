@@ -1,0 +1,108 @@
+//! What the benches share: events of a usual size, a timer that costs little, and figures kept for the table.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// One measured figure beside what it is to be judged by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// In what unit; for rates ending in `/s` more is better, else less.
+    pub unit: String,
+    /// The limit or peer, measured in the same run.
+    pub beside: String,
+    /// Its value in the same unit.
+    pub beside_value: f64,
+}
+
+fn dir() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
+        PathBuf::from,
+    );
+    target.join("tidewire-bench")
+}
+
+/// Where the figures of a bench are kept.
+pub fn figures_path(bench: &str) -> PathBuf {
+    dir().join(format!("{bench}.json"))
+}
+
+/// Keeps the figures of a bench for the table.
+///
+/// # Panics
+/// If they cannot be written.
+pub fn keep(bench: &str, figures: &[Figure]) {
+    std::fs::create_dir_all(dir()).expect("the target directory is writable");
+    let text = serde_json::to_string_pretty(figures).expect("figures are plain data");
+    std::fs::write(figures_path(bench), text).expect("the target directory is writable");
+}
+
+/// Ticks of a clock that is cheap to read, and how many make a nanosecond.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    ticks_per_ns: f64,
+    overhead_ticks: u64,
+}
+
+impl Clock {
+    /// Calibrates against the system's clock for 50 ms.
+    pub fn new() -> Clock {
+        let (t0, begun) = (ticks(), Instant::now());
+        while begun.elapsed().as_millis() < 50 {}
+        let ticks_per_ns = (ticks() - t0) as f64 / begun.elapsed().as_nanos() as f64;
+        let mut overhead: Vec<u64> = (0..1001).map(|_| { let t = ticks(); ticks() - t }).collect();
+        overhead.sort_unstable();
+        Clock { ticks_per_ns, overhead_ticks: overhead[500] }
+    }
+
+    /// Nanoseconds between two readings, without what reading costs.
+    pub fn ns(&self, from: u64, to: u64) -> u64 {
+        ((to - from).saturating_sub(self.overhead_ticks) as f64 / self.ticks_per_ns) as u64
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock::new()
+    }
+}
+
+/// A reading of the cheap clock, not moved around by the processor.
+#[inline]
+pub fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: both instructions exist on every x86-64 processor and touch no memory.
+    unsafe {
+        core::arch::x86_64::_mm_lfence();
+        let t = core::arch::x86_64::_rdtsc();
+        core::arch::x86_64::_mm_lfence();
+        t
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        use std::sync::OnceLock;
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    }
+}
+
+/// A histogram of nanoseconds up to 10 s, three significant digits.
+///
+/// # Panics
+/// Never: the bounds are constant.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 10_000_000_000, 3).expect("constant bounds")
+}
+
+/// The median of some values.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
