@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
-use futures::future::join_all;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
@@ -30,6 +29,8 @@ pub enum OnFull {
     Block(Duration),
     /// Answers [`ErrorKind::Full`] at once.
     Refuse,
+    /// As [`OnFull::Block`], but what it refuses is not counted: for a caller that will try again by itself.
+    Retry(Duration),
 }
 
 /// How an event is published.
@@ -283,29 +284,23 @@ impl Engine {
     /// Waits until every event accepted before the call is delivered or a dead letter.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] with the number of events that still wait; [`ErrorKind::Closed`] if the engine closes.
+    /// As [`Flush::wait`].
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        let inner = &*self.inner;
-        inner.check_process()?;
-        let deadline = Instant::now() + timeout;
-        let replies: Vec<_> = inner
-            .shards
-            .iter()
-            .map(|s| {
-                let (reply, done) = oneshot::channel();
-                s.command(Command::Flush { position: s.ring.tail(), reply });
-                done
-            })
-            .collect();
-        match block_on(join_all(replies), Some(deadline)) {
-            Some(all) if all.iter().all(std::result::Result::is_ok) => Ok(()),
-            Some(_) => Err(closed()),
-            None => {
-                let waiting: u64 = self.stats().destinations.iter().map(|d| d.waiting).sum();
-                Err(Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {timeout:?}"))
-                    .remedy("they stay in the log and go on; see the destinations' last errors in the statistics"))
-            }
-        }
+        self.start_flush()?.wait(Instant::now() + timeout)
+    }
+
+    /// Begins a flush without waiting for it, for callers that have something to look after while they wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn start_flush(&self) -> Result<Flush> {
+        self.inner.check_process()?;
+        let replies = self.inner.shards.iter().map(|s| {
+            let (reply, done) = oneshot::channel();
+            s.command(Command::Flush { position: s.ring.tail(), reply });
+            done
+        });
+        Ok(Flush { replies: replies.collect(), engine: self.clone(), start: Instant::now() })
     }
 
     /// What the engine has counted since it was opened.
@@ -381,6 +376,44 @@ impl Engine {
     }
 }
 
+/// A flush under way: see [`Engine::start_flush`]. Dropping it changes nothing for the events.
+#[derive(Debug)]
+#[must_use = "a flush is for waiting"]
+pub struct Flush {
+    engine: Engine,
+    /// Of the shards that have not answered.
+    replies: Vec<oneshot::Receiver<()>>,
+    start: Instant,
+}
+
+impl Flush {
+    /// Waits until every event accepted before the flush began is delivered or a dead letter, at most until `deadline`.
+    /// After a timeout it may be called again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] with the number of events that still wait; [`ErrorKind::Closed`] if the engine closes;
+    /// [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn wait(&mut self, deadline: Instant) -> Result<()> {
+        self.engine.inner.check_process()?;
+        while let Some(reply) = self.replies.last_mut() {
+            match block_on(reply, Some(deadline)) {
+                Some(Ok(())) => self.replies.pop(),
+                Some(Err(_)) => return Err(closed()),
+                None => return Err(self.timeout()),
+            };
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn timeout(&self) -> Error {
+        let waiting: u64 = self.engine.stats().destinations.iter().map(|d| d.waiting).sum();
+        let elapsed = self.start.elapsed();
+        Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
+            .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
+    }
+}
+
 /// A counter that threads add to without passing one cache line around.
 #[derive(Debug, Default)]
 struct SpreadCount([CachePadded<AtomicU64>; 16]);
@@ -436,7 +469,7 @@ impl Inner {
         mut error: PushError,
     ) -> Result<u64> {
         let deadline = match on_full {
-            OnFull::Block(limit) => Some(Instant::now() + limit),
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(Instant::now() + limit),
             OnFull::Refuse => None,
         };
         loop {
@@ -448,7 +481,9 @@ impl Inner {
                     });
                 }
                 PushError::Full if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) => {
-                    shard.stats.refused_full.add_shared(1);
+                    if !matches!(on_full, OnFull::Retry(_)) {
+                        shard.stats.refused_full.add_shared(1);
+                    }
                     let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
                     return Err(match shard.progress.stalled() {
                         Some(why) => e.remedy(format!("the log waits: {why}")),

@@ -130,7 +130,7 @@ impl LaneSlot {
         self.lane.borrow().open_events() == 0
     }
 
-    /// Whether the lane has enough room to make reading from a segment worth it.
+    /// Whether the lane goes on, and has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
         !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
     }
@@ -230,11 +230,11 @@ impl Shard {
     pub(super) async fn stop_lanes(&self) {
         let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
         for slot in slots {
+            // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
+            slot.stopping.set(true);
+            slot.notify.notify();
             let task = slot.task.borrow_mut().take();
             if let Some(task) = task {
-                // It ends by itself: a file that it was opening when cancelled would stay open.
-                slot.stopping.set(true);
-                slot.notify.notify();
                 task.await;
             }
             let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());

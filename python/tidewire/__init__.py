@@ -1,0 +1,32 @@
+"""Tidewire tells the world what happens in an object store.
+
+>>> import tidewire
+>>> with tidewire.Engine(config_path="tidewire.toml") as engine:
+...     engine.publish("photos", "cat.jpg", size=1024)
+True
+"""
+
+import atexit as _atexit
+
+from . import _errors, _tidewire, _types
+from ._errors import *  # noqa: F403
+from ._tidewire import Engine, __version__
+from ._types import *  # noqa: F403
+
+__all__ = [*_errors.__all__, *_types.__all__, "Engine", "EventType", "__version__"]
+
+
+class EventType:
+    """The names of the known event types; each is a plain ``str``."""
+
+    ALL: "tuple[str, ...]" = ()
+
+
+for _name, _value in _tidewire.event_types():
+    setattr(EventType, _name, _value)
+EventType.ALL = tuple(_value for _name, _value in _tidewire.event_types())
+
+# What was accepted is made durable, even if the engine is still open when the interpreter ends.
+_atexit.register(_tidewire.close_all)
+
+del _name, _value
