@@ -977,8 +977,8 @@ tidewire_result_t tidewire_flush(const struct tidewire_engine_t *engine,
 
 /**
  * Closes an engine and frees it: takes no more events, writes and syncs what was accepted, delivers until the timeout,
- * and leaves the rest in the data directory for the next opening. When it returns, no thread, file or socket of the
- * engine is left.
+ * and leaves the rest in the data directory for the next opening. When it returns, no file or socket of the engine is
+ * left and its shards have ended; a helper thread of each may take a moment more.
  *
  * `engine`: the address of the pointer to the engine, which is set to NULL before anything else, whatever the result
  * is. NULL, and the address of NULL, are allowed and do nothing, so that closing twice does no harm. No other call

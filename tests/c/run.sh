@@ -110,15 +110,18 @@ soname() {
 }
 check "soname libtidewire.so.0, not unloadable" soname
 
-# The layout of everything that crosses the border: a line that changes or goes breaks programs that are out there.
+# What programs that are out there rely on. A line of abi.txt may change only together with the soname; new lines are
+# added for what is new.
 layout() {
-  awk '/size [0-9]*$/ && NF == 3 {print "STRUCT(" $1 ");"}
+  grep -v '^function ' "$here/abi.txt" >"$work/layout"
+  awk '/^function / {next}
+       / size [0-9]*$/ && NF == 3 {print "STRUCT(" $1 ");"}
        / at [0-9]* size / {split($1, n, "."); print "FIELD(" n[1] ", " n[2] ");"}
        / = / {print "NUMBER(" $1 ");"}' "$here/abi.txt" >"$work/abi.inc"
-  gcc -std=c11 -I"$root/include" -I"$work" "$here/abi.c" -o "$work/abi" && "$work/abi" | diff "$here/abi.txt" - &&
-    { header_functions | grep -v -x -F -f "$here/abi-functions.txt"; header_functions | sort - | comm -13 - "$here/abi-functions.txt" | sed 's/^/gone: /' | tee "$work/gone"; [ ! -s "$work/gone" ]; }
+  gcc -std=c11 -I"$root/include" -I"$work" "$here/abi.c" -o "$work/abi" && "$work/abi" | diff "$work/layout" - &&
+    sed -n 's/^function //p' "$here/abi.txt" | sort | diff - "$work/functions"
 }
-check "the layout is that of tests/c/abi.txt" layout
+check "functions, structs and numbers are those of tests/c/abi.txt" layout
 
 # --- programs
 
@@ -146,7 +149,7 @@ address=$(sed -n 's/^listening on //p' "$work/receiver")
 deliver() {
   : >"$work/records"
   rm -rf "$work/data"
-  timeout 120 "$@" "http://$address/" "$work/data" || return
+  "$@" "http://$address/" "$work/data" || return
   [ "$(cut -d' ' -f1 "$work/records" | sort -u | wc -l)" = 1000 ] || { echo "not 1000 event ids"; return 1; }
   [ "$(cut -d' ' -f2 "$work/records" | sort -u | wc -l)" = 1000 ] || { echo "not 1000 keys"; return 1; }
   # Of the numbers below 1000: those that 10 divides, else 11, else 13.
@@ -154,33 +157,36 @@ deliver() {
   odd="$(grep -c '%00' "$work/records") $(grep -c '%0A' "$work/records") $(grep -c '%FF' "$work/records")"
   [ "$odd" = "100 81 63" ] || { echo "keys with NUL, newline, 0xFF: $odd"; return 1; }
 }
-check "the example delivers 1000 events, shared library" deliver "$work/publish"
-check "the example delivers 1000 events, static library" deliver "$work/publish-static"
-check "the example delivers 1000 events, as C++" deliver "$work/publish-cxx"
+check "the example delivers 1000 events, shared library" deliver timeout 60 "$work/publish"
+check "the example delivers 1000 events, static library" deliver timeout 60 "$work/publish-static"
+check "the example delivers 1000 events, as C++" deliver timeout 60 "$work/publish-cxx"
 
 tests() {
   local name=$1
   shift
-  mkdir "$work/$name"
-  timeout 300 "$@" "$work/$name"
+  mkdir "$work/tests-$name"
+  timeout 300 "$@" "$work/tests-$name"
 }
 check_all "the tests, shared library" tests plain "$work/test_api"
 check_all "the tests, static library" tests static "$work/test_api-static"
 
 # --- memory
 
-export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0:strict_string_checks=1
+export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0:strict_string_checks=1:fast_unwind_on_malloc=0
 export LSAN_OPTIONS=suppressions=$here/lsan.supp:print_suppressions=0
-check "the example has no memory error and no leak (ASan, LSan)" deliver "$work/publish-asan"
+check "the example has no memory error and no leak (ASan, LSan)" deliver timeout 60 "$work/publish-asan"
 check_all "the tests have no memory error and no leak (ASan, LSan)" tests asan "$work/test_api-asan"
 
 if ! command -v valgrind >/dev/null && [ "$(id -u)" = 0 ]; then
   apt-get install -y -q valgrind >/dev/null 2>&1
 fi
 if command -v valgrind >/dev/null; then
+  # See valgrind_uring.c.
+  check "the shim for valgrind compiles" gcc -std=c11 -D_GNU_SOURCE $warnings -shared -fPIC "$here/valgrind_uring.c" \
+    -o "$work/valgrind_uring.so" -ldl
   memcheck() {
-    valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect,possible \
-      --errors-for-leak-kinds=definite,indirect --suppressions="$here/valgrind.supp" "$@"
+    LD_PRELOAD=$work/valgrind_uring.so timeout 120 valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
+      --errors-for-leak-kinds=definite,indirect --num-callers=40 --suppressions="$here/valgrind.supp" "$@"
   }
   check "the example has no memory error and no leak (valgrind)" deliver memcheck "$work/publish"
 else
