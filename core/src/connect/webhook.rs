@@ -246,11 +246,10 @@ impl WebhookConnector {
         };
         let mut last = String::new();
         for address in addresses {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let Some(connected) = driver::until(deadline, TcpStream::connect(address)).await else {
                 return Err(late());
-            }
-            match TcpStream::connect(address, left).await {
+            };
+            match connected {
                 Ok(tcp) => {
                     let stream = match &self.tls {
                         None => Stream::Plain(tcp),

@@ -8,8 +8,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollableFd};
 use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
@@ -112,7 +112,7 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// A task of a shard. Dropping it cancels it; [`Task::cancel`] also waits until it is gone.
+/// A task of a shard. Await it rather than drop or cancel it before its end: a cancelled task leaves its memory behind.
 pub type Task<T> = ::glommio::Task<T>;
 
 /// Runs a future as a task of this shard.
@@ -133,8 +133,41 @@ pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
 }
 
 /// Waits.
-pub async fn sleep(duration: Duration) {
-    ::glommio::timer::Timer::new(duration).await;
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep { when: Instant::now() + duration, armed: None }
+}
+
+/// See [`sleep`].
+///
+/// glommio's timer enters itself into the wheel anew with each poll and takes only the last entry out again. A timer beside
+/// another future, polled whenever that one has news, would leave an entry for each poll there until its time comes, and
+/// with it the memory of the task. So it is polled once per waker here.
+pub struct Sleep {
+    when: Instant,
+    armed: Option<(::glommio::timer::Timer, Waker)>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        if now >= self.when {
+            self.armed = None;
+            return Poll::Ready(());
+        }
+        if self.armed.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        // The old one, if there is one, takes its entry with it.
+        self.armed = None;
+        let mut timer = ::glommio::timer::Timer::new(self.when - now);
+        if Pin::new(&mut timer).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        self.armed = Some((timer, cx.waker().clone()));
+        Poll::Pending
+    }
 }
 
 /// Lets the executor look at completions, timers and wake-ups, and other tasks run. Costs some microseconds: it is a trip
@@ -241,9 +274,10 @@ impl DiskFile {
 pub struct TcpStream(::glommio::net::TcpStream);
 
 impl TcpStream {
-    /// Connects, at most for `limit`.
-    pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-        let stream = ::glommio::net::TcpStream::connect_timeout(address, limit).await.map_err(to_io)?;
+    /// Connects. The caller sets the limit: the runtime's own variant with a time-out keeps the waiting task's memory for
+    /// ever.
+    pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = ::glommio::net::TcpStream::connect(address).await.map_err(to_io)?;
         stream.set_nodelay(true).map_err(to_io)?;
         Ok(TcpStream(stream))
     }

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::{Either, select};
 
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
@@ -45,6 +47,13 @@ pub(super) struct Body {
     pub(super) shared: bool,
 }
 
+/// An attempt under way.
+struct Running {
+    task: Task<()>,
+    /// Ends it before its time.
+    stop: Rc<Notify>,
+}
+
 /// A lane with what surrounds it.
 pub(super) struct LaneSlot {
     pub(super) number: u32,
@@ -60,7 +69,7 @@ pub(super) struct LaneSlot {
     /// The task shall end.
     stopping: Cell<bool>,
     /// The attempts under way, and those that have ended since the last one began.
-    attempts: RefCell<HashMap<BatchId, Task<()>>>,
+    attempts: RefCell<HashMap<BatchId, Running>>,
     ended: RefCell<Vec<BatchId>>,
 }
 
@@ -239,7 +248,8 @@ impl Shard {
             }
             let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
             for attempt in attempts.into_values() {
-                attempt.cancel().await;
+                attempt.stop.notify();
+                attempt.task.await;
             }
             *slot.connector.borrow_mut() = None;
         }
@@ -272,13 +282,22 @@ impl Shard {
     fn begin_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, batch: Batch<Body>) {
         let (shard, lane) = (self.clone(), slot.clone());
         let id = batch.id;
+        let stop = Rc::new(Notify::default());
+        let stopped = stop.clone();
         let task = driver::spawn(async move {
-            let outcome =
-                AssertUnwindSafe(lane.attempt(&batch)).catch_unwind().await.unwrap_or_else(|_| Outcome::Retry {
-                    endpoint: true,
-                    reason: "the connector panicked; a defect of Tidewire".into(),
-                    status: 0,
-                });
+            let outcome = {
+                let attempt = pin!(AssertUnwindSafe(lane.attempt(&batch)).catch_unwind());
+                // Ended by a word rather than cancelled: the runtime does not free the memory of a cancelled task.
+                match select(attempt, pin!(stopped.notified())).await {
+                    Either::Left((Ok(outcome), _)) => outcome,
+                    Either::Left((Err(_), _)) => Outcome::Retry {
+                        endpoint: true,
+                        reason: "the connector panicked; a defect of Tidewire".into(),
+                        status: 0,
+                    },
+                    Either::Right(_) => return,
+                }
+            };
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });
@@ -286,7 +305,7 @@ impl Shard {
         for id in slot.ended.borrow_mut().drain(..) {
             attempts.remove(&id);
         }
-        attempts.insert(id, task);
+        attempts.insert(id, Running { task, stop });
     }
 
     fn end_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, mut batch: Batch<Body>, outcome: Outcome) {
