@@ -19,8 +19,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 256;
-/// How long a busy task may keep completions of the disk, wake-ups from host threads, and other tasks waiting.
-const PREEMPT: Duration = Duration::from_micros(100);
+/// How long a busy task may keep completions of the disk, wake-ups from host threads, and other tasks waiting. Long,
+/// because the timer behind it can make the executor of glommio 0.12.0 sleep for ever with completions still to come. On
+/// a loaded machine a shard that writes 500 dead letters and closes hung in 29 of 120 runs at 100 us, in 3 to 9 of 150 at
+/// 1 ms, and in none of 120 at 100 ms.
+const PREEMPT: Duration = Duration::from_millis(100);
 
 thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
