@@ -1,1 +1,71 @@
-fn main() {}
+//! Matching an event against prefix and suffix rules of one bucket, beside trying the rules one after the other.
+
+use std::hint::black_box;
+
+use criterion::Criterion;
+use tidewire::KnownType;
+use tidewire::event::EventTypes;
+use tidewire::filter::{Filter, Matcher};
+use tidewire::rule::Rule;
+use tidewire_benches::{Figure, criterion_median, keep};
+
+fn main() {
+    let types = EventTypes::default();
+    let keys: Vec<String> = (0..256)
+        .map(|n| format!("tenant-{}/images/{n:05}/orig/{:08x}.jpg", n * 37 % 1000, n * 2_654_435_761u64))
+        .collect();
+    let mut c = Criterion::default().configure_from_args().sample_size(30);
+    let mut g = c.benchmark_group("match");
+    let mut figures = Vec::new();
+    let sizes = [10usize, 1000, 100_000];
+    for n in sizes {
+        let rules: Vec<Rule> = (0..n)
+            .map(|i| {
+                let filter = Filter::new(format!("tenant-{i}/"), if i % 2 == 0 { ".jpg" } else { ".png" });
+                Rule::new(format!("rule-{i}"), ["s3:ObjectCreated:*"], &types)
+                    .expect("a rule")
+                    .with_bucket("bucket")
+                    .with_filter(filter)
+                    .with_destination("d")
+            })
+            .collect();
+        let matcher = Matcher::compile(&rules);
+        let t = KnownType::ObjectCreatedPut.into();
+        let mut out = Vec::new();
+        let mut at = 0;
+        g.bench_function(format!("{n} rules"), |b| {
+            b.iter(|| {
+                at = (at + 1) % keys.len();
+                out.clear();
+                matcher.matches("bucket", t, black_box(keys[at].as_bytes()), &mut out);
+                out.len()
+            });
+        });
+        g.bench_function(format!("{n} rules in turn"), |b| {
+            b.iter(|| {
+                at = (at + 1) % keys.len();
+                out.clear();
+                let key = black_box(keys[at].as_bytes());
+                out.extend(
+                    rules
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, r)| r.events.contains(t) && r.filter.matches(key))
+                        .map(|(i, _)| i as u32),
+                );
+                out.len()
+            });
+        });
+    }
+    g.finish();
+    for n in sizes {
+        figures.push(Figure {
+            name: format!("match against {n} rules"),
+            value: criterion_median("match", &format!("{n} rules")),
+            unit: "ns".into(),
+            beside: "the rules in turn".into(),
+            beside_value: criterion_median("match", &format!("{n} rules in turn")),
+        });
+    }
+    keep("matching", &figures);
+}

@@ -133,11 +133,7 @@ fn publish(clock: Clock, threads: usize) -> (f64, f64) {
 /// Median time of one durable publish after the other, and of bare writes of a block.
 fn acks(figures: &mut Vec<Figure>, idle: Idle) {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = std::fs::File::options()
-        .create_new(true)
-        .write(true)
-        .open(dir.path().join("bare"))
-        .expect("a file");
+    let file = std::fs::File::options().create_new(true).write(true).open(dir.path().join("bare")).expect("a file");
     file.write_all_at(&vec![0; 4 << 20], 0).expect("zeros");
     file.sync_all().expect("synced");
     let engine = engine(&dir.path().join("engine"), idle);

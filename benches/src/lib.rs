@@ -22,10 +22,8 @@ pub struct Figure {
 }
 
 fn dir() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), PathBuf::from);
     target.join("tidewire-bench")
 }
 
@@ -57,7 +55,12 @@ impl Clock {
         let (t0, begun) = (ticks(), Instant::now());
         while begun.elapsed().as_millis() < 50 {}
         let ticks_per_ns = (ticks() - t0) as f64 / begun.elapsed().as_nanos() as f64;
-        let mut overhead: Vec<u64> = (0..1001).map(|_| { let t = ticks(); ticks() - t }).collect();
+        let mut overhead: Vec<u64> = (0..1001)
+            .map(|_| {
+                let t = ticks();
+                ticks() - t
+            })
+            .collect();
         overhead.sort_unstable();
         Clock { ticks_per_ns, overhead_ticks: overhead[500] }
     }
@@ -105,4 +108,27 @@ pub fn histogram() -> Histogram<u64> {
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median that criterion measured for `group/id`, in nanoseconds.
+///
+/// # Panics
+/// If it has not been measured.
+pub fn criterion_median(group: &str, id: &str) -> f64 {
+    let clean = |s: &str| s.replace('/', "_");
+    let path = dir().join(format!("../criterion/{}/{}/new/estimates.json", clean(group), clean(id)));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let estimates: serde_json::Value = serde_json::from_str(&text).expect("criterion writes JSON");
+    estimates["median"]["point_estimate"].as_f64().expect("a median")
+}
+
+/// A figure from two of criterion's measurements in one group.
+pub fn criterion_figure(group: &str, id: &str, beside_id: &str) -> Figure {
+    Figure {
+        name: format!("{group}: {id}"),
+        value: criterion_median(group, id),
+        unit: "ns".into(),
+        beside: beside_id.into(),
+        beside_value: criterion_median(group, beside_id),
+    }
 }

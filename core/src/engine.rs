@@ -236,6 +236,18 @@ impl Engine {
         Ok(Some((shard, position)))
     }
 
+    /// Checks an event as [`Engine::submit`] does, without publishing it: its limits, and that its type is known.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidEvent`].
+    pub fn check(&self, event: &Event<'_>) -> Result<()> {
+        event.validate(self.inner.config.event_bytes_max)?;
+        match event.event_type {
+            EventType::Known(_) => Ok(()),
+            EventType::Custom(_) => self.inner.snapshot.load().rules.types.check(event.event_type),
+        }
+    }
+
     /// Whether this is the process that opened the engine. The calls that can fail ask themselves.
     ///
     /// # Errors
@@ -493,7 +505,9 @@ impl Inner {
         let threads = std::mem::take(&mut life.threads);
         let result = stop(&self.shards, threads, Instant::now() + timeout);
         // The lock on the directory goes last.
-        life.dir = None;
+        if let Some(dir) = life.dir.take() {
+            dir.unlock();
+        }
         result
     }
 }

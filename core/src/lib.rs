@@ -13,6 +13,7 @@ pub mod log;
 pub mod net;
 pub mod rule;
 pub mod shard;
+pub mod source;
 
 pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
 pub use error::{Error, ErrorKind, Result};

@@ -234,7 +234,8 @@ fn a_failing_key_is_retried_in_order_and_holds_nobody() {
     engine.flush(WAIT).unwrap();
     assert_eq!(tries.load(Ordering::SeqCst), 9, "four failures, then each of the five");
     assert_in_order(&r);
-    let arrival = |key: &str| r.records().iter().filter(|x| x.key == key && x.accepted).map(|x| x.arrival).max().unwrap();
+    let arrival =
+        |key: &str| r.records().iter().filter(|x| x.key == key && x.accepted).map(|x| x.arrival).max().unwrap();
     assert!((0..5).all(|n| arrival(&format!("good-{n}")) < arrival("bad")), "the other keys did not wait");
     let s = engine.stats();
     assert_eq!((s.delivered, s.destinations[0].failures, s.destinations[0].retried), (10, 4, 4));

@@ -3,7 +3,10 @@
 use tidewire_benches::{Figure, figures_path};
 
 fn main() {
-    println!("{:<44} {:>12} {:<7} {:>12}  {:<34} {:>7}", "what", "measured", "unit", "beside", "limit or peer", "ratio");
+    println!(
+        "{:<44} {:>12} {:<7} {:>12}  {:<34} {:>7}",
+        "what", "measured", "unit", "beside", "limit or peer", "ratio"
+    );
     for bench in std::env::args().skip(1) {
         let path = figures_path(&bench);
         let Ok(text) = std::fs::read_to_string(&path) else {

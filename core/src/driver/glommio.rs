@@ -1,36 +1,47 @@
 //! glommio behind the driver's names.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollableFd};
 use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 
 /// Registered memory per shard. Small: what is registered counts against the limit on locked memory.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 256;
-/// How long a busy task may keep completions of the disk, wake-ups from host threads, and other tasks waiting. Long,
-/// because the timer behind it can make the executor of glommio 0.12.0 sleep for ever with completions still to come. On
-/// a loaded machine a shard that writes 500 dead letters and closes hung in 29 of 120 runs at 100 us, in 3 to 9 of 150 at
-/// 1 ms, and in none of 120 at 100 ms.
-const PREEMPT: Duration = Duration::from_millis(100);
+/// glommio's preemption timer, set so far away that it never fires.
+///
+/// If it fires between the executor's look at its rings and its look at the task queues, the executor takes the queues for
+/// empty and goes to sleep although tasks are ready to run; nothing wakes it then but a completion that happens to be
+/// outstanding. A thread that is kept from its CPU for longer than the timer at just that place is enough: with 1 ms that
+/// took a few hundred short runs on a busy machine, with 100 us a handful. Without the timer every completion that can end
+/// the executor's round also gives it something to do. The price: a task must not keep itself ready for ever, for then no
+/// completion is looked at. Whoever polls uses [`turn`], which lets the executor go round.
+const PREEMPT: Duration = Duration::from_secs(3600);
 
 thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
+    static ALWAYS_READABLE: RefCell<Option<Rc<PollableFd<OwnedFd>>>> = const { RefCell::new(None) };
 }
 
+/// The system's error as it was: with its number, which tells a full disk from a broken one.
 fn to_io(e: GlommioError<()>) -> io::Error {
-    io::Error::from(e)
+    match e {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        e => io::Error::from(e),
+    }
 }
 
 /// The thread of a shard.
@@ -63,13 +74,12 @@ where
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT)
         .spawn(move || async move {
-            let queue = ::glommio::executor().create_task_queue(
-                Shares::Static(2000),
-                Latency::Matters(PREEMPT),
-                "urgent",
-            );
+            let queue =
+                ::glommio::executor().create_task_queue(Shares::Static(2000), Latency::Matters(PREEMPT), "urgent");
             URGENT.set(Some(queue));
+            ALWAYS_READABLE.set(always_readable());
             main().await;
+            ALWAYS_READABLE.set(None);
         })
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))?;
     Ok(ShardThread { handle })
@@ -127,9 +137,29 @@ pub async fn sleep(duration: Duration) {
     ::glommio::timer::Timer::new(duration).await;
 }
 
-/// Lets other tasks run.
-pub async fn yield_now() {
-    ::glommio::executor().yield_now().await;
+/// Lets the executor look at completions, timers and wake-ups, and other tasks run. Costs some microseconds: it is a trip
+/// through the ring.
+pub async fn turn() {
+    let always = ALWAYS_READABLE.with_borrow(Clone::clone);
+    match always {
+        Some(fd) => {
+            let _ = fd.readable().await;
+        }
+        // Without the descriptor (none were left when the shard started) the timer's resolution has to do.
+        None => sleep(Duration::from_micros(100)).await,
+    }
+}
+
+/// An eventfd that is readable for ever, so that waiting for it ends with the ring's next round.
+fn always_readable() -> Option<Rc<PollableFd<OwnedFd>>> {
+    // SAFETY: the call takes no pointers.
+    let fd = unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    PollableFd::new(fd).ok().map(Rc::new)
 }
 
 /// Runs a closure that may block on the shard's helper thread. A panic in it is an error.
@@ -174,12 +204,19 @@ impl DiskFile {
     /// Writes a whole buffer at a position; both are multiples of a block.
     pub async fn write_at(&self, buf: Rc<Buffer>, position: u64) -> io::Result<()> {
         let len = buf.len();
-        let n = self.0.write_rc_at(buf, position).await.map_err(to_io)?;
-        if n == len {
-            Ok(())
-        } else {
-            Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes")))
+        let mut wrote = self.0.write_rc_at(buf.clone(), position).await.map_err(to_io)?;
+        // A write stops short where the space or a limit ends; writing what is left tells which it is.
+        while wrote < len {
+            let from = wrote / BLOCK_BYTES * BLOCK_BYTES;
+            let mut rest = allocate_buffer(len - from);
+            rest.as_bytes_mut().copy_from_slice(&buf.as_bytes()[from..]);
+            let more = self.0.write_at(rest, position + from as u64).await.map_err(to_io)?;
+            if from + more <= wrote {
+                return Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {wrote} of {len} bytes")));
+            }
+            wrote = from + more;
         }
+        Ok(())
     }
 
     /// Reads up to `len` bytes at a position; fewer at the end of the file. Both are multiples of a block.

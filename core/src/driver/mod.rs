@@ -8,8 +8,7 @@ mod notify;
 mod probe;
 
 pub use self::glommio::{
-    DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent,
-    yield_now,
+    DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent, turn,
 };
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};

@@ -42,8 +42,8 @@ fn unavailable(message: String) -> Error {
 
 fn refused(error: &io::Error, sysctl: Option<u8>) -> Error {
     match error.raw_os_error() {
-        Some(libc::ENOSYS) => unavailable("this kernel does not have it, or a sandbox hides it (ENOSYS)".into())
-            .remedy("run on Linux 5.8 or newer, outside of sandboxes that lack it (such as gVisor)"),
+        Some(libc::ENOSYS) => unavailable("this kernel does not have it, or a sandbox or seccomp profile hides it (ENOSYS)".into())
+            .remedy("run on Linux 5.8 or newer, outside of sandboxes that lack it (such as gVisor), with a profile that allows it"),
         Some(libc::EPERM) => match sysctl {
             Some(n @ 1..) => unavailable(format!("it is switched off by the sysctl kernel.io_uring_disabled = {n}"))
                 .remedy("set it to 0: `sysctl kernel.io_uring_disabled=0`"),

@@ -136,7 +136,7 @@ pub struct DataDir {
     pub incarnation: u64,
     /// The numbers of destinations and rules.
     pub names: Names,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -180,8 +180,15 @@ impl DataDir {
             shards: (meta.shards as usize).clamp(1, SHARDS_MAX),
             incarnation: random_u64()?,
             names,
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
+    pub fn unlock(self) {
+        if let Err(e) = self.lock.unlock() {
+            log::warn!("data directory {}: cannot unlock it: {e}", self.path.display());
+        }
     }
 
     /// The directory of a shard.

@@ -75,7 +75,7 @@ impl Shard {
     }
 
     /// Writes a group, waiting for space if there is none.
-    async fn write_group(&self, group: &Group) -> Result<()> {
+    async fn write_group(self: &Rc<Self>, group: &Group) -> Result<()> {
         let mut stalled = false;
         loop {
             match self.files.write(group).await {
@@ -96,6 +96,8 @@ impl Shard {
                         self.files.sync().await?;
                     }
                     driver::sleep(NO_SPACE_RETRY).await;
+                    // Ingest may be waiting for this task, and cannot hear that the engine closes.
+                    self.obey();
                 }
                 Err(e) => {
                     return Err(Error::new(

@@ -74,8 +74,7 @@ impl Shard {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
-        let orphans =
-            snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
+        let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
         for (number, destination) in all {
             let cursor = match state.cursors.lanes.get(&number) {

@@ -17,8 +17,8 @@ use crate::log::record::{Kind, Route};
 const TURN_BYTES: u64 = 256 * 1024;
 /// Bytes that may wait for the disk; then the ring is left to fill, and publishers feel it.
 const PENDING_BYTES_MAX: usize = 8 << 20;
-/// How long the ring is looked at again before the shard lies down.
-const SPIN: Duration = Duration::from_micros(20);
+/// How long the ring is watched, and nothing else done, before the shard looks around or lies down.
+const WATCH: Duration = Duration::from_micros(20);
 /// A nap, and for how long after the last event naps are taken instead of sleep.
 const NAP: Duration = Duration::from_micros(200);
 const NAP_WHILE_ACTIVE: Duration = Duration::from_millis(10);
@@ -31,6 +31,7 @@ impl Shard {
         let mut scratch = Scratch::default();
         let mut routes = Vec::new();
         let mut last_active = Instant::now();
+        let mut fresh = false;
         loop {
             self.obey();
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
@@ -39,7 +40,8 @@ impl Shard {
             }
             if self.drain(&mut consumer, &mut scratch, &mut routes) {
                 last_active = Instant::now();
-                driver::yield_now().await;
+                fresh = true;
+                driver::turn().await;
                 continue;
             }
             if self.shared.ring.is_closed() && consumer.is_empty() {
@@ -48,14 +50,17 @@ impl Shard {
             if self.shared.progress.failure().is_some() {
                 break;
             }
-            if self.idle() == Idle::Spin || last_active.elapsed() < SPIN {
-                driver::yield_now().await;
+            // Right after an event the next one is likely near; after a nap it is not.
+            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && consumer.watch(WATCH) {
+                continue;
+            }
+            if self.idle() == Idle::Spin {
+                driver::turn().await;
                 continue;
             }
             let nap = self.idle() == Idle::Nap && last_active.elapsed() < NAP_WHILE_ACTIVE;
             if !consumer.sleep(nap) || self.shared.has_commands() || self.shared.ring.is_closed() {
                 consumer.awake();
-                driver::yield_now().await;
                 continue;
             }
             let woken = poll_fn(|cx| consumer.poll_woken(cx));

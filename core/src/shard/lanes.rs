@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -253,7 +253,8 @@ impl Shard {
             {
                 *slot.stats.last_error.lock() = e.to_string();
                 log::error!("shard {}: {e}", self.shared.index);
-                driver::sleep(TROUBLE_PAUSE).await;
+                let end = Instant::now() + TROUBLE_PAUSE;
+                while !slot.stopping.get() && driver::until(end, slot.notify.notified()).await.is_some() {}
                 continue;
             }
             let action = slot.lane.borrow_mut().poll(self.now());

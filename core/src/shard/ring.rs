@@ -190,7 +190,12 @@ impl Ring {
                     return Err(PushError::Full);
                 }
             }
-            match self.producers.tail.compare_exchange_weak(tail, tail + pad + need, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.producers.tail.compare_exchange_weak(
+                tail,
+                tail + pad + need,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break (tail + pad, pad),
                 Err(now) => tail = now,
             }
@@ -346,6 +351,22 @@ impl<'a> Consumer<'a> {
     /// Whether nothing is claimed that has not been consumed.
     pub fn is_empty(&self) -> bool {
         self.ring.tail() == self.position()
+    }
+
+    /// Watches for a record, at most for `limit`, and does nothing else. Whether there is one.
+    pub fn watch(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            for _ in 0..32 {
+                if self.has_record() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if begun.elapsed() > limit {
+                return false;
+            }
+        }
     }
 
     fn has_record(&self) -> bool {

@@ -16,9 +16,21 @@ pub struct LogLine {
     pub key: String,
     /// The sequencer, empty if there was none.
     pub sequencer: String,
+    /// The size, if there was one.
+    pub size: Option<u64>,
 }
 
-/// Reads a log: one line `eventId key sequencer` for a record, the key encoded as it came. A last line that is not
+impl LogLine {
+    /// Reads one line, without its end.
+    pub fn parse(line: &str) -> Option<LogLine> {
+        let [event_id, key, sequencer, size] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let sequencer = if sequencer == "-" { "" } else { sequencer };
+        let size = if size == "-" { None } else { Some(size.parse().ok()?) };
+        Some(LogLine { event_id: event_id.into(), key: decode_key(key), sequencer: sequencer.into(), size })
+    }
+}
+
+/// Reads a log: one line `eventId key sequencer size` for a record, the key encoded as it came. A last line that is not
 /// complete is left out.
 ///
 /// # Errors
@@ -26,13 +38,8 @@ pub struct LogLine {
 pub fn read_log(path: impl AsRef<Path>) -> io::Result<Vec<LogLine>> {
     let text = std::fs::read_to_string(path)?;
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-    let line = |line: &str| {
-        let [event_id, key, sequencer] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
-        let sequencer = if sequencer == "-" { "" } else { sequencer };
-        Some(LogLine { event_id: event_id.into(), key: decode_key(key), sequencer: sequencer.into() })
-    };
     let bad = |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not a line of the log: {text:?}"));
-    complete.lines().map(|text| line(text).ok_or_else(|| bad(text))).collect()
+    complete.lines().map(|text| LogLine::parse(text).ok_or_else(|| bad(text))).collect()
 }
 
 pub(crate) fn open(path: &Path) -> io::Result<File> {
@@ -43,7 +50,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 pub(crate) fn append(mut file: &File, records: &[Record]) -> io::Result<()> {
     let mut text = String::new();
     for record in records {
-        for (word, end) in [(&record.event_id, ' '), (&record.encoded_key, ' '), (&record.sequencer, '\n')] {
+        let size = record.size.map(|n| n.to_string()).unwrap_or_default();
+        let words = [(&record.event_id, ' '), (&record.encoded_key, ' '), (&record.sequencer, ' '), (&size, '\n')];
+        for (word, end) in words {
             put_word(&mut text, word);
             text.push(end);
         }

@@ -9,7 +9,7 @@ use tidewire_receiver::{Behaviour, Receiver, Settings};
 
 const USAGE: &str = "usage: tidewire-receiver --listen ADDRESS:PORT [--log FILE] [--status CODE | --delay-ms N]
 
-Answers each webhook with 204. With --log, one line `eventId key sequencer` is appended
+Answers each webhook with 204. With --log, one line `eventId key sequencer size` is appended
 for each record before the answer. Prints `listening on ADDRESS:PORT` when it is ready.";
 
 fn main() -> ExitCode {

@@ -217,6 +217,7 @@ mod tests {
             key: key.into(),
             sequencer: sequencer.into(),
             event_name: String::new(),
+            size: None,
             arrival: Instant::now(),
             raw_size: 0,
             request: 1,

@@ -187,9 +187,10 @@ fn the_log_outlives_a_kill() {
     assert_eq!((lines[0].key.as_str(), lines[0].sequencer.as_str()), ("x y z", "01"));
     assert_eq!(lines[1].sequencer, "");
 
-    std::fs::write(&log, "1 k 01\n2 k 0").expect("written");
-    assert_eq!(read_log(&log).expect("a log").len(), 1);
-    std::fs::write(&log, "1 k\n").expect("written");
+    std::fs::write(&log, "1 k 01 7\n2 k 02 7").expect("written");
+    let lines = read_log(&log).expect("a log");
+    assert_eq!((lines.len(), lines[0].size), (1, Some(7)));
+    std::fs::write(&log, "1 k 01\n").expect("written");
     assert!(read_log(&log).is_err());
     let usage = Command::new(env!("CARGO_BIN_EXE_tidewire-receiver")).output().expect("a process");
     assert_eq!(usage.status.code(), Some(2));

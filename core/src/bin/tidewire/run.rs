@@ -1,0 +1,119 @@
+//! `tidewire run`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tidewire::config::Source;
+use tidewire::source::directory::DirectoryWatch;
+use tidewire::source::http::HttpIngest;
+use tidewire::{Engine, Error, Result};
+
+use crate::{Failure, load};
+
+/// Of the time for closing, the sources take at most this much.
+const SOURCES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The sources that are running.
+#[derive(Default)]
+struct Sources {
+    http: Vec<HttpIngest>,
+    directories: Vec<DirectoryWatch>,
+}
+
+pub(crate) fn run(file: &Path, data_dir: Option<&Path>) -> std::result::Result<(), Failure> {
+    let config = load(file, data_dir)?;
+    let told_to_stop = signals()?;
+    let wanted = config.sources.clone();
+    let close_timeout = config.engine.close_timeout;
+    let engine = Engine::open(config)?;
+    let mut sources = Sources::default();
+    let started = sources.start(&engine, &wanted);
+    if started.is_ok() {
+        announce(&sources);
+        // An error means that the thread that waits for signals is gone; then there is nothing to wait for.
+        let _ = told_to_stop.recv();
+        log::info!("stopping; a second signal ends at once");
+    }
+    let begun = Instant::now();
+    let stopped = sources.stop(close_timeout.min(SOURCES_TIMEOUT));
+    let closed = engine.close(close_timeout);
+    let stats = engine.stats();
+    if started.is_ok() {
+        log::info!(
+            "stopped after {:.1?}: {} events accepted, {} deliveries done, {} left for the next start",
+            begun.elapsed(),
+            stats.accepted,
+            stats.delivered,
+            stats.waiting
+        );
+    }
+    started.and(stopped).and(closed).map_err(Failure::from)
+}
+
+/// Tells of the first signal to stop; the second ends the process.
+fn signals() -> Result<mpsc::Receiver<i32>> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::io("cannot handle signals", &e))?;
+    let (tell, told) = mpsc::channel();
+    let wait = move || {
+        for (number, signal) in signals.forever().enumerate() {
+            if number > 0 {
+                // As if the signal had not been handled. Without effect for a process that cannot be ended so.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+                std::process::exit(1);
+            }
+            let _ = tell.send(signal);
+        }
+    };
+    std::thread::Builder::new()
+        .name("tidewire-signal".into())
+        .spawn(wait)
+        .map_err(|e| Error::io("cannot start a thread", &e))?;
+    Ok(told)
+}
+
+/// Who started the process waits for these lines.
+fn announce(sources: &Sources) {
+    let mut text = String::new();
+    for http in &sources.http {
+        text += &format!("tidewire: listening on http://{}\n", http.local_addr());
+    }
+    for directory in &sources.directories {
+        text += &format!("tidewire: watching {}\n", directory.path().display());
+    }
+    text += "tidewire: ready\n";
+    // Nobody may be reading; that is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+impl Sources {
+    fn start(&mut self, engine: &Engine, wanted: &[Source]) -> Result<()> {
+        if wanted.is_empty() {
+            log::warn!("the configuration has no [[source]]: only what was left undelivered will be delivered");
+        }
+        for source in wanted {
+            match source {
+                Source::Http(http) => self.http.push(HttpIngest::start(engine.clone(), http)?),
+                Source::Directory(d) => self.directories.push(DirectoryWatch::start(engine.clone(), d)?),
+                other => log::error!("{other:?} is not known to this version of the command"),
+            }
+        }
+        for http in &self.http {
+            for directory in &self.directories {
+                let monitor = directory.monitor();
+                http.add_health_check(move || monitor().unhealthy);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.http.into_iter().for_each(|http| http.stop(left()));
+        self.directories.into_iter().map(|d| d.stop(left())).fold(Ok(()), Result::and)
+    }
+}

@@ -1,0 +1,286 @@
+//! The command, as a process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tidewire::config::Config;
+use tidewire::{Engine, Event, KnownType};
+use tidewire_receiver::{Behaviour, Receiver};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn tidewire(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidewire")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Writes a configuration into a directory, with a bucket of files beside it.
+fn configuration(dir: &Path, url: &str, more: &str) -> String {
+    fs::create_dir_all(dir.join("bucket")).unwrap();
+    let file = dir.join("tidewire.toml");
+    let text = format!(
+        r#"
+[engine]
+data_dir = "data"
+shards = 1
+{more}
+[[destination]]
+name = "hook"
+type = "webhook"
+url = "{url}secret-path"
+retry = {{ backoff_min = "1ms", backoff_max = "2ms", poison_attempts = 1 }}
+[[rule]]
+id = "all"
+bucket = "b"
+events = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
+prefix = "in/"
+destinations = ["hook"]
+[[source]]
+type = "http"
+listen = "127.0.0.1:0"
+[[source]]
+type = "directory"
+path = "bucket"
+bucket = "b"
+"#
+    );
+    fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn receiver(behaviour: Behaviour) -> Receiver {
+    Receiver::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap()
+}
+
+/// `tidewire run`, ready.
+struct Running {
+    child: Child,
+    address: String,
+}
+
+fn run(config: &str) -> Running {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidewire"))
+        .args(["run", "--config", config])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = String::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(at) = line.strip_prefix("tidewire: listening on http://") {
+            address = at.to_owned();
+        }
+        if line == "tidewire: ready" {
+            return Running { child, address };
+        }
+    }
+    panic!("it ended: {:?}", child.wait_with_output());
+}
+
+impl Running {
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() > deadline {
+                self.child.kill().unwrap();
+                panic!("it does not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn post(&self, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head =
+            format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}", body.len());
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_tells_what_is_in_a_configuration_or_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "http://127.0.0.1:9/", "");
+    let out = tidewire(&["check", "--config", &file]);
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    let said = text(&out.stdout);
+    for part in [
+        "tidewire.toml: good",
+        "shards: 1",
+        "hook: webhook http://127.0.0.1:9/…, profile aws",
+        "all: bucket b, s3:ObjectCreated:* s3:ObjectRemoved:*, prefix \"in/\" → hook",
+        "http://127.0.0.1:0 (POST /v1/events)",
+        "as bucket b",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("secret"), "{said}");
+    assert!(!dir.path().join("data").exists(), "nothing is started");
+
+    let bad = dir.path().join("bad.toml");
+    fs::write(
+        &bad,
+        fs::read_to_string(&file).unwrap().replace("destinations = [\"hook\"]", "destinations = [\"hok\"]"),
+    )
+    .unwrap();
+    let out = tidewire(&["check", "--config", bad.to_str().unwrap()]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("bad.toml:16:") && said.contains("hok") && said.contains("hook"), "{said}");
+    assert!(out.stdout.is_empty());
+
+    let twice = dir.path().join("twice.toml");
+    let more = "\n[[source]]\ntype = \"directory\"\npath = \"other\"\nbucket = \"b\"\n";
+    fs::write(&twice, fs::read_to_string(&file).unwrap() + more).unwrap();
+    let out = tidewire(&["check", "--config", twice.to_str().unwrap()]);
+    assert_eq!((out.status.code(), text(&out.stderr).contains("bucket `b`")), (Some(2), true));
+
+    assert_eq!(tidewire(&["check", "--config", "/nowhere.toml"]).status.code(), Some(2));
+    assert_eq!(tidewire(&["chekc"]).status.code(), Some(2));
+    assert_eq!(tidewire(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn event_types_lists_the_registry() {
+    let out = tidewire(&["event-types"]);
+    let said = text(&out.stdout);
+    assert!(out.status.success());
+    for t in KnownType::ALL {
+        assert!(said.contains(t.name()), "{}", t.name());
+    }
+    let line = |name: &str| said.lines().find(|l| l.starts_with(name)).unwrap().to_owned();
+    assert!(line("s3:ObjectRenamed").contains("sourceKey"));
+    let words = |l: String| l.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(line("s3:ObjectCreated:Put")), ["s3:ObjectCreated:Put", "object", "yes", "yes", "-"]);
+    assert_eq!(words(line("s3:BucketCreated")), ["s3:BucketCreated", "bucket", "-", "yes", "-"]);
+}
+
+#[test]
+fn dead_letters_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receiver(Behaviour::Status(400));
+    let file = configuration(dir.path(), &receiver.url(), "");
+    let engine = Engine::open(Config::from_file(Path::new(&file)).unwrap()).unwrap();
+    for key in [&b"in/a b"[..], b"in/raw\xff"] {
+        engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "b", key)).unwrap();
+    }
+    engine.flush(WAIT).unwrap();
+    engine.close(WAIT).unwrap();
+
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let out = tidewire(&["dead-letters", "--data-dir", data]);
+    let said = text(&out.stdout);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    for part in
+        ["hook: s3:ObjectCreated:Put b/in/a b\n", "b/in/raw\\xff\n", "rule all", "(status 400)", "2 dead letters"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let out = tidewire(&["dead-letters", "--json", "--data-dir", data]);
+    let mut lines: Vec<serde_json::Value> =
+        text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    lines.sort_by_key(|l| l["key"].is_null());
+    assert_eq!(lines.len(), 2);
+    assert_eq!((lines[0]["key"].as_str(), lines[0]["destination"].as_str()), (Some("in/a b"), Some("hook")));
+    assert_eq!((lines[0]["status"].as_u64(), lines[0]["rule"].as_str()), (Some(400), Some("all")));
+    assert_eq!(lines[1]["key_base64"].as_str(), Some("aW4vcmF3/w=="));
+
+    let out = tidewire(&["dead-letters", "--data-dir", "/nowhere"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("/nowhere"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn run_serves_its_sources_until_a_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receiver(Behaviour::Ok204);
+    let file = configuration(dir.path(), &receiver.url(), "");
+    let mut running = run(&file);
+    let answer = running.post(r#"{"type":"s3:ObjectCreated:Put","bucket":"b","key":"in/posted"}"#);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"accepted\":1"), "{answer}");
+    fs::create_dir(dir.path().join("bucket/in")).unwrap();
+    fs::write(dir.path().join("bucket/in/file"), "x").unwrap();
+    assert!(receiver.wait_for(2, WAIT));
+
+    // The same data directory is not for two.
+    let other = tidewire(&["run", "--config", &file]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("another engine"), "{}", text(&other.stderr));
+
+    running.signal("TERM");
+    let status = running.wait(WAIT);
+    let mut said = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped after"), "{said}");
+    let mut keys: Vec<String> = receiver.records().into_iter().map(|r| r.key).collect();
+    keys.sort();
+    assert_eq!(keys, ["in/file", "in/posted"]);
+
+    // Nothing is told of twice by the next run.
+    fs::write(dir.path().join("bucket/in/meanwhile"), "x").unwrap();
+    let mut running = run(&file);
+    assert!(receiver.wait_for(3, WAIT));
+    running.signal("INT");
+    assert_eq!(running.wait(WAIT).code(), Some(0));
+    assert_eq!(receiver.records().len(), 3);
+}
+
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receiver(Behaviour::Status(503));
+    let file = configuration(dir.path(), &receiver.url(), "close_timeout = \"60s\"");
+    let mut running = run(&file);
+    running.post(r#"{"type":"s3:ObjectCreated:Put","bucket":"b","key":"in/stuck"}"#);
+    running.signal("TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(running.child.try_wait().unwrap().is_none(), "it waits for the delivery");
+    running.signal("TERM");
+    let status = running.wait(Duration::from_secs(5));
+    assert_eq!(status.signal(), Some(15), "{status:?}");
+
+    // What was accepted is delivered by the next run.
+    receiver.set_behaviour(Behaviour::Ok204);
+    let mut running = run(&file);
+    assert!(receiver.wait_for(1, WAIT));
+    running.signal("TERM");
+    assert_eq!(running.wait(WAIT).code(), Some(0));
+}
+
+#[test]
+fn the_demo_finds_everything_as_promised() {
+    let out = tidewire(&["demo", "--files", "120"]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{said}{}", text(&out.stderr));
+    assert!(said.contains("Every event arrived"), "{said}");
+    assert!(text(&out.stderr).contains("thumbnails is killed"));
+}

@@ -1,0 +1,188 @@
+//! What C hands in: bytes, and structs that tell their size.
+
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use engine::{Error, ErrorKind, Result};
+
+/// Bytes that somebody else owns, not NUL-terminated. `data` may be NULL if `len` is 0. Where they are text, they are
+/// UTF-8.
+///
+/// The library never keeps the pointer after a call, unless the function says so. `tidewire_str("...")` makes one of a C
+/// string.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct tidewire_bytes_t {
+    /// The first byte.
+    pub data: *const u8,
+    /// How many bytes.
+    pub len: usize,
+}
+
+/// A name with a value: UTF-8 both, at most 65535 bytes each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct tidewire_pair_t {
+    /// Not empty.
+    pub name: tidewire_bytes_t,
+    /// May be empty.
+    pub value: tidewire_bytes_t,
+}
+
+impl tidewire_bytes_t {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes, at most `max` of them. The length is checked before anything is read.
+    ///
+    /// # Safety
+    /// `data` points to `len` bytes that stay unchanged for `'a`, or is NULL.
+    pub(crate) unsafe fn get<'a>(self, kind: ErrorKind, field: impl Display, max: usize) -> Result<&'a [u8]> {
+        if self.len == 0 {
+            return Ok(&[]);
+        }
+        if self.data.is_null() {
+            return Err(null_data(field, self.len));
+        }
+        if self.len > max {
+            return Err(too_long(kind, field, self.len, max));
+        }
+        // SAFETY: readable by contract, and `max` is below `isize::MAX`.
+        Ok(unsafe { std::slice::from_raw_parts(self.data, self.len) })
+    }
+
+    /// The text, at most `max` bytes.
+    ///
+    /// # Safety
+    /// As for [`tidewire_bytes_t::get`].
+    pub(crate) unsafe fn text<'a>(self, kind: ErrorKind, field: impl Display, max: usize) -> Result<&'a str> {
+        // SAFETY: as for this function.
+        let bytes = unsafe { self.get(kind, &field, max)? };
+        std::str::from_utf8(bytes).map_err(|e| not_utf8(kind, field, e.valid_up_to()))
+    }
+
+    /// The path.
+    ///
+    /// # Safety
+    /// As for [`tidewire_bytes_t::get`].
+    pub(crate) unsafe fn path<'a>(self, field: &str) -> Result<&'a Path> {
+        // SAFETY: as for this function.
+        let bytes = unsafe { self.get(ErrorKind::InvalidArgument, field, PATH_BYTES_MAX)? };
+        if let Some(at) = bytes.iter().position(|b| *b == 0) {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("{field} has a NUL byte at offset {at}"))
+                .at(field.to_owned())
+                .remedy("give the path's length without the end mark of C"));
+        }
+        Ok(Path::new(OsStr::from_bytes(bytes)))
+    }
+}
+
+/// The longest path, in bytes (that of Linux).
+const PATH_BYTES_MAX: usize = 4096;
+
+/// A struct of the header whose first field is `struct_size`.
+///
+/// # Safety
+/// `repr(C)`, the first field is the size as `usize`, and any bytes are a valid value.
+pub(crate) unsafe trait Versioned: Copy {
+    /// The initialiser of the header, for errors.
+    const INIT: &'static str;
+    /// What the size was in the first version; it never changes.
+    const FIRST_SIZE: usize;
+}
+
+/// A copy of a struct of the caller; what an older program's struct lacks is zero.
+///
+/// # Safety
+/// `ptr` is NULL or points to as many bytes as its first field says.
+pub(crate) unsafe fn read<T: Versioned>(ptr: *const T, name: &str) -> Result<T> {
+    // SAFETY: as for this function.
+    let size = unsafe { size_of_struct(ptr, name)? };
+    let mut out = MaybeUninit::<T>::zeroed();
+    // SAFETY: `size` bytes are readable by contract and fit into `out`; any bytes are valid.
+    unsafe {
+        std::ptr::copy_nonoverlapping(ptr.cast::<u8>(), out.as_mut_ptr().cast::<u8>(), size);
+        Ok(out.assume_init())
+    }
+}
+
+/// Fills a struct of the caller as far as it goes; its size field stays.
+///
+/// # Safety
+/// `ptr` is NULL or points to as many bytes as its first field says, which may be written.
+pub(crate) unsafe fn fill<T: Versioned>(ptr: *mut T, name: &str, value: &T) -> Result<()> {
+    // SAFETY: as for this function.
+    let size = unsafe { size_of_struct(ptr, name)? };
+    let head = size_of::<usize>();
+    // SAFETY: `size` bytes are writable by contract and within `value`, and not fewer than the head.
+    unsafe {
+        let from = std::ptr::from_ref(value).cast::<u8>();
+        std::ptr::copy_nonoverlapping(from.add(head), ptr.cast::<u8>().add(head), size - head);
+    }
+    Ok(())
+}
+
+/// The size that a struct says it has, if this version can work with it.
+///
+/// # Safety
+/// `ptr` is NULL or points to a `usize`.
+pub(crate) unsafe fn size_of_struct<T: Versioned>(ptr: *const T, name: &str) -> Result<usize> {
+    if ptr.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: readable by contract.
+    let size = unsafe { ptr.cast::<usize>().read_unaligned() };
+    if (T::FIRST_SIZE..=size_of::<T>()).contains(&size) {
+        return Ok(size);
+    }
+    Err(wrong_size(name, size, T::INIT, T::FIRST_SIZE, size_of::<T>()))
+}
+
+/// `struct_size` reaching up to and with the last field of the first version.
+macro_rules! first_size {
+    ($type:ty, $last:ident: $field:ty) => {
+        std::mem::offset_of!($type, $last) + size_of::<$field>()
+    };
+}
+pub(crate) use first_size;
+
+#[cold]
+pub(crate) fn null(name: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("{name} is NULL"))
+}
+
+#[cold]
+pub(crate) fn null_data(field: impl Display, len: usize) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("{field} is NULL, but its length is {len}"))
+        .at(field.to_string())
+        .remedy("give the data, or the length 0")
+}
+
+#[cold]
+pub(crate) fn too_long(kind: ErrorKind, field: impl Display, len: usize, max: usize) -> Error {
+    Error::new(kind, format!("{field} has {len} bytes, more than {max}")).at(field.to_string()).remedy("shorten it")
+}
+
+#[cold]
+fn not_utf8(kind: ErrorKind, field: impl Display, offset: usize) -> Error {
+    Error::new(kind, format!("{field} is not UTF-8 at offset {offset}"))
+        .at(field.to_string())
+        .remedy("encode it as UTF-8; only key and data may be any bytes")
+}
+
+#[cold]
+fn wrong_size(name: &str, size: usize, init: &str, first: usize, known: usize) -> Error {
+    let e = Error::new(ErrorKind::InvalidArgument, format!("{name}.struct_size is {size}, not {first} to {known}"));
+    if size < first || size > 2 * known {
+        e.remedy(format!("initialise the struct with {init}"))
+    } else {
+        e.remedy(format!(
+            "the program may be built with the header of a later version than {}: use that version's library",
+            env!("CARGO_PKG_VERSION")
+        ))
+    }
+}

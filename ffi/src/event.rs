@@ -1,0 +1,239 @@
+//! An event as C describes it.
+
+use engine::event::EVENT_BYTES_MAX;
+use engine::{Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
+
+use crate::args::{Versioned, first_size, null_data, tidewire_bytes_t, tidewire_pair_t, too_long};
+use crate::numbers;
+use crate::raw::{tidewire_event_type_t, tidewire_origin_t, tidewire_priority_t};
+
+/// One thing that happened to one resource. Initialise with `TIDEWIRE_EVENT_INIT` and set what is known; what does not
+/// apply stays empty. For `struct_size` see `tidewire_options_t`.
+///
+/// The library copies what it needs before `tidewire_publish` returns. `key` and `data` are any bytes, all others are
+/// UTF-8 of at most 4096 bytes, unless they say otherwise. The whole event takes at most 64 KiB
+/// (`engine.event_bytes_max`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct tidewire_event_t {
+    /// `sizeof(tidewire_event_t)`.
+    pub struct_size: usize,
+    /// What happened, by number; or `TIDEWIRE_EVENT_NAMED`, then by `event_type_name`.
+    pub event_type: tidewire_event_type_t,
+    /// How important it is when not everything can be delivered at once.
+    pub priority: tidewire_priority_t,
+    /// Who caused it.
+    pub origin: tidewire_origin_t,
+    /// How many notification handlers this event has already passed through (loop guard).
+    pub hops: u8,
+    /// Not 0 if `size` is known.
+    pub has_size: u8,
+    /// Must be 0.
+    pub reserved: u16,
+    /// When it happened, in nanoseconds since the Unix epoch; 0 means now.
+    pub time_ns: u64,
+    /// The object's size in bytes, if `has_size` is not 0.
+    pub size: u64,
+    /// What happened, by name, if `event_type` is `TIDEWIRE_EVENT_NAMED`; empty otherwise. At most 128 bytes.
+    pub event_type_name: tidewire_bytes_t,
+    /// The bucket, 1 to 255 bytes. Empty only for `System:*` events.
+    pub bucket: tidewire_bytes_t,
+    /// The key, 1 to 1024 bytes for events of objects. Events with equal bucket and key are delivered in order.
+    pub key: tidewire_bytes_t,
+    /// The object's version; empty if the bucket is not versioned.
+    pub version_id: tidewire_bytes_t,
+    /// The entity tag, without quotes.
+    pub etag: tidewire_bytes_t,
+    /// Who asked for the operation (principal id).
+    pub requester: tidewire_bytes_t,
+    /// The address that the request came from.
+    pub source_ip: tidewire_bytes_t,
+    /// The id of the request (`x-amz-request-id`).
+    pub request_id: tidewire_bytes_t,
+    /// The second trace id of the request (`x-amz-id-2`).
+    pub host_id: tidewire_bytes_t,
+    /// The region; empty means the region of the engine.
+    pub region: tidewire_bytes_t,
+    /// The object's content type.
+    pub content_type: tidewire_bytes_t,
+    /// The operation as the API names it, such as `PutObject`.
+    pub method: tidewire_bytes_t,
+    /// The client's user agent.
+    pub user_agent: tidewire_bytes_t,
+    /// The principal that owns the bucket.
+    pub bucket_owner: tidewire_bytes_t,
+    /// Data of the host or of the event type's schema: a JSON document, or empty.
+    pub data: tidewire_bytes_t,
+    /// User metadata, names without `x-amz-meta-`: `metadata_count` pairs.
+    pub metadata: *const tidewire_pair_t,
+    /// How many pairs, at most 65535.
+    pub metadata_count: usize,
+    /// Object tags: `tags_count` pairs.
+    pub tags: *const tidewire_pair_t,
+    /// How many pairs, at most 65535.
+    pub tags_count: usize,
+}
+
+// SAFETY: `repr(C)`, the size is first, pointers and integers only.
+unsafe impl Versioned for tidewire_event_t {
+    const INIT: &'static str = "TIDEWIRE_EVENT_INIT";
+    const FIRST_SIZE: usize = first_size!(tidewire_event_t, tags_count: usize);
+}
+
+/// As many pairs are taken without asking for memory.
+const PAIRS_INLINE: usize = 16;
+const PAIRS_MAX: usize = u16::MAX as usize;
+
+/// Where the pairs of an event are put.
+#[derive(Default)]
+pub(crate) struct Pairs<'a> {
+    inline: [(&'a str, &'a str); PAIRS_INLINE],
+    spilled: Vec<(&'a str, &'a str)>,
+}
+
+impl tidewire_event_t {
+    /// The bucket and type.
+    ///
+    /// # Safety
+    /// The fields are as described, for `'a`.
+    pub(crate) unsafe fn bucket_and_type<'a>(&self) -> Result<(&'a str, EventType<'a>)> {
+        // SAFETY: as for this function.
+        unsafe { Ok((text(self.bucket, "bucket")?, self.event_type()?)) }
+    }
+
+    /// The event. Its limits are not checked here, but no field is read that is longer than any limit.
+    ///
+    /// # Safety
+    /// The fields are as described, for `'a`.
+    pub(crate) unsafe fn view<'a>(&self, metadata: &'a mut Pairs<'a>, tags: &'a mut Pairs<'a>) -> Result<Event<'a>> {
+        let mut e = Event::default();
+        // SAFETY: as for this function.
+        unsafe {
+            e.event_type = self.event_type()?;
+            e.bucket = text(self.bucket, "bucket")?;
+            e.key = self.key.get(ErrorKind::InvalidEvent, "key", EVENT_BYTES_MAX)?;
+            e.version_id = text(self.version_id, "version_id")?;
+            e.etag = text(self.etag, "etag")?;
+            e.requester = text(self.requester, "requester")?;
+            e.source_ip = text(self.source_ip, "source_ip")?;
+            e.request_id = text(self.request_id, "request_id")?;
+            e.host_id = text(self.host_id, "host_id")?;
+            e.region = text(self.region, "region")?;
+            e.content_type = text(self.content_type, "content_type")?;
+            e.method = text(self.method, "method")?;
+            e.user_agent = text(self.user_agent, "user_agent")?;
+            e.bucket_owner = text(self.bucket_owner, "bucket_owner")?;
+            e.data = self.data.get(ErrorKind::InvalidEvent, "data", EVENT_BYTES_MAX)?;
+            e.metadata = metadata.fill(self.metadata, self.metadata_count, "metadata")?;
+            e.tags = tags.fill(self.tags, self.tags_count, "tags")?;
+        }
+        e.time_ns = self.time_ns;
+        e.size = (self.has_size != 0).then_some(self.size);
+        e.priority = self.priority()?;
+        e.origin = self.origin()?;
+        e.hops = self.hops;
+        if self.reserved != 0 {
+            return Err(unknown("reserved", u32::from(self.reserved), "set it to 0"));
+        }
+        Ok(e)
+    }
+
+    /// # Safety
+    /// `event_type_name` is as described, for `'a`.
+    unsafe fn event_type<'a>(&self) -> Result<EventType<'a>> {
+        if self.event_type == numbers::tidewire_event_type_t::TIDEWIRE_EVENT_NAMED as u32 {
+            // SAFETY: as for this function.
+            let name = unsafe { text(self.event_type_name, "event_type_name")? };
+            if name.is_empty() {
+                return Err(Error::invalid_event("the event has no type")
+                    .at("event_type")
+                    .remedy("set event_type, or event_type_name"));
+            }
+            return EventType::parse(name);
+        }
+        if !self.event_type_name.is_empty() {
+            return Err(Error::invalid_event("the event has a type by number and one by name")
+                .at("event_type_name")
+                .remedy("leave one of them empty"));
+        }
+        let known = u16::try_from(self.event_type).ok().and_then(KnownType::from_code);
+        known.map(EventType::Known).ok_or_else(|| {
+            unknown("event_type", self.event_type, "use a TIDEWIRE_EVENT_ constant, or a library as new as the header")
+        })
+    }
+
+    fn priority(&self) -> Result<Priority> {
+        use numbers::tidewire_priority_t as p;
+        match self.priority {
+            n if n == p::TIDEWIRE_PRIORITY_NORMAL as u32 => Ok(Priority::Normal),
+            n if n == p::TIDEWIRE_PRIORITY_LOW as u32 => Ok(Priority::Low),
+            n if n == p::TIDEWIRE_PRIORITY_HIGH as u32 => Ok(Priority::High),
+            n => Err(unknown("priority", n, "use a TIDEWIRE_PRIORITY_ constant")),
+        }
+    }
+
+    fn origin(&self) -> Result<Origin> {
+        use numbers::tidewire_origin_t as o;
+        match self.origin {
+            n if n == o::TIDEWIRE_ORIGIN_USER as u32 => Ok(Origin::User),
+            n if n == o::TIDEWIRE_ORIGIN_REPLICA as u32 => Ok(Origin::Replica),
+            n if n == o::TIDEWIRE_ORIGIN_LIFECYCLE as u32 => Ok(Origin::Lifecycle),
+            n => Err(unknown("origin", n, "use a TIDEWIRE_ORIGIN_ constant")),
+        }
+    }
+}
+
+impl<'a> Pairs<'a> {
+    /// # Safety
+    /// `pairs` is NULL or points to `count` pairs, each as described, for `'a`.
+    unsafe fn fill(
+        &'a mut self,
+        pairs: *const tidewire_pair_t,
+        count: usize,
+        field: &'static str,
+    ) -> Result<&'a [(&'a str, &'a str)]> {
+        if count == 0 {
+            return Ok(&[]);
+        }
+        if pairs.is_null() {
+            return Err(null_data(field, count));
+        }
+        if count > PAIRS_MAX {
+            return Err(Error::invalid_event(format!("{field} has {count} entries, more than {PAIRS_MAX}")).at(field));
+        }
+        let out = if count <= PAIRS_INLINE {
+            &mut self.inline[..count]
+        } else {
+            self.spilled.resize(count, ("", ""));
+            &mut self.spilled[..]
+        };
+        // An event cannot be larger than this, so do not read on for nothing.
+        let mut left = EVENT_BYTES_MAX;
+        for (i, slot) in out.iter_mut().enumerate() {
+            // SAFETY: `count` pairs are readable, by contract.
+            let pair = unsafe { pairs.add(i).read_unaligned() };
+            // SAFETY: as for this function.
+            unsafe {
+                slot.0 = pair.name.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].name"), left)?;
+                slot.1 = pair.value.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].value"), left)?;
+            }
+            let len = slot.0.len() + slot.1.len();
+            left = left.checked_sub(len).ok_or_else(|| {
+                too_long(ErrorKind::InvalidEvent, field, EVENT_BYTES_MAX - left + len, EVENT_BYTES_MAX)
+            })?;
+        }
+        Ok(out)
+    }
+}
+
+/// # Safety
+/// `bytes` is as described, for `'a`.
+unsafe fn text<'a>(bytes: tidewire_bytes_t, field: &'static str) -> Result<&'a str> {
+    // SAFETY: as for this function.
+    unsafe { bytes.text(ErrorKind::InvalidEvent, field, EVENT_BYTES_MAX) }
+}
+
+#[cold]
+pub(crate) fn unknown(field: &str, number: u32, remedy: &str) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("{field} is {number}, which means nothing")).at(field).remedy(remedy)
+}

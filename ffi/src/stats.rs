@@ -1,0 +1,234 @@
+//! What an engine has counted.
+
+use std::ffi::{CString, c_char};
+
+use engine::{DestinationStats, Error, ErrorKind, Stats};
+use serde_json::{Value, json};
+
+use crate::args::{Versioned, fill, first_size, null, size_of_struct};
+use crate::engine_handle::{engine_ref, tidewire_engine_t};
+use crate::error::{entry, tidewire_error_t};
+use crate::raw::tidewire_result_t;
+
+/// What an engine has counted since it was opened. Initialise with `TIDEWIRE_STATS_INIT`. For `struct_size` see
+/// `tidewire_options_t`; a library fills as much of an older program's struct as there is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct tidewire_stats_t {
+    /// `sizeof(tidewire_stats_t)`.
+    pub struct_size: usize,
+    /// Shards.
+    pub shards: u64,
+    /// Shards whose log failed or waits; the JSON form tells why.
+    pub unhealthy_shards: u64,
+    /// Destinations that have had deliveries.
+    pub destinations: u64,
+    /// Events taken from the host.
+    pub accepted: u64,
+    /// Events refused because there was no space.
+    pub refused_full: u64,
+    /// Events refused because they were not valid. Those that this interface refused itself (pointers, UTF-8) are not
+    /// counted.
+    pub invalid: u64,
+    /// Events that no rule wanted.
+    pub no_match: u64,
+    /// Events written to the log.
+    pub stored: u64,
+    /// Deliveries that the stored events call for: one per event and destination.
+    pub routed: u64,
+    /// Deliveries done.
+    pub delivered: u64,
+    /// Deliveries given up and kept as dead letters.
+    pub dead_lettered: u64,
+    /// Deliveries not done yet.
+    pub waiting: u64,
+    /// Bytes of records written to the log.
+    pub log_bytes: u64,
+    /// Groups written to the log.
+    pub commits: u64,
+    /// Times the log was made durable.
+    pub syncs: u64,
+    /// Segment files of the log.
+    pub segments: u64,
+    /// Damaged stretches found in the log.
+    pub damaged: u64,
+    /// Bytes of events on their way into the log.
+    pub ring_used_bytes: u64,
+    /// Bytes of rendered records held for delivery.
+    pub held_bytes: u64,
+    /// From acceptance to the destination's answer, in microseconds: half of the deliveries took at most so long.
+    pub latency_us_p50: u64,
+    /// The same for 99 of 100.
+    pub latency_us_p99: u64,
+    /// The same for 999 of 1000.
+    pub latency_us_p999: u64,
+    /// The longest.
+    pub latency_us_max: u64,
+}
+
+// SAFETY: `repr(C)`, the size is first, integers only.
+unsafe impl Versioned for tidewire_stats_t {
+    const INIT: &'static str = "TIDEWIRE_STATS_INIT";
+    const FIRST_SIZE: usize = first_size!(tidewire_stats_t, latency_us_max: u64);
+}
+
+/// Fills in what the engine has counted. The numbers are taken one after the other while the engine runs, so they need
+/// not add up exactly.
+///
+/// `stats_out`: initialised with `TIDEWIRE_STATS_INIT`; unchanged if the call fails.
+///
+/// Fails with `TIDEWIRE_INVALID_ARGUMENT` or `_WRONG_PROCESS`.
+///
+/// # Safety
+/// The pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_stats(
+    engine: *const tidewire_engine_t,
+    stats_out: *mut tidewire_stats_t,
+    err: *mut *mut tidewire_error_t,
+) -> tidewire_result_t {
+    let body = || {
+        // SAFETY: NULL or open, by contract.
+        let engine = unsafe { engine_ref(engine)? };
+        // SAFETY: NULL or a struct of its size, by contract.
+        unsafe { size_of_struct(stats_out, "stats_out")? };
+        engine.check_process()?;
+        let stats = tidewire_stats_t::of(&engine.stats());
+        // SAFETY: as above, and it may be written.
+        unsafe { fill(stats_out, "stats_out", &stats) }
+    };
+    // SAFETY: NULL or writable, by contract.
+    unsafe { entry(err, body) }
+}
+
+/// What the engine has counted, as a JSON object: the numbers of `tidewire_stats_t`, what is wrong with each unhealthy
+/// shard, and the numbers and last error of each destination. Later versions may add members.
+///
+/// `json_out`: set to NUL-terminated UTF-8, or to NULL if the call fails. Free it with `tidewire_string_free`.
+/// `len_out`: set to its length in bytes without the NUL; may be NULL.
+///
+/// Fails with `TIDEWIRE_INVALID_ARGUMENT` or `_WRONG_PROCESS`.
+///
+/// # Safety
+/// The pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_stats_json(
+    engine: *const tidewire_engine_t,
+    json_out: *mut *mut c_char,
+    len_out: *mut usize,
+    err: *mut *mut tidewire_error_t,
+) -> tidewire_result_t {
+    let tell = |text: *mut c_char, len: usize| {
+        // SAFETY: may be written, by contract; checked for NULL below.
+        unsafe { json_out.write_unaligned(text) };
+        if !len_out.is_null() {
+            // SAFETY: may be written, by contract.
+            unsafe { len_out.write_unaligned(len) };
+        }
+    };
+    let body = || {
+        if json_out.is_null() {
+            return Err(null("json_out"));
+        }
+        tell(std::ptr::null_mut(), 0);
+        // SAFETY: NULL or open, by contract.
+        let engine = unsafe { engine_ref(engine)? };
+        engine.check_process()?;
+        let text = CString::new(json(&engine.stats()).to_string())
+            .map_err(|_| Error::new(ErrorKind::Internal, "the statistics have a NUL byte"))?;
+        let len = text.as_bytes().len();
+        tell(text.into_raw(), len);
+        Ok(())
+    };
+    // SAFETY: NULL or writable, by contract.
+    unsafe { entry(err, body) }
+}
+
+/// Frees a string that this library made. NULL is allowed.
+///
+/// # Safety
+/// `string` is NULL or such a string, unchanged and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_string_free(string: *mut c_char) {
+    if !string.is_null() {
+        // SAFETY: made by `CString::into_raw`, not freed yet, by contract.
+        drop(unsafe { CString::from_raw(string) });
+    }
+}
+
+impl tidewire_stats_t {
+    fn of(s: &Stats) -> Self {
+        tidewire_stats_t {
+            struct_size: size_of::<Self>(),
+            shards: s.shards,
+            unhealthy_shards: s.unhealthy.len() as u64,
+            destinations: s.destinations.len() as u64,
+            accepted: s.accepted,
+            refused_full: s.refused_full,
+            invalid: s.invalid,
+            no_match: s.no_match,
+            stored: s.stored,
+            routed: s.routed,
+            delivered: s.delivered,
+            dead_lettered: s.dead_lettered,
+            waiting: s.waiting,
+            log_bytes: s.log_bytes,
+            commits: s.commits,
+            syncs: s.syncs,
+            segments: s.segments,
+            damaged: s.damaged,
+            ring_used_bytes: s.ring_used_bytes,
+            held_bytes: s.held_bytes,
+            latency_us_p50: s.latency.value_at_quantile(0.5),
+            latency_us_p99: s.latency.value_at_quantile(0.99),
+            latency_us_p999: s.latency.value_at_quantile(0.999),
+            latency_us_max: s.latency.max(),
+        }
+    }
+}
+
+fn json(s: &Stats) -> Value {
+    let t = tidewire_stats_t::of(s);
+    json!({
+        "shards": t.shards,
+        "unhealthy": s.unhealthy,
+        "accepted": t.accepted,
+        "refused_full": t.refused_full,
+        "invalid": t.invalid,
+        "no_match": t.no_match,
+        "stored": t.stored,
+        "routed": t.routed,
+        "delivered": t.delivered,
+        "dead_lettered": t.dead_lettered,
+        "waiting": t.waiting,
+        "log_bytes": t.log_bytes,
+        "commits": t.commits,
+        "syncs": t.syncs,
+        "segments": t.segments,
+        "damaged": t.damaged,
+        "ring_used_bytes": t.ring_used_bytes,
+        "held_bytes": t.held_bytes,
+        "latency_us": {
+            "p50": t.latency_us_p50,
+            "p99": t.latency_us_p99,
+            "p999": t.latency_us_p999,
+            "max": t.latency_us_max,
+        },
+        "destinations": s.destinations.iter().map(destination_json).collect::<Vec<_>>(),
+    })
+}
+
+fn destination_json(d: &DestinationStats) -> Value {
+    json!({
+        "name": d.name,
+        "routed": d.routed,
+        "delivered": d.delivered,
+        "retried": d.retried,
+        "dead_lettered": d.dead_lettered,
+        "requests": d.requests,
+        "failures": d.failures,
+        "waiting": d.waiting,
+        "connections": d.connections,
+        "last_error": d.last_error,
+    })
+}

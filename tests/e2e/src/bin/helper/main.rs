@@ -1,0 +1,60 @@
+//! What a test needs a process of its own for: a filter on system calls, a mount namespace, a crash.
+//!
+//! `helper MODE DIRECTORY ...` prints what it found on its standard output, the last line being `OK` if that is as it
+//! should be.
+
+mod disk;
+mod golden;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use seccompiler::{SeccompAction, SeccompFilter};
+use tidewire_e2e as e2e;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["seccomp", errno, dir] => seccomp(errno, Path::new(dir)),
+        ["open", dir] => open(Path::new(dir)),
+        ["full", dir] => disk::full(Path::new(dir)),
+        ["full-at-start", dir] => disk::full_at_start(Path::new(dir)),
+        ["read-only", dir] => disk::read_only(Path::new(dir)),
+        ["golden", dir, expected] => golden::write(Path::new(dir), Path::new(expected)),
+        _ => panic!("unknown arguments {args:?}"),
+    }
+    println!("OK");
+}
+
+/// Opens an engine and holds it until the standard input ends.
+fn open(dir: &Path) {
+    match e2e::engine(dir, "http://127.0.0.1:9/") {
+        Ok(engine) => {
+            println!("open");
+            let _ = std::io::stdin().read(&mut [0]);
+            drop(engine);
+        }
+        Err(e) => println!("{e:?}"),
+    }
+}
+
+/// Opens an engine where `io_uring_setup` is refused, as container runtimes do.
+fn seccomp(errno: &str, dir: &Path) {
+    let errno = match errno {
+        "EPERM" => libc::EPERM,
+        "ENOSYS" => libc::ENOSYS,
+        _ => panic!("unknown errno {errno}"),
+    };
+    let refused = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+    let action = SeccompAction::Errno(errno.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture");
+    let filter = SeccompFilter::new(refused, SeccompAction::Allow, action, arch).expect("a filter");
+    let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
+    seccompiler::apply_filter(&program).expect("the filter applied");
+    match e2e::engine(dir, "http://127.0.0.1:9/") {
+        Ok(_) => panic!("opened without io_uring"),
+        Err(e) => println!("{e:?}"),
+    }
+}

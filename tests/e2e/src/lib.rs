@@ -1,0 +1,231 @@
+//! What the tests from end to end share.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tidewire::config::EngineConfig;
+use tidewire::event::EventTypes;
+use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
+use tidewire::{Ack, Engine, Event, KnownType, OnFull, PublishOptions, Stats};
+use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
+
+/// The bucket of all events here.
+pub const BUCKET: &str = "bucket";
+
+/// A destination that is tried again soon and often.
+pub fn hook(name: &str, url: &str) -> Destination {
+    let webhook = Webhook::new(url).expect("a URL");
+    impatient(Destination::new(name, DestinationKind::Webhook(webhook)))
+}
+
+/// The same over TLS, trusting the authorities of a file.
+pub fn tls_hook(name: &str, url: &str, ca: &Path) -> Destination {
+    let mut webhook = Webhook::new(url).expect("a URL");
+    webhook.tls_ca = Some(ca.to_owned());
+    impatient(Destination::new(name, DestinationKind::Webhook(webhook)))
+}
+
+fn impatient(mut destination: Destination) -> Destination {
+    destination.retry.backoff_min = Duration::from_millis(20);
+    destination.retry.backoff_max = Duration::from_millis(200);
+    destination.breaker.consecutive_failures = 3;
+    destination.breaker.open_min = Duration::from_millis(50);
+    destination.breaker.open_max = Duration::from_millis(200);
+    destination
+}
+
+/// One rule that sends every event of objects to all of these.
+pub fn rules(destinations: Vec<Destination>) -> RuleSet {
+    let types = EventTypes::default();
+    let mut rule = Rule::new("all", ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], &types).expect("a rule");
+    for d in &destinations {
+        rule = rule.with_destination(&d.name);
+    }
+    RuleSet::build(vec![rule], destinations, types).expect("rules")
+}
+
+/// An engine's settings, with small files.
+pub fn config(dir: &Path, shards: usize) -> EngineConfig {
+    let mut config = EngineConfig::new(dir);
+    config.shards = Some(shards);
+    config.ring_bytes = 256 << 10;
+    config.log.segment_bytes = 1 << 20;
+    config
+}
+
+/// Opens an engine of two shards that sends everything to `url`.
+pub fn engine(dir: &Path, url: &str) -> tidewire::Result<Engine> {
+    Engine::open_with(config(dir, 2), rules(vec![hook("hook", url)]))
+}
+
+/// Publishing that waits for this level, and a short while for space.
+pub fn options(ack: Ack) -> PublishOptions {
+    let limit = Duration::from_secs(10);
+    PublishOptions { ack, on_full: OnFull::Block(limit), ack_timeout: limit }
+}
+
+/// Publishes `rounds` events of each key; the size of an event is its number within its key, from `first`.
+///
+/// # Errors
+/// Those of the engine.
+pub fn publish(engine: &Engine, keys: &[String], first: u64, rounds: u64, ack: Ack) -> tidewire::Result<()> {
+    for n in first..first + rounds {
+        for key in keys {
+            let mut event = Event::new(KnownType::ObjectCreatedPut.into(), BUCKET, key.as_bytes());
+            event.size = Some(n);
+            engine.publish_with(&event, &options(ack))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a directory whose destinations are `first` and `second`, and returns what it still delivers, as sorted lines
+/// `destination eventId sequencer eventName key`.
+///
+/// # Panics
+/// If it does not open, or does not deliver everything, in order, within 20 s.
+pub fn deliver_rest(dir: &Path) -> String {
+    let receivers = ["first", "second"].map(|name| (name, receiver(Behaviour::Ok204)));
+    let destinations = receivers.iter().map(|(name, r)| hook(name, &r.url())).collect();
+    let rules = RuleSet::build(Vec::new(), destinations, EventTypes::default()).expect("rules");
+    let engine = Engine::open_with(config(dir, 2), rules).expect("an engine");
+    engine.flush(Duration::from_secs(20)).expect("everything delivered");
+    let mut lines = Vec::new();
+    for (name, receiver) in &receivers {
+        let records = receiver.records();
+        assert_eq!(check_per_key_order(&records), []);
+        lines.extend(
+            records.iter().map(|r| format!("{name} {} {} {} {}\n", r.event_id, r.sequencer, r.event_name, r.key)),
+        );
+    }
+    lines.sort();
+    lines.concat()
+}
+
+/// A receiver on a free port of 127.0.0.1.
+///
+/// # Panics
+/// If there is none.
+pub fn receiver(behaviour: Behaviour) -> Receiver {
+    Receiver::start(([127, 0, 0, 1], 0).into(), behaviour).expect("a receiver")
+}
+
+/// The keys `prefix0`, `prefix1`, and so on.
+pub fn keys(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("{prefix}{i}")).collect()
+}
+
+/// Looks every few milliseconds whether something is so; `false` if it is not within `limit`.
+pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Waits until the statistics say so.
+///
+/// # Panics
+/// With the statistics, if they do not within 20 s.
+pub fn wait_for_stats(engine: &Engine, what: &str, mut condition: impl FnMut(&Stats) -> bool) {
+    let so = wait_until(Duration::from_secs(20), || condition(&engine.stats()));
+    assert!(so, "{what}: {:?}", Summary(&engine.stats()));
+}
+
+/// The statistics without the histogram.
+struct Summary<'a>(&'a Stats);
+
+impl std::fmt::Debug for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let s = self.0;
+        f.debug_struct("Stats")
+            .field("accepted", &s.accepted)
+            .field("routed", &s.routed)
+            .field("waiting", &s.waiting)
+            .field("destinations", &s.destinations)
+            .field("unhealthy", &s.unhealthy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Says that a test cannot run here. `tests/run` counts these.
+pub fn skip(reason: &str) {
+    println!("SKIPPED: {reason}");
+}
+
+/// A process that ends with the test.
+#[derive(Debug)]
+pub struct Process(pub Child);
+
+impl Process {
+    /// Ends it as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A program of the workspace, built if need be in the same way as this test.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn program(package: &str, name: &str) -> PathBuf {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    let dir = DIR.get_or_init(|| {
+        // .../target/PROFILE/deps/TEST
+        let test = std::env::current_exe().expect("this test's path");
+        test.parent().and_then(Path::parent).expect("the target directory").to_owned()
+    });
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
+    build.args(["--package", package, "--bin", name, "--target-dir"]).arg(dir.parent().expect("the target directory"));
+    if dir.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().expect("cargo").success(), "cannot build {name}");
+    dir.join(name)
+}
+
+/// Every file of a directory with its contents, sorted, but for `LOCK`.
+///
+/// # Panics
+/// If something cannot be read.
+pub fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(d) = dirs.pop() {
+        for entry in std::fs::read_dir(&d).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.file_name().is_none_or(|n| n != "LOCK") {
+                let mut bytes = Vec::new();
+                File::open(&path).and_then(|mut f| f.read_to_end(&mut bytes)).expect("a file");
+                files.push((path, bytes));
+            }
+        }
+    }
+    files.sort();
+    files
+}

@@ -1,0 +1,55 @@
+//! Data directories written by earlier versions open, and what was undelivered in them is delivered.
+//!
+//! `golden/v1/data.tar.gz` was left by a crash; `expected.txt` beside it lists what is still to be delivered. To write
+//! the directory of a new version: `TIDEWIRE_GOLDEN=v2 cargo test -p tidewire-e2e --test golden`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tidewire::log::recovery;
+use tidewire_e2e::deliver_rest;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("a process");
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+#[test]
+fn write_a_new_one_if_asked_to() {
+    let Ok(version) = std::env::var("TIDEWIRE_GOLDEN") else { return };
+    let to = golden().join(version);
+    std::fs::create_dir_all(&to).expect("a directory");
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut helper = Command::new(env!("CARGO_BIN_EXE_helper"));
+    let status = helper.arg("golden").arg(dir.path().join("data")).arg(to.join("expected.txt")).status();
+    assert_eq!(status.expect("a process").code(), None, "it ends by a signal, as in a crash");
+    let archive = to.join("data.tar.gz");
+    run(Command::new("tar").arg("-czf").arg(archive).arg("-C").arg(dir.path()).arg("data"));
+}
+
+#[test]
+fn directories_of_earlier_versions_deliver_what_they_hold() {
+    if std::env::var("TIDEWIRE_GOLDEN").is_ok() {
+        return;
+    }
+    let mut versions = 0;
+    for version in std::fs::read_dir(golden()).expect("golden directories") {
+        let version = version.expect("an entry").path();
+        let dir = tempfile::tempdir().expect("a directory");
+        run(Command::new("tar").arg("-xzf").arg(version.join("data.tar.gz")).arg("-C").arg(dir.path()));
+        let data = dir.path().join("data");
+        let dead = || recovery::dead_letters(&data).expect("dead letters").len();
+        assert_eq!(dead(), 2, "{}", version.display());
+        let expected = std::fs::read_to_string(version.join("expected.txt")).expect("what is expected");
+        assert_eq!(deliver_rest(&data), expected, "{}", version.display());
+        assert_eq!(dead(), 2, "{}", version.display());
+        assert_eq!(deliver_rest(&data), "", "{}: everything is delivered once", version.display());
+        println!("{}: {} deliveries", version.display(), expected.lines().count());
+        versions += 1;
+    }
+    assert!(versions > 0);
+}
