@@ -38,10 +38,10 @@ rm -rf "$wheels"
 "$venv/bin/python" -m pip install -q --no-deps "$wheels"/tidewire-*.whl
 
 status=0
-# From another directory, so that the installed package is tested and not the one beside the tests.
+# At most 15 minutes, and from another directory, so that the installed package is tested and not the one beside the tests.
 cd "$target"
-"$venv/bin/python" -P -m pytest -c "$python_dir/pyproject.toml" --rootdir "$python_dir" "$python_dir/tests" "$@" 2>&1 \
-    | tee "$log" || status=$?
+timeout --kill-after=10 900 "$venv/bin/python" -P -m pytest -c "$python_dir/pyproject.toml" --rootdir "$python_dir" \
+    "$python_dir/tests" "$@" 2>&1 | tee "$log" || status=$?
 
 count() {
     # What pytest's last line says of one outcome, as in `3 failed, 40 passed, 1 skipped in 9.00s`.
