@@ -187,7 +187,7 @@ impl Engine {
         let Some((shard, position)) = self.push(event, options)? else { return Ok(Published::NoMatch) };
         if options.ack > Ack::Memory {
             let receipt = Receipt { shard: shard.clone(), position };
-            receipt.wait(options.ack, Some(Instant::now() + options.ack_timeout))?;
+            receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
         }
         Ok(Published::Accepted)
     }
@@ -286,7 +286,7 @@ impl Engine {
     /// # Errors
     /// As [`Flush::wait`].
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        self.start_flush()?.wait(Instant::now() + timeout)
+        self.start_flush()?.wait(deadline_in(timeout))
     }
 
     /// Begins a flush without waiting for it, for callers that have something to look after while they wait.
@@ -369,6 +369,7 @@ impl Engine {
     /// the rest in the data directory for the next opening. Calls after the first do nothing.
     ///
     /// # Errors
+    /// [`ErrorKind::LogFailed`] if the log of a shard failed: events accepted but not durable by then are lost;
     /// [`ErrorKind::Internal`] if a shard ended badly; [`ErrorKind::WrongProcess`] in a forked child.
     pub fn close(&self, timeout: Duration) -> Result<()> {
         self.inner.check_process()?;
@@ -439,6 +440,13 @@ fn shard_of(hash: u64, shards: usize) -> usize {
     ((u128::from(hash) * shards as u128) >> 64) as usize
 }
 
+/// The end of a time limit, however long.
+fn deadline_in(limit: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(limit.min(LONG)).unwrap_or(now)
+}
+
 #[cold]
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the engine is closed")
@@ -469,7 +477,7 @@ impl Inner {
         mut error: PushError,
     ) -> Result<u64> {
         let deadline = match on_full {
-            OnFull::Block(limit) | OnFull::Retry(limit) => Some(Instant::now() + limit),
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
             OnFull::Refuse => None,
         };
         loop {
@@ -503,12 +511,14 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
-        let result = stop(&self.shards, threads, Instant::now() + timeout);
+        let result = stop(&self.shards, threads, deadline_in(timeout));
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {
             dir.unlock();
         }
-        result
+        // A log that failed has not kept what was accepted at `memory` or `written` before it could be made durable.
+        let failed = self.shards.iter().filter_map(|s| s.progress.failure()).find(|e| e.kind() != ErrorKind::Closed);
+        result.and(failed.map_or(Ok(()), |e| Err(e.clone())))
     }
 }
 

@@ -145,6 +145,7 @@ impl<'a> Event<'a> {
             && matches!(self.key.len(), 1..=KEY_BYTES_MAX)
             && matches!(self.event_type, EventType::Known(_))
             && !layout.nameless
+            && self.data.is_empty()
         {
             return Ok(layout);
         }
@@ -213,6 +214,13 @@ impl<'a> Event<'a> {
                     return Err(too_long(name, k.len().max(v.len()), u16::MAX as usize));
                 }
             }
+        }
+        if !self.data.is_empty()
+            && let Err(e) = serde_json::from_slice::<serde::de::IgnoredAny>(self.data)
+        {
+            return Err(Error::invalid_event(format!("data is no JSON document: {e}"))
+                .at("data")
+                .remedy("give one JSON value, or leave data empty"));
         }
         let len = layout.len();
         if len > bytes_max {

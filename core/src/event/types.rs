@@ -440,6 +440,14 @@ impl EventPattern {
         self.known == [0; 4] && self.custom.is_empty()
     }
 
+    /// Keeps only the types that `keep` says. A wildcard of the host's own types stands for any one of them.
+    pub fn retain(&mut self, keep: impl Fn(EventType<'_>) -> bool) {
+        for t in KnownType::ALL.iter().filter(|t| !keep(EventType::Known(**t))) {
+            self.known[*t as usize / 64] &= !(1 << (*t as usize % 64));
+        }
+        self.custom.retain(|name| keep(EventType::Custom(name)));
+    }
+
     /// Adds everything of `other`.
     pub fn union(&mut self, other: &EventPattern) {
         for (a, b) in self.known.iter_mut().zip(other.known) {

@@ -1,16 +1,20 @@
 //! The ring: the bounded, lock-free way in from host threads to one shard.
 //!
 //! Many producers, one consumer, records of any size in one byte buffer. A producer claims space by moving `tail`, copies
-//! its payload and then stores the record's length; the consumer sees a zero length until that store. One tail for all
+//! its payload and then stores the record's stamp, which the consumer waits for. One tail for all
 //! producers gives a total order that respects what the threads tell each other: if publishing A happened before
 //! publishing B, A comes first.
 //!
 //! ```text
-//! record: u32 length of the payload (0 = not committed yet; top bit = padding to the end of the buffer)
-//!         u32 tag of the caller     payload, padded to 8 bytes
+//! record: u32 length of the payload (top bit = padding to the end of the buffer)     u32 tag of the caller
+//!         u64 stamp: what this position must have once the record is committed
+//!         payload, padded to 16 bytes
 //! ```
 //!
-//! Positions are bytes since the ring was made and never wrap; they serve as receipts.
+//! Positions are bytes since the ring was made and never wrap; they serve as receipts. The stamp is made of the position
+//! and a secret of the ring, so neither what an earlier lap left there nor a payload that somebody crafted is taken for a
+//! record. The consumer therefore only reads: a ring that must be zeroed behind the consumer moves every cache line
+//! between the cores twice.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence};
@@ -20,7 +24,9 @@ use crossbeam_utils::CachePadded;
 use futures::task::AtomicWaker;
 use parking_lot::{Condvar, Mutex};
 
-const HEADER_BYTES: u64 = 8;
+const HEADER_BYTES: u64 = 16;
+/// Records begin at multiples of this.
+const ALIGN: u64 = 16;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records.
 const CLOSED: u64 = 1 << 63;
@@ -98,6 +104,7 @@ struct Producers {
 pub struct Ring {
     buf: *mut u8,
     capacity: u64,
+    secret: u64,
     producers: CachePadded<Producers>,
     head: CachePadded<AtomicU64>,
     state: CachePadded<AtomicU8>,
@@ -135,6 +142,7 @@ impl Ring {
         Ring {
             buf,
             capacity: capacity as u64,
+            secret: getrandom::u64().unwrap_or_else(|_| buf.addr() as u64 ^ crate::shard::wall_ns()),
             producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),
@@ -156,11 +164,26 @@ impl Ring {
         (self.capacity / 4 - HEADER_BYTES) as usize
     }
 
-    fn header(&self, position: u64) -> &AtomicU64 {
+    /// The two words of the header at a position.
+    fn header(&self, position: u64) -> &[AtomicU64; 2] {
         let offset = position & (self.capacity - 1);
-        // SAFETY: positions are multiples of 8, the buffer is page-aligned, and every access to a header word is atomic
-        // until its record is committed and again after it is consumed.
-        unsafe { &*self.buf.add(offset as usize).cast::<AtomicU64>() }
+        // SAFETY: positions are multiples of 16 and the buffer is page-aligned, so both words lie within it. Header words
+        // are accessed atomically; bytes that were payload in another lap are no longer accessed as such when their place
+        // becomes a header (the consumer has passed them before they are claimed again).
+        unsafe { &*self.buf.add(offset as usize).cast::<[AtomicU64; 2]>() }
+    }
+
+    /// What stands in the header of a committed record at this position; never zero, which is what new memory has.
+    #[inline]
+    fn stamp(&self, position: u64) -> u64 {
+        (position ^ self.secret).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
+    }
+
+    #[inline]
+    fn commit(&self, position: u64, word: u64) {
+        let header = self.header(position);
+        header[0].store(word, Ordering::Relaxed);
+        header[1].store(self.stamp(position), Ordering::Release);
     }
 
     /// Claims `len` bytes, lets `fill` write them, and commits. Returns the position after the record.
@@ -173,7 +196,7 @@ impl Ring {
     #[inline]
     pub fn push_with(&self, len: usize, tag: u32, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
         debug_assert!(len > 0 && len <= self.payload_bytes_max());
-        let need = HEADER_BYTES + (len as u64).next_multiple_of(8);
+        let need = HEADER_BYTES + (len as u64).next_multiple_of(ALIGN);
         let mut tail = self.producers.tail.load(Ordering::Relaxed);
         let (start, pad) = loop {
             if tail & CLOSED != 0 {
@@ -181,8 +204,8 @@ impl Ring {
             }
             let to_end = self.capacity - (tail & (self.capacity - 1));
             let pad = if to_end < need { to_end } else { 0 };
-            // Acquire: what the consumer zeroed must be visible before it is written again. Whoever stored `head_seen` had
-            // acquired it from the consumer.
+            // Acquire: the consumer must have read what stands there before it is written again. Whoever stored `head_seen`
+            // had acquired it from the consumer.
             if tail + pad + need - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.capacity {
                 let head = self.head.load(Ordering::Acquire);
                 self.producers.head_seen.store(head, Ordering::Release);
@@ -201,14 +224,14 @@ impl Ring {
             }
         };
         if pad > 0 {
-            self.header(tail).store(u64::from(PADDING | (pad as u32)), Ordering::Release);
+            self.commit(tail, u64::from(PADDING | (pad as u32)));
         }
         let offset = (start & (self.capacity - 1)) + HEADER_BYTES;
         // SAFETY: `start..start + need` was claimed by this thread alone, lies within the buffer (it does not cross the
         // end, see `pad`), and the consumer does not look past an uncommitted header.
         let payload = unsafe { std::slice::from_raw_parts_mut(self.buf.add(offset as usize), len) };
         fill(payload);
-        self.header(start).store(len as u64 | u64::from(tag) << 32, Ordering::Release);
+        self.commit(start, len as u64 | u64::from(tag) << 32);
         Ok(start + need)
     }
 
@@ -304,28 +327,26 @@ impl<'a> Consumer<'a> {
         let mut at = start;
         let mut go_on = true;
         while go_on && at - start < bytes_max {
-            let word = ring.header(at).load(Ordering::Acquire);
-            let len = word as u32;
-            if len == 0 {
+            let header = ring.header(at);
+            if header[1].load(Ordering::Acquire) != ring.stamp(at) {
                 break;
             }
+            let word = header[0].load(Ordering::Relaxed);
+            let len = word as u32;
             if len & PADDING != 0 {
-                let pad = u64::from(len & !PADDING);
-                self.zero(at, pad);
-                at += pad;
+                at += u64::from(len & !PADDING);
                 continue;
             }
-            let need = HEADER_BYTES + u64::from(len).next_multiple_of(8);
+            let need = HEADER_BYTES + u64::from(len).next_multiple_of(ALIGN);
             let offset = (at & (ring.capacity - 1)) + HEADER_BYTES;
-            // SAFETY: the Acquire load of the header saw the producer's commit, so the payload is initialised and no
+            // SAFETY: the Acquire load of the stamp saw the producer's commit, so the payload is initialised and no
             // longer written; it lies within the buffer.
             let payload = unsafe { std::slice::from_raw_parts(ring.buf.add(offset as usize), len as usize) };
             go_on = each(payload, (word >> 32) as u32, at + need);
-            self.zero(at, need);
             at += need;
         }
         if at != start {
-            // Release: the zeros must be visible before the space is claimed again.
+            // Release: everything must have been read before the space is claimed again.
             ring.head.store(at, Ordering::Release);
             fence(Ordering::SeqCst);
             if ring.waiting_for_space.load(Ordering::Relaxed) > 0 {
@@ -334,13 +355,6 @@ impl<'a> Consumer<'a> {
             }
         }
         at - start
-    }
-
-    fn zero(&mut self, at: u64, len: u64) {
-        let offset = (at & (self.ring.capacity - 1)) as usize;
-        // SAFETY: the region is committed and consumed, so nobody else touches it until `head` passes it; it does not
-        // cross the end of the buffer.
-        unsafe { std::ptr::write_bytes(self.ring.buf.add(offset), 0, len as usize) };
     }
 
     /// The position of the next record to consume.
@@ -370,7 +384,8 @@ impl<'a> Consumer<'a> {
     }
 
     fn has_record(&self) -> bool {
-        self.ring.header(self.position()).load(Ordering::Acquire) as u32 != 0
+        let at = self.position();
+        self.ring.header(at)[1].load(Ordering::Acquire) == self.ring.stamp(at)
     }
 
     /// Announces a sleep: parked, or napping (then only urgent pushes wake). Returns `false`, and the consumer is awake, if

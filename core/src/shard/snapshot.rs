@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::event::EventType;
+use crate::event::profile::Profile;
 use crate::filter::Matcher;
 use crate::log::record::Route;
 use crate::log::recovery::Names;
@@ -33,7 +34,13 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Gives every destination and rule its number and compiles the matcher.
-    pub(crate) fn new(version: u64, rules: RuleSet, names: &mut Names) -> Result<Snapshot> {
+    pub(crate) fn new(version: u64, mut rules: RuleSet, names: &mut Names) -> Result<Snapshot> {
+        // A wildcard asks for what the destinations' profiles have records for; the gate shall refuse the rest.
+        for i in 0..rules.rules.len() {
+            let profiles: Vec<Profile> =
+                rules.targets(i as u32).iter().map(|d| rules.destinations[*d as usize].profile).collect();
+            rules.rules[i].events.retain(|t| profiles.iter().any(|p| p.expressible(t)));
+        }
         let destinations: Vec<&str> = rules.destinations.iter().map(|d| d.name.as_str()).collect();
         let ids: Vec<&str> = rules.rules.iter().map(|r| r.id.as_str()).collect();
         let numbers = names.assign(&destinations, &ids)?;
