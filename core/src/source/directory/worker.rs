@@ -502,7 +502,7 @@ impl Worker {
     }
 
     fn publish(&mut self, event: &Event<'_>) -> Result<(), Halt> {
-        let on_full = OnFull::Block(PATIENCE);
+        let on_full = OnFull::Retry(PATIENCE);
         let options = PublishOptions { ack: Ack::Written, on_full, ..PublishOptions::default() };
         loop {
             match self.engine.submit(event, &options) {

@@ -174,7 +174,7 @@ impl Service {
 
     /// Submits all events in order, then waits until they are as safe as asked.
     async fn publish(&self, events: &Events, ack: Ack) -> Result<Answer, Refusal> {
-        let options = PublishOptions { ack, on_full: OnFull::Refuse, ..PublishOptions::default() };
+        let options = PublishOptions { ack, on_full: OnFull::Retry(Duration::ZERO), ..PublishOptions::default() };
         let deadline = Instant::now() + self.limits.publish_timeout;
         let mut receipts = Receipts::default();
         let (mut accepted, mut no_match) = (0usize, 0usize);
