@@ -4,24 +4,10 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use tidewire::event::{FrameView, Layout, frame, resource_hash};
-use tidewire::{Event, KnownType};
-use tidewire_benches::{criterion_figure, keep};
+use tidewire_benches::{criterion_figure, event, keep};
 
 fn main() {
-    let mut e = Event::new(
-        KnownType::ObjectCreatedPut.into(),
-        "acme-prod",
-        b"logs/acme/api/2025/03/17/05/api-11-0123456789abcdef.log.gz",
-    );
-    e.time_ns = 1_750_000_000_000_000_000;
-    e.size = Some(1 << 20);
-    e.etag = "0123456789abcdef0123456789abcdef";
-    e.version_id = "fedcba9876543210fedcba9876543210";
-    e.requester = "AWS:AIDA0042EXAMPLE";
-    e.source_ip = "10.1.2.3";
-    e.request_id = "4442587FB7D0A2F9";
-    e.content_type = "application/gzip";
-    e.metadata = &[("owner", "billing")];
+    let mut e = event();
     e.tags = &[("class", "hot"), ("team", "umbrella")];
     let bytes = frame::encode_to_vec(&e, 0);
     let mut out = vec![0; bytes.len()];

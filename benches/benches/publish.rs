@@ -15,7 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use tidewire::config::{EngineConfig, Idle};
 use tidewire::event::{EventTypes, Layout, frame};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
-use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
+use tidewire::{Ack, Engine, Event, PublishOptions};
 use tidewire_benches::{Clock, Figure, histogram, keep, median, ticks};
 
 /// The encoded event, and a slot for it.
@@ -27,19 +27,8 @@ const PER_THREAD: usize = 40_000;
 const BURST: usize = 16;
 const PAUSE: Duration = Duration::from_micros(40);
 
-const KEY: &[u8] = b"logs/acme/api/2025/03/17/05/api-11-0123456789abcdef.log.gz";
-
 fn event() -> Event<'static> {
-    let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "acme-prod", KEY);
-    e.time_ns = 1_750_000_000_000_000_000;
-    e.size = Some(1 << 20);
-    e.etag = "0123456789abcdef0123456789abcdef";
-    e.version_id = "fedcba9876543210fedcba9876543210";
-    e.requester = "AWS:AIDA0042EXAMPLE";
-    e.source_ip = "10.1.2.3";
-    e.request_id = "4442587FB7D0A2F9";
-    e.content_type = "application/gzip";
-    e.metadata = &[("owner", "billing")];
+    let mut e = tidewire_benches::event();
     let short = FRAME_BYTES - frame::encoded_len(&e);
     // Fill up to the size that is wanted, so that the figure means what it says.
     e.user_agent = &"tidewire-bench/1 (a user agent of the usual length, as clients send them)"[..short - 4];

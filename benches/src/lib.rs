@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use tidewire::{Event, KnownType};
 
 /// One measured figure beside what it is to be judged by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -131,4 +132,20 @@ pub fn criterion_figure(group: &str, id: &str, beside_id: &str) -> Figure {
         beside: beside_id.into(),
         beside_value: criterion_median(group, beside_id),
     }
+}
+
+/// An object's creation with the fields that a store usually knows; about 300 bytes as a frame.
+pub fn event() -> Event<'static> {
+    let key = b"logs/acme/api/2025/03/17/05/api-11-0123456789abcdef.log.gz";
+    let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "acme-prod", key);
+    e.time_ns = 1_750_000_000_000_000_000;
+    e.size = Some(1 << 20);
+    e.etag = "0123456789abcdef0123456789abcdef";
+    e.version_id = "fedcba9876543210fedcba9876543210";
+    e.requester = "AWS:AIDA0042EXAMPLE";
+    e.source_ip = "10.1.2.3";
+    e.request_id = "4442587FB7D0A2F9";
+    e.content_type = "application/gzip";
+    e.metadata = &[("owner", "billing")];
+    e
 }

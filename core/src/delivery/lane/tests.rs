@@ -1,0 +1,304 @@
+//! The lane by itself: time and randomness made up, no network.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const S: u64 = 1_000_000_000;
+
+fn policy() -> LanePolicy {
+    LanePolicy {
+        batch: BatchLimits { events_max: 10, bytes_max: 1000, linger: Duration::from_millis(5) },
+        concurrency: 4,
+        retry: RetryPolicy::default(),
+        breaker: BreakerPolicy::default(),
+        events_max: 100,
+    }
+}
+
+fn item(sequence: u64, key: u64) -> Item<u64> {
+    Item { sequence, key, bytes: 50, accepted_ns: sequence, body: sequence }
+}
+
+fn at(mono_ns: u64) -> Now {
+    Now { mono_ns, wall_ns: mono_ns }
+}
+
+fn lane() -> Lane<u64> {
+    Lane::new(policy(), Cursor::at(0))
+}
+
+fn send(lane: &mut Lane<u64>, now: Now) -> Batch<u64> {
+    match lane.poll(now) {
+        Action::Send(b) => b,
+        other => panic!("expected a batch, got {other:?}"),
+    }
+}
+
+fn sequences(b: &Batch<u64>) -> Vec<u64> {
+    b.items.iter().map(|i| i.sequence).collect()
+}
+
+fn retry() -> Outcome {
+    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404 }
+}
+
+#[test]
+fn waits_for_company_until_linger_or_full() {
+    let mut l = lane();
+    l.push(item(1, 1), at(0));
+    assert!(matches!(l.poll(at(0)), Action::Wait(5_000_000)));
+    assert_eq!(sequences(&send(&mut l, at(5_000_000))), [1]);
+    let mut l = lane();
+    (1..=10).for_each(|n| l.push(item(n, n), at(0)));
+    assert_eq!(send(&mut l, at(0)).items.len(), 10);
+    let mut l = lane();
+    l.push(item(1, 1), at(0));
+    l.set_flushing(true);
+    assert_eq!(send(&mut l, at(0)).items.len(), 1);
+}
+
+#[test]
+fn batches_are_cut_by_bytes_and_one_large_event_goes_alone() {
+    let mut l = lane();
+    for n in 1..=3 {
+        l.push(Item { bytes: 600, ..item(n, n) }, at(0));
+    }
+    l.push(Item { bytes: 5000, ..item(4, 4) }, at(0));
+    l.set_flushing(true);
+    for expect in 1..=4 {
+        assert_eq!(sequences(&send(&mut l, at(0))), [expect]);
+    }
+}
+
+#[test]
+fn a_failing_key_holds_no_other_key() {
+    let mut l = lane();
+    l.push(item(1, 7), at(0));
+    let b = send(&mut l, at(S));
+    l.push(item(2, 7), at(S));
+    l.push(item(3, 8), at(S));
+    l.complete(b, retry(), at(S), 1.0);
+    let b = send(&mut l, at(S + 10_000_000));
+    assert_eq!(sequences(&b), [3], "the other key goes on");
+    l.complete(b, Outcome::Success, at(S), 0.0);
+    // The key's first event again, alone, then the one behind it.
+    let b = send(&mut l, at(3 * S));
+    assert_eq!((sequences(&b), b.attempts), (vec![1], 1));
+    assert!(!matches!(l.poll(at(3 * S)), Action::Send(_)));
+    l.complete(b, Outcome::Success, at(3 * S), 0.0);
+    assert_eq!(sequences(&send(&mut l, at(4 * S))), [2]);
+}
+
+#[test]
+fn back_off_doubles_with_jitter_between_half_and_whole() {
+    for (random, share) in [(0.0, 0.5), (0.999_999_9, 1.0)] {
+        let mut l = lane();
+        l.push(item(1, 1), at(0));
+        let mut now = S;
+        for n in 0..5 {
+            let b = send(&mut l, at(now));
+            l.complete(b, retry(), at(now), random);
+            let Action::Wait(until) = l.poll(at(now)) else { panic!("no wait") };
+            let expect = (S << n) as f64 * share;
+            assert!((((until - now) as f64) - expect).abs() < 1000.0, "{} for {expect}", until - now);
+            now = until;
+        }
+    }
+}
+
+#[test]
+fn old_events_become_dead_and_the_key_goes_on() {
+    let mut l = lane();
+    l.push(item(1, 1), at(0));
+    let late = 73 * 3600 * S;
+    let b = send(&mut l, at(late));
+    l.push(Item { accepted_ns: late, ..item(2, 1) }, at(late));
+    let done = l.complete(b, retry(), at(late), 0.5);
+    assert_eq!((done.spent.len(), done.spent[0].status, done.retried), (1, 404, 0));
+    assert_eq!(l.cursor(2).low(), 0, "it is open until its letter is stored");
+    l.settle(1);
+    assert_eq!(l.cursor(2).low(), 1);
+    assert_eq!(sequences(&send(&mut l, at(late + S))), [2]);
+}
+
+#[test]
+fn poison_is_cut_out_and_spent_after_three_attempts() {
+    let mut l = lane();
+    (1..=8).for_each(|n| l.push(item(n, n), at(0)));
+    l.set_flushing(true);
+    let (mut now, mut delivered, mut spent) = (0, 0, Vec::new());
+    for _ in 0..100 {
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                let bad = sequences(&b).contains(&5);
+                let outcome =
+                    if bad { Outcome::Poison { reason: "bad".into(), status: 400 } } else { Outcome::Success };
+                let done = l.complete(b, outcome, at(now), 0.5);
+                delivered += done.delivered;
+                spent.extend(done.spent.into_iter().map(|s| (s.item.sequence, s.status)));
+            }
+            Action::Wait(until) => now = until,
+            Action::Idle => break,
+        }
+    }
+    assert_eq!((delivered, spent), (7, vec![(5, 400)]));
+    assert!(now < 300 * S, "within five minutes");
+}
+
+#[test]
+fn poison_among_events_of_one_key_keeps_their_order() {
+    let mut l = lane();
+    (1..=8).for_each(|n| l.push(item(n, 1), at(0)));
+    l.set_flushing(true);
+    let (mut now, mut order) = (0, Vec::new());
+    for _ in 0..100 {
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                let s = sequences(&b);
+                let outcome = if s.contains(&3) {
+                    Outcome::Poison { reason: "bad".into(), status: 400 }
+                } else {
+                    order.extend(s);
+                    Outcome::Success
+                };
+                for x in l.complete(b, outcome, at(now), 0.5).spent {
+                    order.push(x.item.sequence);
+                }
+            }
+            Action::Wait(until) => now = until,
+            Action::Idle => break,
+        }
+    }
+    assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn throttling_pauses_the_endpoint_and_counts_no_attempt() {
+    let mut l = lane();
+    l.push(item(1, 1), at(0));
+    let b = send(&mut l, at(S));
+    l.push(item(2, 2), at(S));
+    let slow = Outcome::Throttle { after_ns: Some(7 * S), reason: "429".into(), status: 429 };
+    l.complete(b, slow, at(S), 0.5);
+    assert!(matches!(l.poll(at(2 * S)), Action::Wait(until) if until == 8 * S));
+    let b = send(&mut l, at(8 * S));
+    assert_eq!((sequences(&b), b.attempts), (vec![1], 0));
+}
+
+#[test]
+fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
+    let mut l = lane();
+    for n in 1..=60 {
+        l.push(item(n, n), at(0));
+    }
+    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0 };
+    let mut now = 0;
+    let mut sent = 0;
+    while matches!(l.gate(at(now)), Gate::Closed) {
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                sent += 1;
+                l.complete(b, down(), at(now), 0.5);
+            }
+            Action::Wait(until) => now = until,
+            Action::Idle => panic!("idle"),
+        }
+    }
+    assert_eq!(sent, 5);
+    let Action::Wait(until) = l.poll(at(now)) else { panic!("must wait") };
+    let probe = send(&mut l, at(until));
+    assert!(matches!(l.poll(at(until)), Action::Idle), "one probe only");
+    l.complete(probe, Outcome::Success, at(until), 0.5);
+    assert!(matches!(l.poll(at(until + 100 * S)), Action::Send(_)));
+}
+
+#[test]
+fn what_was_done_before_a_restart_is_not_done_again() {
+    let mut c = Cursor::at(5);
+    c.done(8);
+    let mut l = Lane::new(policy(), c);
+    for n in 4..=9 {
+        l.push(item(n, n), at(0));
+    }
+    assert_eq!(sequences(&send(&mut l, at(S))), [6, 7, 9]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 300 }))]
+    /// Random outcomes and times: everything is delivered or spent, in order per key, and the cursor is right.
+    #[test]
+    fn nothing_is_lost_or_reordered(
+        keys in proptest::collection::vec(0u64..6, 1..120),
+        outcomes in proptest::collection::vec(0u8..10, 1..400),
+        together in 1usize..5,
+    ) {
+        let mut l = Lane::new(LanePolicy { concurrency: together, ..policy() }, Cursor::at(0));
+        let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut ended: std::collections::BTreeSet<u64> = Default::default();
+        let mut in_flight: Vec<Batch<u64>> = Vec::new();
+        let (mut now, mut pushed, mut step) = (0u64, 0usize, 0usize);
+        loop {
+            step += 1;
+            prop_assert!(step < 20_000, "it goes on for ever");
+            while pushed < keys.len() && l.has_room() && (step % 3 != 0 || pushed < 5) {
+                l.push(item(pushed as u64 + 1, keys[pushed]), at(now));
+                pushed += 1;
+            }
+            let (mut wait, mut idle) = (None, false);
+            match l.poll(at(now)) {
+                Action::Send(b) => {
+                    prop_assert!(b.items.len() <= 10 && !b.items.is_empty());
+                    for other in &in_flight {
+                        for i in &b.items {
+                            prop_assert!(other.items.iter().all(|o| o.key != i.key), "a key twice in flight");
+                        }
+                    }
+                    in_flight.push(b);
+                    prop_assert!(in_flight.len() <= together);
+                    continue;
+                }
+                Action::Wait(until) => wait = Some(until),
+                Action::Idle => idle = true,
+            }
+            if !in_flight.is_empty() {
+                let b = in_flight.remove(step % in_flight.len());
+                let n = outcomes[step % outcomes.len()];
+                let reason = || "r".to_owned();
+                let outcome = match if step > 5_000 { 0 } else { n } {
+                    0..=5 => Outcome::Success,
+                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503 },
+                    7 => retry(),
+                    8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429 },
+                    _ => Outcome::Poison { reason: reason(), status: 400 },
+                };
+                let ok = outcome == Outcome::Success;
+                let items = b.items.clone();
+                let done = l.complete(b, outcome, at(now), 0.3);
+                let over: Vec<_> = if ok { items } else { done.spent.into_iter().map(|s| s.item).collect() };
+                for i in over {
+                    prop_assert!(ended.insert(i.sequence), "{} ended twice", i.sequence);
+                    let before = last.insert(i.key, i.sequence).unwrap_or(0);
+                    prop_assert!(before < i.sequence, "key {}: {} after {}", i.key, i.sequence, before);
+                    l.settle(i.sequence);
+                }
+                for s in 1..=pushed as u64 {
+                    prop_assert_eq!(l.is_done(s), ended.contains(&s));
+                }
+                let low = l.cursor(pushed as u64).low();
+                prop_assert!((1..=low).all(|s| ended.contains(&s)));
+                prop_assert!(low == pushed as u64 || !ended.contains(&(low + 1)));
+            } else if let Some(until) = wait {
+                prop_assert!(until > now);
+                now = until;
+            } else if idle && pushed == keys.len() {
+                break;
+            }
+        }
+        prop_assert_eq!(ended.len(), keys.len());
+        prop_assert_eq!(l.open_events(), 0);
+        prop_assert_eq!(l.keys.len(), 0);
+        prop_assert_eq!((l.ready_events, l.ready_bytes), (0, 0));
+    }
+}
