@@ -563,3 +563,20 @@ fn the_same_directory_is_opened_by_one_engine_only() {
     let e = Engine::open_with(config(dir.path(), 2), rules()).unwrap_err();
     assert!(e.to_string().contains("made with 1 shards") && e.to_string().contains("engine.shards = 1"), "{e}");
 }
+
+/// What the engine does on the caller's thread must not interrupt that thread's system calls afterwards.
+#[test]
+fn opening_and_closing_interrupt_no_call_of_the_host() {
+    use std::io::Read;
+    let (mut ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path(), 1, all(vec![hook("hook", "http://127.0.0.1:9/")]));
+        put(&engine, "k", 1);
+        let while_open = ours.read(&mut [0; 1]).unwrap_err();
+        engine.close(Duration::ZERO).unwrap();
+        let after = ours.read(&mut [0; 1]).unwrap_err();
+        assert_eq!((while_open.kind(), after.kind()), (std::io::ErrorKind::WouldBlock, std::io::ErrorKind::WouldBlock));
+    }
+}

@@ -13,6 +13,17 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// [`ErrorKind::IoUringUnavailable`] that names the cause (a kernel without it, the sysctl, a seccomp filter, the memory
 /// lock limit) and the remedy.
 pub fn probe() -> Result<()> {
+    // On a thread of its own: the kernel takes a ring apart some time after it was closed, and to do so interrupts the
+    // thread that made it. The host's thread would find its next blocking call ended by EINTR.
+    std::thread::Builder::new()
+        .name("tidewire-probe".into())
+        .spawn(probe_here)
+        .map_err(|e| Error::io("cannot start a thread", &e))?
+        .join()
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the probe for io_uring panicked")))
+}
+
+fn probe_here() -> Result<()> {
     // `struct io_uring_params` has 120 bytes; zeros ask for the defaults.
     let mut params = [0u64; 15];
     // SAFETY: the kernel reads and writes 120 bytes at `params`, which are there.
