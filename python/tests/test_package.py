@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, config
 
 import tidewire
 from tidewire import EventType
@@ -98,8 +98,15 @@ def test_the_stub_has_the_types_of_the_registry() -> None:
     assert all(type(value) is str for value in EventType.ALL)
 
 
-def test_the_engine_knows_every_constant(engine: tidewire.Engine) -> None:
-    assert all(engine.is_interested("photos", name) for name in EventType.ALL)
+def test_the_engine_knows_every_constant(tmp_path: Path) -> None:
+    text = config("http://127.0.0.1:9/", destination='profile = "cloudevents"')
+    with tidewire.Engine(text, data_dir=str(tmp_path)) as engine:
+        assert all(engine.is_interested("photos", name) for name in EventType.ALL)
+
+
+def test_the_gate_refuses_what_no_destination_has_a_record_for(engine: tidewire.Engine) -> None:
+    assert not engine.is_interested("photos", EventType.CONFIGURATION_POLICY_PUT)
+    assert not engine.publish("photos", "", "Configuration:Policy:Put")
 
 
 def test_the_numbers_are_as_declared(engine: tidewire.Engine) -> None:
