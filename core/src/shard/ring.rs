@@ -16,7 +16,7 @@
 //! record. The consumer therefore only reads: a ring that must be zeroed behind the consumer moves every cache line
 //! between the cores twice.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
@@ -103,6 +103,8 @@ struct Producers {
 /// The ring of one shard.
 pub struct Ring {
     buf: *mut u8,
+    /// Keeps `buf` mapped.
+    _memory: Memory,
     capacity: u64,
     secret: u64,
     producers: CachePadded<Producers>,
@@ -129,18 +131,15 @@ impl Ring {
     /// If `capacity` is not such a number.
     pub fn new(capacity: usize) -> Ring {
         assert!(capacity.is_power_of_two() && capacity >= RING_BYTES_MIN, "ring capacity {capacity}");
-        let layout = Self::layout(capacity);
-        // SAFETY: the layout's size is not zero.
-        let buf = unsafe { alloc_zeroed(layout) };
-        if buf.is_null() {
-            handle_alloc_error(layout);
-        }
+        let memory = Memory::new(capacity);
+        let buf = memory.start;
         for at in (0..capacity).step_by(4096) {
-            // SAFETY: within the allocation; volatile so that the page is really touched.
+            // SAFETY: within the mapping; volatile so that the page is really touched.
             unsafe { buf.add(at).write_volatile(0) };
         }
         Ring {
             buf,
+            _memory: memory,
             capacity: capacity as u64,
             secret: getrandom::u64().unwrap_or_else(|_| buf.addr() as u64 ^ crate::shard::wall_ns()),
             producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
@@ -152,11 +151,6 @@ impl Ring {
             space_lock: Mutex::new(()),
             space: Condvar::new(),
         }
-    }
-
-    fn layout(capacity: usize) -> Layout {
-        // A multiple of the page size, so this layout is always legal.
-        Layout::from_size_align(capacity, 4096).unwrap_or_else(|_| Layout::new::<u64>())
     }
 
     /// The largest payload that fits.
@@ -298,10 +292,48 @@ impl Ring {
     }
 }
 
-impl Drop for Ring {
+/// Zeroed memory of its own, in large pages where the system has them: a publisher walks through the whole ring, and each
+/// page it has not seen for a while costs it a walk through the page tables.
+struct Memory {
+    start: *mut u8,
+    mapping: *mut libc::c_void,
+    bytes: usize,
+}
+
+const LARGE_PAGE_BYTES: usize = 2 << 20;
+
+impl Memory {
+    fn new(capacity: usize) -> Memory {
+        let align = if capacity >= LARGE_PAGE_BYTES { LARGE_PAGE_BYTES } else { 4096 };
+        let bytes = capacity + align;
+        // SAFETY: a new private mapping; nothing else is touched.
+        let mapping = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if mapping == libc::MAP_FAILED {
+            handle_alloc_error(Layout::from_size_align(bytes, align).unwrap_or_else(|_| Layout::new::<u64>()));
+        }
+        let start = mapping.cast::<u8>();
+        // SAFETY: at most `align` bytes on, and the mapping is that much longer than `capacity`.
+        let start = unsafe { start.add(start.align_offset(align)) };
+        // A wish; the ring works as well if it is not granted.
+        // SAFETY: the range is part of the mapping.
+        unsafe { libc::madvise(start.cast(), capacity, libc::MADV_HUGEPAGE) };
+        Memory { start, mapping, bytes }
+    }
+}
+
+impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.buf, Self::layout(self.capacity as usize)) };
+        // SAFETY: mapped by `new`; the ring that used it is gone.
+        unsafe { libc::munmap(self.mapping, self.bytes) };
     }
 }
 
