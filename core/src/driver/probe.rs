@@ -13,6 +13,14 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// [`ErrorKind::IoUringUnavailable`] that names the cause (a kernel without it, the sysctl, a seccomp filter, the memory
 /// lock limit) and the remedy.
 pub fn probe() -> Result<()> {
+    // In a thread of its own: the kernel takes a ring that was closed apart a little later, with work for the thread
+    // that made it, and that would interrupt a system call of the host's.
+    let asked = std::thread::Builder::new().name("tidewire-probe".into()).spawn(ask);
+    let asked = asked.map_err(|e| Error::io("cannot start a thread", &e))?;
+    asked.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the probe of io_uring panicked")))
+}
+
+fn ask() -> Result<()> {
     // `struct io_uring_params` has 120 bytes; zeros ask for the defaults.
     let mut params = [0u64; 15];
     // SAFETY: the kernel reads and writes 120 bytes at `params`, which are there.
