@@ -403,11 +403,14 @@ impl<'a> Consumer<'a> {
     pub fn watch(&self, limit: Duration) -> bool {
         let begun = Instant::now();
         loop {
-            for _ in 0..32 {
+            for _ in 0..8 {
                 if self.has_record() {
                     return true;
                 }
-                std::hint::spin_loop();
+                // Not more often: each look takes the line away from the publisher who is writing it.
+                for _ in 0..64 {
+                    std::hint::spin_loop();
+                }
             }
             if begun.elapsed() > limit {
                 return false;
