@@ -15,12 +15,13 @@ use crate::driver::{self, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
+use crate::log::Ack;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
-use crate::shard::progress::{Ack, Receipt, block_on};
+use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
-use crate::shard::{self, Command, Shared, TAG_WANTS_SYNC, stats};
+use crate::shard::{self, Command, Shared, stats};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,7 +228,7 @@ impl Engine {
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
         let time_ns = if event.time_ns == 0 { shard::wall_ns() } else { event.time_ns };
-        let tag = if options.ack == Ack::Synced { TAG_WANTS_SYNC } else { 0 };
+        let tag = options.ack as u32;
         let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
             Ok(p) => p,
             Err(e) => inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e)?,

@@ -18,4 +18,5 @@ pub mod source;
 pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
-pub use shard::progress::{Ack, Receipt, ReceiptFuture};
+pub use log::Ack;
+pub use shard::progress::{Receipt, ReceiptFuture};

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::record::{self, Kind, RecordHeader, Route};
 use super::segment::{Purpose, SegmentHeader};
-use super::{BLOCK_BYTES, segment};
+use super::{Ack, BLOCK_BYTES, segment};
 use crate::event::id::HybridClock;
 
 /// A group is closed when it has this many bytes, even while none can be written.
@@ -43,8 +43,8 @@ pub struct Group {
     pub records: usize,
     /// The last one's sequence (the one before the group if it has none).
     pub last_sequence: u64,
-    /// Somebody waits until it is durable.
-    pub wants_sync: bool,
+    /// What somebody waits for; at [`Ack::Memory`] nobody does.
+    pub wants: Ack,
     /// The ring position that the group covers.
     pub ring_position: u64,
 }
@@ -131,6 +131,11 @@ impl Appender {
         self.closed_bytes + self.current.as_ref().map_or(0, |g| g.bytes.len())
     }
 
+    /// Whether something waits to be taken, and none of it is waited for by anybody, nor much.
+    pub fn may_linger(&self) -> bool {
+        self.closed.is_empty() && self.current.as_ref().is_some_and(|g| g.wants == Ack::Memory)
+    }
+
     /// Adds a record. Returns its sequence.
     ///
     /// # Panics
@@ -163,12 +168,11 @@ impl Appender {
         sequence
     }
 
-    /// Notes that everything up to this ring position is in the groups so far, and whether somebody waits until it is
-    /// durable.
-    pub fn cover(&mut self, ring_position: u64, wants_sync: bool) {
+    /// Notes that everything up to this ring position is in the groups so far, and what somebody waits for.
+    pub fn cover(&mut self, ring_position: u64, wants: Ack) {
         let group = self.group();
         group.ring_position = ring_position;
-        group.wants_sync |= wants_sync;
+        group.wants = group.wants.max(wants);
     }
 
     fn begin_segment(&mut self, sequence: u64, clock_ns: u64, wall_ns: u64) {
@@ -195,7 +199,7 @@ impl Appender {
             bytes,
             records: 0,
             last_sequence: sequence - 1,
-            wants_sync: false,
+            wants: Ack::Memory,
             ring_position: 0,
         });
     }
@@ -214,7 +218,7 @@ impl Appender {
                 bytes,
                 records: 0,
                 last_sequence,
-                wants_sync: false,
+                wants: Ack::Memory,
                 ring_position: 0,
             }
         })
@@ -348,9 +352,9 @@ mod tests {
         let mut a = Appender::new(plan(1 << 20), 1, 1, 0);
         a.append(Kind::Event, &[], b"x", 1);
         a.take().unwrap();
-        a.cover(500, true);
+        a.cover(500, Ack::Synced);
         let g = a.take().unwrap();
-        assert_eq!((g.records, g.fresh, g.ring_position, g.wants_sync), (0, g.bytes.len(), 500, true));
+        assert_eq!((g.records, g.fresh, g.ring_position, g.wants), (0, g.bytes.len(), 500, Ack::Synced));
         assert!(a.take().is_none());
     }
 }

@@ -16,11 +16,14 @@
 //!
 //! Integers are little-endian. The format's version is [`FORMAT`]; a newer one is refused.
 
+mod ack;
 pub mod appender;
 pub mod cursor;
 pub mod record;
 pub mod recovery;
 pub mod segment;
+
+pub use ack::Ack;
 
 /// The version of everything in a data directory.
 pub const FORMAT: u32 = 1;

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 use super::Shard;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
 use crate::log::recovery::{SegmentInfo, sync_dir};
 use crate::log::segment::SegmentHeader;
+use crate::log::{Ack, BLOCK_BYTES};
 
 /// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
 /// system nothing to record, which makes the sync several times faster than one of a growing file.
 pub(super) const ZERO_AHEAD_BYTES: u64 = 4 << 20;
+/// Time between writes while nobody waits for one: a write for each handful of events would cost the disk and every core
+/// (an interrupt, a kernel worker) more than the events themselves. After a pause an event is written at once.
+const LINGER: Duration = Duration::from_millis(1);
 /// How often a full disk is tried again.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 
@@ -26,16 +29,23 @@ impl Shard {
         let stats = &self.shared.stats;
         let mut unsynced_since: Option<Instant> = None;
         let mut written = progress.written();
+        let mut last_write = Instant::now();
         loop {
             let ended = self.ingest_ended.get();
+            if !ended && self.appender.borrow().may_linger() && last_write.elapsed() < LINGER {
+                self.lingering.set(true);
+                let _ = driver::until(last_write + LINGER, self.commit_wanted.notified()).await;
+                self.lingering.set(false);
+            }
             let group = self.appender.borrow_mut().take();
             if let Some(group) = group {
-                let mut wants_sync = group.wants_sync;
+                let mut wants_sync = group.wants == Ack::Synced;
                 if group.records > 0 {
                     if let Err(e) = self.write_group(&group).await {
                         self.fail(e);
                         break;
                     }
+                    last_write = Instant::now();
                     stats.commits.add(1);
                     stats.log_bytes.add((group.bytes.len() - group.fresh) as u64);
                     unsynced_since.get_or_insert_with(Instant::now);

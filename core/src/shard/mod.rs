@@ -43,9 +43,6 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
-/// The tag of an event in the ring whose publisher waits until it is durable.
-pub(crate) const TAG_WANTS_SYNC: u32 = 1;
-
 /// What host threads and the shard's thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -208,6 +205,8 @@ pub(crate) struct Shard {
     random: Cell<u64>,
 
     commit_wanted: Notify,
+    /// The committer lets a group grow for which nobody waits.
+    lingering: Cell<bool>,
     /// The committer took a group, so ingest may go on.
     commit_took: Notify,
     ingest_ended: Cell<bool>,
@@ -252,6 +251,7 @@ impl Shard {
             clock_ceiling_ns: Cell::new(state.clock_floor_ns),
             random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
             commit_wanted: Notify::default(),
+            lingering: Cell::new(false),
             commit_took: Notify::default(),
             ingest_ended: Cell::new(false),
             close: Cell::new(None),

@@ -27,6 +27,9 @@ use parking_lot::{Condvar, Mutex};
 const HEADER_BYTES: u64 = 16;
 /// Records begin at multiples of this.
 const ALIGN: u64 = 16;
+/// How far ahead of the producers lines are asked for, at most.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const PREFETCH_BYTES_MAX: u64 = 2048;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records.
 const CLOSED: u64 = 1 << 63;
@@ -226,7 +229,29 @@ impl Ring {
         let payload = unsafe { std::slice::from_raw_parts_mut(self.buf.add(offset as usize), len) };
         fill(payload);
         self.commit(start, len as u64 | u64::from(tag) << 32);
+        self.prefetch(start + need, 2048);
         Ok(start + need)
+    }
+
+    /// Asks for the cache lines that the next record of about this size will be written to. The consumer's core has them
+    /// from an earlier lap, and without this each record would wait for its predecessor's lines, one by one.
+    #[inline]
+    fn prefetch(&self, position: u64, bytes: u64) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        for ahead in (0..bytes.min(PREFETCH_BYTES_MAX)).step_by(64) {
+            let offset = (position + ahead) & (self.capacity - 1);
+            // SAFETY: a hint, which has no effect on memory; the address lies within the buffer all the same. A processor
+            // that does not know the instruction ignores it.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) self.buf.add(offset as usize),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = (position, bytes);
     }
 
     /// Wakes the consumer if it sleeps and, unless `urgent`, does not merely nap. Call after a push.
@@ -358,7 +383,10 @@ impl<'a> Consumer<'a> {
         let start = ring.head.load(Ordering::Relaxed);
         let mut at = start;
         let mut go_on = true;
-        while go_on && at - start < bytes_max {
+        // Not beyond what is claimed by now: to look at the header of a record that a publisher is just writing takes its
+        // line away from him, each time. Whoever follows a burst too closely slows it down several times.
+        let end = start + bytes_max.min(ring.tail() - start);
+        while go_on && at < end {
             let header = ring.header(at);
             if header[1].load(Ordering::Acquire) != ring.stamp(at) {
                 break;
@@ -421,6 +449,11 @@ impl<'a> Consumer<'a> {
     fn has_record(&self) -> bool {
         let at = self.position();
         self.ring.header(at)[1].load(Ordering::Acquire) == self.ring.stamp(at)
+    }
+
+    /// The tag of the record to consume next, if there is one.
+    pub fn next_tag(&self) -> Option<u32> {
+        self.has_record().then(|| (self.ring.header(self.position())[0].load(Ordering::Relaxed) >> 32) as u32)
     }
 
     /// Announces a sleep: parked, or napping (then only urgent pushes wake). Returns `false`, and the consumer is awake, if

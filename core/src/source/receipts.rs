@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::shard::progress::{Ack, Receipt};
+use crate::log::Ack;
+use crate::shard::progress::Receipt;
 
 /// What a series of events is still waiting for. An ack level that an event has reached, every earlier event of its
 /// shard has reached too, so the last receipt of each shard is enough.

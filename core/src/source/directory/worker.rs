@@ -16,7 +16,7 @@ use super::{Control, Observer};
 use crate::config::{DirectorySource, OnStart};
 use crate::engine::{OnFull, PublishOptions, Published};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shard::progress::Ack;
+use crate::log::Ack;
 use crate::shard::wall_ns;
 use crate::source::Receipts;
 use crate::{Engine, Event, KnownType};

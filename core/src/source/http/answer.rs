@@ -14,7 +14,7 @@ use super::events::Events;
 use crate::engine::{OnFull, PublishOptions};
 use crate::error::{Error, ErrorKind};
 use crate::event::ingest;
-use crate::shard::progress::Ack;
+use crate::log::Ack;
 use crate::source::Receipts;
 
 /// Bodies are counted in units of this many bytes.
