@@ -132,6 +132,7 @@ impl Engine {
                 log::warn!("{}: recovered: {f:?}", s.path.display());
             }
         }
+        dir.upgrade()?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
         let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
         for s in &mut states {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::record::{self, Kind, RecordHeader, Route};
+use super::record::{self, Extensions, Kind, RecordHeader, Route};
 use super::segment::{Purpose, SegmentHeader};
 use super::{Ack, BLOCK_BYTES, segment};
 use crate::event::id::HybridClock;
@@ -121,6 +121,11 @@ impl Appender {
         self.next_sequence
     }
 
+    /// The number of the next segment.
+    pub fn next_segment(&self) -> u64 {
+        self.next_segment
+    }
+
     /// The highest clock reading given out.
     pub fn clock_ns(&self) -> u64 {
         self.clock.last_ns()
@@ -141,8 +146,23 @@ impl Appender {
     /// # Panics
     /// If there are more than [`ROUTES_MAX`] routes or the body is larger than an event may be.
     pub fn append(&mut self, kind: Kind, routes: &[Route], body: &[u8], wall_ns: u64) -> u64 {
+        self.append_extended(kind, routes, &Extensions::default(), body, wall_ns)
+    }
+
+    /// As [`Appender::append`], with extensions.
+    ///
+    /// # Panics
+    /// As [`Appender::append`].
+    pub fn append_extended(
+        &mut self,
+        kind: Kind,
+        routes: &[Route],
+        extensions: &Extensions,
+        body: &[u8],
+        wall_ns: u64,
+    ) -> u64 {
         assert!(routes.len() <= ROUTES_MAX);
-        let need = record::padded_len(routes.len(), body.len());
+        let need = record::padded_len(routes.len(), extensions, body.len());
         assert!(need <= record::RECORD_BYTES_MAX);
         let (clock_ns, tie) = self.clock.tick(wall_ns);
         let sequence = self.next_sequence;
@@ -160,7 +180,7 @@ impl Appender {
         let start = group.bytes.len();
         group.bytes.resize(start + need, 0);
         let header = RecordHeader { kind, sequence, clock_ns, tie };
-        record::encode(group.segment, &header, routes, body, &mut group.bytes[start..]);
+        record::encode(group.segment, &header, routes, extensions, body, &mut group.bytes[start..]);
         group.records += 1;
         group.last_sequence = sequence;
         let end = group.end();
@@ -184,6 +204,7 @@ impl Appender {
             created_ns: wall_ns,
             shard: self.plan.shard,
             purpose: self.plan.purpose,
+            recycled: false,
         };
         self.next_segment += 1;
         self.tail.clear();

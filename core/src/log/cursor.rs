@@ -91,12 +91,29 @@ pub struct Cursors {
     pub clock_ceiling_ns: u64,
     /// Per destination number.
     pub lanes: BTreeMap<u32, Cursor>,
+    /// What else is saved with them, by the tags in [`section`]. Sections that are not known are kept as they are.
+    pub sections: BTreeMap<u16, Vec<u8>>,
+}
+
+/// Tags of [`Cursors::sections`].
+pub mod section {
+    /// u64: the number of the next segment, so that numbers are never used again, whatever was removed.
+    pub const NEXT_SEGMENT: u16 = 1;
+    /// u64: everything that the host appended up to this cursor of its own is in this shard's log, or was not for it.
+    pub const HOST_CURSOR: u16 = 2;
+    /// Per lane, the attempts that its batches have behind them.
+    pub const ATTEMPTS: u16 = 3;
+    /// The keys by which repeats are recognised.
+    pub const DEDUP: u16 = 4;
+    /// What was dropped, by policy.
+    pub const LOSSES: u16 = 5;
 }
 
 impl Cursors {
     /// The file's contents:
     /// magic, u32 format, u32 CRC32C of the rest, u32 length of the rest, u64 generation, u64 next sequence, u64 clock
-    /// ceiling, u32 lanes, per lane u32 destination, u64 low, u32 ranges, per range u64 first, u64 last.
+    /// ceiling, u32 lanes, per lane u32 destination, u64 low, u32 ranges, per range u64 first, u64 last; since format 2
+    /// u32 sections, per section u16 tag, u32 length, bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.extend_from_slice(&self.generation.to_le_bytes());
@@ -111,6 +128,12 @@ impl Cursors {
                 body.extend_from_slice(&f.to_le_bytes());
                 body.extend_from_slice(&l.to_le_bytes());
             }
+        }
+        body.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
+        for (tag, bytes) in &self.sections {
+            body.extend_from_slice(&tag.to_le_bytes());
+            body.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            body.extend_from_slice(bytes);
         }
         let mut out = Vec::with_capacity(20 + body.len());
         out.extend_from_slice(MAGIC);
@@ -141,16 +164,12 @@ impl Cursors {
         if crc32c::crc32c(body) != crc {
             return Err(corrupt());
         }
-        Self::decode_body(Reader(body)).ok_or_else(corrupt)
+        Self::decode_body(Reader(body), format).ok_or_else(corrupt)
     }
 
-    fn decode_body(mut r: Reader<'_>) -> Option<Cursors> {
-        let mut c = Cursors {
-            generation: r.u64()?,
-            next_sequence: r.u64()?,
-            clock_ceiling_ns: r.u64()?,
-            lanes: BTreeMap::new(),
-        };
+    fn decode_body(mut r: Reader<'_>, format: u32) -> Option<Cursors> {
+        let mut c =
+            Cursors { generation: r.u64()?, next_sequence: r.u64()?, clock_ceiling_ns: r.u64()?, ..Cursors::default() };
         for _ in 0..r.u32()? {
             let destination = r.u32()?;
             let mut lane = Cursor::at(r.u64()?);
@@ -160,6 +179,15 @@ impl Cursors {
             }
             c.lanes.insert(destination, lane);
         }
+        if format > 1 {
+            for _ in 0..r.u32()? {
+                let tag = r.u16()?;
+                let len = r.u32()? as usize;
+                let (bytes, rest) = r.0.split_at_checked(len)?;
+                c.sections.insert(tag, bytes.to_vec());
+                r.0 = rest;
+            }
+        }
         Some(c)
     }
 }
@@ -167,6 +195,12 @@ impl Cursors {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
+    fn u16(&mut self) -> Option<u16> {
+        let (head, rest) = self.0.split_first_chunk::<2>()?;
+        self.0 = rest;
+        Some(u16::from_le_bytes(*head))
+    }
+
     fn u32(&mut self) -> Option<u32> {
         let (head, rest) = self.0.split_first_chunk::<4>()?;
         self.0 = rest;
@@ -223,6 +257,7 @@ mod tests {
             }
             let saved = Cursors {
                 generation: 3, next_sequence: 9, clock_ceiling_ns: 8, lanes: [(7, c)].into_iter().collect(),
+                sections: [(1, vec![1, 2, 3]), (77, vec![])].into(),
             };
             prop_assert_eq!(Cursors::decode(&saved.encode()).unwrap(), saved);
         }
@@ -232,7 +267,14 @@ mod tests {
     fn every_flip_and_cut_is_noticed() {
         let mut lane = Cursor::at(5);
         lane.done(8);
-        let good = Cursors { generation: 1, next_sequence: 2, clock_ceiling_ns: 3, lanes: [(1, lane)].into() }.encode();
+        let good = Cursors {
+            generation: 1,
+            next_sequence: 2,
+            clock_ceiling_ns: 3,
+            lanes: [(1, lane)].into(),
+            sections: [(section::HOST_CURSOR, vec![7; 8])].into(),
+        }
+        .encode();
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -26,7 +26,9 @@ pub mod segment;
 pub use ack::Ack;
 
 /// The version of everything in a data directory.
-pub const FORMAT: u32 = 1;
+///
+/// 2: records have extensions, segments flags and a block of zeros behind what was written last, cursor files sections.
+pub const FORMAT: u32 = 2;
 
 /// The block that direct I/O is done in, in bytes.
 pub const BLOCK_BYTES: usize = 4096;

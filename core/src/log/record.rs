@@ -4,11 +4,15 @@
 //!  0  u32  CRC32C of the segment id (u64) and of bytes 4.. of the record, padding excluded
 //!  4  u32  length without padding; 0 ends the segment
 //!  8  u64  sequence: place in the shard's log, one more than the record before
-//! 16  u8   kind           17  u8  flags (0)       18  u16  number of routes
+//! 16  u8   kind           17  u8  flags: 1 = there are extensions
+//! 18  u16  number of routes
 //! 20  u32  clock tie      24  u64 hybrid clock, ns since the epoch
 //! 32  per route: u32 destination, u32 rule
+//! ..  extensions, if there are any: u16 length of them all with this field, then each as u8 tag, u8 length, value
 //! ..  body, padded with zeros to 8 bytes
 //! ```
+//!
+//! Extensions with tags that are not known are passed over. Format 1 had none.
 //!
 //! The segment id in the checksum keeps a recycled file's old records from being taken for new ones.
 
@@ -18,6 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub const RECORD_HEADER_BYTES: usize = 32;
 /// One route, in bytes.
 pub const ROUTE_BYTES: usize = 8;
+/// In the flags: extensions follow the routes.
+const EXTENDED: u8 = 1;
 /// The largest record: a frame of the largest size with as many routes as fit.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
@@ -29,6 +35,141 @@ pub enum Kind {
     Event = 1,
     /// A dead letter (only in `dead/` segments): its body is a [`DeadLetter`].
     DeadLetter = 2,
+    /// A reservation of which the outcome is not known yet: its body is the frame as it was declared. Not delivered.
+    Intent = 3,
+    /// The end of an [`Kind::Intent`] that came to nothing; which one, [`Extensions::resolves`] says. No body.
+    Abort = 4,
+    /// Nothing happened, but the extensions say something ([`Extensions::host_cursor`]). No body.
+    Mark = 5,
+}
+
+impl Kind {
+    fn from_number(n: u8) -> Option<Kind> {
+        Some(match n {
+            1 => Kind::Event,
+            2 => Kind::DeadLetter,
+            3 => Kind::Intent,
+            4 => Kind::Abort,
+            5 => Kind::Mark,
+            _ => return None,
+        })
+    }
+}
+
+/// What only some records have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// The sequence of the intent that this event or abort brings to its end.
+    pub resolves: Option<u64>,
+    /// The host's own cursor, for events that it appends from a log of its own.
+    pub host_cursor: Option<u64>,
+    /// Where the event was accepted, if not here: its id is made of this.
+    pub origin: Option<Origin>,
+    /// The key by which the host has repeats of one publication recognised, as a hash.
+    pub dedup: Option<u128>,
+    /// How often the event came out of the dead letters or out of a replay again.
+    pub hops: u8,
+}
+
+/// Where an event was accepted and the clock it got there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Incarnation of the engine.
+    pub incarnation: u64,
+    /// Shard.
+    pub shard: u16,
+    /// Sequence in that shard.
+    pub sequence: u64,
+    /// Hybrid clock there.
+    pub clock_ns: u64,
+    /// Its tie.
+    pub tie: u32,
+}
+
+const RESOLVES: u8 = 1;
+const HOST_CURSOR: u8 = 2;
+const ORIGIN: u8 = 3;
+const DEDUP: u8 = 4;
+const HOPS: u8 = 5;
+
+impl Extensions {
+    /// Whether there is nothing to write.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        *self == Extensions::default()
+    }
+
+    /// Bytes in the record.
+    #[inline]
+    pub fn encoded_len(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        2 + self.resolves.map_or(0, |_| 10)
+            + self.host_cursor.map_or(0, |_| 10)
+            + self.origin.map_or(0, |_| 32)
+            + self.dedup.map_or(0, |_| 18)
+            + if self.hops > 0 { 3 } else { 0 }
+    }
+
+    fn encode(&self, out: &mut [u8]) {
+        let len = out.len() as u16;
+        out[..2].copy_from_slice(&len.to_le_bytes());
+        let mut at = 2;
+        let mut put = |tag: u8, value: &[u8]| {
+            out[at] = tag;
+            out[at + 1] = value.len() as u8;
+            out[at + 2..at + 2 + value.len()].copy_from_slice(value);
+            at += 2 + value.len();
+        };
+        if let Some(n) = self.resolves {
+            put(RESOLVES, &n.to_le_bytes());
+        }
+        if let Some(n) = self.host_cursor {
+            put(HOST_CURSOR, &n.to_le_bytes());
+        }
+        if let Some(o) = self.origin {
+            let mut b = [0; 30];
+            b[..8].copy_from_slice(&o.incarnation.to_le_bytes());
+            b[8..16].copy_from_slice(&o.sequence.to_le_bytes());
+            b[16..24].copy_from_slice(&o.clock_ns.to_le_bytes());
+            b[24..28].copy_from_slice(&o.tie.to_le_bytes());
+            b[28..].copy_from_slice(&o.shard.to_le_bytes());
+            put(ORIGIN, &b);
+        }
+        if let Some(n) = self.dedup {
+            put(DEDUP, &n.to_le_bytes());
+        }
+        if self.hops > 0 {
+            put(HOPS, &[self.hops]);
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Extensions {
+        let mut e = Extensions::default();
+        let mut rest = bytes.get(2..).unwrap_or_default();
+        while let [tag, len, tail @ ..] = rest {
+            let Some((value, next)) = tail.split_at_checked(*len as usize) else { break };
+            match (*tag, value.len()) {
+                (RESOLVES, 8) => e.resolves = Some(u64_at(value, 0)),
+                (HOST_CURSOR, 8) => e.host_cursor = Some(u64_at(value, 0)),
+                (ORIGIN, 30) => {
+                    e.origin = Some(Origin {
+                        incarnation: u64_at(value, 0),
+                        sequence: u64_at(value, 8),
+                        clock_ns: u64_at(value, 16),
+                        tie: u32_at(value, 24),
+                        shard: u16::from_le_bytes([value[28], value[29]]),
+                    });
+                }
+                (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
+                (HOPS, 1) => e.hops = value[0],
+                _ => {}
+            }
+            rest = next;
+        }
+        e
+    }
 }
 
 /// One destination that wants the event, and the rule that says so. Numbers come from `names.json`.
@@ -54,22 +195,30 @@ pub struct RecordHeader {
 }
 
 /// The record's length in the segment, padding included.
-pub fn padded_len(routes: usize, body: usize) -> usize {
-    (RECORD_HEADER_BYTES + routes * ROUTE_BYTES + body).next_multiple_of(8)
+pub fn padded_len(routes: usize, extensions: &Extensions, body: usize) -> usize {
+    (RECORD_HEADER_BYTES + routes * ROUTE_BYTES + extensions.encoded_len() + body).next_multiple_of(8)
 }
 
 /// Writes a record into the front of `out`, which must have [`padded_len`] bytes; returns that length.
 ///
 /// # Panics
 /// If `out` is shorter.
-pub fn encode(segment: u64, h: &RecordHeader, routes: &[Route], body: &[u8], out: &mut [u8]) -> usize {
-    let len = RECORD_HEADER_BYTES + routes.len() * ROUTE_BYTES + body.len();
+pub fn encode(
+    segment: u64,
+    h: &RecordHeader,
+    routes: &[Route],
+    extensions: &Extensions,
+    body: &[u8],
+    out: &mut [u8],
+) -> usize {
+    let extra = extensions.encoded_len();
+    let len = RECORD_HEADER_BYTES + routes.len() * ROUTE_BYTES + extra + body.len();
     let padded = len.next_multiple_of(8);
     let out = &mut out[..padded];
     out[4..8].copy_from_slice(&(len as u32).to_le_bytes());
     out[8..16].copy_from_slice(&h.sequence.to_le_bytes());
     out[16] = h.kind as u8;
-    out[17] = 0;
+    out[17] = if extra > 0 { EXTENDED } else { 0 };
     out[18..20].copy_from_slice(&(routes.len() as u16).to_le_bytes());
     out[20..24].copy_from_slice(&h.tie.to_le_bytes());
     out[24..32].copy_from_slice(&h.clock_ns.to_le_bytes());
@@ -78,6 +227,10 @@ pub fn encode(segment: u64, h: &RecordHeader, routes: &[Route], body: &[u8], out
         out[at..at + 4].copy_from_slice(&r.destination.to_le_bytes());
         out[at + 4..at + 8].copy_from_slice(&r.rule.to_le_bytes());
         at += ROUTE_BYTES;
+    }
+    if extra > 0 {
+        extensions.encode(&mut out[at..at + extra]);
+        at += extra;
     }
     out[at..len].copy_from_slice(body);
     out[len..].fill(0);
@@ -95,6 +248,7 @@ fn checksum(segment: u64, bytes: &[u8]) -> u32 {
 pub struct RecordView<'a> {
     bytes: &'a [u8],
     routes: usize,
+    extensions: usize,
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {
@@ -130,7 +284,7 @@ pub fn parse(segment: u64, bytes: &[u8]) -> Parsed<'_> {
     let routes = u16::from_le_bytes([bytes[18], bytes[19]]) as usize;
     if !(RECORD_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len)
         || len < RECORD_HEADER_BYTES + routes * ROUTE_BYTES
-        || !matches!(bytes[16], 1 | 2)
+        || Kind::from_number(bytes[16]).is_none()
     {
         return Parsed::Invalid;
     }
@@ -141,7 +295,10 @@ pub fn parse(segment: u64, bytes: &[u8]) -> Parsed<'_> {
     if u32_at(bytes, 0) != checksum(segment, &bytes[4..len]) {
         return Parsed::Invalid;
     }
-    Parsed::Record(RecordView { bytes: &bytes[..len], routes })
+    match RecordView::new(&bytes[..len], routes) {
+        Some(view) => Parsed::Record(view),
+        None => Parsed::Invalid,
+    }
 }
 
 /// The record at the front of bytes that this process encoded, without checking it again; `None` at their end.
@@ -151,13 +308,26 @@ pub(crate) fn parse_trusted(bytes: &[u8]) -> Option<RecordView<'_>> {
     }
     let len = u32_at(bytes, 4) as usize;
     let routes = u16::from_le_bytes([bytes[18], bytes[19]]) as usize;
-    bytes
-        .get(..len)
-        .filter(|b| b.len() >= RECORD_HEADER_BYTES + routes * ROUTE_BYTES)
-        .map(|bytes| RecordView { bytes, routes })
+    RecordView::new(bytes.get(..len)?, routes)
 }
 
 impl<'a> RecordView<'a> {
+    /// `None` if the lengths in the record contradict each other.
+    fn new(bytes: &'a [u8], routes: usize) -> Option<RecordView<'a>> {
+        let at = RECORD_HEADER_BYTES + routes * ROUTE_BYTES;
+        let rest = bytes.get(at..)?;
+        let extensions = if bytes[17] & EXTENDED == 0 {
+            0
+        } else {
+            let len = u16::from_le_bytes([*rest.first()?, *rest.get(1)?]) as usize;
+            if !(2..=rest.len()).contains(&len) {
+                return None;
+            }
+            len
+        };
+        Some(RecordView { bytes, routes, extensions })
+    }
+
     /// The record's length in the segment.
     pub fn padded_len(&self) -> usize {
         self.bytes.len().next_multiple_of(8)
@@ -166,7 +336,7 @@ impl<'a> RecordView<'a> {
     /// The fixed fields.
     pub fn header(&self) -> RecordHeader {
         RecordHeader {
-            kind: if self.bytes[16] == 2 { Kind::DeadLetter } else { Kind::Event },
+            kind: Kind::from_number(self.bytes[16]).unwrap_or(Kind::Mark),
             sequence: u64_at(self.bytes, 8),
             clock_ns: u64_at(self.bytes, 24),
             tie: u32_at(self.bytes, 20),
@@ -187,9 +357,19 @@ impl<'a> RecordView<'a> {
         })
     }
 
+    /// The extensions.
+    #[inline]
+    pub fn extensions(&self) -> Extensions {
+        if self.extensions == 0 {
+            return Extensions::default();
+        }
+        let at = RECORD_HEADER_BYTES + self.routes * ROUTE_BYTES;
+        Extensions::decode(&self.bytes[at..at + self.extensions])
+    }
+
     /// The body: a frame, or a dead letter.
     pub fn body(&self) -> &'a [u8] {
-        &self.bytes[RECORD_HEADER_BYTES + self.routes * ROUTE_BYTES..]
+        &self.bytes[RECORD_HEADER_BYTES + self.routes * ROUTE_BYTES + self.extensions..]
     }
 }
 
@@ -295,10 +475,14 @@ mod tests {
     use super::*;
 
     fn record(segment: u64, sequence: u64, body: &[u8]) -> Vec<u8> {
+        extended(segment, sequence, &Extensions::default(), body)
+    }
+
+    fn extended(segment: u64, sequence: u64, extensions: &Extensions, body: &[u8]) -> Vec<u8> {
         let routes = [Route { destination: 1, rule: 2 }, Route { destination: 3, rule: 4 }];
-        let mut out = vec![0xAA; padded_len(routes.len(), body.len())];
+        let mut out = vec![0xAA; padded_len(routes.len(), extensions, body.len())];
         let h = RecordHeader { kind: Kind::Event, sequence, clock_ns: 77, tie: 5 };
-        encode(segment, &h, &routes, body, &mut out);
+        encode(segment, &h, &routes, extensions, body, &mut out);
         out
     }
 
@@ -310,6 +494,35 @@ mod tests {
         assert_eq!(v.routes().map(|r| (r.destination, r.rule)).collect::<Vec<_>>(), [(1, 2), (3, 4)]);
         assert_eq!(v.body(), b"hello");
         assert_eq!(v.padded_len(), r.len());
+    }
+
+    #[test]
+    fn extensions_round_trip_alone_and_together_and_unknown_ones_are_passed_over() {
+        let origin = Origin { incarnation: 1, shard: 2, sequence: 3, clock_ns: 4, tie: 5 };
+        let all = Extensions {
+            resolves: Some(6),
+            host_cursor: Some(7),
+            origin: Some(origin),
+            dedup: Some(u128::MAX - 1),
+            hops: 8,
+        };
+        let none = Extensions::default();
+        for e in [
+            none,
+            Extensions { resolves: all.resolves, ..none },
+            Extensions { host_cursor: all.host_cursor, ..none },
+            Extensions { origin: all.origin, ..none },
+            Extensions { dedup: all.dedup, ..none },
+            Extensions { hops: 1, ..none },
+            all,
+        ] {
+            let r = extended(9, 42, &e, b"hello");
+            let Parsed::Record(v) = parse(9, &r) else { panic!("not a record") };
+            assert_eq!((v.extensions(), v.body(), v.routes().len()), (e, &b"hello"[..], 2));
+        }
+        let mut unknown = vec![0, 0, 99, 2, 1, 1, HOPS, 1, 3];
+        unknown[0] = unknown.len() as u8;
+        assert_eq!(Extensions::decode(&unknown), Extensions { hops: 3, ..none });
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cursor::Cursors;
+use super::cursor::{Cursors, section};
 use super::record::{self, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     writer: u32,
@@ -137,6 +137,7 @@ pub struct DataDir {
     /// The numbers of destinations and rules.
     pub names: Names,
     lock: File,
+    meta: Meta,
 }
 
 impl DataDir {
@@ -181,7 +182,22 @@ impl DataDir {
             incarnation: random_u64()?,
             names,
             lock,
+            meta,
         })
+    }
+
+    /// Marks a directory of an older format as one of this format, so that older versions keep away from what is written
+    /// from now on. Call when everything in it could be read.
+    ///
+    /// # Errors
+    /// If the mark cannot be written.
+    pub fn upgrade(&mut self) -> Result<()> {
+        if self.meta.format < FORMAT {
+            let meta = Meta { format: FORMAT, ..self.meta };
+            write_json(&self.path.join("meta.json"), &meta)?;
+            self.meta = meta;
+        }
+        Ok(())
     }
 
     /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
@@ -358,13 +374,27 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], mut each: impl FnMut(us
                     at = next;
                 }
                 None => {
-                    s.torn_bytes = bytes[at..].iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+                    s.torn_bytes = torn_bytes(header, &bytes[at..]);
                     break;
                 }
             },
         }
     }
     s
+}
+
+/// How many bytes of a segment's rest were a record that was being written. In a recycled file that is followed by bytes of
+/// an earlier segment; what was written ends with a record's header of zeros, unless it never came so far.
+fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
+    let rest = if header.recycled {
+        let end = (0..rest.len().min(record::RECORD_BYTES_MAX))
+            .step_by(8)
+            .find(|at| rest[*at..].iter().take(record::RECORD_HEADER_BYTES).all(|b| *b == 0));
+        &rest[..end.unwrap_or(rest.len().min(record::RECORD_BYTES_MAX))]
+    } else {
+        rest
+    };
+    rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
 /// Reads the headers of the segments of a directory, in order of their numbers.
@@ -441,7 +471,8 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         // Sequences of a torn or damaged tail are never used again.
         next_sequence += findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
     }
-    let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(
+    let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
+    let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
         findings
             .unreadable
             .iter()
@@ -535,4 +566,53 @@ pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
         }
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::appender::{Appender, SegmentPlan};
+    use crate::log::record::Kind;
+
+    /// A segment as the shell writes it, with a block of zeros' beginning behind it.
+    fn segment(id: u64, records: usize, body: usize) -> Vec<u8> {
+        let plan = SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events };
+        let mut a = Appender::new(plan, id, 1, 0);
+        for _ in 0..records {
+            a.append(Kind::Event, &[], &vec![id as u8; body], 1);
+        }
+        let mut bytes = a.take().map(|g| g.bytes).unwrap_or_default();
+        bytes.resize((bytes.len() + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
+        bytes
+    }
+
+    fn recycled() -> (SegmentHeader, Vec<u8>, usize) {
+        let mut file = segment(1, 100, 700);
+        let new = segment(2, 7, 900);
+        file[..new.len()].copy_from_slice(&new);
+        let mut header = SegmentHeader::decode(&file).unwrap();
+        header.recycled = true;
+        (header, file, new.len())
+    }
+
+    #[test]
+    fn what_an_earlier_segment_left_in_a_recycled_file_is_no_damage() {
+        let (header, file, _) = recycled();
+        let s = scan(&header, &file, |_, _| ());
+        assert_eq!((s.records, s.damage.len(), s.torn_bytes), (7, 0, 0));
+    }
+
+    #[test]
+    fn a_torn_or_damaged_last_record_of_a_recycled_file_is_reported() {
+        let (header, mut file, end) = recycled();
+        file[end - 2000] ^= 1;
+        let s = scan(&header, &file, |_, _| ());
+        assert_eq!(s.records, 6);
+        assert!(s.torn_bytes > 0 && s.torn_bytes < 2000, "{}", s.torn_bytes);
+        // The same in the middle.
+        let (header, mut file, _) = recycled();
+        file[BLOCK_BYTES + 1500] ^= 1;
+        let s = scan(&header, &file, |_, _| ());
+        assert_eq!((s.records, s.damage.len(), s.torn_bytes), (6, 1, 0));
+    }
 }

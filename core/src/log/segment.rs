@@ -4,7 +4,10 @@ use super::{BLOCK_BYTES, FORMAT};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TIDEWIRE";
-const USED: usize = 60;
+/// Bytes of the header that mean something; format 1 had no flags.
+const USED: usize = 64;
+const USED_BY_FORMAT_1: usize = 60;
+const RECYCLED: u32 = 1;
 /// The header has a block of its own.
 pub(super) const HEADER_FITS: bool = USED <= BLOCK_BYTES;
 
@@ -13,8 +16,8 @@ pub(super) const HEADER_FITS: bool = USED <= BLOCK_BYTES;
 /// ```text
 ///  0  "TIDEWIRE"          24  u64  incarnation             48  u64  created, ns since the epoch
 ///  8  u32 format          32  u64  sequence of the first   56  u16  shard     58  u16 purpose
-/// 12  u32 CRC32C of       40  u64  hybrid clock that every
-///     bytes 16..60                 record of it is above
+/// 12  u32 CRC32C of       40  u64  hybrid clock that every      60  u32  flags: 1 = recycled
+///     bytes 16..64                 record of it is above
 /// 16  u64 segment id
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct SegmentHeader {
     pub shard: u16,
     /// What it holds.
     pub purpose: Purpose,
+    /// The file held an earlier segment, of which the bytes behind the records may still be there.
+    pub recycled: bool,
 }
 
 /// What a segment holds.
@@ -58,6 +63,7 @@ impl SegmentHeader {
         block[48..56].copy_from_slice(&self.created_ns.to_le_bytes());
         block[56..58].copy_from_slice(&self.shard.to_le_bytes());
         block[58..60].copy_from_slice(&(self.purpose as u16).to_le_bytes());
+        block[60..64].copy_from_slice(&(if self.recycled { RECYCLED } else { 0 }).to_le_bytes());
         let crc = crc32c::crc32c(&block[16..USED]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
     }
@@ -78,7 +84,8 @@ impl SegmentHeader {
             return Err(newer_format(format));
         }
         let crc = u32::from_le_bytes([block[12], block[13], block[14], block[15]]);
-        if crc != crc32c::crc32c(&block[16..USED]) {
+        let used = if format == 1 { USED_BY_FORMAT_1 } else { USED };
+        if crc != crc32c::crc32c(&block[16..used]) {
             return Err(corrupt("checksum differs"));
         }
         Ok(SegmentHeader {
@@ -93,6 +100,7 @@ impl SegmentHeader {
                 1 => Purpose::DeadLetters,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
+            recycled: format > 1 && u32::from_le_bytes([block[60], block[61], block[62], block[63]]) & RECYCLED != 0,
         })
     }
 
@@ -126,6 +134,7 @@ mod tests {
             created_ns: 11,
             shard: 1,
             purpose: Purpose::Events,
+            recycled: true,
         }
     }
 
@@ -150,10 +159,13 @@ mod tests {
     fn newer_format_is_refused_by_name() {
         let mut block = vec![0; BLOCK_BYTES];
         header().encode(&mut block);
-        block[8] = 2;
+        block[8] = FORMAT as u8 + 1;
         let e = SegmentHeader::decode(&block).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NewerFormat);
-        assert!(e.to_string().contains("format 2") && e.to_string().contains("newer Tidewire"), "{e}");
+        assert!(
+            e.to_string().contains(&format!("format {}", FORMAT + 1)) && e.to_string().contains("newer Tidewire"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Shard;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::appender::{Group, Position};
+use crate::log::record::RECORD_HEADER_BYTES;
 use crate::log::recovery::{SegmentInfo, sync_dir};
 use crate::log::segment::SegmentHeader;
 use crate::log::{Ack, BLOCK_BYTES};
@@ -170,7 +171,8 @@ impl SegmentFiles {
             return Err(Error::new(ErrorKind::Internal, "a group without a segment"));
         };
         let path = || self.dir.join(SegmentHeader::file_name(group.segment)).display().to_string();
-        let padded = group.bytes.len().next_multiple_of(BLOCK_BYTES);
+        // At least one header of zeros behind the last record: there the segment ends, whatever the file held before.
+        let padded = (group.bytes.len() + RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES);
         let end = group.offset + padded as u64;
         while self.zeroed.get() < end {
             let mut zeros = driver::allocate_buffer(self.zero_ahead_bytes as usize);

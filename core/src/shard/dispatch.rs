@@ -137,7 +137,7 @@ impl Shard {
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
             rendered.clear();
-            for route in record.routes() {
+            for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 slot.stats.routed.add(1);
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
@@ -366,7 +366,7 @@ impl Shard {
                     return if at > 0 { Fed::Next { offset: from.offset + at as u64, seen } } else { Fed::More(need) };
                 }
                 Parsed::End
-                    if bytes[at..].iter().all(|b| *b == 0) && (last_of_segment || seen >= segment.last_sequence) =>
+                    if seen >= segment.last_sequence || (last_of_segment && bytes[at..].iter().all(|b| *b == 0)) =>
                 {
                     return Fed::SegmentDone { seen };
                 }

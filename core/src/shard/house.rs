@@ -7,7 +7,7 @@ use super::{Shard, wall_ns};
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
-use crate::log::cursor::{Cursor, Cursors};
+use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::recovery::CURSOR_FILES;
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
@@ -65,6 +65,7 @@ impl Shard {
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
+            sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
         };
         let bytes = cursors.encode();
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);

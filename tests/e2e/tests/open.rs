@@ -108,7 +108,7 @@ fn refused_as_newer(dir: &Path, what: &str, change: impl FnOnce(&mut Vec<u8>), f
 
 fn json_format(bytes: &mut Vec<u8>) {
     let text = String::from_utf8(std::mem::take(bytes)).expect("text");
-    *bytes = text.replace("\"format\": 1,", "\"format\": 99,\n  \"news\": [],").into_bytes();
+    *bytes = text.replace("\"format\": 2,", "\"format\": 99,\n  \"news\": [],").into_bytes();
 }
 
 #[test]
