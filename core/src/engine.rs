@@ -149,7 +149,7 @@ impl Engine {
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
-                    let _ = stop(&shards, threads, Instant::now());
+                    let _ = stop(&shards, threads, driver::now());
                     return Err(e.at(format!("shard {i}")));
                 }
             }
@@ -228,7 +228,7 @@ impl Engine {
         drop(snapshot);
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
-        let time_ns = if event.time_ns == 0 { shard::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = options.ack as u32;
         let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
             Ok(p) => p,
@@ -302,7 +302,7 @@ impl Engine {
             s.command(Command::Flush { position: s.ring.tail(), reply });
             done
         });
-        Ok(Flush { replies: replies.collect(), engine: self.clone(), start: Instant::now() })
+        Ok(Flush { replies: replies.collect(), engine: self.clone(), start: driver::now() })
     }
 
     /// What the engine has counted since it was opened.
@@ -445,7 +445,7 @@ fn shard_of(hash: u64, shards: usize) -> usize {
 /// The end of a time limit, however long.
 fn deadline_in(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-    let now = Instant::now();
+    let now = driver::now();
     now.checked_add(limit.min(LONG)).unwrap_or(now)
 }
 

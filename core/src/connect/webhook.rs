@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -132,7 +132,7 @@ impl WebhookConnector {
         }
         head.extend_from_slice(batch_head);
         let pieces = pieces(&head, records, separator.len(), tail);
-        let deadline = Instant::now() + self.timeout;
+        let deadline = driver::now() + self.timeout;
         let result = driver::until(deadline, self.exchange(&pieces)).await;
         match result {
             None => Outcome::Retry {
@@ -216,7 +216,7 @@ impl WebhookConnector {
     }
 
     fn take_idle(&self) -> Option<Connection> {
-        let now = Instant::now();
+        let now = driver::now();
         let mut pool = self.pool.borrow_mut();
         while let Some(c) = pool.pop() {
             if now.duration_since(c.last_used) < c.idle && now.duration_since(c.opened) < CONNECTION_LIFETIME {
@@ -229,7 +229,7 @@ impl WebhookConnector {
     fn give_back(&self, mut connection: Connection, response: &Response) {
         let mut pool = self.pool.borrow_mut();
         if response.keep_alive && pool.len() < IDLE_MAX {
-            connection.last_used = Instant::now();
+            connection.last_used = driver::now();
             if let Some(theirs) = response.keep_alive_timeout {
                 connection.idle = self.idle.min(theirs.saturating_sub(Duration::from_secs(1)));
             }
@@ -238,7 +238,7 @@ impl WebhookConnector {
     }
 
     async fn connect(&self) -> std::result::Result<Connection, String> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let deadline = driver::now() + self.connect_timeout;
         let late = || format!("no connection to {}:{} within {:?}", self.host, self.port, self.connect_timeout);
         let addresses = match driver::until(deadline, self.resolve()).await {
             Some(r) => r.map_err(|e| e.to_string())?,
@@ -262,7 +262,7 @@ impl WebhookConnector {
                         }
                     };
                     self.connections.set(self.connections.get() + 1);
-                    let now = Instant::now();
+                    let now = driver::now();
                     return Ok(Connection {
                         stream,
                         parser: ResponseParser::new(),
@@ -286,7 +286,7 @@ impl WebhookConnector {
             Host::Domain(name) => name.clone(),
         };
         if let Some((at, found)) = self.addresses.borrow().as_ref()
-            && at.elapsed() < ADDRESS_KEPT
+            && driver::since(*at) < ADDRESS_KEPT
         {
             return Ok(found.clone());
         }
@@ -301,7 +301,7 @@ impl WebhookConnector {
             if found.is_empty() { Err(failed("it has no address".into())) } else { Ok(found) }
         })
         .await?;
-        *self.addresses.borrow_mut() = Some((Instant::now(), found.clone()));
+        *self.addresses.borrow_mut() = Some((driver::now(), found.clone()));
         Ok(found)
     }
 }
@@ -360,7 +360,7 @@ async fn write_all(stream: &mut Stream, pieces: &[&[u8]]) -> io::Result<()> {
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
     let retry_after = || {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let unix = (driver::wall_ns() / 1_000_000_000) as i64;
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);

@@ -3,6 +3,8 @@
 //! Everything else is written against the names exported here, so that a portable driver can stand in where io_uring is
 //! refused.
 
+mod clock;
+pub mod fs;
 mod glommio;
 mod notify;
 mod probe;
@@ -10,6 +12,7 @@ mod probe;
 pub use self::glommio::{
     DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent, turn,
 };
+pub use clock::{now, random_u64, since, wall_ns};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
 
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// Runs `future`, at most until `deadline`; `None` if it was not done by then (it is dropped).
 pub async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(now());
     let timer = pin!(sleep(left));
     match futures::future::select(pin!(future), timer).await {
         futures::future::Either::Left((out, _)) => Some(out),
@@ -29,5 +32,5 @@ pub async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output>
 
 /// Runs `future`, at most for `limit`.
 pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    until(Instant::now() + limit, future).await
+    until(now() + limit, future).await
 }

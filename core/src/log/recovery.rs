@@ -4,8 +4,7 @@
 //! is read whole, so the time to open is bounded by the segment size, not by the backlog.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,8 @@ use super::cursor::{Cursors, section};
 use super::record::{self, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
+use crate::driver::fs::{self, Lock, LockError};
+use crate::driver::random_u64;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most shards a data directory can have.
@@ -136,7 +137,7 @@ pub struct DataDir {
     pub incarnation: u64,
     /// The numbers of destinations and rules.
     pub names: Names,
-    lock: File,
+    lock: Lock,
     meta: Meta,
 }
 
@@ -218,37 +219,16 @@ pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
 }
 
-fn random_u64() -> Result<u64> {
-    getrandom::u64().map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))
-}
-
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join("LOCK");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| Error::io("cannot open LOCK", &e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = (&mut file).take(32).read_to_string(&mut holder);
+fn lock(dir: &Path) -> Result<Lock> {
+    fs::lock(&dir.join("LOCK"), &format!("{}\n", std::process::id())).map_err(|e| match e {
+        LockError::Held(holder) => {
             let holder = holder.trim();
             let by = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-            return Err(Error::new(ErrorKind::Locked, format!("another engine has it open{by}"))
-                .remedy("close that engine, or give this one a data directory of its own"));
+            Error::new(ErrorKind::Locked, format!("another engine has it open{by}"))
+                .remedy("close that engine, or give this one a data directory of its own")
         }
-        Err(TryLockError::Error(e)) => return Err(Error::io("cannot lock LOCK", &e)),
-    }
-    let write = || -> std::io::Result<()> {
-        file.set_len(0)?;
-        (&file).write_all(format!("{}\n", std::process::id()).as_bytes())
-    };
-    write().map_err(|e| Error::io("cannot write LOCK", &e))?;
-    Ok(file)
+        LockError::Io(e) => Error::io("cannot lock LOCK", &e),
+    })
 }
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
@@ -271,21 +251,8 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
 /// Replaces a file so that after a crash either the old or the new contents are there.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let at = |e: Error| e.at(path.display().to_string());
-    let tmp = path.with_extension("json.tmp");
     let text = serde_json::to_vec_pretty(value).map_err(|e| at(Error::new(ErrorKind::Internal, e.to_string())))?;
-    let write = || -> std::io::Result<()> {
-        let mut f = File::create(&tmp)?;
-        f.write_all(&text)?;
-        f.sync_all()?;
-        fs::rename(&tmp, path)?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))
-    };
-    write().map_err(|e| at(Error::io("cannot write it", &e)))
-}
-
-/// Makes creations, renames and removals in a directory durable.
-pub fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
+    fs::replace(path, &path.with_extension("json.tmp"), &text).map_err(|e| at(Error::io("cannot write it", &e)))
 }
 
 /// A segment as found on disk.
@@ -399,19 +366,16 @@ fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
 
 /// Reads the headers of the segments of a directory, in order of their numbers.
 pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentInfo>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(e) => e,
+    let names = match fs::list(dir) {
+        Ok(names) => names,
         Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("cannot list it", &e).at(dir.display().to_string())),
     };
     let mut segments = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io("cannot list it", &e).at(dir.display().to_string()))?;
-        let Some(id) = entry.file_name().to_str().and_then(SegmentHeader::parse_file_name) else { continue };
-        let path = entry.path();
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        File::open(&path)
-            .and_then(|f| f.take(BLOCK_BYTES as u64).read_to_end(&mut block))
+    for name in names {
+        let Some(id) = SegmentHeader::parse_file_name(&name) else { continue };
+        let path = dir.join(name);
+        let block = fs::read_front(&path, BLOCK_BYTES)
             .map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))?;
         match SegmentHeader::decode(&block) {
             Ok(header) if header.id == id => {
@@ -436,7 +400,7 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
 pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     let at_dir = |e: Error| e.at(dir.display().to_string());
     for sub in ["dead", "quarantine"] {
-        fs::create_dir_all(dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
+        fs::create_dir_all(&dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
     }
     let mut findings = Findings::default();
     let cursors = read_cursors(dir, &mut findings)?;
@@ -554,7 +518,7 @@ pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
     let mut out = Vec::new();
     for shard in 0..SHARDS_MAX {
         let dir = shard_path(data_dir, shard);
-        if !dir.is_dir() {
+        if !fs::is_dir(&dir) {
             break;
         }
         for s in list_segments(&dir.join("dead"), &mut Findings::default())? {

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Shard;
+use crate::driver::fs::sync_dir;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::appender::{Group, Position};
 use crate::log::record::RECORD_HEADER_BYTES;
-use crate::log::recovery::{SegmentInfo, sync_dir};
+use crate::log::recovery::SegmentInfo;
 use crate::log::segment::SegmentHeader;
 use crate::log::{Ack, BLOCK_BYTES};
 
@@ -30,10 +31,10 @@ impl Shard {
         let stats = &self.shared.stats;
         let mut unsynced_since: Option<Instant> = None;
         let mut written = progress.written();
-        let mut last_write = Instant::now();
+        let mut last_write = driver::now();
         loop {
             let ended = self.ingest_ended.get();
-            if !ended && self.appender.borrow().may_linger() && last_write.elapsed() < LINGER {
+            if !ended && self.appender.borrow().may_linger() && driver::since(last_write) < LINGER {
                 self.lingering.set(true);
                 let _ = driver::until(last_write + LINGER, self.commit_wanted.notified()).await;
                 self.lingering.set(false);
@@ -46,10 +47,10 @@ impl Shard {
                         self.fail(e);
                         break;
                     }
-                    last_write = Instant::now();
+                    last_write = driver::now();
                     stats.commits.add(1);
                     stats.log_bytes.add((group.bytes.len() - group.fresh) as u64);
-                    unsynced_since.get_or_insert_with(Instant::now);
+                    unsynced_since.get_or_insert_with(driver::now);
                     self.dispatch(&group);
                 }
                 written = written.max(group.ring_position);
@@ -58,7 +59,7 @@ impl Shard {
                 let synced = if unsynced_since.is_none() { written } else { progress.synced() };
                 progress.advance(written, synced);
                 wants_sync &= unsynced_since.is_some();
-                if !wants_sync && unsynced_since.is_none_or(|t| t.elapsed() < self.config.log.sync_interval) {
+                if !wants_sync && unsynced_since.is_none_or(|t| driver::since(t) < self.config.log.sync_interval) {
                     continue;
                 }
             } else if unsynced_since.is_none() {
@@ -69,7 +70,7 @@ impl Shard {
                 continue;
             } else if !ended {
                 // Nothing to write: sync when it is due, or when somebody comes who waits.
-                let due = unsynced_since.map_or(Instant::now(), |t| t + self.config.log.sync_interval);
+                let due = unsynced_since.map_or(driver::now(), |t| t + self.config.log.sync_interval);
                 if driver::until(due, self.commit_wanted.notified()).await.is_some() {
                     continue;
                 }
@@ -218,7 +219,7 @@ impl SegmentFiles {
             let _ = file.close().await;
         }
         let at = |e: Error| e.at(path.display().to_string());
-        let _ = std::fs::remove_file(&path); // What a failed try left; no segment of this number has records.
+        let _ = driver::fs::remove_file(&path); // What a failed try left; no segment of this number has records.
         let file = DiskFile::create_new(&path).await.map_err(|e| at(Error::io("cannot create a segment", &e)))?;
         let dir = self.dir.clone();
         driver::blocking(move || sync_dir(&dir).map_err(|e| Error::io("cannot sync the directory", &e)))

@@ -1,9 +1,10 @@
 //! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Shard, wall_ns};
+use super::Shard;
+use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
@@ -18,7 +19,7 @@ impl Shard {
     /// Saves cursors while they move, until the shard stops.
     pub(super) async fn housekeeping(self: Rc<Self>) {
         let mut saved = Vec::new();
-        let mut expired = Instant::now();
+        let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             let marks = self.cursor_marks();
@@ -36,8 +37,8 @@ impl Shard {
                     }
                 }
             }
-            if expired.elapsed() > EXPIRE_EVERY {
-                expired = Instant::now();
+            if driver::since(expired) > EXPIRE_EVERY {
+                expired = driver::now();
                 for slot in self.lanes.borrow().values() {
                     if let Some(c) = slot.connector() {
                         c.expire(expired);
@@ -84,7 +85,7 @@ impl Shard {
         if generation <= 2 {
             let dir = self.files.dir().to_owned();
             driver::blocking(move || {
-                crate::log::recovery::sync_dir(&dir).map_err(|e| Error::io("cannot sync the directory", &e))
+                driver::fs::sync_dir(&dir).map_err(|e| Error::io("cannot sync the directory", &e))
             })
             .await?;
         }
@@ -105,7 +106,7 @@ impl Shard {
         for s in segments {
             let path = s.path.clone();
             let removed = driver::blocking(move || {
-                std::fs::remove_file(&path)
+                driver::fs::remove_file(&path)
                     .map_err(|e| Error::new(ErrorKind::Io, format!("cannot remove {}: {e}", path.display())))
             })
             .await;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch, wall_ns};
+use super::{Command, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
+use crate::driver::wall_ns;
 use crate::event::FrameView;
 use crate::log::Ack;
 use crate::log::appender::ROUTES_MAX;
@@ -41,7 +42,7 @@ impl Shard {
         let mut consumer = unsafe { Consumer::new(&self.shared.ring) };
         let mut scratch = Scratch::default();
         let mut routes = Vec::new();
-        let mut last_active = Instant::now();
+        let mut last_active = driver::now();
         let mut fresh = false;
         loop {
             self.obey();
@@ -50,7 +51,7 @@ impl Shard {
                 self.commit_took.notified().await;
             }
             if self.drain(&mut consumer, &mut scratch, &mut routes) {
-                last_active = Instant::now();
+                last_active = driver::now();
                 fresh = true;
                 driver::turn().await;
                 continue;
@@ -72,7 +73,7 @@ impl Shard {
                 driver::turn().await;
                 continue;
             }
-            let nap = self.idle() == Idle::Nap && last_active.elapsed() < NAP_WHILE_ACTIVE;
+            let nap = self.idle() == Idle::Nap && driver::since(last_active) < NAP_WHILE_ACTIVE;
             if !consumer.sleep(nap) || self.shared.has_commands() || self.shared.ring.is_closed() {
                 consumer.awake();
                 continue;

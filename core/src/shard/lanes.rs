@@ -6,19 +6,20 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{Either, select};
 
+use super::Shard;
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::stats::LaneStats;
-use super::{Shard, wall_ns};
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
 use crate::delivery::{Connector, Outcome};
+use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile, Notify, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
@@ -263,7 +264,7 @@ impl Shard {
             {
                 *slot.stats.last_error.lock() = e.to_string();
                 log::error!("shard {}: {e}", self.shared.index);
-                let end = Instant::now() + TROUBLE_PAUSE;
+                let end = driver::now() + TROUBLE_PAUSE;
                 while !slot.stopping.get() && driver::until(end, slot.notify.notified()).await.is_some() {}
                 continue;
             }

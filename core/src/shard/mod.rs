@@ -20,7 +20,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -239,7 +239,7 @@ impl Shard {
             config,
             incarnation,
             writer,
-            started: Instant::now(),
+            started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
             inherited: state.next_sequence - 1,
@@ -324,7 +324,7 @@ impl Shard {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ns: self.started.elapsed().as_nanos() as u64, wall_ns: wall_ns() }
+        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: driver::wall_ns() }
     }
 
     fn instant(&self, mono_ns: u64) -> Instant {
@@ -344,9 +344,4 @@ impl Shard {
     fn idle(&self) -> Idle {
         self.config.idle
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(crate) fn wall_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }

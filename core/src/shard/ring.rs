@@ -144,7 +144,7 @@ impl Ring {
             buf,
             _memory: memory,
             capacity: capacity as u64,
-            secret: getrandom::u64().unwrap_or_else(|_| buf.addr() as u64 ^ crate::shard::wall_ns()),
+            secret: getrandom::u64().unwrap_or_else(|_| buf.addr() as u64 ^ crate::driver::wall_ns()),
             producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),

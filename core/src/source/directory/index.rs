@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::driver::fs::sync_dir;
+use crate::driver::wall_ns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::recovery::sync_dir;
-use crate::shard::wall_ns;
 
 /// First bytes of the file; the digit is the format's number.
 const MAGIC: &[u8; 16] = b"TIDEWIRE-INDEX1\n";

@@ -14,10 +14,10 @@ use notify::{RecommendedWatcher, Watcher};
 use super::index::{Entry, Index, Seen, Stamp, look};
 use super::{Control, Observer};
 use crate::config::{DirectorySource, OnStart};
+use crate::driver::wall_ns;
 use crate::engine::{OnFull, PublishOptions, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
-use crate::shard::wall_ns;
 use crate::source::Receipts;
 use crate::{Engine, Event, KnownType};
 
