@@ -1,5 +1,12 @@
 //! The engine: open, publish, flush, close.
 
+mod reserve;
+
+pub use reserve::{
+    BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
+    ReservedBatch, Resolution,
+};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +20,12 @@ use parking_lot::Mutex;
 use crate::config::{Config, EngineConfig};
 use crate::driver::{self, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventType, Layout, frame, resource_hash};
+use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
+use crate::shard::message::Tag;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
@@ -32,6 +40,16 @@ pub enum OnFull {
     Refuse,
     /// As [`OnFull::Block`], but what it refuses is not counted: for a caller that will try again by itself.
     Retry(Duration),
+}
+
+impl OnFull {
+    /// Until when it waits; `None` if it does not.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
+            OnFull::Refuse => None,
+        }
+    }
 }
 
 /// How an event is published.
@@ -88,6 +106,10 @@ struct Inner {
     fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
     no_match: SpreadCount,
+    /// Of this opening.
+    incarnation: u64,
+    /// The next intent's ticket.
+    next_ticket: AtomicU64,
 }
 
 struct Life {
@@ -143,7 +165,7 @@ impl Engine {
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
-            let shared = Arc::new(Shared::new(i, config.ring_bytes));
+            let shared = Arc::new(Shared::new(i, config.ring_bytes, &state));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
             let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
             match shard::start(start) {
@@ -160,11 +182,13 @@ impl Engine {
                 config,
                 shards,
                 snapshot,
+                incarnation: dir.incarnation,
                 life: Mutex::new(Life { threads, dir: Some(dir) }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
                 no_match: SpreadCount::default(),
+                next_ticket: AtomicU64::new(1),
             }),
         })
     }
@@ -229,10 +253,11 @@ impl Engine {
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-        let tag = options.ack as u32;
-        let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
+        let tag = Tag::plain(options.ack).number();
+        let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
+        let position = match push() {
             Ok(p) => p,
-            Err(e) => inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e)?,
+            Err(e) => inner.push_slowly(shard, options.on_full, e, push)?,
         };
         shard.ring.notify(options.ack > Ack::Memory);
         Ok(Some((shard, position)))
@@ -330,6 +355,9 @@ impl Engine {
             s.segments += c.segments.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
+            s.ring_reserved_bytes += shard.ring.reserved();
+            s.reservations += c.reservations.get();
+            s.in_doubt += shard.in_doubt.lock().values().filter(|i| i.resolved.is_none()).count() as u64;
             s.held_bytes += c.held_bytes.get();
             if let Some(e) = shard.progress.failure().cloned().or_else(|| shard.progress.stalled()) {
                 s.unhealthy.push(e.to_string());
@@ -369,6 +397,9 @@ impl Engine {
 
     /// Closes the engine: takes no more events, writes and syncs what was accepted, delivers until `timeout`, and leaves
     /// the rest in the data directory for the next opening. Calls after the first do nothing.
+    ///
+    /// Reservations that are open may still be committed or aborted until `timeout`: closing waits for them. After that
+    /// their commits are refused, and those that were made durable are in doubt at the next opening.
     ///
     /// # Errors
     /// [`ErrorKind::LogFailed`] if the log of a shard failed: events accepted but not durable by then are lost;
@@ -449,6 +480,24 @@ fn deadline_in(limit: Duration) -> Instant {
     now.checked_add(limit.min(LONG)).unwrap_or(now)
 }
 
+/// Why a shard takes no more events.
+#[cold]
+fn refused(shard: &Shared) -> Error {
+    match shard.progress.failure() {
+        Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
+        _ => closed(),
+    }
+}
+
+#[cold]
+fn full(shard: &Shared) -> Error {
+    let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
+    match shard.progress.stalled() {
+        Some(why) => e.remedy(format!("the log waits: {why}")),
+        None => e.remedy("publish more slowly, wait longer, or raise engine.ring_bytes"),
+    }
+}
+
 #[cold]
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the engine is closed")
@@ -466,43 +515,28 @@ impl Inner {
         }
     }
 
+    /// Tries `push` again for as long as `on_full` says, after it gave `error`.
     #[cold]
-    #[allow(clippy::too_many_arguments)]
     fn push_slowly(
         &self,
         shard: &Shared,
-        event: &Event<'_>,
-        layout: Layout,
-        time_ns: u64,
-        tag: u32,
         on_full: OnFull,
         mut error: PushError,
+        mut push: impl FnMut() -> Result<u64, PushError>,
     ) -> Result<u64> {
-        let deadline = match on_full {
-            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
-            OnFull::Refuse => None,
-        };
+        let deadline = on_full.deadline();
         loop {
             match error {
-                PushError::Closed => {
-                    return Err(match shard.progress.failure() {
-                        Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
-                        _ => closed(),
-                    });
-                }
+                PushError::Closed => return Err(refused(shard)),
                 PushError::Full if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) => {
                     if !matches!(on_full, OnFull::Retry(_)) {
                         shard.stats.refused_full.add_shared(1);
                     }
-                    let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
-                    return Err(match shard.progress.stalled() {
-                        Some(why) => e.remedy(format!("the log waits: {why}")),
-                        None => e.remedy("publish more slowly, wait longer, or raise engine.ring_bytes"),
-                    });
+                    return Err(full(shard));
                 }
                 PushError::Full => {}
             }
-            match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
+            match push() {
                 Ok(p) => return Ok(p),
                 Err(e) => error = e,
             }
@@ -587,6 +621,12 @@ pub struct Stats {
     pub damaged: u64,
     /// Bytes in the rings.
     pub ring_used_bytes: u64,
+    /// Bytes of the rings kept free for reservations.
+    pub ring_reserved_bytes: u64,
+    /// Reservations that are neither committed nor aborted.
+    pub reservations: u64,
+    /// Intents of earlier runs that the host has not resolved.
+    pub in_doubt: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
     /// What is wrong, per shard that is not well.
@@ -616,6 +656,9 @@ impl Default for Stats {
             segments: 0,
             damaged: 0,
             ring_used_bytes: 0,
+            ring_reserved_bytes: 0,
+            reservations: 0,
+            in_doubt: 0,
             held_bytes: 0,
             unhealthy: Vec::new(),
             destinations: Vec::new(),

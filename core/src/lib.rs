@@ -15,7 +15,10 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 
-pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
+pub use engine::{
+    BatchReservation, CommitFields, CommitOptions, DestinationStats, Engine, Flush, InDoubt, Intent, OnFull,
+    PublishOptions, Published, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;

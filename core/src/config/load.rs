@@ -176,6 +176,7 @@ impl Loader<'_> {
         }
         set(&mut engine.shards, &mut places, "engine.shards", table.shards, |n| Some(n as usize));
         set(&mut engine.ring_bytes, &mut places, "engine.ring_bytes", table.ring_bytes, bytes);
+        set(&mut engine.reserve_percent, &mut places, "engine.reserve_percent", table.reserve_percent, clamp);
         engine.idle = table.idle.unwrap_or_default();
         engine.pin_cpus = table.pin_cpus.unwrap_or_default();
         set(&mut engine.region, &mut places, "engine.region", table.region, |s| s);

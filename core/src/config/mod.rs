@@ -73,6 +73,8 @@ pub struct EngineConfig {
     pub shards: Option<usize>,
     /// The size of each shard's ring in bytes: a power of two from 256 KiB to 1 GiB. Default: 4 MiB.
     pub ring_bytes: usize,
+    /// How much of each ring may be kept for reservations at a time, in percent, 1 to 90. Default: 50.
+    pub reserve_percent: usize,
     /// What a shard does when there is nothing to do. Default: [`Idle::Nap`].
     pub idle: Idle,
     /// Whether each shard is bound to a CPU of its own. Default: `false`.
@@ -193,6 +195,7 @@ impl EngineConfig {
             data_dir: data_dir.into(),
             shards: None,
             ring_bytes: 4 << 20,
+            reserve_percent: 50,
             idle: Idle::default(),
             pin_cpus: false,
             region: "us-east-1".to_owned(),
@@ -226,6 +229,7 @@ impl EngineConfig {
                 .at("engine.ring_bytes")
                 .remedy(format!("choose {} or {near}", near / 2)));
         }
+        within("engine.reserve_percent", self.reserve_percent, 1, 90)?;
         for (key, text) in [("engine.region", &self.region), ("engine.event_source", &self.event_source)] {
             if text.is_empty() || text.len() > 128 || !text.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(Error::invalid_config(format!("{key} is `{}`", text.escape_debug()))

@@ -59,6 +59,7 @@ fn a_full_file_is_read() {
 data_dir = "/var/lib/tidewire"
 shards = 2
 ring_bytes = "1MiB"
+reserve_percent = 25
 idle = "spin"
 pin_cpus = true
 region = "eu-west-1"
@@ -124,6 +125,7 @@ on_start = "emit"
     let e = &config.engine;
     assert_eq!((e.data_dir.as_path(), e.shards), (Path::new("/var/lib/tidewire"), Some(2)));
     assert_eq!((e.ring_bytes, e.idle, e.pin_cpus, e.event_bytes_max), (1 << 20, Idle::Spin, true, 16384));
+    assert_eq!(e.reserve_percent, 25);
     assert_eq!((e.region.as_str(), e.event_source.as_str()), ("eu-west-1", "acme:s3"));
     assert_eq!(e.event_types.custom(), ["acme:Scan:Clean"]);
     assert_eq!(e.close_timeout, Duration::from_secs(30));
@@ -162,6 +164,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     let e = &c.engine;
     assert_eq!(e.data_dir, Path::new("/base/data"));
     assert_eq!((e.shards, e.ring_bytes, e.idle, e.pin_cpus), (None, 4 << 20, Idle::Nap, false));
+    assert_eq!(e.reserve_percent, 50);
     assert_eq!((e.region.as_str(), e.event_source.as_str(), e.event_bytes_max), ("us-east-1", "aws:s3", 65536));
     assert_eq!(e.close_timeout, Duration::from_secs(10));
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
@@ -265,6 +268,8 @@ fn limits_of_the_engine_are_told_at_their_key() {
     for (line, parts) in [
         ("ring_bytes = \"3MiB\"", ["t.toml:3:14", "not a power of two", "choose 2097152 or 4194304"]),
         ("ring_bytes = \"128KiB\"", ["t.toml:3:14", "131072", "262144"]),
+        ("reserve_percent = 0", ["t.toml:3:19", "engine.reserve_percent is 0", "1 to 90"]),
+        ("reserve_percent = 1000", ["t.toml:3:19", "engine.reserve_percent is 1000", "1 to 90"]),
         ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 1024"]),
         ("event_bytes_max = \"65KiB\"", ["t.toml:3:19", "66560", "65536"]),
         ("event_bytes_max = 0", ["t.toml:3:19", "is 0", "4096"]),

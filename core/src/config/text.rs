@@ -33,6 +33,7 @@ pub(super) struct Engine {
     pub(super) data_dir: Option<Spanned<String>>,
     pub(super) shards: Option<Spanned<u32>>,
     pub(super) ring_bytes: Option<Spanned<Size>>,
+    pub(super) reserve_percent: Option<Spanned<u64>>,
     pub(super) idle: Option<super::Idle>,
     pub(super) pin_cpus: Option<bool>,
     pub(super) region: Option<Spanned<String>>,

@@ -3,7 +3,7 @@
 //! [`super::DiskFile`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Makes a directory and those above it, if they are not there.
@@ -38,6 +38,20 @@ pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes);
     File::open(path)?.take(bytes as u64).read_to_end(&mut out)?;
     Ok(out)
+}
+
+/// Up to so many bytes of a file from a position on, fewer where it ends.
+pub fn read_at(path: &Path, position: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(position))?;
+    let mut out = Vec::with_capacity(bytes);
+    file.take(bytes as u64).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+/// Makes what was written to a file durable.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Creates or replaces a file; after a crash it may be empty or torn.

@@ -107,6 +107,10 @@ pub mod section {
     pub const DEDUP: u16 = 4;
     /// What was dropped, by policy.
     pub const LOSSES: u16 = 5;
+    /// u64: what the sections of the checkpoint say is true of the durable records up to this sequence.
+    pub const THROUGH: u16 = 16;
+    /// The intents without an end: per intent u64 sequence, u64 segment, u64 offset.
+    pub const INTENTS: u16 = 17;
 }
 
 impl Cursors {

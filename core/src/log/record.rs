@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_number(n: u8) -> Option<Kind> {
+    pub(crate) fn from_number(n: u8) -> Option<Kind> {
         Some(match n {
             1 => Kind::Event,
             2 => Kind::DeadLetter,
@@ -63,7 +63,8 @@ pub struct Extensions {
     pub resolves: Option<u64>,
     /// The host's own cursor, for events that it appends from a log of its own.
     pub host_cursor: Option<u64>,
-    /// Where the event was accepted, if not here: its id is made of this.
+    /// What the event's id is made of, if not of its own place in the log: the intent that it brings to its end, or its
+    /// place on the shard that handed it over.
     pub origin: Option<Origin>,
     /// The key by which the host has repeats of one publication recognised, as a hash.
     pub dedup: Option<u128>,
@@ -80,7 +81,7 @@ pub struct Origin {
     pub shard: u16,
     /// Sequence in that shard.
     pub sequence: u64,
-    /// Hybrid clock there.
+    /// Hybrid clock there; 0 if that of the record counts.
     pub clock_ns: u64,
     /// Its tie.
     pub tie: u32,
@@ -112,7 +113,8 @@ impl Extensions {
             + if self.hops > 0 { 3 } else { 0 }
     }
 
-    fn encode(&self, out: &mut [u8]) {
+    /// Writes them; `out` has [`Extensions::encoded_len`] bytes, of which there is at least one.
+    pub(crate) fn encode(&self, out: &mut [u8]) {
         let len = out.len() as u16;
         out[..2].copy_from_slice(&len.to_le_bytes());
         let mut at = 2;
@@ -145,7 +147,8 @@ impl Extensions {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Extensions {
+    /// Reads them; `bytes` are all of them, with the length in front.
+    pub(crate) fn decode(bytes: &[u8]) -> Extensions {
         let mut e = Extensions::default();
         let mut rest = bytes.get(2..).unwrap_or_default();
         while let [tag, len, tail @ ..] = rest {
@@ -355,6 +358,12 @@ impl<'a> RecordView<'a> {
             let at = RECORD_HEADER_BYTES + i * ROUTE_BYTES;
             Route { destination: u32_at(bytes, at), rule: u32_at(bytes, at + 4) }
         })
+    }
+
+    /// Whether there are extensions.
+    #[inline]
+    pub fn is_extended(&self) -> bool {
+        self.extensions > 0
     }
 
     /// The extensions.

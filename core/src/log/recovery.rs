@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::appender::Position;
+use super::checkpoint::Checkpoint;
 use super::cursor::{Cursors, section};
 use super::record::{self, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
@@ -16,6 +18,7 @@ use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
 use crate::driver::random_u64;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::FrameView;
 
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
@@ -300,8 +303,25 @@ pub struct ShardState {
     pub next_dead: (u64, u64),
     /// Dead letters kept.
     pub dead_letters: u64,
+    /// What is known of the records.
+    pub checkpoint: Checkpoint,
+    /// The intents without an end, in order.
+    pub in_doubt: Vec<Intent>,
     /// What else was found.
     pub findings: Findings,
+}
+
+/// An intent of which neither commit nor abort is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Its place in the shard's log.
+    pub sequence: u64,
+    /// The incarnation that wrote it.
+    pub incarnation: u64,
+    /// When it was accepted, ns since the epoch.
+    pub accepted_ns: u64,
+    /// The event as it was declared.
+    pub frame: Vec<u8>,
 }
 
 /// What [`scan`] saw.
@@ -415,9 +435,18 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         // A cursor ahead of a damaged log must not make new events look delivered.
         next_sequence = next_sequence.max(lane.high() + 1);
     }
+    let mut checkpoint = Checkpoint::saved(&cursors);
+    let first = segments.partition_point(|s| s.last_sequence <= checkpoint.through());
+    let before_last = segments.len().saturating_sub(1);
+    for s in segments.get(first..before_last).unwrap_or_default() {
+        // Damage here is told when a lane comes to it.
+        scan(&s.header, &read_file(&s.path)?, |offset, r| checkpoint.note(position(s, offset), &r));
+    }
     if let Some(last) = segments.last_mut() {
+        // What was written but not synced before a crash is taken for durable from now on, so it shall be.
+        fs::sync(&last.path).map_err(|e| Error::io("cannot sync it", &e).at(last.path.display().to_string()))?;
         let bytes = read_file(&last.path)?;
-        let s = scan(&last.header, &bytes, |_, _| ());
+        let s = scan(&last.header, &bytes, |offset, r| checkpoint.note(position(last, offset), &r));
         if let Some((sequence, clock_ns)) = s.last {
             last.last_sequence = sequence;
             next_sequence = next_sequence.max(sequence + 1);
@@ -435,6 +464,8 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         // Sequences of a torn or damaged tail are never used again.
         next_sequence += findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
     }
+    checkpoint.advance(next_sequence - 1);
+    let in_doubt = read_intents(&segments, &mut checkpoint, &mut findings)?;
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
     let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
         findings
@@ -462,8 +493,56 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         cursors,
         next_dead,
         dead_letters,
+        checkpoint,
+        in_doubt,
         findings,
     })
+}
+
+fn position(segment: &SegmentInfo, offset: usize) -> Position {
+    Position { segment: segment.header.id, offset: offset as u64 }
+}
+
+/// Reads the intents that the checkpoint leaves open. One that is damaged is reported and given up.
+fn read_intents(segments: &[SegmentInfo], checkpoint: &mut Checkpoint, findings: &mut Findings) -> Result<Vec<Intent>> {
+    let open: Vec<(u64, Position)> = checkpoint.intents().collect();
+    let mut intents = Vec::new();
+    for (sequence, at) in open {
+        let segment = segments.iter().find(|s| s.header.id == at.segment);
+        match segment.map(|s| read_intent(s, sequence, at.offset)).transpose()?.flatten() {
+            Some(intent) => intents.push(intent),
+            None => {
+                log::error!("segment {:016x} at byte {}: the intent {sequence} is damaged", at.segment, at.offset);
+                checkpoint.forget_intent(sequence);
+                findings.damaged += 1;
+            }
+        }
+    }
+    Ok(intents)
+}
+
+fn read_intent(segment: &SegmentInfo, sequence: u64, offset: u64) -> Result<Option<Intent>> {
+    let mut want = BLOCK_BYTES;
+    loop {
+        let bytes = fs::read_at(&segment.path, offset, want)
+            .map_err(|e| Error::io("cannot read it", &e).at(segment.path.display().to_string()))?;
+        match record::parse(segment.header.id, &bytes) {
+            Parsed::Short(need) if bytes.len() == want => want = need,
+            Parsed::Record(r)
+                if r.sequence() == sequence
+                    && r.header().kind == record::Kind::Intent
+                    && FrameView::parse(r.body()).is_ok() =>
+            {
+                return Ok(Some(Intent {
+                    sequence,
+                    incarnation: segment.header.incarnation,
+                    accepted_ns: r.header().clock_ns,
+                    frame: r.body().to_vec(),
+                }));
+            }
+            _ => return Ok(None),
+        }
+    }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -76,12 +76,14 @@ impl Shard {
                 }
             }
             let sync_covers = written;
+            let durable = self.dispatched.get();
             if let Err(e) = self.files.sync().await {
                 self.fail(e);
                 break;
             }
             stats.syncs.add(1);
             unsynced_since = None;
+            self.checkpoint.borrow_mut().advance(durable);
             progress.advance(written, sync_covers);
         }
     }

@@ -134,9 +134,11 @@ impl Shard {
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
         let lanes = self.lanes.borrow();
+        let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
             rendered.clear();
+            checkpoint.note(position, &record);
             for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 slot.stats.routed.add(1);
@@ -222,10 +224,17 @@ impl Shard {
         incarnation: u64,
     ) -> Bytes {
         let header = record.header();
+        let origin = record.extensions().origin;
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
-            id: EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
-            sequencer: Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            id: match origin {
+                Some(o) => EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence },
+                None => EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
+            },
+            sequencer: match origin.filter(|o| o.clock_ns > 0) {
+                Some(o) => Sequencer { clock_ns: o.clock_ns, tie: o.tie, writer: self.writer },
+                None => Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,
@@ -338,8 +347,9 @@ impl Shard {
             match record::parse(segment.header.id, &bytes[at..]) {
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
-                    if r.sequence() > seen && r.header().kind == Kind::Event {
-                        if let Some(route) = r.routes().find(|x| x.destination == slot.number) {
+                    if r.sequence() > seen {
+                        let mut routes = r.routes().take_while(|_| r.header().kind == Kind::Event);
+                        if let Some(route) = routes.find(|x| x.destination == slot.number) {
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(r.body()) {
                                 Ok(_) => {

@@ -61,12 +61,17 @@ impl Shard {
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
-        let cursors = Cursors {
+        let mut cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
             sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
+        };
+        let checkpoint_low = {
+            let checkpoint = self.checkpoint.borrow();
+            checkpoint.save(&mut cursors.sections);
+            checkpoint.low()
         };
         let bytes = cursors.encode();
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
@@ -91,7 +96,8 @@ impl Shard {
         }
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
-        self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
+        let lanes_low = cursors.lanes.values().map(Cursor::low).min().unwrap_or(head);
+        self.saved.set(lanes_low.min(checkpoint_low));
         Ok(())
     }
 

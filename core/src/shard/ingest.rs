@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::message::{Prefix, Tag};
 use super::ring::Consumer;
 use super::snapshot::Scratch;
 use super::{Command, Shard, dispatch};
@@ -12,8 +13,8 @@ use crate::driver;
 use crate::driver::wall_ns;
 use crate::event::FrameView;
 use crate::log::Ack;
-use crate::log::appender::ROUTES_MAX;
-use crate::log::record::{Kind, Route};
+use crate::log::appender::{Appender, ROUTES_MAX};
+use crate::log::record::{Extensions, Kind, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
@@ -33,6 +34,12 @@ fn gather() {
     while begun.elapsed() < GATHER {
         std::hint::spin_loop();
     }
+}
+
+/// The extensions of one of the records that an event is split into: only one of them may bear the event's given id, and
+/// only with the last one the event is there as a whole.
+fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
+    Extensions { origin: whole.origin.filter(|_| first), resolves: whole.resolves.filter(|_| last), ..*whole }
 }
 
 impl Shard {
@@ -56,15 +63,23 @@ impl Shard {
                 driver::turn().await;
                 continue;
             }
-            if self.shared.ring.is_closed() && consumer.is_empty() {
-                break;
+            let ring = &self.shared.ring;
+            if self.may_seal() {
+                if !ring.is_sealed() {
+                    ring.seal();
+                }
+                if consumer.is_empty() {
+                    break;
+                }
+                driver::turn().await;
+                continue;
             }
             if self.shared.progress.failure().is_some() {
                 break;
             }
             // Right after an event the next one is likely near; after a nap it is not.
             if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && consumer.watch(WATCH) {
-                if consumer.next_tag() == Some(Ack::Memory as u32) {
+                if consumer.next_tag().is_some_and(|t| Tag::from_number(t).ack() == Ack::Memory) {
                     gather();
                 }
                 continue;
@@ -74,13 +89,16 @@ impl Shard {
                 continue;
             }
             let nap = self.idle() == Idle::Nap && driver::since(last_active) < NAP_WHILE_ACTIVE;
-            if !consumer.sleep(nap) || self.shared.has_commands() || self.shared.ring.is_closed() {
+            let closed = ring.is_closed();
+            if !consumer.sleep(nap) || self.shared.has_commands() || closed != ring.is_closed() || self.may_seal() {
                 consumer.awake();
                 continue;
             }
             let woken = poll_fn(|cx| consumer.poll_woken(cx));
             if nap {
                 let _ = driver::within(NAP, woken).await;
+            } else if let Some(deadline) = self.close.get() {
+                let _ = driver::until(deadline, woken).await;
             } else {
                 woken.await;
             }
@@ -88,6 +106,12 @@ impl Shard {
         }
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
+    }
+
+    /// Whether the closed ring need not wait for reservations any more. The engine that closed it says how long it does.
+    fn may_seal(&self) -> bool {
+        let ring = &self.shared.ring;
+        ring.is_closed() && (ring.reserved() == 0 || self.close.get().is_some_and(|deadline| driver::now() >= deadline))
     }
 
     /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
@@ -98,21 +122,44 @@ impl Shard {
         let wall = wall_ns();
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
-        let mut position = 0;
-        let taken = consumer.drain(TURN_BYTES, |frame, tag, after| {
-            accepted += 1;
-            position = after;
-            wants = wants.max(Ack::from_number(tag));
+        let taken = consumer.drain(TURN_BYTES, |payload, tag, _| {
+            let tag = Tag::from_number(tag);
+            wants = wants.max(tag.ack());
+            let (prefix, frame) =
+                if tag.is_prefixed() { Prefix::decode(payload) } else { (Prefix::new(Kind::Event), payload) };
+            if prefix.kind == Kind::Abort {
+                self.append_abort(&mut appender, &prefix, wall);
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
             let view = FrameView::trusted(frame);
             snapshot.routes(view.bucket(), view.event_type(), view.key(), scratch, routes);
+            if prefix.kind == Kind::Intent {
+                routes.truncate(ROUTES_MAX);
+                let sequence = appender.append(Kind::Intent, routes, frame, wall);
+                if let Some(ticket) = prefix.ticket {
+                    self.shared.tickets.lock().insert(ticket, sequence);
+                }
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
+            accepted += 1;
             if routes.is_empty() {
                 unmatched += 1;
+                if prefix.extensions.resolves.is_some() {
+                    self.append_abort(&mut appender, &prefix, wall);
+                }
             }
+            let mut first = true;
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
-                appender.append(Kind::Event, routes, frame, wall);
+                if tag.is_prefixed() {
+                    let extensions = of_part(&prefix.extensions, first, rest.is_empty());
+                    appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
+                    first = false;
+                } else {
+                    appender.append(Kind::Event, routes, frame, wall);
+                }
                 stored += 1;
                 routed += routes.len() as u64;
                 *routes = rest;
@@ -122,9 +169,8 @@ impl Shard {
         if taken == 0 {
             return false;
         }
-        if position > 0 {
-            appender.cover(position, wants);
-        }
+        // Also what is only padding counts: somebody may wait for a position behind it.
+        appender.cover(consumer.position(), wants);
         stats.accepted.add(accepted);
         stats.unmatched.add(unmatched);
         stats.stored.add(stored);
@@ -133,6 +179,14 @@ impl Shard {
             self.commit_wanted.notify();
         }
         true
+    }
+
+    /// Ends an intent, named by its sequence or by its ticket, with nothing.
+    fn append_abort(&self, appender: &mut Appender, prefix: &Prefix, wall_ns: u64) {
+        let named = |ticket| self.shared.tickets.lock().remove(&ticket);
+        let Some(intent) = prefix.extensions.resolves.or_else(|| prefix.ticket.and_then(named)) else { return };
+        let extensions = Extensions { resolves: Some(intent), ..Extensions::default() };
+        appender.append_extended(Kind::Abort, &[], &extensions, &[], wall_ns);
     }
 
     /// Waits for a command, once ingest has ended.

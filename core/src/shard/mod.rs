@@ -9,13 +9,14 @@ mod dispatch;
 mod house;
 mod ingest;
 mod lanes;
+pub(crate) mod message;
 pub mod progress;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -33,7 +34,8 @@ use crate::delivery::lane::Now;
 use crate::driver::{self, Notify, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::appender::{Appender, SegmentPlan};
-use crate::log::recovery::{DataDir, ShardState};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
@@ -51,6 +53,10 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    /// The sequences that intents got, by the tickets that their hosts gave them, until somebody asks.
+    pub(crate) tickets: Mutex<HashMap<u64, u64>>,
+    /// The intents that earlier runs left without an end, by sequence.
+    pub(crate) in_doubt: Mutex<BTreeMap<u64, InDoubtIntent>>,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -72,6 +78,14 @@ impl std::ops::Deref for RingBox {
     }
 }
 
+/// An intent that an earlier run left without an end.
+#[derive(Debug)]
+pub(crate) struct InDoubtIntent {
+    pub(crate) intent: recovery::Intent,
+    /// What the host said since, and the ring position that has it.
+    pub(crate) resolved: Option<(bool, u64)>,
+}
+
 /// What the engine asks of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -84,13 +98,17 @@ pub(crate) enum Command {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, ring_bytes: usize) -> Shared {
+    pub(crate) fn new(index: usize, ring_bytes: usize, state: &ShardState) -> Shared {
+        let in_doubt =
+            state.in_doubt.iter().cloned().map(|i| (i.sequence, InDoubtIntent { intent: i, resolved: None }));
         Shared {
             index,
             ring: RingBox(Ring::new(ring_bytes)),
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
+            tickets: Mutex::default(),
+            in_doubt: Mutex::new(in_doubt.collect()),
             commands: Mutex::new(Some(Vec::new())),
         }
     }
@@ -168,7 +186,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.ring.close();
+        self.0.ring.seal();
         self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
@@ -188,6 +206,7 @@ pub(crate) struct Shard {
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    checkpoint: RefCell<Checkpoint>,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -234,6 +253,7 @@ impl Shard {
                 state.segments.clone(),
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
+            checkpoint: RefCell::new(state.checkpoint.clone()),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
@@ -317,7 +337,7 @@ impl Shard {
     fn fail(&self, error: Error) {
         log::error!("{error}");
         self.shared.progress.fail(error);
-        self.shared.ring.close();
+        self.shared.ring.seal();
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
         self.commit_took.notify();

@@ -26,6 +26,11 @@ impl Count {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes away, on any thread, what the same thread or another has added before.
+    pub(crate) fn sub_shared(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
@@ -49,6 +54,7 @@ pub(crate) struct ShardStats {
     pub(crate) segments: Count,
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
+    pub(crate) reservations: Count,
 }
 
 /// Counters of one destination on one shard.

@@ -5,6 +5,7 @@
 
 mod disk;
 mod golden;
+mod host;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -23,6 +24,13 @@ fn main() {
         ["full-at-start", dir] => disk::full_at_start(Path::new(dir)),
         ["read-only", dir] => disk::read_only(Path::new(dir)),
         ["golden", dir, expected] => golden::write(Path::new(dir), Path::new(expected)),
+        ["host", dir, journal, url, first, count] => host::run(
+            Path::new(dir),
+            Path::new(journal),
+            url,
+            first.parse().expect("a number"),
+            count.parse().expect("a number"),
+        ),
         _ => panic!("unknown arguments {args:?}"),
     }
     println!("OK");
