@@ -1,5 +1,6 @@
 //! The engine: open, publish, flush, close.
 
+mod append;
 mod reserve;
 
 pub use reserve::{
@@ -25,6 +26,7 @@ use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
+use crate::shard::dedup::DedupKey;
 use crate::shard::message::Tag;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
@@ -61,6 +63,9 @@ pub struct PublishOptions {
     pub on_full: OnFull,
     /// How long the call waits for `ack`; then it answers [`ErrorKind::Timeout`] though the event stays accepted.
     pub ack_timeout: Duration,
+    /// By what repeats of this publication are recognised: a second event of the same resource with the same key, within
+    /// `engine.dedup.window`, is not accepted ([`Published::Duplicate`]). Default: `None`.
+    pub dedup_key: Option<DedupKey>,
 }
 
 impl Default for PublishOptions {
@@ -70,6 +75,7 @@ impl Default for PublishOptions {
             ack: Ack::Synced,
             on_full: OnFull::Block(Duration::from_secs(30)),
             ack_timeout: Duration::from_secs(30),
+            dedup_key: None,
         }
     }
 }
@@ -81,6 +87,8 @@ pub enum Published {
     Accepted,
     /// No rule wants events of this bucket and type: nothing was copied, nothing will be kept.
     NoMatch,
+    /// It was accepted before and is not accepted again. The one that was has reached the ack level asked for.
+    Duplicate,
 }
 
 /// An event and notification engine over one data directory.
@@ -108,6 +116,8 @@ struct Inner {
     no_match: SpreadCount,
     /// Of this opening.
     incarnation: u64,
+    /// Held while an event is appended with a cursor of the host, so that they come in the order of the cursors.
+    append: Mutex<()>,
     /// The next intent's ticket.
     next_ticket: AtomicU64,
 }
@@ -162,10 +172,11 @@ impl Engine {
         }
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
         let config = Arc::new(config);
+        let common = Arc::new(shard::Common::new(&states));
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
-            let shared = Arc::new(Shared::new(i, config.ring_bytes, &state));
+            let shared = Arc::new(Shared::new(i, &config, &state, common.clone()));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
             let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
             match shard::start(start) {
@@ -189,6 +200,7 @@ impl Engine {
                 refused_invalid: AtomicU64::new(0),
                 no_match: SpreadCount::default(),
                 next_ticket: AtomicU64::new(1),
+                append: Mutex::new(()),
             }),
         })
     }
@@ -210,25 +222,25 @@ impl Engine {
     /// [`ErrorKind::InvalidEvent`], [`ErrorKind::Full`], [`ErrorKind::Closed`], [`ErrorKind::WrongProcess`]: the event is
     /// not accepted. [`ErrorKind::Timeout`], [`ErrorKind::LogFailed`]: it is accepted, but has not reached the ack level.
     pub fn publish_with(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
-        let Some((shard, position)) = self.push(event, options)? else { return Ok(Published::NoMatch) };
+        let Some(pushed) = self.push(event, options)? else { return Ok(Published::NoMatch) };
         if options.ack > Ack::Memory {
-            let receipt = Receipt { shard: shard.clone(), position };
-            receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
+            pushed.receipt().wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
         }
-        Ok(Published::Accepted)
+        Ok(if pushed.duplicate { Published::Duplicate } else { Published::Accepted })
     }
 
     /// Publishes an event without waiting for `options.ack`; the receipt tells when it is reached. The level is still
-    /// worth giving: it tells the shard what somebody will wait for. `None` if no rule wants the event.
+    /// worth giving: it tells the shard what somebody will wait for. `None` if no rule wants the event. The receipt of a
+    /// repeat is that of the event that was accepted ([`Receipt::is_duplicate`]).
     ///
     /// # Errors
     /// As [`Engine::publish_with`], but for those about the ack level.
     pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
-        Ok(self.push(event, options)?.map(|(shard, position)| Receipt { shard: shard.clone(), position }))
+        Ok(self.push(event, options)?.map(|pushed| pushed.receipt()))
     }
 
     #[inline]
-    fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
+    fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Pushed<'_>>> {
         let inner = &*self.inner;
         inner.check_process()?;
         let snapshot = inner.snapshot.load();
@@ -253,6 +265,9 @@ impl Engine {
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        if options.dedup_key.is_some() {
+            return inner.push_special(shard, event, layout, time_ns, hash, options, None).map(Some);
+        }
         let tag = Tag::plain(options.ack).number();
         let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
         let position = match push() {
@@ -260,7 +275,7 @@ impl Engine {
             Err(e) => inner.push_slowly(shard, options.on_full, e, push)?,
         };
         shard.ring.notify(options.ack > Ack::Memory);
-        Ok(Some((shard, position)))
+        Ok(Some(Pushed { shard, position, duplicate: false }))
     }
 
     /// Checks an event as [`Engine::submit`] does, without publishing it: its limits, and that its type is known.
@@ -347,6 +362,8 @@ impl Engine {
             s.accepted += c.accepted.get();
             s.refused_full += c.refused_full.get();
             s.no_match += c.unmatched.get();
+            s.duplicates += c.duplicates.get();
+            s.dedup_evicted += shard.dedup.as_ref().map_or(0, |d| d.lock().evicted);
             s.stored += c.stored.get();
             s.routed += c.routed.get();
             s.log_bytes += c.log_bytes.get();
@@ -445,6 +462,20 @@ impl Flush {
         let elapsed = self.start.elapsed();
         Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
             .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
+    }
+}
+
+/// Where an event is.
+struct Pushed<'a> {
+    shard: &'a Arc<Shared>,
+    position: u64,
+    /// It was there before.
+    duplicate: bool,
+}
+
+impl Pushed<'_> {
+    fn receipt(&self) -> Receipt {
+        Receipt { shard: self.shard.clone(), position: self.position, duplicate: self.duplicate }
     }
 }
 
@@ -599,6 +630,10 @@ pub struct Stats {
     pub invalid: u64,
     /// Events that no rule wanted.
     pub no_match: u64,
+    /// Events not accepted because they were accepted before.
+    pub duplicates: u64,
+    /// Keys of the window forgotten before their time, because there were more than `engine.dedup.entries_max`.
+    pub dedup_evicted: u64,
     /// Events written to the log.
     pub stored: u64,
     /// Deliveries that the stored events call for: one per event and destination.
@@ -645,6 +680,8 @@ impl Default for Stats {
             refused_full: 0,
             invalid: 0,
             no_match: 0,
+            duplicates: 0,
+            dedup_evicted: 0,
             stored: 0,
             routed: 0,
             delivered: 0,

@@ -22,4 +22,5 @@ pub use engine::{
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;
+pub use shard::dedup::DedupKey;
 pub use shard::progress::{Receipt, ReceiptFuture};

@@ -193,6 +193,9 @@ impl Loader<'_> {
         set(&mut own.lane_events_max, &mut places, key, delivery.lane_events_max, clamp);
         let key = "engine.delivery.cursor_interval";
         set(&mut own.cursor_interval, &mut places, key, delivery.cursor_interval, time);
+        let dedup = table.dedup;
+        set(&mut engine.dedup.window, &mut places, "engine.dedup.window", dedup.window, time);
+        set(&mut engine.dedup.entries_max, &mut places, "engine.dedup.entries_max", dedup.entries_max, clamp);
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");

@@ -93,6 +93,8 @@ pub struct EngineConfig {
     pub log: LogConfig,
     /// Deliveries of each shard.
     pub delivery: DeliveryConfig,
+    /// How repeats of one publication are recognised.
+    pub dedup: DedupConfig,
 }
 
 /// The log of a shard.
@@ -128,6 +130,25 @@ pub struct DeliveryConfig {
 impl Default for DeliveryConfig {
     fn default() -> Self {
         DeliveryConfig { memory_bytes: 256 << 20, lane_events_max: 8192, cursor_interval: Duration::from_millis(100) }
+    }
+}
+
+/// How repeats of one publication are recognised, by the key that the host gives with it
+/// ([`crate::PublishOptions::dedup_key`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DedupConfig {
+    /// How long a key is remembered, up to 24 h, by the wall clock: setting that back makes it longer, setting it forward
+    /// shorter. Default: zero, which switches it off.
+    pub window: Duration,
+    /// The most keys that a shard remembers, 1 to 100,000,000, each about 80 bytes of memory. When there are more, the
+    /// oldest are forgotten before their time, and counted. Default: 1,000,000.
+    pub entries_max: usize,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        DedupConfig { window: Duration::ZERO, entries_max: 1_000_000 }
     }
 }
 
@@ -205,6 +226,7 @@ impl EngineConfig {
             close_timeout: Duration::from_secs(10),
             log: LogConfig::default(),
             delivery: DeliveryConfig::default(),
+            dedup: DedupConfig::default(),
         }
     }
 
@@ -243,7 +265,9 @@ impl EngineConfig {
         within_time("engine.log.sync_interval", self.log.sync_interval, ms(1), ms(60_000))?;
         within("engine.delivery.memory_bytes", clamp(self.delivery.memory_bytes), 1 << 20, 1 << 40)?;
         within("engine.delivery.lane_events_max", self.delivery.lane_events_max, 1, 1 << 24)?;
-        within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))
+        within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))?;
+        within_time("engine.dedup.window", self.dedup.window, Duration::ZERO, ms(24 * 3_600_000))?;
+        within("engine.dedup.entries_max", self.dedup.entries_max, 1, 100_000_000)
     }
 }
 

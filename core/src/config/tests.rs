@@ -74,6 +74,9 @@ sync_interval = "2ms"
 memory_bytes = "64MiB"
 lane_events_max = 100
 cursor_interval = "1s"
+[engine.dedup]
+window = "10m"
+entries_max = 5000
 
 [[destination]]
 name = "hook"
@@ -132,6 +135,7 @@ on_start = "emit"
     assert_eq!(e.log, LogConfig { segment_bytes: 1 << 30, sync_interval: Duration::from_millis(2) });
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (64 << 20, 100));
     assert_eq!(e.delivery.cursor_interval, Duration::from_secs(1));
+    assert_eq!(e.dedup, DedupConfig { window: Duration::from_secs(600), entries_max: 5000 });
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -170,6 +174,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
+    assert_eq!((e.dedup.window, e.dedup.entries_max), (Duration::ZERO, 1_000_000));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
     assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
@@ -281,6 +286,8 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("delivery.memory_bytes = 0", ["t.toml:3:25", "engine.delivery.memory_bytes", "1048576"]),
         ("delivery.lane_events_max = 0", ["t.toml:3:28", "lane_events_max is 0", "1 to"]),
         ("delivery.cursor_interval = \"0s\"", ["t.toml:3:28", "cursor_interval", "1ms"]),
+        ("dedup.window = \"25h\"", ["t.toml:3:16", "engine.dedup.window", "86400s"]),
+        ("dedup.entries_max = 0", ["t.toml:3:21", "entries_max is 0", "1 to"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
         ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
     ] {

@@ -46,6 +46,8 @@ pub(super) struct Engine {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) delivery: Delivery,
+    #[serde(default)]
+    pub(super) dedup: Dedup,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +63,13 @@ pub(super) struct Delivery {
     pub(super) memory_bytes: Option<Spanned<Size>>,
     pub(super) lane_events_max: Option<Spanned<u64>>,
     pub(super) cursor_interval: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dedup {
+    pub(super) window: Option<Spanned<Time>>,
+    pub(super) entries_max: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Deserialize)]

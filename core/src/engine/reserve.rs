@@ -293,7 +293,7 @@ impl Engine {
             }
         };
         shard.ring.notify(true);
-        let receipt = Receipt { shard: shard.clone(), position };
+        let receipt = Receipt::new(shard.clone(), position);
         receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
     }
 
@@ -425,7 +425,7 @@ impl Engine {
             shard.ring.notify(true);
             match receipts.iter_mut().find(|r| Arc::ptr_eq(&r.shard, shard)) {
                 Some(receipt) => receipt.position = position,
-                None => receipts.push(Receipt { shard: shard.clone(), position }),
+                None => receipts.push(Receipt::new(shard.clone(), position)),
             }
             item.intent = IntentName::Ticket(ticket);
         }
@@ -632,7 +632,7 @@ impl Reservation {
         };
         drop(state);
         self.shard.ring.notify(ack > Ack::Memory);
-        Ok(Receipt { shard: self.shard.clone(), position })
+        Ok(Receipt::new(self.shard.clone(), position))
     }
 
     /// The operation did not come to be: nothing is told, and the space is free again. After the first time this changes

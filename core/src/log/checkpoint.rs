@@ -16,6 +16,14 @@ pub struct Checkpoint {
     through: u64,
     /// Intents without an end, by sequence.
     intents: BTreeMap<u64, Position>,
+    /// Everything that the host appended up to this cursor of its own is in the log, or was not for this shard.
+    host_cursor: u64,
+    /// Higher ones, with the sequences from which on they are right; of records only in `noted`.
+    host_cursor_noted: Option<(u64, u64)>,
+    /// The keys of repeats that were not taken yet.
+    dedup: Vec<DedupEntry>,
+    /// The keys of the records up to here are in files of their own.
+    dedup_through: u64,
     /// What records after `through` say, in order.
     noted: VecDeque<(u64, Note)>,
 }
@@ -24,18 +32,56 @@ pub struct Checkpoint {
 enum Note {
     Intent(Position),
     Resolved(u64),
+    HostCursor(u64),
+    Dedup(DedupEntry),
+}
+
+/// The key of an event by which repeats are recognised, and when the event was accepted, ns since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DedupEntry {
+    /// The key, as in [`super::record::Extensions::dedup`].
+    pub key: u128,
+    /// When.
+    pub at_ns: u64,
+}
+
+impl DedupEntry {
+    /// Bytes of one in a list.
+    pub const BYTES: usize = 24;
+
+    /// A list of them.
+    pub fn encode(entries: &[DedupEntry]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(entries.len() * DedupEntry::BYTES);
+        for e in entries {
+            out.extend_from_slice(&e.key.to_le_bytes());
+            out.extend_from_slice(&e.at_ns.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads a list.
+    pub fn decode(bytes: &[u8]) -> impl Iterator<Item = DedupEntry> + '_ {
+        bytes.chunks_exact(DedupEntry::BYTES).map(|b| {
+            let (key, at_ns) = b.split_at(16);
+            DedupEntry { key: key.try_into().map_or(0, u128::from_le_bytes), at_ns: number(at_ns).unwrap_or_default() }
+        })
+    }
 }
 
 impl Checkpoint {
     /// The checkpoint that was saved with these cursors. Those of an older version have none: then it is that of a log
     /// without any of what it tells, up to the sequence that they were saved at.
     pub fn saved(cursors: &Cursors) -> Checkpoint {
-        let older = Checkpoint { through: cursors.next_sequence.saturating_sub(1), ..Checkpoint::default() };
+        let through = cursors.next_sequence.saturating_sub(1);
+        let older = Checkpoint { through, dedup_through: through, ..Checkpoint::default() };
         Checkpoint::decode(cursors).unwrap_or(older)
     }
 
     fn decode(cursors: &Cursors) -> Option<Checkpoint> {
         let mut c = Checkpoint { through: number(cursors.sections.get(&section::THROUGH)?)?, ..Checkpoint::default() };
+        let optional = |tag| cursors.sections.get(&tag).and_then(|b| number(b));
+        c.host_cursor = optional(section::HOST_CURSOR).unwrap_or(0);
+        c.dedup_through = optional(section::DEDUP).unwrap_or(c.through);
         for entry in cursors.sections.get(&section::INTENTS)?.chunks_exact(24) {
             let [sequence, segment, offset] = [0, 8, 16].map(|at| number(&entry[at..at + 8]).unwrap_or_default());
             c.intents.insert(sequence, Position { segment, offset });
@@ -51,6 +97,10 @@ impl Checkpoint {
             [*sequence, p.segment, p.offset].iter().for_each(|n| intents.extend_from_slice(&n.to_le_bytes()));
         }
         sections.insert(section::INTENTS, intents);
+        sections.insert(section::DEDUP, self.dedup_through.to_le_bytes().to_vec());
+        if self.host_cursor > 0 {
+            sections.insert(section::HOST_CURSOR, self.host_cursor.to_le_bytes().to_vec());
+        }
     }
 
     /// Everything up to here is in it.
@@ -60,12 +110,49 @@ impl Checkpoint {
 
     /// The records up to here are not needed any more.
     pub fn low(&self) -> u64 {
-        self.intents.first_key_value().map_or(self.through, |(oldest, _)| oldest - 1)
+        let oldest = self.intents.first_key_value().map_or(self.through, |(oldest, _)| oldest - 1);
+        oldest.min(self.dedup_through)
+    }
+
+    /// The records after here must be looked at when it was read from where it is saved.
+    pub fn look_after(&self) -> u64 {
+        self.through.min(self.dedup_through)
     }
 
     /// Intents without an end, in order.
     pub fn intents(&self) -> impl ExactSizeIterator<Item = (u64, Position)> + '_ {
         self.intents.iter().map(|(sequence, position)| (*sequence, *position))
+    }
+
+    /// Everything that the host appended up to this cursor of its own is in the log, or was not for this shard.
+    pub fn host_cursor(&self) -> u64 {
+        self.host_cursor
+    }
+
+    /// Once everything up to `sequence` is durable, that is so of this cursor.
+    pub fn note_host_cursor(&mut self, sequence: u64, cursor: u64) {
+        self.host_cursor_noted = Some((sequence, cursor));
+        self.advance(self.through);
+    }
+
+    /// Whether a cursor was noted that does not count yet.
+    pub fn awaits_host_cursor(&self) -> bool {
+        self.host_cursor_noted.is_some()
+    }
+
+    /// The keys of repeats that have become durable since they were taken last.
+    pub fn dedup(&self) -> &[DedupEntry] {
+        &self.dedup
+    }
+
+    /// Takes them, those of the records up to [`Checkpoint::through`].
+    pub fn take_dedup(&mut self) -> Vec<DedupEntry> {
+        std::mem::take(&mut self.dedup)
+    }
+
+    /// All keys that were taken when the checkpoint went up to `through` are saved.
+    pub fn dedup_saved(&mut self, through: u64) {
+        self.dedup_through = through;
     }
 
     /// Takes out an intent that cannot be read any more.
@@ -84,13 +171,23 @@ impl Checkpoint {
     fn note_special(&mut self, position: Position, record: &RecordView<'_>) {
         let sequence = record.sequence();
         if sequence <= self.through {
+            if let Some(key) = record.extensions().dedup.filter(|_| sequence > self.dedup_through) {
+                self.dedup.push(DedupEntry { key, at_ns: record.header().clock_ns });
+            }
             return;
         }
         if record.header().kind == Kind::Intent {
             self.noted.push_back((sequence, Note::Intent(position)));
         }
-        if let Some(intent) = record.extensions().resolves {
+        let extensions = record.extensions();
+        if let Some(intent) = extensions.resolves {
             self.noted.push_back((sequence, Note::Resolved(intent)));
+        }
+        if let Some(cursor) = extensions.host_cursor {
+            self.noted.push_back((sequence, Note::HostCursor(cursor)));
+        }
+        if let Some(key) = extensions.dedup {
+            self.noted.push_back((sequence, Note::Dedup(DedupEntry { key, at_ns: record.header().clock_ns })));
         }
     }
 
@@ -99,9 +196,14 @@ impl Checkpoint {
         self.through = self.through.max(through);
         while let Some((sequence, note)) = self.noted.pop_front_if(|(sequence, _)| *sequence <= through) {
             match note {
-                Note::Intent(position) => self.intents.insert(sequence, position),
-                Note::Resolved(intent) => self.intents.remove(&intent),
-            };
+                Note::Intent(position) => drop(self.intents.insert(sequence, position)),
+                Note::Resolved(intent) => drop(self.intents.remove(&intent)),
+                Note::HostCursor(cursor) => self.host_cursor = self.host_cursor.max(cursor),
+                Note::Dedup(entry) => self.dedup.push(entry),
+            }
+        }
+        if let Some((_, cursor)) = self.host_cursor_noted.take_if(|(sequence, _)| *sequence <= self.through) {
+            self.host_cursor = self.host_cursor.max(cursor);
         }
     }
 }
@@ -150,6 +252,7 @@ mod tests {
         append(&mut a, &[None, None], &mut [&mut c]);
         assert_eq!((open(&c), c.low()), (vec![], 0));
         c.advance(2);
+        c.dedup_saved(2);
         assert_eq!((open(&c), c.low()), (vec![1, 2], 0));
         append(&mut a, &[Some(1)], &mut [&mut c]);
         let before = saved(&c);
@@ -162,7 +265,7 @@ mod tests {
     #[test]
     fn what_was_saved_and_what_came_after_are_the_whole() {
         let records: Vec<Option<u64>> =
-            (1..200).map(|i: u64| if i % 3 == 0 { Some(i / 3 * 2) } else { None }).collect();
+            (1..200).map(|i: u64| if i.is_multiple_of(3) { Some(i / 3 * 2) } else { None }).collect();
         for save_at in [0, 1, 50, 98, 199] {
             let (mut a, mut whole) = (appender(), Checkpoint::default());
             let n = save_at.min(records.len());
@@ -178,6 +281,42 @@ mod tests {
             assert_eq!(again, whole);
             assert!(whole.intents().len() > 50);
         }
+    }
+
+    #[test]
+    fn a_host_cursor_counts_once_what_came_before_it_is_durable() {
+        let (mut a, mut c) = (appender(), Checkpoint::default());
+        append(&mut a, &[None, None, None], &mut [&mut c]);
+        c.note_host_cursor(3, 70);
+        c.advance(2);
+        assert_eq!((c.host_cursor(), c.awaits_host_cursor()), (0, true));
+        c.advance(3);
+        assert_eq!((saved(&c).host_cursor(), c.awaits_host_cursor()), (70, false));
+        c.note_host_cursor(3, 80);
+        assert_eq!(c.host_cursor(), 80, "it is durable already");
+        c.note_host_cursor(3, 60);
+        assert_eq!(c.host_cursor(), 80, "never lower");
+        let extensions = Extensions { host_cursor: Some(90), dedup: Some(5), ..Extensions::default() };
+        a.append_extended(Kind::Event, &[], &extensions, b"", 1);
+        let group = a.take().unwrap();
+        group.iter().for_each(|(position, record)| c.note(position, &record));
+        assert_eq!((c.host_cursor(), c.dedup().len()), (80, 0));
+        c.advance(4);
+        assert_eq!((c.host_cursor(), c.take_dedup()[0].key), (90, 5));
+        assert!(c.take_dedup().is_empty());
+        // They are not saved yet: the record is needed still, and after a crash looked at again.
+        assert_eq!((c.low(), saved(&c).look_after()), (0, 0));
+        let mut again = saved(&c);
+        group.iter().for_each(|(position, record)| again.note(position, &record));
+        assert_eq!(again.dedup().len(), 1);
+        c.dedup_saved(4);
+        assert_eq!(saved(&c).look_after(), 4);
+    }
+
+    #[test]
+    fn keys_of_repeats_are_read_as_they_were_written() {
+        let entries: Vec<DedupEntry> = (0..100).map(|n| DedupEntry { key: u128::MAX - n, at_ns: n as u64 }).collect();
+        assert_eq!(DedupEntry::decode(&DedupEntry::encode(&entries)).collect::<Vec<_>>(), entries);
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub mod section {
     pub const HOST_CURSOR: u16 = 2;
     /// Per lane, the attempts that its batches have behind them.
     pub const ATTEMPTS: u16 = 3;
-    /// The keys by which repeats are recognised.
+    /// u64: the keys of the records up to this sequence, by which repeats are recognised, are in the files of `dedup/`.
     pub const DEDUP: u16 = 4;
     /// What was dropped, by policy.
     pub const LOSSES: u16 = 5;

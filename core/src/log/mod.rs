@@ -11,6 +11,7 @@
 //!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
 //!   cursor.a, cursor.b       what each lane has delivered; written in turn
 //!   dead/                    dead letters, in segments of the same format
+//!   dedup/                   keys by which repeats are recognised, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
 //! ```
 //!

@@ -39,7 +39,7 @@ pub enum Kind {
     Intent = 3,
     /// The end of an [`Kind::Intent`] that came to nothing; which one, [`Extensions::resolves`] says. No body.
     Abort = 4,
-    /// Nothing happened, but the extensions say something ([`Extensions::host_cursor`]). No body.
+    /// Nothing happened. In `dedup/` segments the body is a list of [`super::checkpoint::DedupEntry`].
     Mark = 5,
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::appender::Position;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, DedupEntry};
 use super::cursor::{Cursors, section};
 use super::record::{self, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
@@ -307,6 +307,13 @@ pub struct ShardState {
     pub checkpoint: Checkpoint,
     /// The intents without an end, in order.
     pub in_doubt: Vec<Intent>,
+    /// The keys by which repeats are recognised, in the order of their events.
+    pub dedup: Vec<DedupEntry>,
+    /// The segments that hold them, but for the latest, which the checkpoint has; the next one's number and the sequence
+    /// of its first record.
+    pub dedup_segments: Vec<SegmentInfo>,
+    /// See `dedup_segments`.
+    pub next_dedup: (u64, u64),
     /// What else was found.
     pub findings: Findings,
 }
@@ -419,7 +426,7 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
 /// If a file cannot be read or was written by a newer version. Damage is no error: it is quarantined and reported.
 pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     let at_dir = |e: Error| e.at(dir.display().to_string());
-    for sub in ["dead", "quarantine"] {
+    for sub in ["dead", "dedup", "quarantine"] {
         fs::create_dir_all(&dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
     }
     let mut findings = Findings::default();
@@ -436,7 +443,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         next_sequence = next_sequence.max(lane.high() + 1);
     }
     let mut checkpoint = Checkpoint::saved(&cursors);
-    let first = segments.partition_point(|s| s.last_sequence <= checkpoint.through());
+    let first = segments.partition_point(|s| s.last_sequence <= checkpoint.look_after());
     let before_last = segments.len().saturating_sub(1);
     for s in segments.get(first..before_last).unwrap_or_default() {
         // Damage here is told when a lane comes to it.
@@ -484,6 +491,16 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         dead_letters += found.records;
         next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence + 1);
     }
+    let mut dedup_segments = list_segments(&dir.join("dedup"), &mut findings)?;
+    let mut next_dedup = (dedup_segments.last().map_or(1, |s| s.header.id + 1), 1);
+    let mut dedup = Vec::new();
+    for s in &mut dedup_segments {
+        let bytes = read_file(&s.path)?;
+        let found = scan(&s.header, &bytes, |_, r| dedup.extend(DedupEntry::decode(r.body())));
+        s.last_sequence = found.last.map_or(s.last_sequence, |(sequence, _)| sequence);
+        next_dedup.1 = next_dedup.1.max(s.last_sequence + 1);
+    }
+    dedup.extend(checkpoint.dedup());
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
@@ -495,6 +512,9 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         dead_letters,
         checkpoint,
         in_doubt,
+        dedup,
+        dedup_segments,
+        next_dedup,
         findings,
     })
 }

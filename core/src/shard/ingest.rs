@@ -39,7 +39,13 @@ fn gather() {
 /// The extensions of one of the records that an event is split into: only one of them may bear the event's given id, and
 /// only with the last one the event is there as a whole.
 fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
-    Extensions { origin: whole.origin.filter(|_| first), resolves: whole.resolves.filter(|_| last), ..*whole }
+    Extensions {
+        origin: whole.origin.filter(|_| first),
+        resolves: whole.resolves.filter(|_| last),
+        host_cursor: whole.host_cursor.filter(|_| last),
+        dedup: whole.dedup.filter(|_| last),
+        ..*whole
+    }
 }
 
 impl Shard {

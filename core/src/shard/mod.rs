@@ -5,6 +5,7 @@
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
 mod commit;
+pub(crate) mod dedup;
 mod dispatch;
 mod house;
 mod ingest;
@@ -21,6 +22,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -39,16 +41,32 @@ use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
+use dedup::Dedup;
 use lanes::LaneSlot;
 use progress::Progress;
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
+/// What all shards of an engine share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Everything that the host appended up to this cursor of its own is in the rings, or further, or was for nobody.
+    pub(crate) host_cursor: AtomicU64,
+}
+
+impl Common {
+    pub(crate) fn new(states: &[ShardState]) -> Common {
+        let lowest = states.iter().map(|s| s.checkpoint.host_cursor()).min();
+        Common { host_cursor: AtomicU64::new(lowest.unwrap_or(0)) }
+    }
+}
+
 /// What host threads and the shard's thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) index: usize,
+    pub(crate) common: Arc<Common>,
     pub(crate) ring: RingBox,
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
@@ -57,6 +75,12 @@ pub(crate) struct Shared {
     pub(crate) tickets: Mutex<HashMap<u64, u64>>,
     /// The intents that earlier runs left without an end, by sequence.
     pub(crate) in_doubt: Mutex<BTreeMap<u64, InDoubtIntent>>,
+    /// The highest of the host's cursors that the shard was given an event with.
+    pub(crate) host_cursor_given: AtomicU64,
+    /// The host's cursor up to which the shard will still know, after a crash, that it has everything.
+    pub(crate) host_cursor_saved: AtomicU64,
+    /// Which publications are repeats, if anybody wants to know.
+    pub(crate) dedup: Option<Mutex<Dedup>>,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -98,17 +122,25 @@ pub(crate) enum Command {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, ring_bytes: usize, state: &ShardState) -> Shared {
+    pub(crate) fn new(index: usize, config: &EngineConfig, state: &ShardState, common: Arc<Common>) -> Shared {
         let in_doubt =
             state.in_doubt.iter().cloned().map(|i| (i.sequence, InDoubtIntent { intent: i, resolved: None }));
         Shared {
             index,
-            ring: RingBox(Ring::new(ring_bytes)),
+            common,
+            ring: RingBox(Ring::new(config.ring_bytes)),
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
             tickets: Mutex::default(),
             in_doubt: Mutex::new(in_doubt.collect()),
+            host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
+            host_cursor_saved: AtomicU64::new(state.checkpoint.host_cursor()),
+            dedup: (config.dedup.window > Duration::ZERO).then(|| {
+                let mut dedup = Dedup::new(config.dedup.window.as_nanos() as u64, config.dedup.entries_max);
+                state.dedup.iter().for_each(|e| dedup.insert(e.key, e.at_ns, 0));
+                Mutex::new(dedup)
+            }),
             commands: Mutex::new(Some(Vec::new())),
         }
     }
@@ -207,6 +239,9 @@ pub(crate) struct Shard {
     appender: RefCell<Appender>,
     files: SegmentFiles,
     checkpoint: RefCell<Checkpoint>,
+    /// A cursor of the host, and the ring position from which on the shard has everything up to it.
+    host_cursor_at: Cell<Option<(u64, u64)>>,
+    dedup_files: house::DedupFiles,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -254,6 +289,8 @@ impl Shard {
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
             checkpoint: RefCell::new(state.checkpoint.clone()),
+            host_cursor_at: Cell::new(None),
+            dedup_files: house::DedupFiles::new(&state, SegmentPlan { purpose: Purpose::Dedup, ..plan }),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
@@ -313,6 +350,7 @@ impl Shard {
         dead.await;
         self.house_wake.notify();
         house.await;
+        self.note_host_cursor();
         if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
@@ -320,6 +358,7 @@ impl Shard {
         }
         self.files.close().await;
         self.dead.close().await;
+        self.dedup_files.close().await;
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.

@@ -310,7 +310,7 @@ impl Ring {
             if seen & refused != 0 {
                 return Err(PushError::Closed);
             }
-            let tail = seen & POSITION;
+            let tail = if right == Right::Publish { seen } else { seen & POSITION };
             let to_end = self.capacity - (tail & (self.capacity - 1));
             let pad = if to_end < need { to_end } else { 0 };
             let kept = if right == Right::Reserved {

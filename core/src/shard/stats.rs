@@ -55,6 +55,7 @@ pub(crate) struct ShardStats {
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
     pub(crate) reservations: Count,
+    pub(crate) duplicates: Count,
 }
 
 /// Counters of one destination on one shard.

@@ -75,7 +75,7 @@ fn operation(engine: &Engine, mut journal: &File, thread: u64, n: u64) {
         return held.abort().expect("aborted");
     }
     journal.write_all(format!("{n}\n").as_bytes()).expect("a line");
-    let ack = if n % 3 == 0 { Ack::Synced } else { Ack::Memory };
+    let ack = if n.is_multiple_of(3) { Ack::Synced } else { Ack::Memory };
     let fields = CommitFields { size: Some(n), ..CommitFields::default() };
     held.commit(&fields, &CommitOptions { ack, ack_timeout: LIMIT }).expect("committed");
 }

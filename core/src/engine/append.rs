@@ -1,0 +1,146 @@
+//! Publications that are recognised when they come again: those of a host with a log of its own, by its cursor, and those
+//! with a key.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Engine, Inner, PublishOptions, Published, Pushed, closed, deadline_in, shard_of};
+use crate::driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventType, Layout, frame, resource_hash};
+use crate::log::Ack;
+use crate::log::record::{Extensions, Kind};
+use crate::shard::Shared;
+use crate::shard::message::{Prefix, Tag};
+
+impl Engine {
+    /// Publishes an event that stands at `cursor` in a log of the host, from 1. Replaying that log is harmless: what the
+    /// engine has already is answered with [`Published::Duplicate`], and [`Engine::last_applied`] says where to begin.
+    ///
+    /// Every event has a cursor of its own, and they grow from call to call: one that is not above an earlier call's is
+    /// taken for a repeat. Calls of several threads are made one after the other, in whatever order they come; it is for
+    /// the host to keep them in that of its log. An event that was refused must be given again before the next one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for cursor 0; otherwise as [`Engine::publish_with`].
+    pub fn append_at(&self, cursor: u64, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        if cursor == 0 {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the cursor is 0").remedy("count from 1"));
+        }
+        let layout = event.check(inner.config.event_bytes_max).inspect_err(|_| {
+            inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let hash = resource_hash(event.bucket.as_bytes(), event.key);
+        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let pushed = {
+            let turn = inner.append.lock();
+            if inner.closed.load(Ordering::Relaxed) {
+                return Err(closed());
+            }
+            let applied = &shard.common.host_cursor;
+            let pushed = if cursor <= applied.load(Ordering::Relaxed)
+                || cursor <= shard.host_cursor_given.load(Ordering::Relaxed)
+            {
+                shard.stats.duplicates.add_shared(1);
+                Some(Pushed { shard, position: shard.ring.tail(), duplicate: true })
+            } else {
+                let snapshot = inner.snapshot.load();
+                if let EventType::Custom(_) = event.event_type {
+                    snapshot.rules.types.check(event.event_type)?;
+                }
+                let interested = snapshot.interested(event.bucket, event.event_type);
+                drop(snapshot);
+                if interested {
+                    let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+                    let pushed = inner.push_special(shard, event, layout, time_ns, hash, options, Some(cursor))?;
+                    shard.host_cursor_given.store(cursor, Ordering::Relaxed);
+                    Some(pushed)
+                } else {
+                    inner.no_match.add();
+                    None
+                }
+            };
+            // Release: who sees the cursor sees what was pushed before it. With `fetch_max`, because a repeat is lower.
+            applied.fetch_max(cursor, Ordering::Release);
+            drop(turn);
+            pushed
+        };
+        let Some(pushed) = pushed else { return Ok(Published::NoMatch) };
+        if options.ack > Ack::Memory {
+            pushed.shard.ring.notify(true);
+            pushed.receipt().wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
+        }
+        Ok(if pushed.duplicate { Published::Duplicate } else { Published::Accepted })
+    }
+
+    /// The cursor up to which everything that [`Engine::append_at`] was called with is durable, 0 if nothing is: the host
+    /// need not keep its log up to there, and replays it from there. It never falls, not through a crash either; it
+    /// follows what is durable with a delay of about `engine.delivery.cursor_interval`, and is exact after a clean close.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongProcess`].
+    pub fn last_applied(&self) -> Result<u64> {
+        self.inner.check_process()?;
+        let saved = self.inner.shards.iter().map(|s| s.host_cursor_saved.load(Ordering::Acquire));
+        Ok(saved.min().unwrap_or(0))
+    }
+}
+
+impl Inner {
+    /// Pushes an event with a key or a cursor of the host, or finds that it is a repeat.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn push_special<'a>(
+        &self,
+        shard: &'a Arc<Shared>,
+        event: &Event<'_>,
+        layout: Layout,
+        time_ns: u64,
+        hash: u64,
+        options: &PublishOptions,
+        host_cursor: Option<u64>,
+    ) -> Result<Pushed<'a>> {
+        let dedup = options.dedup_key.map(|key| key.of_resource(hash));
+        let table = match (dedup, &shard.dedup) {
+            (None, _) => None,
+            (Some(key), Some(table)) => Some((key, table)),
+            (Some(_), None) => {
+                return Err(Error::new(ErrorKind::InvalidArgument, "a dedup key, and repeats are not looked for")
+                    .at("dedup_key")
+                    .remedy("set engine.dedup.window"));
+            }
+        };
+        let extensions = Extensions { host_cursor, dedup, ..Extensions::default() };
+        let prefix = Prefix { extensions, ..Prefix::new(Kind::Event) };
+        let push = || {
+            let tag = Tag::prefixed(options.ack).number();
+            shard.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
+                frame::encode(event, layout, time_ns, prefix.encode(out));
+            })
+        };
+        let mut duplicate = false;
+        // Looking the key up, pushing and entering the key are one step for everybody else.
+        let mut claim = || {
+            let Some((key, table)) = table else { return push() };
+            let mut table = table.lock();
+            let now = driver::wall_ns();
+            if let Some(position) = table.find(key, now) {
+                duplicate = true;
+                return Ok(position);
+            }
+            let position = push()?;
+            table.insert(key, now, position);
+            Ok(position)
+        };
+        let position = match claim() {
+            Ok(position) => position,
+            Err(e) => self.push_slowly(shard, options.on_full, e, claim)?,
+        };
+        if duplicate {
+            shard.stats.duplicates.add_shared(1);
+        }
+        shard.ring.notify(options.ack > Ack::Memory);
+        Ok(Pushed { shard, position, duplicate })
+    }
+}
