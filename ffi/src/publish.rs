@@ -139,6 +139,7 @@ impl tidewire_publish_options_t {
                 n => return Err(unknown("on_full", n, "use a TIDEWIRE_ON_FULL_ constant")),
             },
             ack_timeout: time(self.ack_timeout_ms),
+            ..PublishOptions::default()
         })
     }
 }
