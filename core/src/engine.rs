@@ -31,7 +31,7 @@ use crate::shard::message::Tag;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
-use crate::shard::{self, Command, Shared, stats};
+use crate::shard::{self, Command, Shared, shard_of, stats};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,21 +172,24 @@ impl Engine {
         }
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
         let config = Arc::new(config);
-        let common = Arc::new(shard::Common::new(&states));
-        let mut shards = Vec::new();
+        let common = Arc::new(shard::Common::new(&config, &states));
+        let shards: Vec<Arc<Shared>> = states
+            .iter()
+            .enumerate()
+            .map(|(i, state)| Arc::new(Shared::new(i, &config, state, common.clone())))
+            .collect();
+        let peers: Arc<[Arc<Shared>]> = shards.clone().into();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
-            let shared = Arc::new(Shared::new(i, &config, &state, common.clone()));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            let start = shard::Start::new(&peers, i, snapshot.clone(), config.clone(), state, &dir, cpu);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
-                    let _ = stop(&shards, threads, driver::now());
+                    let _ = stop(&shards[..i], threads, driver::now());
                     return Err(e.at(format!("shard {i}")));
                 }
             }
-            shards.push(shared);
         }
         Ok(Engine {
             inner: Arc::new(Inner {
@@ -337,12 +340,11 @@ impl Engine {
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn start_flush(&self) -> Result<Flush> {
         self.inner.check_process()?;
-        let replies = self.inner.shards.iter().map(|s| {
-            let (reply, done) = oneshot::channel();
-            s.command(Command::Flush { position: s.ring.tail(), reply });
-            done
-        });
-        Ok(Flush { replies: replies.collect(), engine: self.clone(), start: driver::now() })
+        let inner = &*self.inner;
+        // What a shard hands over to another one is delivered there: once the first round is through, everything is where
+        // it is delivered, and a second one waits for that.
+        let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over());
+        Ok(Flush { replies: inner.flush_shards(), rounds_left, engine: self.clone(), start: driver::now() })
     }
 
     /// What the engine has counted since it was opened.
@@ -354,6 +356,7 @@ impl Engine {
             shards: inner.shards.len() as u64,
             ..Stats::default()
         };
+        s.dedup_evicted = inner.shards.first().map_or(0, |shard| shard.common.dedup_evicted());
         let snapshot = inner.snapshot.load();
         let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
@@ -363,7 +366,6 @@ impl Engine {
             s.refused_full += c.refused_full.get();
             s.no_match += c.unmatched.get();
             s.duplicates += c.duplicates.get();
-            s.dedup_evicted += shard.dedup.as_ref().map_or(0, |d| d.lock().evicted);
             s.stored += c.stored.get();
             s.routed += c.routed.get();
             s.log_bytes += c.log_bytes.get();
@@ -384,6 +386,7 @@ impl Engine {
                 d.routed += lane.routed.get();
                 d.delivered += lane.delivered.get();
                 d.retried += lane.retried.get();
+                d.handed_over += lane.handed_over.get();
                 d.dead_lettered += lane.dead_lettered.get();
                 d.requests += lane.requests.get();
                 d.failures += lane.failures.get();
@@ -434,6 +437,7 @@ pub struct Flush {
     engine: Engine,
     /// Of the shards that have not answered.
     replies: Vec<oneshot::Receiver<()>>,
+    rounds_left: usize,
     start: Instant,
 }
 
@@ -446,14 +450,20 @@ impl Flush {
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn wait(&mut self, deadline: Instant) -> Result<()> {
         self.engine.inner.check_process()?;
-        while let Some(reply) = self.replies.last_mut() {
-            match block_on(reply, Some(deadline)) {
-                Some(Ok(())) => self.replies.pop(),
-                Some(Err(_)) => return Err(closed()),
-                None => return Err(self.timeout()),
-            };
+        loop {
+            while let Some(reply) = self.replies.last_mut() {
+                match block_on(reply, Some(deadline)) {
+                    Some(Ok(())) => self.replies.pop(),
+                    Some(Err(_)) => return Err(closed()),
+                    None => return Err(self.timeout()),
+                };
+            }
+            if self.rounds_left == 0 {
+                return Ok(());
+            }
+            self.rounds_left -= 1;
+            self.replies = self.engine.inner.flush_shards();
         }
-        Ok(())
     }
 
     #[cold]
@@ -497,11 +507,6 @@ impl SpreadCount {
     fn get(&self) -> u64 {
         self.0.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
-}
-
-/// The shard of a resource hash: the high bits, so that the low ones stay for tables.
-fn shard_of(hash: u64, shards: usize) -> usize {
-    ((u128::from(hash) * shards as u128) >> 64) as usize
 }
 
 /// The end of a time limit, however long.
@@ -572,6 +577,15 @@ impl Inner {
                 Err(e) => error = e,
             }
         }
+    }
+
+    fn flush_shards(&self) -> Vec<oneshot::Receiver<()>> {
+        let flush = |s: &Arc<Shared>| {
+            let (reply, done) = oneshot::channel();
+            s.command(Command::Flush { position: s.ring.tail(), reply });
+            done
+        };
+        self.shards.iter().map(flush).collect()
     }
 
     fn close(&self, timeout: Duration) -> Result<()> {
@@ -714,6 +728,9 @@ pub struct DestinationStats {
     pub routed: u64,
     /// Deliveries done.
     pub delivered: u64,
+    /// Times that an event went from its shard to the one that delivers ([`crate::rule::Order::Strict`]). It is then neither
+    /// delivered nor routed once more, but still waiting.
+    pub handed_over: u64,
     /// Deliveries put off for another attempt, each time counted.
     pub retried: u64,
     /// Deliveries given up.

@@ -248,6 +248,7 @@ impl Loader<'_> {
             d.profile = Profile::parse(profile.get_ref()).map_err(|e| at(profile.span().start, e.at("profile")))?;
         }
         set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
+        d.order = table.order.unwrap_or_default();
         let batch = table.batch;
         set(&mut d.batch.events_max, &mut places, "batch.events_max", batch.events_max, clamp);
         set(&mut d.batch.bytes_max, &mut places, "batch.bytes_max", batch.bytes_max, bytes);

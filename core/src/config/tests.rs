@@ -88,6 +88,7 @@ timeout = "20s"
 connect_timeout = "2s"
 idle = "9s"
 concurrency = 8
+order = "strict"
 batch = { events_max = 10, bytes_max = "1MiB", linger = "0s" }
 retry = { backoff_min = "2s", backoff_max = "1m", age_max = "1d", poison_attempts = 1 }
 breaker = { consecutive_failures = 9, open_min = "1s", open_max = "2s" }
@@ -139,6 +140,7 @@ on_start = "emit"
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
+    assert_eq!(d.order, crate::rule::Order::Strict);
     assert_eq!((d.batch.events_max, d.batch.bytes_max, d.batch.linger), (10, 1 << 20, Duration::ZERO));
     assert_eq!((d.retry.backoff_min, d.retry.backoff_max), (Duration::from_secs(2), Duration::from_secs(60)));
     assert_eq!((d.retry.age_max, d.retry.poison_attempts), (Duration::from_secs(86400), 1));
@@ -303,6 +305,7 @@ fn destinations_are_checked_at_their_keys() {
         &hook("retry = { backoff_min = \"2h\" }"),
         &["t.toml:7:25", "destination `hook`", "retry.backoff_min (7200s) is more than retry.backoff_max (3600s)"],
     );
+    refused(&hook("order = \"strikt\""), &["t.toml:7:9", "strikt", "`key`, `none`, `strict`"]);
     refused(&hook("breaker.consecutive_failures = 0"), &["t.toml:7:32", "destination `hook`"]);
     refused(&hook("profile = \"awss\""), &["t.toml:7:11", "destination `hook`", "awss"]);
     refused(&hook("tls.ca = \"none.pem\""), &["t.toml:7:10", "destination `hook`", "/base/none.pem"]);

@@ -85,6 +85,7 @@ pub(super) struct DestinationTable {
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,
     pub(super) concurrency: Option<Spanned<u64>>,
+    pub(super) order: Option<crate::rule::Order>,
     #[serde(default)]
     pub(super) batch: Batch,
     #[serde(default)]

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Engine, Inner, PublishOptions, Published, Pushed, closed, deadline_in, shard_of};
+use super::{Engine, Inner, PublishOptions, Published, Pushed, closed, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind};
-use crate::shard::Shared;
 use crate::shard::message::{Prefix, Tag};
+use crate::shard::{Shared, shard_of};
 
 impl Engine {
     /// Publishes an event that stands at `cursor` in a log of the host, from 1. Replaying that log is harmless: what the
@@ -102,10 +102,10 @@ impl Inner {
         host_cursor: Option<u64>,
     ) -> Result<Pushed<'a>> {
         let dedup = options.dedup_key.map(|key| key.of_resource(hash));
-        let table = match (dedup, &shard.dedup) {
-            (None, _) => None,
-            (Some(key), Some(table)) => Some((key, table)),
-            (Some(_), None) => {
+        let table = match dedup.map(|key| (key, shard.common.dedup(key))) {
+            None => None,
+            Some((key, Some(table))) => Some((key, table)),
+            Some((_, None)) => {
                 return Err(Error::new(ErrorKind::InvalidArgument, "a dedup key, and repeats are not looked for")
                     .at("dedup_key")
                     .remedy("set engine.dedup.window"));

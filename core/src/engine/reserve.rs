@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Engine, Inner, OnFull, closed, deadline_in, full, refused, shard_of};
+use super::{Engine, Inner, OnFull, closed, deadline_in, full, refused};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, FrameView, Layout, frame, resource_hash};
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind, Origin};
-use crate::shard::Shared;
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
 use crate::shard::ring::{PushError, ReserveError, Ring};
 use crate::shard::snapshot::{Scratch, Snapshot};
+use crate::shard::{Shared, shard_of};
 
 /// Bytes that a reservation has for what is known only after the operation (etag, version, size), unless it says more.
 const ROOM_BYTES: usize = 512;
@@ -250,7 +250,7 @@ impl Engine {
         };
         let options = super::PublishOptions::default();
         let deadline = options.on_full.deadline();
-        let shard = inner.shards.get(usize::from(token.shard)).ok_or_else(unknown)?;
+        let shard = inner.shards.iter().find(|s| s.index == usize::from(token.shard)).ok_or_else(unknown)?;
         let mut prefix = Prefix::new(Kind::Abort);
         prefix.extensions.resolves = Some(token.sequence);
         let position = loop {

@@ -20,6 +20,8 @@ pub struct Checkpoint {
     host_cursor: u64,
     /// Higher ones, with the sequences from which on they are right; of records only in `noted`.
     host_cursor_noted: Option<(u64, u64)>,
+    /// Per destination and other shard, the last of its records that it handed over.
+    handed_over: BTreeMap<(u32, u16), u64>,
     /// The keys of repeats that were not taken yet.
     dedup: Vec<DedupEntry>,
     /// The keys of the records up to here are in files of their own.
@@ -34,6 +36,7 @@ enum Note {
     Resolved(u64),
     HostCursor(u64),
     Dedup(DedupEntry),
+    HandedOver((u32, u16), u64),
 }
 
 /// The key of an event by which repeats are recognised, and when the event was accepted, ns since the epoch.
@@ -86,6 +89,11 @@ impl Checkpoint {
             let [sequence, segment, offset] = [0, 8, 16].map(|at| number(&entry[at..at + 8]).unwrap_or_default());
             c.intents.insert(sequence, Position { segment, offset });
         }
+        for entry in cursors.sections.get(&section::HANDED_OVER).map_or(&[][..], Vec::as_slice).chunks_exact(14) {
+            let destination = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            let shard = u16::from_le_bytes([entry[4], entry[5]]);
+            c.handed_over.insert((destination, shard), number(&entry[6..]).unwrap_or_default());
+        }
         Some(c)
     }
 
@@ -98,6 +106,15 @@ impl Checkpoint {
         }
         sections.insert(section::INTENTS, intents);
         sections.insert(section::DEDUP, self.dedup_through.to_le_bytes().to_vec());
+        if !self.handed_over.is_empty() {
+            let mut all = Vec::with_capacity(self.handed_over.len() * 14);
+            for ((destination, shard), sequence) in &self.handed_over {
+                all.extend_from_slice(&destination.to_le_bytes());
+                all.extend_from_slice(&shard.to_le_bytes());
+                all.extend_from_slice(&sequence.to_le_bytes());
+            }
+            sections.insert(section::HANDED_OVER, all);
+        }
         if self.host_cursor > 0 {
             sections.insert(section::HOST_CURSOR, self.host_cursor.to_le_bytes().to_vec());
         }
@@ -140,6 +157,11 @@ impl Checkpoint {
         self.host_cursor_noted.is_some()
     }
 
+    /// Per destination and other shard, the last of its records that it handed over.
+    pub fn handed_over(&self) -> &BTreeMap<(u32, u16), u64> {
+        &self.handed_over
+    }
+
     /// The keys of repeats that have become durable since they were taken last.
     pub fn dedup(&self) -> &[DedupEntry] {
         &self.dedup
@@ -160,7 +182,8 @@ impl Checkpoint {
         self.intents.remove(&sequence);
     }
 
-    /// Looks at a record that was written. Records come in order; those up to [`Checkpoint::through`] are passed over.
+    /// Looks at a record that was written. Records come in order; those up to [`Checkpoint::through`] are passed over. One
+    /// that is written once more, to another place, is looked at once more, and so is everything after it.
     #[inline]
     pub fn note(&mut self, position: Position, record: &RecordView<'_>) {
         if record.is_extended() || record.header().kind == Kind::Intent {
@@ -176,6 +199,7 @@ impl Checkpoint {
             }
             return;
         }
+        while self.noted.pop_back_if(|(later, _)| *later >= sequence).is_some() {}
         if record.header().kind == Kind::Intent {
             self.noted.push_back((sequence, Note::Intent(position)));
         }
@@ -185,6 +209,9 @@ impl Checkpoint {
         }
         if let Some(cursor) = extensions.host_cursor {
             self.noted.push_back((sequence, Note::HostCursor(cursor)));
+        }
+        if let (Some(from), Some(route)) = (extensions.handed_over, record.routes().next()) {
+            self.noted.push_back((sequence, Note::HandedOver((route.destination, from.shard), from.sequence)));
         }
         if let Some(key) = extensions.dedup {
             self.noted.push_back((sequence, Note::Dedup(DedupEntry { key, at_ns: record.header().clock_ns })));
@@ -200,6 +227,7 @@ impl Checkpoint {
                 Note::Resolved(intent) => drop(self.intents.remove(&intent)),
                 Note::HostCursor(cursor) => self.host_cursor = self.host_cursor.max(cursor),
                 Note::Dedup(entry) => self.dedup.push(entry),
+                Note::HandedOver(from, sequence) => drop(self.handed_over.insert(from, sequence)),
             }
         }
         if let Some((_, cursor)) = self.host_cursor_noted.take_if(|(sequence, _)| *sequence <= self.through) {
@@ -216,7 +244,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::log::appender::{Appender, SegmentPlan};
-    use crate::log::record::Extensions;
+    use crate::log::record::{Extensions, HandedOver, Route};
     use crate::log::segment::Purpose;
 
     /// Appends records, each an intent (`None`) or the end of one.
@@ -311,6 +339,37 @@ mod tests {
         assert_eq!(again.dedup().len(), 1);
         c.dedup_saved(4);
         assert_eq!(saved(&c).look_after(), 4);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_known_by_destination_and_shard() {
+        let (mut a, mut c) = (appender(), Checkpoint::default());
+        for (destination, shard, sequence) in [(1, 0, 5), (1, 2, 9), (2, 0, 7), (1, 0, 6)] {
+            let handed_over = Some(HandedOver { shard, sequence });
+            let extensions = Extensions { handed_over, ..Extensions::default() };
+            a.append_extended(Kind::Event, &[Route { destination, rule: 1 }], &extensions, b"", 1);
+        }
+        a.take().unwrap().iter().for_each(|(position, record)| c.note(position, &record));
+        c.advance(3);
+        assert_eq!(*saved(&c).handed_over(), [((1, 0), 5), ((1, 2), 9), ((2, 0), 7)].into());
+        c.advance(4);
+        assert_eq!(saved(&c).handed_over()[&(1, 0)], 6);
+    }
+
+    #[test]
+    fn a_record_that_is_written_once_more_counts_where_it_is_then() {
+        let (mut a, mut c) = (appender(), Checkpoint::default());
+        append(&mut a, &[None, None, Some(1)], &mut [&mut c]);
+        let mut moved = Appender::new(
+            SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events },
+            7,
+            2,
+            0,
+        );
+        append(&mut moved, &[None, Some(1)], &mut [&mut c]);
+        c.advance(3);
+        let at: Vec<_> = c.intents().map(|(sequence, at)| (sequence, at.segment)).collect();
+        assert_eq!(at, [(2, 7)]);
     }
 
     #[test]

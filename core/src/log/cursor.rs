@@ -108,9 +108,11 @@ pub mod section {
     /// What was dropped, by policy.
     pub const LOSSES: u16 = 5;
     /// u64: what the sections of the checkpoint say is true of the durable records up to this sequence.
-    pub const THROUGH: u16 = 16;
+    pub const THROUGH: u16 = 32;
     /// The intents without an end: per intent u64 sequence, u64 segment, u64 offset.
-    pub const INTENTS: u16 = 17;
+    pub const INTENTS: u16 = 33;
+    /// What other shards have handed over: per destination and shard u32 destination, u16 shard, u64 the last sequence there.
+    pub const HANDED_OVER: u16 = 34;
 }
 
 impl Cursors {

@@ -70,6 +70,17 @@ pub struct Extensions {
     pub dedup: Option<u128>,
     /// How often the event came out of the dead letters or out of a replay again.
     pub hops: u8,
+    /// The record that this one was made from, on another shard that handed it over.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// A record of another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The shard.
+    pub shard: u16,
+    /// The record's place in its log.
+    pub sequence: u64,
 }
 
 /// Where an event was accepted and the clock it got there.
@@ -92,6 +103,7 @@ const HOST_CURSOR: u8 = 2;
 const ORIGIN: u8 = 3;
 const DEDUP: u8 = 4;
 const HOPS: u8 = 5;
+const HANDED_OVER: u8 = 8;
 
 impl Extensions {
     /// Whether there is nothing to write.
@@ -111,6 +123,7 @@ impl Extensions {
             + self.origin.map_or(0, |_| 32)
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
+            + self.handed_over.map_or(0, |_| 12)
     }
 
     /// Writes them; `out` has [`Extensions::encoded_len`] bytes, of which there is at least one.
@@ -145,6 +158,12 @@ impl Extensions {
         if self.hops > 0 {
             put(HOPS, &[self.hops]);
         }
+        if let Some(h) = self.handed_over {
+            let mut b = [0; 10];
+            b[..8].copy_from_slice(&h.sequence.to_le_bytes());
+            b[8..].copy_from_slice(&h.shard.to_le_bytes());
+            put(HANDED_OVER, &b);
+        }
     }
 
     /// Reads them; `bytes` are all of them, with the length in front.
@@ -167,6 +186,10 @@ impl Extensions {
                 }
                 (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
                 (HOPS, 1) => e.hops = value[0],
+                (HANDED_OVER, 10) => {
+                    let shard = u16::from_le_bytes([value[8], value[9]]);
+                    e.handed_over = Some(HandedOver { shard, sequence: u64_at(value, 0) });
+                }
                 _ => {}
             }
             rest = next;
@@ -514,6 +537,7 @@ mod tests {
             origin: Some(origin),
             dedup: Some(u128::MAX - 1),
             hops: 8,
+            handed_over: Some(HandedOver { shard: 9, sequence: 10 }),
         };
         let none = Extensions::default();
         for e in [
@@ -523,6 +547,7 @@ mod tests {
             Extensions { origin: all.origin, ..none },
             Extensions { dedup: all.dedup, ..none },
             Extensions { hops: 1, ..none },
+            Extensions { handed_over: all.handed_over, ..none },
             all,
         ] {
             let r = extended(9, 42, &e, b"hello");

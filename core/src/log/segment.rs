@@ -49,7 +49,7 @@ pub enum Purpose {
     /// Dead letters.
     DeadLetters = 1,
     /// Keys by which repeats are recognised.
-    Dedup = 2,
+    Dedup = 8,
 }
 
 impl SegmentHeader {
@@ -100,7 +100,7 @@ impl SegmentHeader {
             purpose: match u16::from_le_bytes([block[58], block[59]]) {
                 0 => Purpose::Events,
                 1 => Purpose::DeadLetters,
-                2 => Purpose::Dedup,
+                8 => Purpose::Dedup,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
             recycled: format > 1 && u32::from_le_bytes([block[60], block[61], block[62], block[63]]) & RECYCLED != 0,

@@ -8,7 +8,7 @@ mod set;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, RetryPolicy, Webhook,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, Order, RetryPolicy, Webhook,
 };
 pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};

@@ -1,7 +1,7 @@
 //! Which publications are repeats: the keys that the host gave with those of the last while.
 //!
-//! A key counts for one resource only: it is hashed together with bucket and key, so it always meets the same shard's
-//! table. Two different keys are taken for one with the odds of a 128-bit hash: among a billion that are remembered, about
+//! A key counts for one resource only: it is hashed together with bucket and key. The hash alone says which of the engine's
+//! tables it is in, so a table knows it whatever shard its resource has. Two different keys are taken for one with the odds of a 128-bit hash: among a billion that are remembered, about
 //! one in 10^21. The hash has no secret; who may choose the keys of a resource could make two collide, and would only lose
 //! events of his own by it.
 
@@ -21,13 +21,13 @@ impl DedupKey {
         DedupKey(xxh3_128(bytes))
     }
 
-    /// What stands for it in the table of the resource's shard and in the log. Must never change between versions.
+    /// What stands for it in the tables and in the log. Must never change between versions.
     pub(crate) fn of_resource(self, resource_hash: u64) -> u128 {
         xxh3_128_with_seed(&self.0.to_le_bytes(), resource_hash)
     }
 }
 
-/// The keys of a shard. Whoever looks a key up and enters it does both before anybody else looks.
+/// A table of keys. Whoever looks a key up and enters it does both before anybody else looks.
 #[derive(Debug)]
 pub(crate) struct Dedup {
     window_ns: u64,

@@ -16,7 +16,7 @@ use crate::event::{EventId, FrameView, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
 use crate::log::cursor::Cursor;
-use crate::log::record::{self, Kind, Parsed, RecordView, Route};
+use crate::log::record::{self, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
 
 /// Bytes read from a segment at a time.
@@ -105,8 +105,9 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let slot =
-            Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
+        let way = self.way(destination.as_deref());
+        let events_max = self.config.delivery.lane_events_max;
+        let slot = Rc::new(LaneSlot::new(number, destination, way, cursor, backlog, stats, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -117,11 +118,12 @@ impl Shard {
         if snapshot.version == self.snapshot.borrow().version {
             return;
         }
-        let head = self.appender.borrow().next_sequence() - 1;
+        // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
+        let head = self.dispatched.get();
         for (number, destination) in snapshot.destinations() {
             let existing = self.lanes.borrow().get(&number).cloned();
             match existing {
-                Some(slot) => slot.reconfigure(destination.clone()),
+                Some(slot) => slot.reconfigure(destination.clone(), self.way(Some(destination))),
                 None => {
                     let slot = self.add_lane(number, Some(destination.clone()), Cursor::at(head), head);
                     self.start_lane(&slot);
@@ -133,6 +135,8 @@ impl Shard {
 
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
+        // A shard that has heard of new rules earlier may have handed over events for a new destination.
+        self.reload();
         let lanes = self.lanes.borrow();
         let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
@@ -141,7 +145,8 @@ impl Shard {
             checkpoint.note(position, &record);
             for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
-                slot.stats.routed.add(1);
+                // What was handed over was counted where it came from.
+                slot.stats.routed.add(u64::from(record.extensions().handed_over.is_none()));
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
             }
             self.dispatched.set(record.sequence());
@@ -194,47 +199,52 @@ impl Shard {
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
         let frame = FrameView::trusted(record.body());
+        let origin = self.origin(record, incarnation);
+        let handed_over = slot.home().is_some();
         let bytes = match slot.profile() {
+            _ if handed_over => self.message(record, route, &origin),
             // A lane without a destination only makes dead letters: nothing to render.
             None => Bytes::new(),
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = self.render(profile, &frame, record, route.rule, incarnation);
+                    let bytes = self.render(profile, &frame, &origin, route.rule);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
             },
         };
         let len = bytes.len();
-        let body = Body { record: bytes, position, rule: route.rule, shared: true };
-        if slot.push(record.sequence(), frame.resource_hash(), record.header().clock_ns, body, self.now()) {
+        let body = Body { record: bytes, position, rule: route.rule, shared: !handed_over };
+        if slot.push(record.sequence(), frame.resource_hash(), origin.clock_ns, body, self.now()) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
     }
 
-    /// Writes a record into the arena, with the separator before it.
-    fn render(
-        &self,
-        profile: Profile,
-        frame: &FrameView<'_>,
-        record: &RecordView<'_>,
-        rule: u32,
-        incarnation: u64,
-    ) -> Bytes {
+    /// What the id and the sequencer of a record's event are made of.
+    pub(super) fn origin(&self, record: &RecordView<'_>, incarnation: u64) -> Origin {
         let header = record.header();
-        let origin = record.extensions().origin;
+        let own = Origin {
+            incarnation,
+            shard: self.shared.index as u16,
+            sequence: header.sequence,
+            clock_ns: header.clock_ns,
+            tie: header.tie,
+        };
+        match record.extensions().origin {
+            Some(o) if o.clock_ns > 0 => o,
+            Some(o) => Origin { clock_ns: own.clock_ns, tie: own.tie, ..o },
+            None => own,
+        }
+    }
+
+    /// Writes a record into the arena, with the separator before it.
+    pub(super) fn render(&self, profile: Profile, frame: &FrameView<'_>, origin: &Origin, rule: u32) -> Bytes {
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
-            id: match origin {
-                Some(o) => EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence },
-                None => EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
-            },
-            sequencer: match origin.filter(|o| o.clock_ns > 0) {
-                Some(o) => Sequencer { clock_ns: o.clock_ns, tie: o.tie, writer: self.writer },
-                None => Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
-            },
+            id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
+            sequencer: Sequencer { clock_ns: origin.clock_ns, tie: origin.tie, writer: self.writer },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,

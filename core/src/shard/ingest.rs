@@ -114,10 +114,17 @@ impl Shard {
         self.commit_wanted.notify();
     }
 
-    /// Whether the closed ring need not wait for reservations any more. The engine that closed it says how long it does.
+    /// Whether the closed ring need not wait any more, for reservations and for what other shards hand over. The engine
+    /// that closed it says how long it does.
     fn may_seal(&self) -> bool {
         let ring = &self.shared.ring;
-        ring.is_closed() && (ring.reserved() == 0 || self.close.get().is_some_and(|deadline| driver::now() >= deadline))
+        if !ring.is_closed() {
+            return false;
+        }
+        if self.close.get().is_some_and(|deadline| driver::now() >= deadline) {
+            return true;
+        }
+        ring.reserved() == 0 && self.all_handed_over()
     }
 
     /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
@@ -133,6 +140,10 @@ impl Shard {
             wants = wants.max(tag.ack());
             let (prefix, frame) =
                 if tag.is_prefixed() { Prefix::decode(payload) } else { (Prefix::new(Kind::Event), payload) };
+            if let Some(route) = prefix.route {
+                self.take_over(&mut appender, route, &prefix.extensions, frame, wall);
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
             if prefix.kind == Kind::Abort {
                 self.append_abort(&mut appender, &prefix, wall);
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;

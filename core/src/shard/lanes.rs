@@ -12,10 +12,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{Either, select};
 
-use super::Shard;
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::stats::LaneStats;
+use super::{Shard, handover};
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
 use crate::delivery::{Connector, Outcome};
@@ -28,7 +28,7 @@ use crate::log::appender::{Appender, Position, SegmentPlan};
 use crate::log::cursor::Cursor;
 use crate::log::record::{self, DeadLetter, Kind, Parsed};
 use crate::log::recovery::ShardState;
-use crate::rule::Destination;
+use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
@@ -59,6 +59,9 @@ struct Running {
 pub(super) struct LaneSlot {
     pub(super) number: u32,
     events_max: usize,
+    way: Cell<Way>,
+    /// The way that is taken once nothing is left in the lane.
+    next_way: Cell<Option<Way>>,
     destination: RefCell<Option<Arc<Destination>>>,
     connector: RefCell<Option<Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
@@ -74,12 +77,22 @@ pub(super) struct LaneSlot {
     ended: RefCell<Vec<BatchId>>,
 }
 
-fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
+/// In which order a lane's events go, and to which shard if another one delivers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) order: Order,
+    pub(super) home: Option<usize>,
+}
+
+fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> LanePolicy {
+    if way.home.is_some() {
+        return handover::policy(events_max);
+    }
     // A lane without a destination turns everything into dead letters, a batch at a time.
     let d = destination;
     LanePolicy {
         batch: d.map_or_else(Default::default, |d| d.batch),
-        concurrency: d.map_or(1, |d| d.concurrency),
+        concurrency: d.filter(|_| way.order != Order::Strict).map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
         breaker: d.map_or_else(Default::default, |d| d.breaker),
         events_max,
@@ -90,6 +103,7 @@ impl LaneSlot {
     pub(super) fn new(
         number: u32,
         destination: Option<Arc<Destination>>,
+        way: Way,
         cursor: Cursor,
         backlog: Option<Backlog>,
         stats: Arc<LaneStats>,
@@ -98,7 +112,9 @@ impl LaneSlot {
         LaneSlot {
             number,
             events_max,
-            lane: RefCell::new(Lane::new(policy(destination.as_deref(), events_max), cursor)),
+            lane: RefCell::new(Lane::new(policy(destination.as_deref(), way, events_max), cursor)),
+            way: Cell::new(way),
+            next_way: Cell::new(None),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
@@ -111,19 +127,52 @@ impl LaneSlot {
         }
     }
 
-    /// Takes changed settings; the next attempt uses them.
-    pub(super) fn reconfigure(&self, destination: Arc<Destination>) {
+    /// Takes changed settings; the next attempt uses them. Another way is taken once what the lane holds is out: events
+    /// that are on the old way would mix with those on the new one.
+    pub(super) fn reconfigure(&self, destination: Arc<Destination>, way: Way) {
         if self.destination.borrow().as_ref().is_some_and(|d| **d == *destination) {
             return;
         }
-        self.lane.borrow_mut().set_policy(policy(Some(&destination), self.events_max));
+        self.next_way.set(Some(way).filter(|w| *w != self.way.get()));
         *self.destination.borrow_mut() = Some(destination);
-        *self.connector.borrow_mut() = None;
+        self.use_settings();
+        self.change_way();
         self.notify.notify();
+    }
+
+    fn use_settings(&self) {
+        let policy = policy(self.destination.borrow().as_deref(), self.way.get(), self.events_max);
+        self.lane.borrow_mut().set_policy(policy);
+        *self.connector.borrow_mut() = None;
+    }
+
+    /// Takes the next way, if there is one and nothing is left on the old one.
+    fn change_way(&self) {
+        if self.is_empty()
+            && let Some(way) = self.next_way.take()
+        {
+            self.way.set(way);
+            self.use_settings();
+        }
     }
 
     pub(super) fn profile(&self) -> Option<Profile> {
         self.destination.borrow().as_ref().map(|d| d.profile)
+    }
+
+    /// The shard that delivers, if that is another one.
+    pub(super) fn home(&self) -> Option<usize> {
+        self.way.get().home
+    }
+
+    /// By what the lane keeps events in order.
+    fn order_key(&self, resource_hash: u64, sequence: u64) -> u64 {
+        match self.way.get().order {
+            Order::Key => resource_hash,
+            // Spread, for the lane's table does not hash.
+            Order::None => sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            Order::Strict => 0,
+        }
     }
 
     pub(super) fn is_behind(&self) -> bool {
@@ -132,7 +181,7 @@ impl LaneSlot {
 
     /// How many more events may be pushed.
     pub(super) fn room(&self) -> usize {
-        self.lane.borrow().room()
+        if self.next_way.get().is_some() { 0 } else { self.lane.borrow().room() }
     }
 
     /// Whether the lane holds nothing.
@@ -164,7 +213,8 @@ impl LaneSlot {
     }
 
     /// Pushes an event; `false` if it was done before.
-    pub(super) fn push(&self, sequence: u64, key: u64, accepted_ns: u64, body: Body, now: Now) -> bool {
+    pub(super) fn push(&self, sequence: u64, resource_hash: u64, accepted_ns: u64, body: Body, now: Now) -> bool {
+        let key = self.order_key(resource_hash, sequence);
         let mut lane = self.lane.borrow_mut();
         if lane.is_done(sequence) {
             return false;
@@ -212,12 +262,15 @@ impl LaneSlot {
     }
 
     /// The connector, made when it is first needed: a destination that is down never delays the start.
-    fn connect(&self) -> Result<Option<Rc<dyn Connector>>> {
+    fn connect(&self, shard: &Shard) -> Result<Option<Rc<dyn Connector>>> {
         let Some(destination) = self.destination.borrow().clone() else { return Ok(None) };
         if let Some(c) = self.connector.borrow().as_ref() {
             return Ok(Some(c.clone()));
         }
-        let c = connect::connector(&destination)?;
+        let c = match self.home() {
+            Some(home) => shard.hand_over_to(home),
+            None => connect::connector(&destination)?,
+        };
         *self.connector.borrow_mut() = Some(c.clone());
         Ok(Some(c))
     }
@@ -258,6 +311,7 @@ impl Shard {
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
         while !slot.stopping.get() {
+            slot.change_way();
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -287,7 +341,7 @@ impl Shard {
         let stopped = stop.clone();
         let task = driver::spawn(async move {
             let outcome = {
-                let attempt = pin!(AssertUnwindSafe(lane.attempt(&batch)).catch_unwind());
+                let attempt = pin!(AssertUnwindSafe(lane.attempt(&shard, &batch)).catch_unwind());
                 // Ended by a word rather than cancelled: the runtime does not free the memory of a cancelled task.
                 match select(attempt, pin!(stopped.notified())).await {
                     Either::Left((Ok(outcome), _)) => outcome,
@@ -311,7 +365,9 @@ impl Shard {
 
     fn end_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, mut batch: Batch<Body>, outcome: Outcome) {
         let stats = &slot.stats;
-        stats.requests.add(1);
+        // The way does not change while the lane holds anything.
+        let handed_over = slot.home().is_some();
+        stats.requests.add(u64::from(!handed_over));
         if let Some(c) = slot.connector() {
             stats.connections.set(c.connections());
         }
@@ -320,9 +376,11 @@ impl Shard {
         match &outcome {
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
-                stats.latency.record(
-                    batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
-                );
+                if !handed_over {
+                    stats.latency.record(
+                        batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
+                    );
+                }
             }
             Outcome::Retry { reason, .. }
             | Outcome::Throttle { reason, .. }
@@ -338,7 +396,8 @@ impl Shard {
             }
         }
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
-        stats.delivered.add(done.delivered as u64);
+        let counted = if handed_over { &stats.handed_over } else { &stats.delivered };
+        counted.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
         stats.waiting.sub(done.delivered as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
@@ -351,15 +410,22 @@ impl Shard {
         if done.delivered > 0 {
             self.lane_settled.notify();
             self.answer_flushes();
+            if handed_over && self.close.get().is_some() {
+                // Ingest waits for the last of it.
+                self.shared.ring.wake();
+            }
         }
     }
 }
 
 impl LaneSlot {
-    async fn attempt(&self, batch: &Batch<Body>) -> Outcome {
-        match self.connect() {
+    async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
+        match self.connect(shard) {
             Ok(Some(connector)) => {
                 let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
+                if self.home().is_some() {
+                    shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await;
+                }
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },

@@ -7,6 +7,7 @@
 mod commit;
 pub(crate) mod dedup;
 mod dispatch;
+mod handover;
 mod house;
 mod ingest;
 mod lanes;
@@ -22,7 +23,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -53,13 +54,43 @@ use stats::{LaneStats, ShardStats};
 pub(crate) struct Common {
     /// Everything that the host appended up to this cursor of its own is in the rings, or further, or was for nobody.
     pub(crate) host_cursor: AtomicU64,
+    /// Which publications are repeats: one table per shard, or none if nobody wants to know.
+    dedup: Vec<Mutex<Dedup>>,
 }
 
 impl Common {
-    pub(crate) fn new(states: &[ShardState]) -> Common {
+    pub(crate) fn new(config: &EngineConfig, states: &[ShardState]) -> Common {
         let lowest = states.iter().map(|s| s.checkpoint.host_cursor()).min();
-        Common { host_cursor: AtomicU64::new(lowest.unwrap_or(0)) }
+        let window_ns = config.dedup.window.as_nanos() as u64;
+        let tables = if window_ns > 0 { states.len() } else { 0 };
+        let new_table = |_| Mutex::new(Dedup::new(window_ns, config.dedup.entries_max));
+        let common =
+            Common { host_cursor: AtomicU64::new(lowest.unwrap_or(0)), dedup: (0..tables).map(new_table).collect() };
+        let mut entries: Vec<_> = states.iter().flat_map(|s| &s.dedup).collect();
+        entries.sort_by_key(|e| e.at_ns);
+        for e in entries {
+            if let Some(table) = common.dedup(e.key) {
+                table.lock().insert(e.key, e.at_ns, 0);
+            }
+        }
+        common
     }
+
+    /// The table that a key belongs in.
+    pub(crate) fn dedup(&self, key: u128) -> Option<&Mutex<Dedup>> {
+        let n = self.dedup.len() as u64;
+        self.dedup.get((key as u64).checked_rem(n)? as usize)
+    }
+
+    /// How many keys were forgotten before their time.
+    pub(crate) fn dedup_evicted(&self) -> u64 {
+        self.dedup.iter().map(|d| d.lock().evicted).sum()
+    }
+}
+
+/// The shard of a hash: by its high bits, so that the low ones stay for tables.
+pub(crate) fn shard_of(hash: u64, shards: usize) -> usize {
+    ((u128::from(hash) * shards as u128) >> 64) as usize
 }
 
 /// What host threads and the shard's thread share.
@@ -79,8 +110,8 @@ pub(crate) struct Shared {
     pub(crate) host_cursor_given: AtomicU64,
     /// The host's cursor up to which the shard will still know, after a crash, that it has everything.
     pub(crate) host_cursor_saved: AtomicU64,
-    /// Which publications are repeats, if anybody wants to know.
-    pub(crate) dedup: Option<Mutex<Dedup>>,
+    /// The ring is closed, and everything that came through it and is for another shard to deliver was handed over.
+    pub(crate) handed_over: AtomicBool,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -136,11 +167,7 @@ impl Shared {
             in_doubt: Mutex::new(in_doubt.collect()),
             host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
             host_cursor_saved: AtomicU64::new(state.checkpoint.host_cursor()),
-            dedup: (config.dedup.window > Duration::ZERO).then(|| {
-                let mut dedup = Dedup::new(config.dedup.window.as_nanos() as u64, config.dedup.entries_max);
-                state.dedup.iter().for_each(|e| dedup.insert(e.key, e.at_ns, 0));
-                Mutex::new(dedup)
-            }),
+            handed_over: AtomicBool::new(false),
             commands: Mutex::new(Some(Vec::new())),
         }
     }
@@ -165,6 +192,8 @@ impl Shared {
 /// Everything a shard's thread is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
+    /// All shards of the engine, in order.
+    pub(crate) peers: Arc<[Arc<Shared>]>,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
@@ -175,14 +204,16 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        peers: &Arc<[Arc<Shared>]>,
+        index: usize,
         snapshot: Arc<ArcSwap<Snapshot>>,
         config: Arc<EngineConfig>,
         state: ShardState,
         dir: &DataDir,
         cpu: Option<usize>,
     ) -> Start {
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        let (peers, shared) = (peers.clone(), peers[index].clone());
+        Start { shared, peers, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
     }
 }
 
@@ -219,6 +250,7 @@ struct Ended(Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.ring.seal();
+        self.0.handed_over.store(true, Ordering::Release);
         self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
@@ -228,6 +260,7 @@ impl Drop for Ended {
 /// The state that a shard's tasks share. One thread; no borrow is held across an await.
 pub(crate) struct Shard {
     shared: Arc<Shared>,
+    peers: Arc<[Arc<Shared>]>,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// The snapshot in use here; refreshed by `Command::Reload`.
     snapshot: RefCell<Arc<Snapshot>>,
@@ -242,6 +275,10 @@ pub(crate) struct Shard {
     /// A cursor of the host, and the ring position from which on the shard has everything up to it.
     host_cursor_at: Cell<Option<(u64, u64)>>,
     dedup_files: house::DedupFiles,
+    /// Per destination and other shard, the last of its records that it handed over, durable or not.
+    taken_over: RefCell<BTreeMap<(u32, u16), u64>>,
+    /// The last record that came through the ring from the host, once it is closed.
+    own_end: Cell<Option<u64>>,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -272,7 +309,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+        let Start { shared, peers, snapshot, config, state, incarnation, writer, .. } = start;
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -290,6 +327,8 @@ impl Shard {
             ),
             checkpoint: RefCell::new(state.checkpoint.clone()),
             host_cursor_at: Cell::new(None),
+            taken_over: RefCell::new(state.checkpoint.handed_over().clone()),
+            own_end: Cell::new(None),
             dedup_files: house::DedupFiles::new(&state, SegmentPlan { purpose: Purpose::Dedup, ..plan }),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
@@ -316,6 +355,7 @@ impl Shard {
             stopping: Cell::new(false),
             house_wake: Notify::default(),
             shared,
+            peers,
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
         shard.recover_lanes(&state);
@@ -377,6 +417,7 @@ impl Shard {
         log::error!("{error}");
         self.shared.progress.fail(error);
         self.shared.ring.seal();
+        self.tell_handed_over();
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
         self.commit_took.notify();

@@ -8,7 +8,7 @@ use crate::event::profile::Profile;
 use crate::filter::Matcher;
 use crate::log::record::Route;
 use crate::log::recovery::Names;
-use crate::rule::{Destination, RuleSet};
+use crate::rule::{Destination, Order, RuleSet};
 use crate::{Result, rule};
 
 /// One version of the rules, with the numbers that the log knows them by.
@@ -26,6 +26,7 @@ pub(crate) struct Snapshot {
     destinations: HashMap<u32, Arc<Destination>>,
     /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
     rule_ids: HashMap<u32, Arc<str>>,
+    hands_over: bool,
     /// Numbers of all destinations that this directory ever had.
     pub(crate) numbers_ever: Vec<u32>,
     /// Numbers of destinations that this directory never had before: nothing in its log is for them.
@@ -52,6 +53,7 @@ impl Snapshot {
             rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
             destination_numbers: numbers.destinations,
             rule_numbers: numbers.rules,
+            hands_over: rules.destinations.iter().any(|d| d.order == Order::Strict),
             numbers_ever: names.destinations().collect(),
             new_destinations: numbers.new_destinations,
             rules,
@@ -93,6 +95,11 @@ impl Snapshot {
     /// The destination of a number, if the rules still have it.
     pub(crate) fn destination(&self, number: u32) -> Option<&Arc<Destination>> {
         self.destinations.get(&number)
+    }
+
+    /// Whether any destination has all its events delivered by one shard.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     /// The destinations with their numbers.

@@ -63,6 +63,7 @@ pub(crate) struct ShardStats {
 pub(crate) struct LaneStats {
     pub(crate) routed: Count,
     pub(crate) delivered: Count,
+    pub(crate) handed_over: Count,
     pub(crate) retried: Count,
     pub(crate) dead_lettered: Count,
     pub(crate) requests: Count,
