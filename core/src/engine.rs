@@ -225,11 +225,15 @@ impl Engine {
     /// [`ErrorKind::InvalidEvent`], [`ErrorKind::Full`], [`ErrorKind::Closed`], [`ErrorKind::WrongProcess`]: the event is
     /// not accepted. [`ErrorKind::Timeout`], [`ErrorKind::LogFailed`]: it is accepted, but has not reached the ack level.
     pub fn publish_with(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
-        let Some(pushed) = self.push(event, options)? else { return Ok(Published::NoMatch) };
-        if options.ack > Ack::Memory {
-            pushed.receipt().wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
+        if options.dedup_key.is_some() {
+            return self.publish_keyed(event, options);
         }
-        Ok(if pushed.duplicate { Published::Duplicate } else { Published::Accepted })
+        let Some((shard, position)) = self.push(event, options)? else { return Ok(Published::NoMatch) };
+        if options.ack > Ack::Memory {
+            let receipt = Receipt::new(shard.clone(), position);
+            receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
+        }
+        Ok(Published::Accepted)
     }
 
     /// Publishes an event without waiting for `options.ack`; the receipt tells when it is reached. The level is still
@@ -239,11 +243,14 @@ impl Engine {
     /// # Errors
     /// As [`Engine::publish_with`], but for those about the ack level.
     pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
-        Ok(self.push(event, options)?.map(|pushed| pushed.receipt()))
+        if options.dedup_key.is_some() {
+            return self.submit_keyed(event, options);
+        }
+        Ok(self.push(event, options)?.map(|(shard, position)| Receipt::new(shard.clone(), position)))
     }
 
     #[inline]
-    fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Pushed<'_>>> {
+    fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
         let inner = &*self.inner;
         inner.check_process()?;
         let snapshot = inner.snapshot.load();
@@ -268,9 +275,6 @@ impl Engine {
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-        if options.dedup_key.is_some() {
-            return inner.push_special(shard, event, layout, time_ns, hash, options, None).map(Some);
-        }
         let tag = Tag::plain(options.ack).number();
         let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
         let position = match push() {
@@ -278,7 +282,7 @@ impl Engine {
             Err(e) => inner.push_slowly(shard, options.on_full, e, push)?,
         };
         shard.ring.notify(options.ack > Ack::Memory);
-        Ok(Some(Pushed { shard, position, duplicate: false }))
+        Ok(Some((shard, position)))
     }
 
     /// Checks an event as [`Engine::submit`] does, without publishing it: its limits, and that its type is known.
@@ -472,20 +476,6 @@ impl Flush {
         let elapsed = self.start.elapsed();
         Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
             .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
-    }
-}
-
-/// Where an event is.
-struct Pushed<'a> {
-    shard: &'a Arc<Shared>,
-    position: u64,
-    /// It was there before.
-    duplicate: bool,
-}
-
-impl Pushed<'_> {
-    fn receipt(&self) -> Receipt {
-        Receipt { shard: self.shard.clone(), position: self.position, duplicate: self.duplicate }
     }
 }
 

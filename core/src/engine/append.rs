@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Engine, Inner, PublishOptions, Published, Pushed, closed, deadline_in};
+use super::{Engine, Inner, PublishOptions, Published, closed, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind};
 use crate::shard::message::{Prefix, Tag};
+use crate::shard::progress::Receipt;
 use crate::shard::{Shared, shard_of};
 
 impl Engine {
@@ -29,50 +30,34 @@ impl Engine {
         if cursor == 0 {
             return Err(Error::new(ErrorKind::InvalidArgument, "the cursor is 0").remedy("count from 1"));
         }
-        let layout = event.check(inner.config.event_bytes_max).inspect_err(|_| {
-            inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
-        })?;
-        let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
-        let pushed = {
-            let turn = inner.append.lock();
+        let place = inner.place(event)?;
+        let receipt = {
+            let _turn = inner.append.lock();
             if inner.closed.load(Ordering::Relaxed) {
                 return Err(closed());
             }
+            let shard = place.shard;
             let applied = &shard.common.host_cursor;
-            let pushed = if cursor <= applied.load(Ordering::Relaxed)
-                || cursor <= shard.host_cursor_given.load(Ordering::Relaxed)
-            {
+            let known =
+                cursor <= applied.load(Ordering::Relaxed) || cursor <= shard.host_cursor_given.load(Ordering::Relaxed);
+            let receipt = if known {
                 shard.stats.duplicates.add_shared(1);
-                Some(Pushed { shard, position: shard.ring.tail(), duplicate: true })
+                // Where it is exactly is not known, only that it is before this.
+                let position = shard.ring.tail();
+                Some(Receipt { shard: shard.clone(), position, duplicate: true })
+            } else if inner.snapshot.load().interested(event.bucket, event.event_type) {
+                let receipt = inner.push_special(event, place, options, Some(cursor))?;
+                shard.host_cursor_given.store(cursor, Ordering::Relaxed);
+                Some(receipt)
             } else {
-                let snapshot = inner.snapshot.load();
-                if let EventType::Custom(_) = event.event_type {
-                    snapshot.rules.types.check(event.event_type)?;
-                }
-                let interested = snapshot.interested(event.bucket, event.event_type);
-                drop(snapshot);
-                if interested {
-                    let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-                    let pushed = inner.push_special(shard, event, layout, time_ns, hash, options, Some(cursor))?;
-                    shard.host_cursor_given.store(cursor, Ordering::Relaxed);
-                    Some(pushed)
-                } else {
-                    inner.no_match.add();
-                    None
-                }
+                inner.no_match.add();
+                None
             };
-            // Release: who sees the cursor sees what was pushed before it. With `fetch_max`, because a repeat is lower.
+            // Release: who sees the cursor sees what was pushed before it. A repeat is lower and changes nothing.
             applied.fetch_max(cursor, Ordering::Release);
-            drop(turn);
-            pushed
+            receipt
         };
-        let Some(pushed) = pushed else { return Ok(Published::NoMatch) };
-        if options.ack > Ack::Memory {
-            pushed.shard.ring.notify(true);
-            pushed.receipt().wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
-        }
-        Ok(if pushed.duplicate { Published::Duplicate } else { Published::Accepted })
+        settle(receipt, options)
     }
 
     /// The cursor up to which everything that [`Engine::append_at`] was called with is durable, 0 if nothing is: the host
@@ -86,21 +71,71 @@ impl Engine {
         let saved = self.inner.shards.iter().map(|s| s.host_cursor_saved.load(Ordering::Acquire));
         Ok(saved.min().unwrap_or(0))
     }
+
+    /// [`Engine::publish_with`] with a key.
+    #[cold]
+    pub(super) fn publish_keyed(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+        settle(self.submit_keyed(event, options)?, options)
+    }
+
+    /// [`Engine::submit`] with a key.
+    #[cold]
+    pub(super) fn submit_keyed(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        let place = inner.place(event)?;
+        if !inner.snapshot.load().interested(event.bucket, event.event_type) {
+            if inner.closed.load(Ordering::Relaxed) {
+                return Err(closed());
+            }
+            inner.no_match.add();
+            return Ok(None);
+        }
+        inner.push_special(event, place, options, None).map(Some)
+    }
+}
+
+/// Waits as the options say, and tells what became of the event.
+fn settle(receipt: Option<Receipt>, options: &PublishOptions) -> Result<Published> {
+    let Some(receipt) = receipt else { return Ok(Published::NoMatch) };
+    if options.ack > Ack::Memory {
+        // Of a repeat, the one that was accepted may have asked for less.
+        receipt.shard.ring.notify(true);
+        receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
+    }
+    Ok(if receipt.duplicate { Published::Duplicate } else { Published::Accepted })
+}
+
+/// Where a valid event goes.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    shard: &'a Arc<Shared>,
+    hash: u64,
+    layout: Layout,
 }
 
 impl Inner {
-    /// Pushes an event with a key or a cursor of the host, or finds that it is a repeat.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn push_special<'a>(
+    /// Checks an event and finds its shard.
+    fn place(&self, event: &Event<'_>) -> Result<Place<'_>> {
+        let layout = event.check_seldom(self.config.event_bytes_max).inspect_err(|_| {
+            self.refused_invalid.fetch_add(1, Ordering::Relaxed);
+        })?;
+        if let EventType::Custom(_) = event.event_type {
+            self.snapshot.load().rules.types.check(event.event_type)?;
+        }
+        let hash = resource_hash(event.bucket.as_bytes(), event.key);
+        Ok(Place { shard: &self.shards[shard_of(hash, self.shards.len())], hash, layout })
+    }
+
+    /// Pushes an event with a key or a cursor of the host, or finds by the key that it is a repeat.
+    fn push_special(
         &self,
-        shard: &'a Arc<Shared>,
         event: &Event<'_>,
-        layout: Layout,
-        time_ns: u64,
-        hash: u64,
+        place: Place<'_>,
         options: &PublishOptions,
         host_cursor: Option<u64>,
-    ) -> Result<Pushed<'a>> {
+    ) -> Result<Receipt> {
+        let Place { shard, hash, layout } = place;
         let dedup = options.dedup_key.map(|key| key.of_resource(hash));
         let table = match dedup.map(|key| (key, shard.common.dedup(key))) {
             None => None,
@@ -113,6 +148,7 @@ impl Inner {
         };
         let extensions = Extensions { host_cursor, dedup, ..Extensions::default() };
         let prefix = Prefix { extensions, ..Prefix::new(Kind::Event) };
+        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let push = || {
             let tag = Tag::prefixed(options.ack).number();
             shard.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
@@ -141,6 +177,6 @@ impl Inner {
             shard.stats.duplicates.add_shared(1);
         }
         shard.ring.notify(options.ack > Ack::Memory);
-        Ok(Pushed { shard, position, duplicate })
+        Ok(Receipt { shard: shard.clone(), position, duplicate })
     }
 }

@@ -351,7 +351,7 @@ impl Engine {
     ) -> Result<Result<Option<Reservation>, (Arc<Shared>, ReserveError)>> {
         let inner = &*self.inner;
         let snapshot = inner.snapshot.load();
-        let layout = event.check(inner.config.event_bytes_max).inspect_err(|_| {
+        let layout = event.check_seldom(inner.config.event_bytes_max).inspect_err(|_| {
             inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
         })?;
         if let EventType::Custom(_) = event.event_type {
@@ -484,7 +484,7 @@ impl Inner {
     /// Checks an event that comes after its reservation.
     fn check_final(&self, event: &Event<'_>, declared: &[u8], bytes_max: usize) -> Result<Layout> {
         let declared = FrameView::trusted(declared);
-        let layout = event.check(self.config.event_bytes_max)?;
+        let layout = event.check_seldom(self.config.event_bytes_max)?;
         let other = |field: &str| {
             Err(Error::invalid_event(format!("the {field} is another than the reservation's"))
                 .at(field)
