@@ -305,7 +305,7 @@ fn destinations_are_checked_at_their_keys() {
         &hook("retry = { backoff_min = \"2h\" }"),
         &["t.toml:7:25", "destination `hook`", "retry.backoff_min (7200s) is more than retry.backoff_max (3600s)"],
     );
-    refused(&hook("order = \"strikt\""), &["t.toml:7:9", "strikt", "`key`, `none`, `strict`"]);
+    refused(&hook("order = \"strikt\""), &["t.toml:7:9", "`strikt`", "did you mean `strict`?"]);
     refused(&hook("breaker.consecutive_failures = 0"), &["t.toml:7:32", "destination `hook`"]);
     refused(&hook("profile = \"awss\""), &["t.toml:7:11", "destination `hook`", "awss"]);
     refused(&hook("tls.ca = \"none.pem\""), &["t.toml:7:10", "destination `hook`", "/base/none.pem"]);
