@@ -321,8 +321,9 @@ impl Engine {
         inner.check_process()?;
         let mut life = inner.life.lock();
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
-        let version = inner.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?;
+        let before = inner.snapshot.load_full();
+        let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?;
+        snapshot.follow(&before);
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);

@@ -97,7 +97,13 @@ impl Snapshot {
         self.destinations.get(&number)
     }
 
-    /// Whether any destination has all its events delivered by one shard.
+    /// Takes over what outlives the rules before.
+    pub(crate) fn follow(&mut self, before: &Snapshot) {
+        // Lanes change their way when what they hold is out.
+        self.hands_over |= before.hands_over;
+    }
+
+    /// Whether any destination has, or had in this run, all its events delivered by one shard.
     pub(crate) fn hands_over(&self) -> bool {
         self.hands_over
     }
