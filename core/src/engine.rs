@@ -180,9 +180,11 @@ impl Engine {
             .collect();
         let peers: Arc<[Arc<Shared>]> = shards.clone().into();
         let mut threads: Vec<ShardThread> = Vec::new();
+        let mut holds = shard::holds(&states);
         for (i, state) in states.into_iter().enumerate() {
+            let holds = holds.remove(&i).unwrap_or_default();
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(&peers, i, snapshot.clone(), config.clone(), state, &dir, cpu);
+            let start = shard::Start::new(&peers, i, snapshot.clone(), config.clone(), state, holds, &dir, cpu);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -573,7 +575,7 @@ impl Inner {
     fn flush_shards(&self) -> Vec<oneshot::Receiver<()>> {
         let flush = |s: &Arc<Shared>| {
             let (reply, done) = oneshot::channel();
-            s.command(Command::Flush { position: s.ring.tail(), reply });
+            s.command(Command::Flush { position: s.ring.tail(), destination: None, reply });
             done
         };
         self.shards.iter().map(flush).collect()

@@ -379,3 +379,35 @@ fn without_order_a_failing_event_holds_nobody_of_its_key() {
     each_once(&by_key.records(), 0..50);
     engine.close(WAIT).unwrap();
 }
+
+/// While the endpoint fails, then again with a restart in between.
+#[test]
+fn what_was_handed_over_is_delivered_before_what_comes_after_the_change() {
+    for restart in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let r = receiver(Behaviour::Status(503));
+        let with = |order| vec![hook("hook", &r.url(), order)];
+        let mut engine = open(dir.path(), with(Order::Strict));
+        publish(&engine, 0..300, Ack::Memory);
+        let handed_over = || engine.stats().destinations[0].handed_over;
+        let mut before = 0;
+        until("all is handed over", || {
+            std::thread::sleep(Duration::from_millis(50));
+            std::mem::replace(&mut before, handed_over()) == before && before > 50
+        });
+        if restart {
+            engine.close(Duration::ZERO).unwrap();
+            engine = open(dir.path(), with(Order::Key));
+        } else {
+            engine.replace_rules(rules(with(Order::Key))).unwrap();
+        }
+        publish(&engine, 300..600, Ack::Synced);
+        until("it was tried", || r.requests() > 10);
+        r.set_behaviour(Behaviour::Ok204);
+        engine.flush(WAIT).unwrap();
+        each_once(&r.records(), 0..600);
+        let violations = check_per_key_order(&r.records());
+        assert!(violations.is_empty(), "restart {restart}: {} such as {:?}", violations.len(), violations[0]);
+        engine.close(WAIT).unwrap();
+    }
+}

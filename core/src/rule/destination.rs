@@ -41,7 +41,8 @@ pub struct Destination {
     /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
     /// than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is one in all.
     pub concurrency: usize,
-    /// Which events wait for which. Default: [`Order::Key`].
+    /// Which events wait for which. Default: [`Order::Key`]. A change is in force once what was on its way is out, so that
+    /// the order of each key holds across it.
     pub order: Order,
     /// How failed events are tried again.
     pub retry: RetryPolicy,

@@ -1,6 +1,6 @@
 //! Dispatch: from the log to the lanes, at once while a lane keeps up, from the segments when it does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub(super) const READ_ON_ROOM: usize = 64;
 /// Who waits until everything accepted up to a ring position is out.
 pub(super) struct FlushRequest {
     position: u64,
+    /// Of this destination only.
+    destination: Option<u32>,
     /// The last sequence that counts, once the position has been dispatched.
     sequence: Option<u64>,
     reply: Option<oneshot::Sender<()>>,
@@ -70,7 +72,7 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState) {
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, holds: &BTreeMap<u32, usize>) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
@@ -83,7 +85,10 @@ impl Shard {
                 // Known by name but never saved: whatever the log has for it is undelivered.
                 None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
             };
-            self.add_lane(number, destination, cursor, head);
+            let slot = self.add_lane(number, destination, cursor, head);
+            if let Some(home) = holds.get(&number) {
+                slot.hold_for(*home);
+            }
         }
     }
 
@@ -420,10 +425,10 @@ impl Shard {
     }
 
     /// Answers `reply` once everything accepted up to `position` is out.
-    pub(super) fn flush(&self, position: u64, reply: oneshot::Sender<()>) {
+    pub(super) fn flush(&self, position: u64, destination: Option<u32>, reply: oneshot::Sender<()>) {
         // Already written, or nothing of it was worth writing: what is dispatched counts.
         let sequence = (self.shared.progress.written() >= position).then(|| self.dispatched.get());
-        self.flushes.borrow_mut().push(FlushRequest { position, sequence, reply: Some(reply) });
+        self.flushes.borrow_mut().push(FlushRequest { position, destination, sequence, reply: Some(reply) });
         self.set_flushing(true);
         self.answer_flushes();
     }
@@ -441,13 +446,17 @@ impl Shard {
         }
         let written = self.shared.progress.written();
         let dispatched = self.dispatched.get();
-        let low = self.lanes_low();
+        let all_low = self.lanes_low();
+        let lane_low = |number: u32| self.lanes.borrow().get(&number).map_or(dispatched, |slot| slot.low(dispatched));
         let mut flushes = self.flushes.borrow_mut();
         flushes.retain_mut(|f| {
             if f.sequence.is_none() && written >= f.position {
                 f.sequence = Some(dispatched);
             }
-            if f.sequence.is_some_and(|s| low >= s) {
+            if f.reply.as_ref().is_none_or(oneshot::Sender::is_canceled) {
+                return false;
+            }
+            if f.sequence.is_some_and(|s| f.destination.map_or(all_low, lane_low) >= s) {
                 if let Some(reply) = f.reply.take() {
                     let _ = reply.send(());
                 }

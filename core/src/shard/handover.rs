@@ -4,6 +4,7 @@
 //! the id and clock that the event was accepted with. The event is done there once the home has it synced. The home knows
 //! per destination and shard which record it was given last, durably, and drops what comes again after a crash.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +22,9 @@ use crate::delivery::{Attempt, Connector};
 use crate::driver;
 use crate::log::Ack;
 use crate::log::appender::Appender;
+use crate::log::cursor::Cursor;
 use crate::log::record::{Extensions, HandedOver, Kind, Origin, RecordView, Route};
+use crate::log::recovery::ShardState;
 use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
 
 /// How often it is looked whether what is handed over next is durable here.
@@ -31,6 +34,21 @@ const DURABLE_CHECK: Duration = Duration::from_millis(1);
 fn home(destination: &Destination, shards: usize) -> Option<usize> {
     let hash = xxhash_rust::xxh3::xxh3_64(destination.name.as_bytes());
     (destination.order == Order::Strict).then(|| shard_of(hash, shards))
+}
+
+/// Per shard and destination, the shard that has something left to deliver that it was handed over. If the destination's
+/// order is another one now, the later events wait for that.
+pub(crate) fn holds(states: &[ShardState]) -> BTreeMap<usize, BTreeMap<u32, usize>> {
+    let mut holds: BTreeMap<usize, BTreeMap<u32, usize>> = BTreeMap::new();
+    for (home, state) in states.iter().enumerate() {
+        for (destination, from) in state.checkpoint.handed_over().keys() {
+            let low = state.cursors.lanes.get(destination).map_or(0, Cursor::low);
+            if low + 1 < state.next_sequence {
+                holds.entry(usize::from(*from)).or_default().insert(*destination, home);
+            }
+        }
+    }
+    holds
 }
 
 /// How events go to another shard: in order, soon again after a failure, and never given up.

@@ -224,7 +224,7 @@ impl Shard {
         for command in self.shared.take_commands() {
             match command {
                 Command::Reload => self.reload(),
-                Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Flush { position, destination, reply } => self.flush(position, destination, reply),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::stats::LaneStats;
-use super::{Shard, handover};
+use super::{Command, Shard, handover};
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
 use crate::delivery::{Connector, Outcome};
@@ -62,6 +63,8 @@ pub(super) struct LaneSlot {
     way: Cell<Way>,
     /// The way that is taken once nothing is left in the lane.
     next_way: Cell<Option<Way>>,
+    /// The shard that must deliver first what it was handed over.
+    held_for: Cell<Option<usize>>,
     destination: RefCell<Option<Arc<Destination>>>,
     connector: RefCell<Option<Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
@@ -115,6 +118,7 @@ impl LaneSlot {
             lane: RefCell::new(Lane::new(policy(destination.as_deref(), way, events_max), cursor)),
             way: Cell::new(way),
             next_way: Cell::new(None),
+            held_for: Cell::new(None),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
@@ -151,9 +155,22 @@ impl LaneSlot {
         if self.is_empty()
             && let Some(way) = self.next_way.take()
         {
+            if let Some(home) = self.home() {
+                self.hold_for(home);
+            }
             self.way.set(way);
             self.use_settings();
         }
+    }
+
+    /// Sends nothing before a shard has delivered what it was handed over of this destination.
+    pub(super) fn hold_for(&self, home: usize) {
+        self.held_for.set(Some(home));
+    }
+
+    /// The shard that the lane waits for; not if it hands over to it still, or again.
+    fn held_for(&self) -> Option<usize> {
+        self.held_for.get().filter(|home| self.home() != Some(*home))
     }
 
     pub(super) fn profile(&self) -> Option<Profile> {
@@ -181,7 +198,7 @@ impl LaneSlot {
 
     /// How many more events may be pushed.
     pub(super) fn room(&self) -> usize {
-        if self.next_way.get().is_some() { 0 } else { self.lane.borrow().room() }
+        if self.next_way.get().is_some() || self.held_for().is_some() { 0 } else { self.lane.borrow().room() }
     }
 
     /// Whether the lane holds nothing.
@@ -312,6 +329,12 @@ impl Shard {
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
         while !slot.stopping.get() {
             slot.change_way();
+            if let Some(home) = slot.held_for() {
+                if self.has_delivered(home, &slot).await {
+                    slot.held_for.set(None);
+                }
+                continue;
+            }
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -330,6 +353,23 @@ impl Shard {
                     let _ = driver::until(self.instant(until_ns), slot.notify.notified()).await;
                 }
             }
+        }
+    }
+
+    /// Waits until another shard has delivered what it was handed over of a lane's destination so far. `false` if something
+    /// else has happened to the lane meanwhile.
+    async fn has_delivered(&self, home: usize, slot: &LaneSlot) -> bool {
+        let peer = &self.peers[home];
+        let (reply, done) = oneshot::channel();
+        peer.command(Command::Flush { position: peer.ring.tail(), destination: Some(slot.number), reply });
+        match select(done, pin!(slot.notify.notified())).await {
+            Either::Left((Ok(()), _)) => true,
+            Either::Left((Err(_), _)) => {
+                // It has ended. This shard will be told to end too.
+                let _ = driver::within(TROUBLE_PAUSE, slot.notify.notified()).await;
+                false
+            }
+            Either::Right(_) => false,
         }
     }
 

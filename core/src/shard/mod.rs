@@ -49,6 +49,8 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
+pub(crate) use handover::holds;
+
 /// What all shards of an engine share.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -146,8 +148,8 @@ pub(crate) struct InDoubtIntent {
 pub(crate) enum Command {
     /// The rules have changed; look at the new snapshot.
     Reload,
-    /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
-    Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Answer once everything accepted up to this ring position is delivered or dead-lettered, of one destination or of all.
+    Flush { position: u64, destination: Option<u32>, reply: oneshot::Sender<()> },
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -197,6 +199,8 @@ pub(crate) struct Start {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
+    /// Per destination, the shard that must deliver first what this one handed over to it in an earlier run.
+    pub(crate) holds: BTreeMap<u32, usize>,
     pub(crate) incarnation: u64,
     pub(crate) writer: u32,
     pub(crate) cpu: Option<usize>,
@@ -209,11 +213,12 @@ impl Start {
         snapshot: Arc<ArcSwap<Snapshot>>,
         config: Arc<EngineConfig>,
         state: ShardState,
+        holds: BTreeMap<u32, usize>,
         dir: &DataDir,
         cpu: Option<usize>,
     ) -> Start {
         let (peers, shared) = (peers.clone(), peers[index].clone());
-        Start { shared, peers, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        Start { shared, peers, snapshot, config, state, holds, incarnation: dir.incarnation, writer: dir.writer, cpu }
     }
 }
 
@@ -309,7 +314,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, peers, snapshot, config, state, incarnation, writer, .. } = start;
+        let Start { shared, peers, snapshot, config, state, holds, incarnation, writer, .. } = start;
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -358,7 +363,7 @@ impl Shard {
             peers,
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
-        shard.recover_lanes(&state);
+        shard.recover_lanes(&state, &holds);
         shard
     }
 
