@@ -294,7 +294,8 @@ fn commits_are_never_refused_while_others_fill_the_ring() {
             let mut event = put("large");
             event.data = data.as_bytes();
             let mut n = 0;
-            while n < 300 || full.load(Ordering::Relaxed) == 0 || full_to_reserve.load(Ordering::Relaxed) == 0 {
+            let none = |n: &AtomicUsize| n.load(Ordering::Relaxed) == 0;
+            while n < 300 || none(&full) || none(&full_to_reserve) || none(&committed) {
                 n += 1;
                 match engine.reserve(&event, &ReserveOptions::default()) {
                     Ok(Reserved::Held(held)) => {
@@ -311,7 +312,6 @@ fn commits_are_never_refused_while_others_fill_the_ring() {
             stop.store(true, Ordering::Relaxed);
         });
     });
-    assert!(committed.load(Ordering::Relaxed) > 0);
     nothing_is_held(&engine);
     engine.flush(Duration::from_secs(120)).unwrap();
     let large = r.records().iter().filter(|r| r.key == "large").count();

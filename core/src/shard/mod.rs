@@ -207,6 +207,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         peers: &Arc<[Arc<Shared>]>,
         index: usize,
