@@ -15,6 +15,9 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 
+#[cfg(feature = "sim")]
+pub use driver::sim;
+
 pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

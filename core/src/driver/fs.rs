@@ -6,14 +6,25 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+#[cfg(feature = "sim")]
+use super::sim;
+
 /// Makes a directory and those above it, if they are not there.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.create_dir_all(dir);
+    }
     fs::create_dir_all(dir)
 }
 
 /// The names of the files and directories in a directory, in no order. Names that are not UTF-8 are left out: nothing of
 /// Tidewire's has such.
 pub fn list(dir: &Path) -> io::Result<Vec<String>> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.list(dir);
+    }
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         if let Ok(name) = entry?.file_name().into_string() {
@@ -25,16 +36,31 @@ pub fn list(dir: &Path) -> io::Result<Vec<String>> {
 
 /// Whether there is such a directory.
 pub fn is_dir(path: &Path) -> bool {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.is_dir(path);
+    }
     path.is_dir()
 }
 
 /// A whole file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.read(path);
+    }
     fs::read(path)
 }
 
 /// The first bytes of a file, fewer if it is shorter.
 pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.read(path).map(|mut b| {
+            b.truncate(bytes);
+            b
+        });
+    }
     let mut out = Vec::with_capacity(bytes);
     File::open(path)?.take(bytes as u64).read_to_end(&mut out)?;
     Ok(out)
@@ -42,12 +68,20 @@ pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
 
 /// Creates or replaces a file; after a crash it may be empty or torn.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.write(path, bytes);
+    }
     fs::write(path, bytes)
 }
 
 /// Creates or replaces a file so that after a crash either the old or the new contents are there. `scratch` is a file in
 /// the same directory that may be overwritten.
 pub fn replace(path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.replace(path, scratch, bytes);
+    }
     let mut f = File::create(scratch)?;
     f.write_all(bytes)?;
     f.sync_all()?;
@@ -57,17 +91,32 @@ pub fn replace(path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Removes a file. Durable only after [`sync_dir`].
 pub fn remove_file(path: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.remove_file(path);
+    }
     fs::remove_file(path)
 }
 
 /// Makes creations, renames and removals in a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.sync_dir(dir);
+    }
     File::open(dir)?.sync_all()
 }
 
 /// A lock on a file, held until dropped.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock(Holder);
+
+#[derive(Debug)]
+enum Holder {
+    File(File),
+    #[cfg(feature = "sim")]
+    Sim(std::path::PathBuf),
+}
 
 /// Why there is no lock.
 #[derive(Debug)]
@@ -80,6 +129,14 @@ pub enum LockError {
 
 /// Creates or opens a file, locks it for this process and writes `contents` into it.
 pub fn lock(path: &Path, contents: &str) -> Result<Lock, LockError> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return if world.disk.lock(path) {
+            Ok(Lock(Holder::Sim(path.to_owned())))
+        } else {
+            Err(LockError::Held(String::new()))
+        };
+    }
     let io = LockError::Io;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
     match file.try_lock() {
@@ -92,12 +149,21 @@ pub fn lock(path: &Path, contents: &str) -> Result<Lock, LockError> {
         Err(TryLockError::Error(e)) => return Err(LockError::Io(e)),
     }
     file.set_len(0).and_then(|()| (&file).write_all(contents.as_bytes())).map_err(LockError::Io)?;
-    Ok(Lock(file))
+    Ok(Lock(Holder::File(file)))
 }
 
 impl Lock {
     /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
     pub fn unlock(self) -> io::Result<()> {
-        self.0.unlock()
+        match self.0 {
+            Holder::File(f) => f.unlock(),
+            #[cfg(feature = "sim")]
+            Holder::Sim(path) => {
+                if let Some(world) = sim::current() {
+                    world.disk.unlock(&path);
+                }
+                Ok(())
+            }
+        }
     }
 }

@@ -241,7 +241,7 @@ impl DiskFile {
         // A write stops short where the space or a limit ends; writing what is left tells which it is.
         while wrote < len {
             let from = wrote / BLOCK_BYTES * BLOCK_BYTES;
-            let mut rest = allocate_buffer(len - from);
+            let mut rest = ::glommio::allocate_dma_buffer(len - from);
             rest.as_bytes_mut().copy_from_slice(&buf.as_bytes()[from..]);
             let more = self.0.write_at(rest, position + from as u64).await.map_err(to_io)?;
             if from + more <= wrote {

@@ -178,7 +178,7 @@ impl SegmentFiles {
         while self.zeroed.get() < end {
             let mut zeros = driver::allocate_buffer(self.zero_ahead_bytes as usize);
             zeros.as_bytes_mut().fill(0);
-            file.write_at(Rc::new(zeros), self.zeroed.get())
+            file.write_at(&zeros, self.zeroed.get())
                 .await
                 .map_err(|e| Error::io("cannot write the log", &e).at(path()))?;
             self.zeroed.set(self.zeroed.get() + self.zero_ahead_bytes);
@@ -187,9 +187,7 @@ impl SegmentFiles {
         let (data, rest) = buf.as_bytes_mut().split_at_mut(group.bytes.len());
         data.copy_from_slice(&group.bytes);
         rest.fill(0);
-        file.write_at(Rc::new(buf), group.offset)
-            .await
-            .map_err(|e| Error::io("cannot write the log", &e).at(path()))?;
+        file.write_at(&buf, group.offset).await.map_err(|e| Error::io("cannot write the log", &e).at(path()))?;
         if let Some(s) = self.segments.borrow_mut().last_mut() {
             s.last_sequence = group.last_sequence;
         }

@@ -76,7 +76,7 @@ impl Shard {
         let mut buf = driver::allocate_buffer(padded);
         buf.as_bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
         buf.as_bytes_mut()[bytes.len()..].fill(0);
-        let mut result = file.write_at(Rc::new(buf), 0).await;
+        let mut result = file.write_at(&buf, 0).await;
         if result.is_ok() {
             result = file.sync_data().await;
         }

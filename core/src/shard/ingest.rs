@@ -63,7 +63,7 @@ impl Shard {
                 break;
             }
             // Right after an event the next one is likely near; after a nap it is not.
-            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && consumer.watch(WATCH) {
+            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && driver::spins() && consumer.watch(WATCH) {
                 if consumer.next_tag() == Some(Ack::Memory as u32) {
                     gather();
                 }
