@@ -158,6 +158,12 @@ impl SegmentFiles {
         self.segments.borrow().len()
     }
 
+    /// The segment that is being written.
+    pub(super) fn active(&self) -> Option<u64> {
+        self.active.borrow().as_ref()?;
+        self.segments.borrow().last().map(|s| s.header.id)
+    }
+
     /// After the last record written since the engine was opened.
     pub(super) fn end(&self) -> Option<Position> {
         self.end.get()

@@ -269,12 +269,14 @@ impl Shard {
                 Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
             };
             // What is being written now is read only up to what was dispatched; the rest will be offered.
-            let end = self.files.end();
-            let live = end.filter(|e| e.segment == at.segment);
-            if live.is_some_and(|e| e.offset <= at.offset) {
-                slot.catch_up();
-                return Ok(());
-            }
+            let live = match self.files.end() {
+                _ if self.files.active() != Some(at.segment) => None,
+                Some(e) if e.segment == at.segment && e.offset > at.offset => Some(e),
+                _ => {
+                    slot.catch_up();
+                    return Ok(());
+                }
+            };
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {
                     let _ = f.close().await;
@@ -336,6 +338,11 @@ impl Shard {
                 return Fed::Next { offset: from.offset + at as u64, seen };
             }
             match record::parse(segment.header.id, &bytes[at..]) {
+                // A write that was under way when the process was killed may land after the next one has looked. What was
+                // not there then never was: its sequence may be another event's by now.
+                Parsed::Record(r) if r.sequence() > segment.last_sequence => {
+                    return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                }
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
                     if r.sequence() > seen && r.header().kind == Kind::Event {

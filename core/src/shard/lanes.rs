@@ -329,6 +329,7 @@ impl Shard {
             | Outcome::Poison { reason, .. }
             | Outcome::Undeliverable { reason } => {
                 stats.failures.add(1);
+                log::debug!("shard {}, destination #{}: {reason}", self.shared.index, slot.number);
                 *stats.last_error.lock() = reason.clone();
                 // What may wait for hours must not hold the memory that it shares with others.
                 for item in batch.items.iter_mut().filter(|i| i.body.shared) {

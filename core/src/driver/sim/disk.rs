@@ -143,6 +143,12 @@ impl Disk {
         s.names.values().filter_map(|n| s.nodes.get(n)).map(|n| n.content.len() as u64).sum()
     }
 
+    /// What a file holds; nothing fails here.
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let s = self.state.borrow();
+        s.names.get(path).and_then(|n| s.nodes.get(n)).map(|n| n.content.clone())
+    }
+
     /// Flips one bit of what is durable somewhere in the files whose name `which` takes. Whether there was one to flip.
     pub fn flip_bit(&self, which: impl Fn(&Path) -> bool) -> bool {
         let mut s = self.state.borrow_mut();
@@ -178,19 +184,27 @@ impl Disk {
     }
 
     /// Ends a process: its locks go. If the power is lost with it, so is what was not synced, or a part of it.
-    pub(super) fn end_process(&self, power_lost: bool) {
+    pub(super) fn end_process(&self, world: &Rc<World>, power_lost: bool) {
+        let mut late = Vec::new();
         let mut s = self.state.borrow_mut();
         s.locks.clear();
         let mut rng = self.rng.borrow_mut();
         if !power_lost {
-            // What was under way may or may not have come to the page cache, sector by sector; the rest is there.
-            for node in s.nodes.values_mut() {
+            // What was under way goes on without the process: some of it is there now, the rest comes a little later.
+            for (number, node) in &mut s.nodes {
                 for w in node.pending.iter_mut().filter(|w| w.under_way) {
-                    w.under_way = false;
                     let keep = rng.below(101);
-                    keep_sectors(w, &mut node.content, &mut rng, keep);
+                    keep_sectors(&mut w.clone(), &mut node.content, &mut rng, keep);
+                    let (world, number, id, ns) = (world.clone(), *number, w.id, rng.below(20_000_000));
+                    late.push(async move {
+                        world.pause(ns).await;
+                        world.disk.end_write(number, id, false);
+                    });
                 }
             }
+            drop(rng);
+            drop(s);
+            late.into_iter().for_each(|l| world.spawn_outside(l));
             return;
         }
         self.count(|c| c.power_losses += 1);
@@ -491,6 +505,7 @@ impl DiskFile {
         let at = at as usize;
         disk.room_for(self.node, at + bytes.len())?;
         let id = disk.begin_write(self.node, at, bytes);
+        log::debug!("file {}: writes {} bytes at {at}", self.node, bytes.len());
         Self::delay(&self.world).await;
         let failed = disk.strikes(disk.faults.get().write_error);
         disk.end_write(self.node, id, failed);
@@ -512,6 +527,7 @@ impl DiskFile {
 
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
         let covered = self.world.disk.done_writes(self.node);
+        log::debug!("file {}: syncs {} writes", self.node, covered.len());
         Self::delay(&self.world).await;
         self.world.disk.sync_node(self.node, &covered)
     }

@@ -28,6 +28,11 @@ pub(crate) fn current() -> Option<Rc<World>> {
     WORLD.with_borrow(Clone::clone)
 }
 
+/// The world that is current on this thread.
+pub fn world() -> Option<Rc<World>> {
+    current()
+}
+
 /// Whether this thread is in a simulation.
 #[inline]
 pub(crate) fn active() -> bool {
@@ -50,7 +55,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -60,7 +65,7 @@ impl Rng {
 
     /// Uniform below `n`, which is above zero.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(n)) >> 64) as u64
     }
 
     /// Uniform from `low` to `high`, both included.
@@ -137,8 +142,8 @@ impl World {
     pub fn new(seed: u64) -> Rc<World> {
         let mut rng = Rng::new(seed);
         Rc::new(World {
-            disk: disk::Disk::new(Rng::new(rng.next())),
-            net: net::Net::new(Rng::new(rng.next())),
+            disk: disk::Disk::new(Rng::new(rng.draw())),
+            net: net::Net::new(Rng::new(rng.draw())),
             rng: RefCell::new(rng),
             base: Instant::now(),
             now_ns: Cell::new(0),
@@ -197,7 +202,7 @@ impl World {
     }
 
     pub(crate) fn random(&self) -> u64 {
-        self.rng.borrow_mut().next()
+        self.rng.borrow_mut().draw()
     }
 
     fn id(&self) -> u64 {
@@ -316,11 +321,11 @@ impl World {
 
     /// Ends the process as kill -9 does, and with `power_lost` the machine: then the disk keeps what it likes of what was
     /// not synced. Engines of the process must be dropped afterwards; they do nothing any more.
-    pub fn kill(&self, power_lost: bool) {
+    pub fn kill(self: &Rc<World>, power_lost: bool) {
         let dead = self.process.get();
         self.process.set(dead + 1);
         self.drop_tasks(|t| t.process == dead);
-        self.disk.end_process(power_lost);
+        self.disk.end_process(self, power_lost);
         self.net.end_process();
     }
 
@@ -337,7 +342,8 @@ impl World {
         Sleep { world: self.clone(), at_ns, armed: None }
     }
 
-    pub(crate) fn pause(self: &Rc<World>, ns: u64) -> Sleep {
+    /// Waits for so many virtual nanoseconds.
+    pub fn pause(self: &Rc<World>, ns: u64) -> Sleep {
         Sleep { world: self.clone(), at_ns: self.now_ns.get() + ns, armed: None }
     }
 }
@@ -410,10 +416,11 @@ impl Thread {
 pub(crate) fn spawn_shard<F: Future<Output = ()> + 'static>(world: &Rc<World>, main: F) -> Thread {
     let thread = Thread(Arc::default());
     let ended = thread.clone();
-    let _ = world.spawn(async move {
+    let task = world.spawn(async move {
         main.await;
         ended.0.store(true, Ordering::Relaxed);
     });
+    drop(task);
     // Up to its first wait at once: whoever starts it waits for that, and nobody else would run it meanwhile.
     let id = world.next_id.get() - 1;
     world.ready.lock().retain(|r| *r != id);
