@@ -70,7 +70,7 @@ fn main() {
     let mut c = Criterion::default().configure_from_args();
     let mut g = c.benchmark_group("log");
     g.bench_function("pack a record of 300 bytes", |b| {
-        let mut a = Appender::new(plan, 1, 1, 0);
+        let mut a = Appender::new(plan, 1, 0, 1, 0);
         let mut wall = 1;
         b.iter(|| {
             wall += 1;

@@ -89,6 +89,8 @@ pub struct Appender {
     clock: HybridClock,
     next_sequence: u64,
     next_segment: u64,
+    /// The last record's sequence.
+    last_sequence: u64,
     /// Where the next record goes; `None` before the first segment.
     at: Option<Position>,
     current: Option<Group>,
@@ -100,13 +102,21 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// An appender that starts a new segment with its first record.
-    pub fn new(plan: SegmentPlan, next_segment: u64, next_sequence: u64, clock_floor_ns: u64) -> Appender {
+    /// An appender that starts a new segment with its first record. `last_sequence` is the one that the segments so far
+    /// end with; there may be a gap between it and the next.
+    pub fn new(
+        plan: SegmentPlan,
+        next_segment: u64,
+        last_sequence: u64,
+        next_sequence: u64,
+        clock_floor_ns: u64,
+    ) -> Appender {
         Appender {
             plan,
             clock: HybridClock::starting_above(clock_floor_ns),
             next_sequence,
             next_segment,
+            last_sequence,
             at: None,
             current: None,
             closed: VecDeque::new(),
@@ -185,6 +195,7 @@ impl Appender {
         group.last_sequence = sequence;
         let end = group.end();
         self.at = Some(end);
+        self.last_sequence = sequence;
         sequence
     }
 
@@ -204,6 +215,7 @@ impl Appender {
             created_ns: wall_ns,
             shard: self.plan.shard,
             purpose: self.plan.purpose,
+            previous_last: self.last_sequence,
             recycled: false,
         };
         self.next_segment += 1;
@@ -308,7 +320,7 @@ mod tests {
             sizes in proptest::collection::vec((1usize..20_000, 0usize..20, any::<bool>()), 1..120),
             bytes_max in 70_000u64..400_000,
         ) {
-            let mut a = Appender::new(plan(bytes_max), 5, 100, 50);
+            let mut a = Appender::new(plan(bytes_max), 5, 99, 100, 50);
             let mut files = BTreeMap::new();
             let mut seen = 99;
             for (i, (size, routes, take)) in sizes.iter().enumerate() {
@@ -356,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_large_flood_is_cut_into_groups() {
-        let mut a = Appender::new(plan(1 << 30), 1, 1, 0);
+        let mut a = Appender::new(plan(1 << 30), 1, 0, 1, 0);
         for _ in 0..100 {
             a.append(Kind::Event, &[], &[1; 60_000], 1);
         }
@@ -370,7 +382,7 @@ mod tests {
 
     #[test]
     fn covering_without_records_gives_a_group_without_fresh_bytes() {
-        let mut a = Appender::new(plan(1 << 20), 1, 1, 0);
+        let mut a = Appender::new(plan(1 << 20), 1, 0, 1, 0);
         a.append(Kind::Event, &[], b"x", 1);
         a.take().unwrap();
         a.cover(500, Ack::Synced);

@@ -388,7 +388,7 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
     }
     segments.sort_by_key(|s| s.header.id);
     for i in 1..segments.len() {
-        segments[i - 1].last_sequence = segments[i].header.base_sequence.saturating_sub(1);
+        segments[i - 1].last_sequence = segments[i].header.previous_last;
     }
     Ok(segments)
 }
@@ -541,7 +541,7 @@ mod tests {
     /// A segment as the shell writes it, with a block of zeros' beginning behind it.
     fn segment(id: u64, records: usize, body: usize) -> Vec<u8> {
         let plan = SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events };
-        let mut a = Appender::new(plan, id, 1, 0);
+        let mut a = Appender::new(plan, id, 0, 1, 0);
         for _ in 0..records {
             a.append(Kind::Event, &[], &vec![id as u8; body], 1);
         }

@@ -4,8 +4,8 @@ use super::{BLOCK_BYTES, FORMAT};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TIDEWIRE";
-/// Bytes of the header that mean something; format 1 had no flags.
-const USED: usize = 64;
+/// Bytes of the header that mean something; format 1 ended before the flags.
+const USED: usize = 72;
 const USED_BY_FORMAT_1: usize = 60;
 const RECYCLED: u32 = 1;
 /// The header has a block of its own.
@@ -17,8 +17,8 @@ pub(super) const HEADER_FITS: bool = USED <= BLOCK_BYTES;
 ///  0  "TIDEWIRE"          24  u64  incarnation             48  u64  created, ns since the epoch
 ///  8  u32 format          32  u64  sequence of the first   56  u16  shard     58  u16 purpose
 /// 12  u32 CRC32C of       40  u64  hybrid clock that every      60  u32  flags: 1 = recycled
-///     bytes 16..64                 record of it is above
-/// 16  u64 segment id
+///     bytes 16..72                 record of it is above        64  u64  last sequence of the
+/// 16  u64 segment id                                                     segment before
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -36,6 +36,9 @@ pub struct SegmentHeader {
     pub shard: u16,
     /// What it holds.
     pub purpose: Purpose,
+    /// The last sequence of the segment before, as the engine that began this one knew it. What that segment may have
+    /// beyond never was: it was being written when the process was killed, or could not be made durable.
+    pub previous_last: u64,
     /// The file held an earlier segment, of which the bytes behind the records may still be there.
     pub recycled: bool,
 }
@@ -64,6 +67,7 @@ impl SegmentHeader {
         block[56..58].copy_from_slice(&self.shard.to_le_bytes());
         block[58..60].copy_from_slice(&(self.purpose as u16).to_le_bytes());
         block[60..64].copy_from_slice(&(if self.recycled { RECYCLED } else { 0 }).to_le_bytes());
+        block[64..72].copy_from_slice(&self.previous_last.to_le_bytes());
         let crc = crc32c::crc32c(&block[16..USED]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
     }
@@ -100,6 +104,7 @@ impl SegmentHeader {
                 1 => Purpose::DeadLetters,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
+            previous_last: if format > 1 { u64_at(64) } else { u64_at(32).saturating_sub(1) },
             recycled: format > 1 && u32::from_le_bytes([block[60], block[61], block[62], block[63]]) & RECYCLED != 0,
         })
     }
@@ -134,6 +139,7 @@ mod tests {
             created_ns: 11,
             shard: 1,
             purpose: Purpose::Events,
+            previous_last: 5,
             recycled: true,
         }
     }

@@ -381,7 +381,7 @@ impl DeadLetters {
     pub(super) fn new(state: &ShardState, plan: SegmentPlan) -> DeadLetters {
         let (segment, sequence) = state.next_dead;
         DeadLetters {
-            appender: RefCell::new(Appender::new(plan, segment, sequence, state.clock_floor_ns)),
+            appender: RefCell::new(Appender::new(plan, segment, sequence - 1, sequence, state.clock_floor_ns)),
             files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
             queue: RefCell::default(),
             notify: Notify::default(),

@@ -227,7 +227,13 @@ impl Shard {
         };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
-            appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
+            appender: RefCell::new(Appender::new(
+                plan,
+                state.next_segment,
+                state.segments.last().map_or(state.next_sequence - 1, |s| s.last_sequence),
+                state.next_sequence,
+                state.clock_floor_ns,
+            )),
             dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
             files: SegmentFiles::new(
                 state.path.clone(),

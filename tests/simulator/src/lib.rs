@@ -489,7 +489,7 @@ impl Run {
         let done = self.world.run_until(8 * 24 * 3600 * SECOND, POLLS_MAX, || {
             looks += 1;
             // The oracle's look at everything is not cheap.
-            looks % 64 == 0 && {
+            looks.is_multiple_of(64) && {
                 let o = oracle.borrow();
                 fresh.iter().all(|n| o.settled(*n)) && o.missing().is_empty()
             }
