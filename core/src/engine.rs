@@ -77,7 +77,6 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     config: Arc<EngineConfig>,
     shards: Vec<Arc<Shared>>,
@@ -88,6 +87,16 @@ struct Inner {
     fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
     no_match: SpreadCount,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("data_dir", &self.config.data_dir)
+            .field("shards", &self.shards.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
 }
 
 struct Life {

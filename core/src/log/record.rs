@@ -394,6 +394,15 @@ pub fn resync(segment: u64, bytes: &[u8], from: usize, after: u64) -> Option<usi
     None
 }
 
+/// The first valid record in `bytes`, whatever its sequence, at an offset that is a multiple of 8 and not before `from`.
+pub fn first(segment: u64, bytes: &[u8], from: usize) -> Option<(usize, RecordView<'_>)> {
+    let from = from.next_multiple_of(8);
+    (from..bytes.len()).step_by(8).find_map(|at| match parse(segment, &bytes[at..]) {
+        Parsed::Record(r) => Some((at, r)),
+        Parsed::Short(_) | Parsed::End | Parsed::Invalid => None,
+    })
+}
+
 /// Why and how an event came to be dead, with its original frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{Cursors, section};
-use super::record::{self, Parsed, RecordView};
+use super::record::{self, Kind, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
@@ -275,6 +275,9 @@ pub struct Findings {
     pub damaged_bytes: u64,
     /// Bytes of a record that was being written when the process or machine stopped.
     pub torn_bytes: u64,
+    /// Segments whose header was damaged and could be told from their records. The ids of their events may differ from
+    /// those that were given out before.
+    pub headers_rebuilt: Vec<PathBuf>,
     /// Files that are no readable segments; they are left where they are.
     pub unreadable: Vec<PathBuf>,
     /// Cursor files whose checksum failed.
@@ -352,7 +355,7 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], mut each: impl FnMut(us
 
 /// How many bytes of a segment's rest were a record that was being written. In a recycled file that is followed by bytes of
 /// an earlier segment; what was written ends with a record's header of zeros, unless it never came so far.
-fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
+pub(crate) fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
     let rest = if header.recycled {
         let end = (0..rest.len().min(record::RECORD_BYTES_MAX))
             .step_by(8)
@@ -382,15 +385,59 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
                 segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
             }
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
-            // A crash while a segment was being made leaves a file without a header and without records.
-            Ok(_) | Err(_) => findings.unreadable.push(path),
+            Ok(_) | Err(_) => match header_from_records(id, &read_file(&path)?) {
+                Some(header) => {
+                    findings.headers_rebuilt.push(path.clone());
+                    segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
+                }
+                // A crash while a segment was being made leaves a file without a header and without records.
+                None => findings.unreadable.push(path),
+            },
         }
     }
     segments.sort_by_key(|s| s.header.id);
+    lend_incarnations(&mut segments);
     for i in 1..segments.len() {
         segments[i - 1].last_sequence = segments[i].header.previous_last;
     }
     Ok(segments)
+}
+
+/// What the records of a segment tell of its header, but for the incarnation; `None` if there are no records.
+fn header_from_records(id: u64, bytes: &[u8]) -> Option<SegmentHeader> {
+    let (_, first) = record::first(id, bytes, BLOCK_BYTES)?;
+    let first = first.header();
+    Some(SegmentHeader {
+        id,
+        incarnation: UNKNOWN_INCARNATION,
+        base_sequence: first.sequence,
+        base_clock_ns: first.clock_ns.saturating_sub(1),
+        created_ns: first.clock_ns,
+        shard: 0,
+        purpose: match first.kind {
+            Kind::DeadLetter => Purpose::DeadLetters,
+            _ => Purpose::Events,
+        },
+        previous_last: first.sequence.saturating_sub(1),
+        // It may have been: then what is behind its end is no damage.
+        recycled: true,
+    })
+}
+
+/// Stands in a header that was told from records.
+const UNKNOWN_INCARNATION: u64 = 0;
+
+/// Segments that follow each other mostly come from one opening, so a neighbour's incarnation is the best guess.
+fn lend_incarnations(segments: &mut [SegmentInfo]) {
+    let known = |s: &SegmentInfo| Some((s.header.incarnation, s.header.shard)).filter(|k| k.0 != UNKNOWN_INCARNATION);
+    for i in 0..segments.len() {
+        if known(&segments[i]).is_none() {
+            let before = segments[..i].iter().rev().find_map(known);
+            if let Some(k) = before.or_else(|| segments[i + 1..].iter().find_map(known)) {
+                (segments[i].header.incarnation, segments[i].header.shard) = k;
+            }
+        }
+    }
 }
 
 /// Finds out what a shard holds. Creates its directories if they are not there.
@@ -413,14 +460,14 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     }
     for lane in cursors.lanes.values() {
         // A cursor ahead of a damaged log must not make new events look delivered.
-        next_sequence = next_sequence.max(lane.high() + 1);
+        next_sequence = next_sequence.max(lane.high().saturating_add(1));
     }
     if let Some(last) = segments.last_mut() {
         let bytes = read_file(&last.path)?;
         let s = scan(&last.header, &bytes, |_, _| ());
         if let Some((sequence, clock_ns)) = s.last {
             last.last_sequence = sequence;
-            next_sequence = next_sequence.max(sequence + 1);
+            next_sequence = next_sequence.max(sequence.saturating_add(1));
             clock_floor_ns = clock_floor_ns.max(clock_ns);
         }
         for (from, to) in &s.damage {
@@ -429,11 +476,12 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
             findings.damaged_bytes += (to - from) as u64;
         }
         if s.torn_bytes > 0 {
-            quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes.min(record::RECORD_BYTES_MAX)])?;
+            quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes])?;
             findings.torn_bytes += s.torn_bytes as u64;
         }
         // Sequences of a torn or damaged tail are never used again.
-        next_sequence += findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
+        let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
+        next_sequence = next_sequence.saturating_add(torn_max);
     }
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
     let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
@@ -451,7 +499,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         let bytes = read_file(&s.path)?;
         let found = scan(&s.header, &bytes, |_, _| ());
         dead_letters += found.records;
-        next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence + 1);
+        next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence.saturating_add(1));
     }
     Ok(ShardState {
         path: dir.to_owned(),
@@ -470,10 +518,17 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))
 }
 
-/// Copies damaged bytes to `quarantine/`, so that what was lost can be looked at.
-pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Result<()> {
+/// Copies damaged bytes to `quarantine/`, so that what was lost can be looked at; at most as many as the largest record
+/// has. Answers whether this is news: the same place may be read again by each lane and after each opening.
+///
+/// # Errors
+/// If the copy cannot be written.
+pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Result<bool> {
     let path = dir.join("quarantine").join(format!("{segment:016x}-{offset:08x}.bin"));
-    fs::write(&path, bytes).map_err(|e| Error::io("cannot write it", &e).at(path.display().to_string()))
+    let news = !path.exists();
+    let bytes = &bytes[..bytes.len().min(record::RECORD_BYTES_MAX)];
+    fs::write(&path, bytes).map_err(|e| Error::io("cannot write it", &e).at(path.display().to_string()))?;
+    Ok(news)
 }
 
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
@@ -522,7 +577,6 @@ pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
             break;
         }
         for s in list_segments(&dir.join("dead"), &mut Findings::default())? {
-            debug_assert_eq!(s.header.purpose, Purpose::DeadLetters);
             let bytes = read_file(&s.path)?;
             scan(&s.header, &bytes, |_, r| {
                 out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });

@@ -17,7 +17,7 @@ use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
 use crate::log::cursor::Cursor;
 use crate::log::record::{self, Kind, Parsed, RecordView, Route};
-use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
+use crate::log::recovery::{self, SegmentInfo, ShardState};
 
 /// Bytes read from a segment at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -385,13 +385,20 @@ impl Shard {
                         Fed::More(bytes.len() * 2)
                     };
                 }
-                _ => match record::resync(segment.header.id, bytes, at + 8, seen) {
-                    Some(next) => {
-                        self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
-                        at = next;
-                    }
-                    None => return Fed::SegmentDone { seen: seen.max(segment.last_sequence) },
-                },
+                _ => {
+                    // Sequences go on without a gap within a segment, but not from what was before it.
+                    let after = seen.max(segment.header.base_sequence.saturating_sub(1));
+                    let Some(next) = record::resync(segment.header.id, bytes, at + 8, after) else {
+                        // Nothing that is being written is read here, so this was lost, unless recovery has told of it.
+                        let lost = &bytes[at..at + recovery::torn_bytes(&segment.header, &bytes[at..])];
+                        if !lost.is_empty() {
+                            self.found_damage(segment, from.offset + at as u64, lost, "not a record");
+                        }
+                        return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                    };
+                    self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
+                    at = next;
+                }
             }
         }
         if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
@@ -399,11 +406,13 @@ impl Shard {
 
     fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
         let Some(dir) = segment.path.parent() else { return };
+        match recovery::quarantine(dir, segment.header.id, offset as usize, bytes) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(e) => log::error!("{e}"),
+        }
         self.shared.stats.damaged.add(1);
         log::error!("{} at byte {offset}: {} bytes quarantined: {what}", segment.path.display(), bytes.len());
-        if let Err(e) = quarantine(dir, segment.header.id, offset as usize, bytes) {
-            log::error!("{e}");
-        }
     }
 
     /// Answers `reply` once everything accepted up to `position` is out.

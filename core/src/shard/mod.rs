@@ -266,7 +266,7 @@ impl Shard {
             house_wake: Notify::default(),
             shared,
         });
-        shard.shared.stats.damaged.add(state.findings.damaged);
+        shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
         shard.recover_lanes(&state);
         shard
     }
