@@ -13,6 +13,7 @@ pub mod progress;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+mod sync;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
