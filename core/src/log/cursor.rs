@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::FORMAT;
-use super::segment::{checksum, newer_format};
+use super::segment::{checksum, fits, newer_format};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TWCURSOR";
@@ -138,9 +138,8 @@ impl Cursors {
         }
         let mut out = Vec::with_capacity(20 + body.len());
         out.extend_from_slice(MAGIC);
-        let format = FORMAT.to_le_bytes();
-        out.extend_from_slice(&format);
-        out.extend_from_slice(&checksum(&format, &body).to_le_bytes());
+        out.extend_from_slice(&FORMAT.to_le_bytes());
+        out.extend_from_slice(&checksum(FORMAT, &body).to_le_bytes());
         out.extend_from_slice(&(body.len() as u32).to_le_bytes());
         out.extend_from_slice(&body);
         out
@@ -160,8 +159,7 @@ impl Cursors {
         let crc = r.u32().ok_or_else(corrupt)?;
         let len = r.u32().ok_or_else(corrupt)? as usize;
         let body = r.0.get(..len).ok_or_else(corrupt)?;
-        let found = if format == 1 { crc32c::crc32c(body) } else { checksum(&format.to_le_bytes(), body) };
-        if found != crc {
+        if !fits(crc, format, body) {
             return Err(corrupt());
         }
         if format > FORMAT {
@@ -280,7 +278,7 @@ mod tests {
             for (i, n) in ranges.iter().flat_map(|(f, l)| [*f, *l]).enumerate() {
                 bytes[at + 8 * i..][..8].copy_from_slice(&u64::to_le_bytes(n));
             }
-            let crc = checksum(&bytes[8..12], &bytes[20..]);
+            let crc = checksum(FORMAT, &bytes[20..]);
             bytes[12..16].copy_from_slice(&crc.to_le_bytes());
             assert_eq!(Cursors::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt, "{ranges:?}");
         }

@@ -71,7 +71,7 @@ impl SegmentHeader {
         block[58..60].copy_from_slice(&(self.purpose as u16).to_le_bytes());
         block[60..64].copy_from_slice(&(if self.recycled { RECYCLED } else { 0 }).to_le_bytes());
         block[64..72].copy_from_slice(&self.previous_last.to_le_bytes());
-        let crc = checksum(&block[8..12], &block[16..USED]);
+        let crc = checksum(FORMAT, &block[16..USED]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
     }
 
@@ -88,11 +88,7 @@ impl SegmentHeader {
         let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap_or_default());
         let format = u32::from_le_bytes([block[8], block[9], block[10], block[11]]);
         let crc = u32::from_le_bytes([block[12], block[13], block[14], block[15]]);
-        let found = match format {
-            1 => crc32c::crc32c(&block[16..USED_BY_FORMAT_1]),
-            _ => checksum(&block[8..12], &block[16..USED]),
-        };
-        if crc != found {
+        if !fits(crc, format, &block[16..if format == 1 { USED_BY_FORMAT_1 } else { USED }]) {
             return Err(corrupt("checksum differs"));
         }
         if format > FORMAT {
@@ -127,9 +123,14 @@ impl SegmentHeader {
     }
 }
 
-/// The checksum of a file's format number and of what comes after the checksum. Format 1 left the number out.
-pub(super) fn checksum(format: &[u8], rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(format), rest)
+/// The checksum of a file's format number and of what comes after the checksum.
+pub(super) fn checksum(format: u32, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&format.to_le_bytes()), rest)
+}
+
+/// Whether a file has the checksum that it should have. The first files of format 1 left the format's number out of it.
+pub(super) fn fits(crc: u32, format: u32, rest: &[u8]) -> bool {
+    crc == checksum(format, rest) || (format == 1 && crc == crc32c::crc32c(rest))
 }
 
 pub(super) fn newer_format(format: u32) -> Error {
@@ -169,11 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_headers_of_format_1_are_read() {
+        let mut block = vec![0; BLOCK_BYTES];
+        header().encode(&mut block);
+        block[8..12].copy_from_slice(&1u32.to_le_bytes());
+        let crc = crc32c::crc32c(&block[16..USED]);
+        block[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&block).unwrap(), header());
+        block[8] ^= 2;
+        assert_eq!(SegmentHeader::decode(&block).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
     fn newer_format_is_refused_by_name() {
         let mut block = vec![0; BLOCK_BYTES];
         header().encode(&mut block);
         block[8..12].copy_from_slice(&99u32.to_le_bytes());
-        let crc = checksum(&block[8..12], &block[16..USED]);
+        let crc = checksum(99, &block[16..USED]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
         let e = SegmentHeader::decode(&block).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NewerFormat);

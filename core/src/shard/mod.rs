@@ -13,6 +13,7 @@ pub mod progress;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+mod sync;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
-use crate::driver::{self, Notify, ShardThread};
+use crate::driver::{self, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::recovery::{DataDir, ShardState};
@@ -330,7 +331,7 @@ impl Shard {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: driver::wall_ns() }
+        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: wall_ns() }
     }
 
     fn instant(&self, mono_ns: u64) -> Instant {
