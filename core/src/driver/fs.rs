@@ -43,6 +43,15 @@ pub fn is_dir(path: &Path) -> bool {
     path.is_dir()
 }
 
+/// Whether there is such a file.
+pub fn exists(path: &Path) -> bool {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.contents(path).is_some();
+    }
+    path.exists()
+}
+
 /// A whole file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     #[cfg(feature = "sim")]

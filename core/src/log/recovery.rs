@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{Cursors, section};
-use super::record::{self, Kind, Parsed, RecordView};
+use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
@@ -440,6 +440,31 @@ fn lend_incarnations(segments: &mut [SegmentInfo]) {
     }
 }
 
+/// A segment file as recovery has found it, without what is damaged or torn: the records in their places, marks where one
+/// is missing, zeros behind the last.
+///
+/// It takes the place of the file that was found. A write that was under way when the process was killed may land after
+/// recovery has looked, and then in a file that nobody reads any more: what recovery has called lost must not come back
+/// when later events have been delivered.
+fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan) -> (SegmentHeader, Vec<u8>) {
+    let header = SegmentHeader { recycled: false, ..*header };
+    let mut out = bytes[..found.end.min(bytes.len())].to_vec();
+    out.resize((found.end + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
+    header.encode(&mut out);
+    for (from, to) in &found.damage {
+        out[*from..*to].fill(0);
+        let next = match record::parse(header.id, &out[*to..]) {
+            Parsed::Record(r) if to - from >= record::RECORD_HEADER_BYTES => r.header(),
+            _ => continue,
+        };
+        // The sequence before the next one is that of a record that was lost.
+        let mark = RecordHeader { kind: Kind::Mark, sequence: next.sequence - 1, ..next };
+        let body = vec![0; to - from - record::RECORD_HEADER_BYTES];
+        record::encode(header.id, &mark, &[], &Extensions::default(), &body, &mut out[*from..*to]);
+    }
+    (header, out)
+}
+
 /// Finds out what a shard holds. Creates its directories if they are not there.
 ///
 /// # Errors
@@ -478,6 +503,12 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         if s.torn_bytes > 0 {
             quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes])?;
             findings.torn_bytes += s.torn_bytes as u64;
+        }
+        if !s.damage.is_empty() || s.torn_bytes > 0 {
+            let (header, mended) = mend(&last.header, &bytes, &s);
+            fs::replace(&last.path, &last.path.with_extension("mended"), &mended)
+                .map_err(|e| Error::io("cannot write it", &e).at(last.path.display().to_string()))?;
+            last.header = header;
         }
         // Sequences of a torn or damaged tail are never used again.
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
@@ -525,7 +556,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 /// If the copy cannot be written.
 pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Result<bool> {
     let path = dir.join("quarantine").join(format!("{segment:016x}-{offset:08x}.bin"));
-    let news = !path.exists();
+    let news = !fs::exists(&path);
     let bytes = &bytes[..bytes.len().min(record::RECORD_BYTES_MAX)];
     fs::write(&path, bytes).map_err(|e| Error::io("cannot write it", &e).at(path.display().to_string()))?;
     Ok(news)
@@ -618,6 +649,25 @@ mod tests {
         let (header, file, _) = recycled();
         let s = scan(&header, &file, |_, _| ());
         assert_eq!((s.records, s.damage.len(), s.torn_bytes), (7, 0, 0));
+    }
+
+    #[test]
+    fn a_mended_file_has_what_was_found_and_no_more() {
+        let (header, mut file, end) = recycled();
+        file[BLOCK_BYTES + 1500] ^= 1; // The second record.
+        file[end - 2000] ^= 1; // The last.
+        let mut found = Vec::new();
+        let s = scan(&header, &file, |at, r| found.push((at, r.sequence(), r.body().to_vec())));
+        assert!(s.torn_bytes > 0 && s.damage.len() == 1);
+        let (header, mended) = mend(&header, &file, &s);
+        assert_eq!(SegmentHeader::decode(&mended).unwrap(), header);
+        assert!(!header.recycled && mended.len() % BLOCK_BYTES == 0);
+        let (mut again, mut marks) = (Vec::new(), 0);
+        let s = scan(&header, &mended, |at, r| match r.header().kind {
+            Kind::Mark => marks += 1,
+            _ => again.push((at, r.sequence(), r.body().to_vec())),
+        });
+        assert_eq!((again, marks, s.damage.len(), s.torn_bytes), (found, 1, 0, 0));
     }
 
     #[test]

@@ -92,9 +92,9 @@ impl Endpoint {
         loop {
             let Some(body) = self.request(peer, &mut bytes).await? else { return Ok(()) };
             self.requests.set(self.requests.get() + 1);
-            self.wait(1_000 + self.below(3_000_000)).await;
             let events = self.oracle.borrow_mut().received(self.number, &body);
             log::debug!("{}: {:?} gets {events:?}", self.number, self.mood.get());
+            self.wait(1_000 + self.below(3_000_000)).await;
             if !self.answer(peer, &events).await? {
                 return Ok(());
             }
