@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::config::{Config, EngineConfig};
+use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
@@ -18,6 +18,7 @@ use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
+use crate::shard::keep::KeepStart;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
@@ -119,6 +120,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
+        config.check_retention(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
@@ -138,14 +140,18 @@ impl Engine {
         for s in &mut states {
             s.clock_floor_ns = floor;
         }
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let keep_all = config.retention.keep == Keep::All;
+        let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let keep = KeepStart { shards: dir.shards, writers: Arc::new(dir.writers.clone()) };
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            let start =
+                shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu, keep.clone());
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -268,14 +274,16 @@ impl Engine {
     /// destination that is not there any more delivers what it already had.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] and the like if the numbers of new names cannot be stored; then nothing has changed.
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
         let mut life = inner.life.lock();
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
+        inner.config.check_retention(&rules)?;
         let version = inner.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?;
+        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(inner.config.retention.keep == Keep::All);
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);

@@ -24,6 +24,7 @@ pub mod cursor;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod retention;
 pub mod segment;
 
 pub use ack::Ack;

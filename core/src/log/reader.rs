@@ -262,7 +262,8 @@ impl ShardReader {
                         return Ok(Step::End);
                     }
                     self.suspect = None;
-                    let entry = if h.sequence > seen && h.clock_ns >= not_before_ns { self.entry(&r, want) } else { None };
+                    let entry =
+                        if h.sequence > seen && h.clock_ns >= not_before_ns { self.entry(&r, want) } else { None };
                     self.at += r.padded_len();
                     if h.sequence > seen {
                         (self.seen, self.seen_ns, self.strict) = (h.sequence, Some(h.clock_ns), true);

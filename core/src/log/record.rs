@@ -189,6 +189,11 @@ pub struct Route {
     pub rule: u32,
 }
 
+impl Route {
+    /// The destination of an event that none wants and that is kept all the same. No name ever has this number.
+    pub const NOBODY: u32 = 0;
+}
+
 /// A record's fields in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordHeader {

@@ -196,10 +196,9 @@ pub fn inspect(path: &Path) -> Result<DirInfo> {
     let at = |e: Error| e.at(format!("data directory {}", path.display()));
     match read_json::<Meta>(&path.join("meta.json"))? {
         Some(m) if m.format > FORMAT => Err(at(newer_format(m.format))),
-        Some(m) => Ok(DirInfo {
-            shards: (m.shards as usize).clamp(1, SHARDS_MAX),
-            writers: Writers::read(path, m.writer)?,
-        }),
+        Some(m) => {
+            Ok(DirInfo { shards: (m.shards as usize).clamp(1, SHARDS_MAX), writers: Writers::read(path, m.writer)? })
+        }
         None => Err(at(Error::new(ErrorKind::NotFound, "there is no engine's data here (no meta.json)")
             .remedy("name the directory that engine.data_dir names"))),
     }

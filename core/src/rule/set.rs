@@ -127,6 +127,18 @@ impl RuleSet {
         }
     }
 
+    /// Replaces the rules behind the first `configured` ones by these, which have no destinations: rules of the engine's
+    /// own that keep events.
+    pub(crate) fn set_keepers(&mut self, configured: usize, keepers: Vec<Rule>) {
+        self.rules.truncate(configured);
+        self.target_starts.truncate(configured + 1);
+        self.targets.truncate(self.target_starts.last().map_or(0, |end| *end as usize));
+        for rule in keepers {
+            self.rules.push(rule);
+            self.target_starts.push(self.targets.len() as u32);
+        }
+    }
+
     /// The place of a destination by its name.
     pub fn destination(&self, name: &str) -> Option<u32> {
         self.destinations.iter().position(|d| d.name == name).map(|i| i as u32)
@@ -153,7 +165,7 @@ fn check_rule(
         let error = Error::invalid_config("the rule has no event types").at("events");
         return Err(whole(error.remedy("list some, such as `s3:ObjectCreated:*`, or `*` for all")));
     }
-    if rule.destinations.is_empty() {
+    if rule.destinations.is_empty() && !rule.retain {
         let error = Error::invalid_config("the rule has no destinations").at("destinations");
         return Err(whole(error.remedy("name at least one")));
     }

@@ -145,6 +145,7 @@ impl Shard {
             self.dispatched.set(record.sequence());
         }
         drop(lanes);
+        self.shared.set_head(self.dispatched.get());
         let mut flushes = self.flushes.borrow_mut();
         for f in flushes.iter_mut().filter(|f| f.sequence.is_none() && f.position <= group.ring_position) {
             f.sequence = Some(group.last_sequence);
@@ -225,7 +226,11 @@ impl Shard {
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
-            sequencer: Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            sequencer: Sequencer {
+                clock_ns: header.clock_ns,
+                tie: header.tie,
+                writer: self.keeping.writers.of(incarnation),
+            },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,

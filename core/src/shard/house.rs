@@ -44,6 +44,8 @@ impl Shard {
                         c.expire(expired);
                     }
                 }
+                // Retention releases by time too.
+                self.remove_passed_segments(false).await;
             }
         }
     }
@@ -51,7 +53,12 @@ impl Shard {
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<(u64, u64)> {
         let head = self.dispatched.get();
-        self.lanes.borrow().values().map(|s| s.marks(head)).collect()
+        let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
+        if marks.is_empty() {
+            // A log that is only kept is passed as it grows.
+            marks.push((head, head));
+        }
+        marks
     }
 
     /// Writes the cursors of all lanes, in turn into one of two files, and the promise that no clock reading more than
@@ -95,13 +102,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Removes the segments that every lane has passed by its saved cursor.
+    /// Removes the segments that every lane has passed by its saved cursor, and that nothing else keeps.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
         let passed = self.saved.get();
+        let also_active = also_active && !self.keeping.keeps();
+        self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {
             self.files.close().await;
         }
-        let segments = self.files.take_passed(passed, also_active);
+        let segments = self.files.take_passed(passed, also_active, self.releasing());
         self.shared.stats.segments.set(self.files.len() as u64);
         for s in segments {
             let path = s.path.clone();

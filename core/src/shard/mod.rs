@@ -8,6 +8,7 @@ mod commit;
 mod dispatch;
 mod house;
 mod ingest;
+pub(crate) mod keep;
 mod lanes;
 pub mod progress;
 pub mod ring;
@@ -20,6 +21,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -37,6 +39,7 @@ use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
+use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use progress::Progress;
 use ring::Ring;
@@ -51,6 +54,10 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    /// Sequence of the last event that is in the log and was handed to the lanes.
+    head: AtomicU64,
+    /// How many want no segment to be removed.
+    pins: AtomicUsize,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -91,8 +98,24 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
+            head: AtomicU64::new(0),
+            pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
         }
+    }
+
+    /// Every record up to this sequence is complete in the log.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn set_head(&self, sequence: u64) {
+        self.head.store(sequence, Ordering::Release);
+    }
+
+    /// Whether somebody wants no segment to be removed.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
     }
 
     /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
@@ -119,8 +142,8 @@ pub(crate) struct Start {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
     pub(crate) incarnation: u64,
-    pub(crate) writer: u32,
     pub(crate) cpu: Option<usize>,
+    pub(crate) keep: KeepStart,
 }
 
 impl Start {
@@ -131,8 +154,11 @@ impl Start {
         state: ShardState,
         dir: &DataDir,
         cpu: Option<usize>,
+        keep: KeepStart,
     ) -> Start {
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        // Known before anybody can ask, so that readers begin where this run does.
+        shared.set_head(state.next_sequence - 1);
+        Start { shared, snapshot, config, state, incarnation: dir.incarnation, cpu, keep }
     }
 }
 
@@ -183,11 +209,11 @@ pub(crate) struct Shard {
     snapshot: RefCell<Arc<Snapshot>>,
     config: Arc<EngineConfig>,
     incarnation: u64,
-    writer: u32,
     started: Instant,
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    keeping: Keeping,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -218,7 +244,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+        let Start { shared, snapshot, config, state, incarnation, keep, .. } = start;
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -234,11 +260,11 @@ impl Shard {
                 state.segments.clone(),
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
+            keeping: Keeping::new(&config, keep),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
             incarnation,
-            writer,
             started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),

@@ -355,10 +355,8 @@ fn a_segment_without_a_header_is_passed_over() {
 fn second_records_of_an_event_and_redriven_ones_are_not_events_of_their_own() {
     let mut disk = Disk::new(1, 1 << 20);
     disk.put(0, 1, 10);
-    for e in [
-        Extensions { continued: true, ..Extensions::default() },
-        Extensions { hops: 1, ..Extensions::default() },
-    ] {
+    for e in [Extensions { continued: true, ..Extensions::default() }, Extensions { hops: 1, ..Extensions::default() }]
+    {
         disk.shards[0].append_extended(Kind::Event, &[], &e, &event(1, 10), 2000);
     }
     disk.shards[0].append(Kind::Mark, &[], b"", 2000);
@@ -389,7 +387,8 @@ fn the_wrong_directory_and_the_wrong_position_are_refused() {
     let e = LogReader::open(disk.path(), &ReadFrom::Position(Position(vec![1, 2, 3]))).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::InvalidArgument);
     assert!(e.to_string().contains("3 shards"), "{e}");
-    for bad in ["", "tw1:", "tw1", "5.6", "tw1:5.", "tw1:5,6", "tw1:-5", "tw1:+5", "tw2:5", "tw1:99999999999999999999"] {
+    for bad in ["", "tw1:", "tw1", "5.6", "tw1:5.", "tw1:5,6", "tw1:-5", "tw1:+5", "tw2:5", "tw1:99999999999999999999"]
+    {
         assert_eq!(bad.parse::<Position>().unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
     }
     assert_eq!("tw1:5.77".parse::<Position>().unwrap(), Position(vec![5, 77]));
