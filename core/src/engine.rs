@@ -1,5 +1,7 @@
 //! The engine: open, publish, flush, close.
 
+mod history;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
-use crate::log::recovery::{self, DataDir};
+use crate::log::recovery::{self, DataDir, Writers};
 use crate::rule::RuleSet;
 use crate::shard::keep::KeepStart;
 use crate::shard::progress::{Receipt, block_on};
@@ -83,6 +85,7 @@ struct Inner {
     config: Arc<EngineConfig>,
     shards: Vec<Arc<Shared>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    writers: Arc<Writers>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
@@ -143,7 +146,8 @@ impl Engine {
         let keep_all = config.retention.keep == Keep::All;
         let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let keep = KeepStart { shards: dir.shards, writers: Arc::new(dir.writers.clone()) };
+        let writers = Arc::new(dir.writers.clone());
+        let keep = KeepStart { shards: dir.shards, writers: writers.clone() };
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
@@ -166,6 +170,7 @@ impl Engine {
                 config,
                 shards,
                 snapshot,
+                writers,
                 life: Mutex::new(Life { threads, dir: Some(dir) }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),

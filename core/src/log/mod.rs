@@ -21,11 +21,13 @@
 mod ack;
 pub mod appender;
 pub mod cursor;
+pub mod history;
 pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod retention;
 pub mod segment;
+pub mod state;
 
 pub use ack::Ack;
 

@@ -686,6 +686,25 @@ impl LogReader {
         })
     }
 
+    /// As [`LogReader::next`], for who wants everything that there is now: `None` at the end. Where something stands that may
+    /// become a record within moments, it waits for that.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn next_settled(&mut self, limits: Option<&[u64]>, want: &mut Want<'_>) -> Result<Option<Item>> {
+        let mut settled = false;
+        loop {
+            match self.next(limits, want)? {
+                Step::Item(item) => return Ok(Some(item)),
+                Step::More => {}
+                Step::End if self.is_unsettled() => std::thread::sleep(SETTLE / 20),
+                Step::End if settled => return Ok(None),
+                // What has settled is damage, which one more look tells.
+                Step::End => settled = true,
+            }
+        }
+    }
+
     /// How far the reader has come: behind everything that [`LogReader::next`] has given out.
     pub fn position(&self) -> Position {
         let of = |(shard, head): (&ShardReader, &Option<Item>)| match head {

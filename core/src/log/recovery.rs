@@ -566,7 +566,7 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 
-fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
+pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();
     for name in CURSOR_FILES {
         let path = dir.join(name);
