@@ -1,6 +1,8 @@
 //! The engine: open, publish, flush, close.
 
 mod history;
+mod keep;
+mod replay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
+use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
@@ -25,6 +28,8 @@ use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, stats};
+
+pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +102,7 @@ struct Inner {
 struct Life {
     threads: Vec<ShardThread>,
     dir: Option<DataDir>,
+    replays: Replays,
 }
 
 impl std::fmt::Debug for Life {
@@ -147,7 +153,11 @@ impl Engine {
         let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let writers = Arc::new(dir.writers.clone());
-        let keep = KeepStart { shards: dir.shards, writers: writers.clone() };
+        let mut replays = Replays::open(&dir, &config.event_types, &states, |name| {
+            let place = snapshot.load().rules.destination(name)?;
+            Some(snapshot.load().rules.destinations[place as usize].clone())
+        })?;
+        let keep = KeepStart { shards: dir.shards, writers: writers.clone(), replays: replays.running().to_vec() };
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
@@ -165,13 +175,14 @@ impl Engine {
             }
             shards.push(shared);
         }
+        replays.tell(shards.clone());
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
                 shards,
                 snapshot,
                 writers,
-                life: Mutex::new(Life { threads, dir: Some(dir) }),
+                life: Mutex::new(Life { threads, dir: Some(dir), replays }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -526,6 +537,7 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
+        life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {

@@ -15,7 +15,10 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 
-pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
+pub use engine::{
+    DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, ReplayHandle, ReplayProgress, ReplayRequest,
+    ReplayState, ReplayTo, Stats,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;

@@ -92,9 +92,9 @@ impl Names {
         Ok(out)
     }
 
-    /// The numbers of all destinations.
+    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
     pub fn destinations(&self) -> impl Iterator<Item = u32> {
-        self.file.destinations.values().copied()
+        self.file.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
     }
 
     /// The destination of a number.

@@ -116,7 +116,7 @@ impl SegmentHeader {
     }
 }
 
-pub(super) fn newer_format(format: u32) -> Error {
+pub(crate) fn newer_format(format: u32) -> Error {
     Error::new(ErrorKind::NewerFormat, format!("written in format {format}, and this version knows up to {FORMAT}"))
         .remedy("open it with a newer Tidewire; nothing was changed")
 }

@@ -22,6 +22,7 @@ impl Shard {
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
+            self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
@@ -58,6 +59,7 @@ impl Shard {
             // A log that is only kept is passed as it grows.
             marks.push((head, head));
         }
+        marks.extend(self.kept_marks());
         marks
     }
 
@@ -68,12 +70,15 @@ impl Shard {
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
+        let mut kept = self.kept_sections();
+        let mut sections = std::mem::take(&mut kept.sections);
+        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
         let cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
+            sections,
         };
         let bytes = cursors.encode();
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
@@ -98,6 +103,7 @@ impl Shard {
         }
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
+        self.kept_saved(kept);
         self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch};
+use super::{Command, PartState, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
@@ -161,6 +161,9 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Replay(replay) => self.start_replay(&replay),
+                Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
+                Command::ForgetReplay(number) => self.forget_replay(number),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

@@ -3,13 +3,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
+use super::lanes::LaneSlot;
+use super::replay::Replay;
 use crate::config::{EngineConfig, Keep};
 use crate::driver;
 use crate::error::Error;
-use crate::log::recovery::{SegmentInfo, Writers};
+use crate::log::cursor::{Cursor, section};
+use crate::log::recovery::{SegmentInfo, ShardState, Writers};
 use crate::log::retention::{Hold, Kept, Limits};
 
 /// What a shard is started with for keeping.
@@ -18,6 +22,8 @@ pub(crate) struct KeepStart {
     /// How many shards there are.
     pub(crate) shards: usize,
     pub(crate) writers: Arc<Writers>,
+    /// The replays that were not through when the engine was closed.
+    pub(crate) replays: Vec<Arc<Replay>>,
 }
 
 /// See the module.
@@ -26,11 +32,20 @@ pub(super) struct Keeping {
     pub(super) writers: Arc<Writers>,
     /// Bytes of the closed segments, where it was asked for.
     sizes: RefCell<BTreeMap<u64, u64>>,
+    /// The replays under way, by number.
+    pub(super) replays: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
+    /// The cursors of those that are through, or wait for a destination.
+    pub(super) replay_cursors: RefCell<BTreeMap<u32, Cursor>>,
+    /// How far those under way were when they were last saved: what they need of the log.
+    pub(super) replay_marks: RefCell<BTreeMap<u32, u64>>,
 }
 
 impl Keeping {
-    pub(super) fn new(config: &EngineConfig, start: KeepStart) -> Keeping {
+    pub(super) fn new(config: &EngineConfig, start: KeepStart, state: &ShardState) -> Keeping {
         let r = &config.retention;
+        let mut replay_cursors =
+            state.cursors.sections.get(&section::REPLAYS).and_then(|b| decode_replays(b)).unwrap_or_default();
+        replay_cursors.retain(|number, _| start.replays.iter().any(|r| r.number == *number));
         Keeping {
             limits: Limits {
                 keep: r.keep != Keep::Nothing,
@@ -39,6 +54,9 @@ impl Keeping {
             },
             writers: start.writers,
             sizes: RefCell::default(),
+            replays: RefCell::default(),
+            replay_cursors: RefCell::new(replay_cursors),
+            replay_marks: RefCell::default(),
         }
     }
 
@@ -48,6 +66,42 @@ impl Keeping {
     }
 }
 
+/// See [`Shard::kept_sections`].
+pub(super) struct KeptSections {
+    pub(super) sections: BTreeMap<u16, Vec<u8>>,
+    replay_marks: BTreeMap<u32, u64>,
+}
+
+fn encode_replays<'a>(cursors: impl Iterator<Item = (u32, &'a Cursor)>) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    let mut count = 0u32;
+    for (number, cursor) in cursors {
+        out.extend_from_slice(&number.to_le_bytes());
+        cursor.encode(&mut out);
+        count += 1;
+    }
+    out[..4].copy_from_slice(&count.to_le_bytes());
+    out
+}
+
+/// How far a replay was on a shard, by what was saved.
+pub(crate) fn saved_replay(state: &ShardState, number: u32) -> Option<u64> {
+    let saved = decode_replays(state.cursors.sections.get(&section::REPLAYS)?)?;
+    saved.get(&number).map(Cursor::low)
+}
+
+fn decode_replays(bytes: &[u8]) -> Option<BTreeMap<u32, Cursor>> {
+    let (count, mut rest) = bytes.split_first_chunk::<4>()?;
+    let mut out = BTreeMap::new();
+    for _ in 0..u32::from_le_bytes(*count) {
+        let (number, tail) = rest.split_first_chunk::<4>()?;
+        let (cursor, tail) = Cursor::decode(tail)?;
+        out.insert(u32::from_le_bytes(*number), cursor);
+        rest = tail;
+    }
+    Some(out)
+}
+
 impl Shard {
     /// Who needs the log beside the lanes, by what is saved.
     fn holds(&self) -> Vec<Hold> {
@@ -55,7 +109,41 @@ impl Shard {
         if self.shared.is_pinned() {
             holds.push(Hold::default());
         }
+        let marks = self.keeping.replay_marks.borrow();
+        holds.extend(marks.values().map(|low| Hold { passed: *low, ..Hold::default() }));
         holds
+    }
+
+    /// What tells whether the cursors kept here have moved since they were saved.
+    pub(super) fn kept_marks(&self) -> impl Iterator<Item = (u64, u64)> {
+        let head = self.dispatched.get();
+        let replays: Vec<_> = self.keeping.replays.borrow().values().map(|s| s.marks(head)).collect();
+        let idle = self.keeping.replay_cursors.borrow().len() as u64;
+        replays.into_iter().chain([(idle, 0)])
+    }
+
+    /// The sections of the cursor file for what is kept here.
+    pub(super) fn kept_sections(&self) -> KeptSections {
+        let head = self.dispatched.get();
+        let running: Vec<(u32, Cursor)> =
+            self.keeping.replays.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect();
+        let idle = self.keeping.replay_cursors.borrow();
+        let all = running.iter().map(|(n, c)| (*n, c)).chain(idle.iter().map(|(n, c)| (*n, c)));
+        KeptSections {
+            sections: [(section::REPLAYS, encode_replays(all))].into(),
+            replay_marks: running.iter().map(|(n, c)| (*n, c.low())).collect(),
+        }
+    }
+
+    /// They are saved, and decide from now on what may be removed.
+    pub(super) fn kept_saved(&self, saved: KeptSections) {
+        let mut marks = self.keeping.replay_marks.borrow_mut();
+        for (number, low) in saved.replay_marks {
+            // One that has ended meanwhile needs nothing.
+            if let Some(mark) = marks.get_mut(&number) {
+                *mark = low;
+            }
+        }
     }
 
     /// Measures the closed segments that were not measured yet, if a limit in bytes asks for it.
@@ -111,6 +199,23 @@ impl Shard {
                 limits.releases(&kept, now_ns, total) && !holds.iter().any(|h| h.holds(&kept, now_ns, total));
             total = total.saturating_sub(sizes.get(&segment.header.id).copied().unwrap_or(0));
             released
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cursors_of_replays_come_back_and_cut_ones_do_not() {
+        let mut cursor = Cursor::at(5);
+        cursor.done(9);
+        let all = BTreeMap::from([(3, cursor), (77, Cursor::at(u64::MAX))]);
+        let bytes = encode_replays(all.iter().map(|(n, c)| (*n, c)));
+        assert_eq!(decode_replays(&bytes), Some(all.clone()));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode_replays(&bytes[..cut]), None);
         }
     }
 }

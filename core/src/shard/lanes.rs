@@ -6,7 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -15,6 +16,7 @@ use futures::future::{Either, select};
 use super::Shard;
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::replay::ReplayLane;
 use super::stats::LaneStats;
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
@@ -26,7 +28,7 @@ use crate::event::profile::Profile;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, Position, SegmentPlan};
 use crate::log::cursor::Cursor;
-use crate::log::record::{self, DeadLetter, Kind, Parsed};
+use crate::log::record::{self, DeadLetter, Kind, Parsed, RecordView, Route};
 use crate::log::recovery::ShardState;
 use crate::rule::Destination;
 
@@ -72,6 +74,10 @@ pub(super) struct LaneSlot {
     /// The attempts under way, and those that have ended since the last one began.
     attempts: RefCell<HashMap<BatchId, Running>>,
     ended: RefCell<Vec<BatchId>>,
+    /// Bytes of records that it holds.
+    held: Cell<usize>,
+    /// The lane is a replay's: its events come from the log, by a filter of its own.
+    pub(super) replay: Option<ReplayLane>,
 }
 
 fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
@@ -108,7 +114,44 @@ impl LaneSlot {
             stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
+            held: Cell::new(0),
+            replay: None,
         }
+    }
+
+    /// How a record goes to this lane, if it does.
+    pub(super) fn route(&self, r: &RecordView<'_>) -> Option<Route> {
+        match &self.replay {
+            None => r.routes().find(|x| x.destination == self.number),
+            Some(lane) => lane.route(r, self.number, self.destination.borrow().as_deref()),
+        }
+    }
+
+    /// Whether a replay has sent everything that it was to send.
+    pub(super) fn is_through(&self) -> bool {
+        self.replay.is_some() && !self.is_behind() && self.is_empty()
+    }
+
+    /// Makes the lane's task end.
+    pub(super) fn stop(&self) {
+        self.stopping.set(true);
+        self.notify.notify();
+    }
+
+    /// Ends the lane's task; what was on its way counts as not delivered.
+    pub(super) async fn end(&self) {
+        // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
+        self.stop();
+        let task = self.task.borrow_mut().take();
+        if let Some(task) = task {
+            task.await;
+        }
+        let attempts = std::mem::take(&mut *self.attempts.borrow_mut());
+        for attempt in attempts.into_values() {
+            attempt.stop.notify();
+            attempt.task.await;
+        }
+        *self.connector.borrow_mut() = None;
     }
 
     /// Takes changed settings; the next attempt uses them.
@@ -142,7 +185,12 @@ impl LaneSlot {
 
     /// Whether the lane goes on, and has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
-        !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
+        !self.stopping.get() && self.has_reading_room() && self.replay.as_ref().is_none_or(ReplayLane::is_due)
+    }
+
+    /// Whether there is enough room to make reading from a segment worth it.
+    fn has_reading_room(&self) -> bool {
+        self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
     pub(super) fn fall_behind(&self, backlog: Backlog) {
@@ -155,6 +203,9 @@ impl LaneSlot {
     }
 
     pub(super) fn move_backlog(&self, at: Position, seen: u64) {
+        if let Some(lane) = &self.replay {
+            lane.part().seen.store(seen, Ordering::Relaxed);
+        }
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
@@ -170,6 +221,10 @@ impl LaneSlot {
             return false;
         }
         let bytes = body.record.len();
+        self.held.set(self.held.get() + bytes);
+        if self.replay.is_some() {
+            self.stats.routed.add(1);
+        }
         lane.push(Item { sequence, key, bytes, accepted_ns, body }, now);
         true
     }
@@ -238,26 +293,15 @@ impl Shard {
 
     /// Ends the lanes' tasks; what was on its way counts as not delivered.
     pub(super) async fn stop_lanes(&self) {
-        let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        let mut slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        slots.extend(self.keeping.replays.borrow().values().cloned());
         for slot in slots {
-            // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
-            slot.stopping.set(true);
-            slot.notify.notify();
-            let task = slot.task.borrow_mut().take();
-            if let Some(task) = task {
-                task.await;
-            }
-            let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
-            for attempt in attempts.into_values() {
-                attempt.stop.notify();
-                attempt.task.await;
-            }
-            *slot.connector.borrow_mut() = None;
+            slot.end().await;
         }
     }
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
-        while !slot.stopping.get() {
+        while !slot.stopping.get() && !slot.is_through() {
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -271,12 +315,32 @@ impl Shard {
             let action = slot.lane.borrow_mut().poll(self.now());
             match action {
                 Action::Send(batch) => self.begin_attempt(&slot, batch),
-                Action::Idle => slot.notify.notified().await,
-                Action::Wait(until_ns) => {
-                    let _ = driver::until(self.instant(until_ns), slot.notify.notified()).await;
-                }
+                Action::Idle => self.wait_for(&slot, None).await,
+                Action::Wait(until_ns) => self.wait_for(&slot, Some(self.instant(until_ns))).await,
             }
         }
+        if slot.is_through() {
+            self.house_wake.notify();
+        }
+    }
+
+    /// Waits for news of a lane, at most until a time, or until its replay's pace allows more.
+    async fn wait_for(&self, slot: &LaneSlot, until: Option<Instant>) {
+        // Only where nothing but the pace is in the way: everything else wakes the lane.
+        let paced = slot.is_behind() && slot.has_reading_room() && !self.out_of_memory_for(slot);
+        let due = slot.replay.as_ref().filter(|_| paced).and_then(ReplayLane::due_at);
+        match until.into_iter().chain(due).min() {
+            None => slot.notify.notified().await,
+            Some(at) => {
+                let _ = driver::until(at, slot.notify.notified()).await;
+            }
+        }
+    }
+
+    /// Memory that a lane held and will not send any more.
+    pub(super) fn give_back(&self, slot: &LaneSlot) {
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(slot.held.take()));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }
 
     /// Sends a batch in a task of its own.
@@ -342,6 +406,7 @@ impl Shard {
         stats.retried.add(done.retried as u64);
         stats.waiting.sub(done.delivered as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
+        slot.held.set(slot.held.get().saturating_sub(freed));
         self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
         self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         for spent in done.spent {
@@ -390,6 +455,11 @@ impl DeadLetters {
     fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
         self.queue.borrow_mut().push_back((slot, spent));
         self.notify.notify();
+    }
+
+    /// Whether events of this lane wait to be written.
+    pub(super) fn has(&self, slot: &Rc<LaneSlot>) -> bool {
+        self.queue.borrow().iter().any(|(s, _)| Rc::ptr_eq(s, slot))
     }
 
     /// Makes the writer look whether it shall end.

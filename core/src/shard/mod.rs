@@ -4,6 +4,7 @@
 //! them for the log; *commit* writes and syncs groups and then hands their events to the lanes; each lane has a task that
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
+pub(crate) mod bell;
 mod commit;
 mod dispatch;
 mod house;
@@ -11,6 +12,7 @@ mod ingest;
 pub(crate) mod keep;
 mod lanes;
 pub mod progress;
+pub(crate) mod replay;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
@@ -42,6 +44,7 @@ use commit::SegmentFiles;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use progress::Progress;
+use replay::{PartState, Replay};
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
@@ -86,6 +89,12 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
     Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Begin or resume a replay.
+    Replay(Arc<Replay>),
+    /// End a replay before it is through.
+    EndReplay(Arc<Replay>),
+    /// The replay of this number is no longer known.
+    ForgetReplay(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -172,8 +181,8 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
         let _ = ready_tx.send(());
-        let shard = Shard::new(start);
-        if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
+        let (shard, replays) = Shard::new(start);
+        if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
         drop(end);
@@ -243,8 +252,10 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(start: Start) -> Rc<Shard> {
+    /// The shard, and the replays that it is to resume.
+    fn new(start: Start) -> (Rc<Shard>, Vec<Arc<Replay>>) {
         let Start { shared, snapshot, config, state, incarnation, keep, .. } = start;
+        let replays = keep.replays.clone();
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -260,7 +271,7 @@ impl Shard {
                 state.segments.clone(),
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
-            keeping: Keeping::new(&config, keep),
+            keeping: Keeping::new(&config, keep, &state),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
@@ -288,10 +299,10 @@ impl Shard {
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
         shard.recover_lanes(&state);
-        shard
+        (shard, replays)
     }
 
-    async fn run(self: &Rc<Shard>) {
+    async fn run(self: &Rc<Shard>, replays: Vec<Arc<Replay>>) {
         // Before anything is given out, so that a clock reading is never given out twice.
         if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
@@ -301,6 +312,7 @@ impl Shard {
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         self.start_lanes();
+        replays.iter().for_each(|r| self.start_replay(r));
 
         ingest.await;
         commit.await;
