@@ -7,6 +7,7 @@ mod dead_letters;
 mod demo;
 mod event_types;
 mod history;
+mod replay;
 mod run;
 mod values;
 
@@ -86,6 +87,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Sends events of the log again, to a destination of the configuration or to a webhook of its own
+    Replay(replay::Options),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
         Command::State { bucket, data_dir, at, prefix, json } => data_dir
             .path()
             .and_then(|dir| print(|out| history::state(&dir, bucket, prefix.as_bytes(), at.0, *json, out))),
+        Command::Replay(options) => replay::replay(options),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use serde_json::Value;
 use tidewire::config::Config;
+use tidewire::log::reader::{Position, ReadFrom};
 use tidewire::{Error, ErrorKind};
 
 use crate::{Failure, load};
@@ -42,6 +43,32 @@ impl std::str::FromStr for Time {
         let bad = || format!("`{}` is no time; write it as 2026-05-04T10:00:00Z, or `now`", text.escape_debug());
         let time = if text == "now" { jiff::Timestamp::now() } else { text.parse().map_err(|_| bad())? };
         u64::try_from(time.as_nanosecond()).map(Time).map_err(|_| bad())
+    }
+}
+
+/// Where to begin reading.
+#[derive(Clone, Debug)]
+pub(crate) struct From(pub(crate) ReadFrom);
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<From, String> {
+        let from = match text {
+            "beginning" => ReadFrom::Beginning,
+            "now" => ReadFrom::Now,
+            _ => match text.strip_prefix("sequence:") {
+                Some(n) => ReadFrom::Sequence(n.parse().map_err(|_| format!("`{n}` is no sequence"))?),
+                None if text.starts_with("tw") => {
+                    ReadFrom::Position(text.parse::<Position>().map_err(|e| e.to_string())?)
+                }
+                None => ReadFrom::Time(text.parse::<Time>().map_err(|_| {
+                    let shown = text.escape_debug();
+                    format!("`{shown}` is none of: beginning, now, a time (2026-05-04T10:00:00Z), sequence:N, a position")
+                })?.0),
+            },
+        };
+        Ok(From(from))
     }
 }
 
