@@ -3,6 +3,7 @@
 mod history;
 mod keep;
 mod replay;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, stats};
 
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ pub mod source;
 
 pub use engine::{
     DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, ReplayHandle, ReplayProgress, ReplayRequest,
-    ReplayState, ReplayTo, Stats,
+    ReplayState, ReplayTo, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

@@ -9,6 +9,7 @@ mod event_types;
 mod history;
 mod replay;
 mod run;
+mod tail;
 mod values;
 
 use std::ffi::OsString;
@@ -89,6 +90,8 @@ enum Command {
     },
     /// Sends events of the log again, to a destination of the configuration or to a webhook of its own
     Replay(replay::Options),
+    /// Prints the events of the log, one JSON record per line; works while an engine is running
+    Tail(tail::Options),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
             .path()
             .and_then(|dir| print(|out| history::state(&dir, bucket, prefix.as_bytes(), at.0, *json, out))),
         Command::Replay(options) => replay::replay(options),
+        Command::Tail(options) => print(|out| tail::tail(options, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };

@@ -23,6 +23,10 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub(crate) fn path(&self) -> Result<PathBuf, Failure> {
         match (&self.data_dir, &self.config) {
             (Some(dir), _) => Ok(dir.clone()),
