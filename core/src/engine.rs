@@ -1,5 +1,6 @@
 //! The engine: open, publish, flush, close.
 
+mod consumer;
 mod history;
 mod keep;
 mod replay;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
+use crate::engine::consumer::Groups;
 use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
@@ -30,6 +32,7 @@ use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, stats};
 
+pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
 pub use tail::Tail;
 
@@ -105,6 +108,7 @@ struct Life {
     threads: Vec<ShardThread>,
     dir: Option<DataDir>,
     replays: Replays,
+    groups: Groups,
 }
 
 impl std::fmt::Debug for Life {
@@ -152,6 +156,8 @@ impl Engine {
             s.clock_floor_ns = floor;
         }
         let keep_all = config.retention.keep == Keep::All;
+        let groups = Groups::open(&dir, &config.event_types, &states)?;
+        let rules = groups.with_keepers(rules)?;
         let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let writers = Arc::new(dir.writers.clone());
@@ -159,7 +165,12 @@ impl Engine {
             let place = snapshot.load().rules.destination(name)?;
             Some(snapshot.load().rules.destinations[place as usize].clone())
         })?;
-        let keep = KeepStart { shards: dir.shards, writers: writers.clone(), replays: replays.running().to_vec() };
+        let keep = KeepStart {
+            shards: dir.shards,
+            writers: writers.clone(),
+            replays: replays.running().to_vec(),
+            groups: groups.live().to_vec(),
+        };
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
@@ -184,7 +195,7 @@ impl Engine {
                 shards,
                 snapshot,
                 writers,
-                life: Mutex::new(Life { threads, dir: Some(dir), replays }),
+                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -297,16 +308,22 @@ impl Engine {
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
-        let mut life = inner.life.lock();
-        let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         inner.config.check_retention(&rules)?;
+        let mut life = inner.life.lock();
+        let life = &mut *life;
+        let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let version = inner.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(inner.config.retention.keep == Keep::All);
+        let rules = life.groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(self.keeps_all());
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);
         }
         Ok(())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.inner.config.retention.keep == Keep::All
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter.

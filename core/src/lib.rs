@@ -16,8 +16,8 @@ pub mod shard;
 pub mod source;
 
 pub use engine::{
-    DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, ReplayHandle, ReplayProgress, ReplayRequest,
-    ReplayState, ReplayTo, Stats, Tail,
+    Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, Lease, OnFull,
+    PublishOptions, Published, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

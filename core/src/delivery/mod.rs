@@ -2,6 +2,7 @@
 //! time and randomness are arguments, sending is the caller's.
 
 pub mod breaker;
+pub mod group;
 pub mod lane;
 pub mod pace;
 

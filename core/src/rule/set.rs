@@ -27,6 +27,8 @@ pub struct RuleSet {
     /// The destinations of all rules, back to back, and where each rule's begin.
     targets: Vec<u32>,
     target_starts: Vec<u32>,
+    /// How many of the rules, at the end, are the engine's own.
+    keepers: usize,
 }
 
 /// One delivery that an event leads to: the destination, and the first of the rules that sends it there.
@@ -99,7 +101,7 @@ impl RuleSet {
         }
         drop(ids);
         let destinations = destinations.into_iter().map(Arc::new).collect();
-        Ok(RuleSet { rules, destinations, types, targets, target_starts })
+        Ok(RuleSet { rules, destinations, types, targets, target_starts, keepers: 0 })
     }
 
     /// The destinations of a rule, as places in [`RuleSet::destinations`], in the order that the rule names them.
@@ -127,12 +129,13 @@ impl RuleSet {
         }
     }
 
-    /// Replaces the rules behind the first `configured` ones by these, which have no destinations: rules of the engine's
-    /// own that keep events.
-    pub(crate) fn set_keepers(&mut self, configured: usize, keepers: Vec<Rule>) {
+    /// Puts rules of the engine's own behind the configured ones, in the place of those that were there. They keep events
+    /// and have no destinations.
+    pub(crate) fn set_keepers(&mut self, keepers: Vec<Rule>) {
+        let configured = self.rules.len() - std::mem::replace(&mut self.keepers, keepers.len());
         self.rules.truncate(configured);
-        self.target_starts.truncate(configured + 1);
-        self.targets.truncate(self.target_starts.last().map_or(0, |end| *end as usize));
+        // A set that was not built has no starts at all.
+        self.target_starts.resize(configured + 1, 0);
         for rule in keepers {
             self.rules.push(rule);
             self.target_starts.push(self.targets.len() as u32);

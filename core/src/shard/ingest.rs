@@ -164,6 +164,16 @@ impl Shard {
                 Command::Replay(replay) => self.start_replay(&replay),
                 Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
                 Command::ForgetReplay(number) => self.forget_replay(number),
+                Command::Group { group, reply } => {
+                    self.reload();
+                    self.keeping.add_group(group, self.shared.index);
+                    let _ = reply.send(());
+                }
+                Command::EndGroup(number) => {
+                    self.reload();
+                    self.keeping.remove_group(number);
+                }
+                Command::Bury { letter, reply } => self.dead.bury(letter, reply),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

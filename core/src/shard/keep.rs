@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
+use super::group::{ConsumerGroup, encode_groups};
 use super::lanes::LaneSlot;
 use super::replay::Replay;
 use crate::config::{EngineConfig, Keep};
@@ -24,6 +25,8 @@ pub(crate) struct KeepStart {
     pub(crate) writers: Arc<Writers>,
     /// The replays that were not through when the engine was closed.
     pub(crate) replays: Vec<Arc<Replay>>,
+    /// The groups of consumers.
+    pub(crate) groups: Vec<Arc<ConsumerGroup>>,
 }
 
 /// See the module.
@@ -38,15 +41,17 @@ pub(super) struct Keeping {
     pub(super) replay_cursors: RefCell<BTreeMap<u32, Cursor>>,
     /// How far those under way were when they were last saved: what they need of the log.
     pub(super) replay_marks: RefCell<BTreeMap<u32, u64>>,
+    /// The groups of consumers, by number, and how far each was when it was last saved.
+    groups: RefCell<BTreeMap<u32, (Arc<ConsumerGroup>, u64)>>,
 }
 
 impl Keeping {
-    pub(super) fn new(config: &EngineConfig, start: KeepStart, state: &ShardState) -> Keeping {
+    pub(super) fn new(config: &EngineConfig, start: KeepStart, state: &ShardState, shard: usize) -> Keeping {
         let r = &config.retention;
         let mut replay_cursors =
             state.cursors.sections.get(&section::REPLAYS).and_then(|b| decode_replays(b)).unwrap_or_default();
         replay_cursors.retain(|number, _| start.replays.iter().any(|r| r.number == *number));
-        Keeping {
+        let keeping = Keeping {
             limits: Limits {
                 keep: r.keep != Keep::Nothing,
                 age_max_ns: r.age_max.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
@@ -57,7 +62,20 @@ impl Keeping {
             replays: RefCell::default(),
             replay_cursors: RefCell::new(replay_cursors),
             replay_marks: RefCell::default(),
-        }
+            groups: RefCell::default(),
+        };
+        start.groups.into_iter().for_each(|g| keeping.add_group(g, shard));
+        keeping
+    }
+
+    /// Keeps the log for a group from now on.
+    pub(super) fn add_group(&self, group: Arc<ConsumerGroup>, shard: usize) {
+        let low = group.parts[shard].group.lock().state().0.low();
+        self.groups.borrow_mut().insert(group.number, (group, low));
+    }
+
+    pub(super) fn remove_group(&self, number: u32) {
+        self.groups.borrow_mut().remove(&number);
     }
 
     /// Whether segments stay although they are passed.
@@ -70,6 +88,7 @@ impl Keeping {
 pub(super) struct KeptSections {
     pub(super) sections: BTreeMap<u16, Vec<u8>>,
     replay_marks: BTreeMap<u32, u64>,
+    group_lows: BTreeMap<u32, u64>,
 }
 
 fn encode_replays<'a>(cursors: impl Iterator<Item = (u32, &'a Cursor)>) -> Vec<u8> {
@@ -111,6 +130,10 @@ impl Shard {
         }
         let marks = self.keeping.replay_marks.borrow();
         holds.extend(marks.values().map(|low| Hold { passed: *low, ..Hold::default() }));
+        for (group, low) in self.keeping.groups.borrow().values() {
+            let limits = *group.limits.lock();
+            holds.push(Hold { passed: *low, bytes_max: Some(limits.bytes_max), age_max_ns: Some(limits.age_max_ns) });
+        }
         holds
     }
 
@@ -119,7 +142,10 @@ impl Shard {
         let head = self.dispatched.get();
         let replays: Vec<_> = self.keeping.replays.borrow().values().map(|s| s.marks(head)).collect();
         let idle = self.keeping.replay_cursors.borrow().len() as u64;
-        replays.into_iter().chain([(idle, 0)])
+        let index = self.shared.index;
+        let groups = self.keeping.groups.borrow();
+        let groups: Vec<_> = groups.values().map(|(g, _)| (g.parts[index].group.lock().version(), 0)).collect();
+        replays.into_iter().chain([(idle, 0)]).chain(groups)
     }
 
     /// The sections of the cursor file for what is kept here.
@@ -129,9 +155,11 @@ impl Shard {
             self.keeping.replays.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect();
         let idle = self.keeping.replay_cursors.borrow();
         let all = running.iter().map(|(n, c)| (*n, c)).chain(idle.iter().map(|(n, c)| (*n, c)));
+        let groups = encode_groups(self.keeping.groups.borrow().values().map(|(g, _)| g), self.shared.index);
         KeptSections {
-            sections: [(section::REPLAYS, encode_replays(all))].into(),
+            sections: [(section::REPLAYS, encode_replays(all)), (section::GROUPS, groups.bytes)].into(),
             replay_marks: running.iter().map(|(n, c)| (*n, c.low())).collect(),
+            group_lows: groups.lows,
         }
     }
 
@@ -141,6 +169,12 @@ impl Shard {
         for (number, low) in saved.replay_marks {
             // One that has ended meanwhile needs nothing.
             if let Some(mark) = marks.get_mut(&number) {
+                *mark = low;
+            }
+        }
+        let mut groups = self.keeping.groups.borrow_mut();
+        for (number, low) in saved.group_lows {
+            if let Some((_, mark)) = groups.get_mut(&number) {
                 *mark = low;
             }
         }

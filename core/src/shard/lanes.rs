@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::Shard;
@@ -438,6 +439,8 @@ pub(super) struct DeadLetters {
     appender: RefCell<Appender>,
     files: SegmentFiles,
     queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
+    /// Letters that do not come from a lane, and who waits for them.
+    letters: RefCell<VecDeque<(Vec<u8>, oneshot::Sender<()>)>>,
     notify: Notify,
 }
 
@@ -448,6 +451,7 @@ impl DeadLetters {
             appender: RefCell::new(Appender::new(plan, segment, sequence, state.clock_floor_ns)),
             files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
             queue: RefCell::default(),
+            letters: RefCell::default(),
             notify: Notify::default(),
         }
     }
@@ -455,6 +459,16 @@ impl DeadLetters {
     fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
         self.queue.borrow_mut().push_back((slot, spent));
         self.notify.notify();
+    }
+
+    /// Takes a letter that does not come from a lane.
+    pub(super) fn bury(&self, letter: Vec<u8>, reply: oneshot::Sender<()>) {
+        self.letters.borrow_mut().push_back((letter, reply));
+        self.notify.notify();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty() && self.letters.borrow().is_empty()
     }
 
     /// Whether events of this lane wait to be written.
@@ -477,7 +491,7 @@ impl Shard {
     /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
     pub(super) async fn write_dead_letters(self: Rc<Self>) {
         loop {
-            while !self.dead.queue.borrow().is_empty() {
+            while !self.dead.is_empty() {
                 if let Err(e) = self.write_dead_batch().await {
                     if self.stopping.get() {
                         log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
@@ -518,6 +532,14 @@ impl Shard {
             };
             self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
         }
+        let letters: Vec<_> = {
+            let mut letters = self.dead.letters.borrow_mut();
+            let n = letters.len().min(BATCH);
+            letters.drain(..n).collect()
+        };
+        for (letter, _) in &letters {
+            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], letter, wall);
+        }
         loop {
             let group = self.dead.appender.borrow_mut().take();
             let Some(group) = group else { break };
@@ -532,6 +554,9 @@ impl Shard {
             self.dead.appender.borrow_mut().recycle(group);
         }
         self.dead.files.sync().await?;
+        for (_, reply) in letters {
+            let _ = reply.send(());
+        }
         self.dead.queue.borrow_mut().drain(..batch.len());
         for (slot, spent) in batch {
             slot.lane.borrow_mut().settle(spent.item.sequence);

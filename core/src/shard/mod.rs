@@ -7,6 +7,7 @@
 pub(crate) mod bell;
 mod commit;
 mod dispatch;
+pub(crate) mod group;
 mod house;
 mod ingest;
 pub(crate) mod keep;
@@ -41,6 +42,7 @@ use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
+use group::ConsumerGroup;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use progress::Progress;
@@ -95,6 +97,12 @@ pub(crate) enum Command {
     EndReplay(Arc<Replay>),
     /// The replay of this number is no longer known.
     ForgetReplay(u32),
+    /// Keep the log for a group of consumers, and the events that it wants; answer when that holds.
+    Group { group: Arc<ConsumerGroup>, reply: oneshot::Sender<()> },
+    /// Keep nothing for the group of this number any more.
+    EndGroup(u32),
+    /// Write a dead letter; answer when it is durable.
+    Bury { letter: Vec<u8>, reply: oneshot::Sender<()> },
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -271,7 +279,7 @@ impl Shard {
                 state.segments.clone(),
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
-            keeping: Keeping::new(&config, keep, &state),
+            keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
