@@ -1,5 +1,11 @@
 //! The engine: open, publish, flush, close.
 
+mod consumer;
+mod history;
+mod keep;
+mod replay;
+mod tail;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,18 +16,25 @@ use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::config::{Config, EngineConfig};
+use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
+use crate::engine::consumer::Groups;
+use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
-use crate::log::recovery::{self, DataDir};
+use crate::log::recovery::{self, DataDir, Writers};
 use crate::rule::RuleSet;
+use crate::shard::keep::KeepStart;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, stats};
+
+pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
+pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +94,7 @@ struct Inner {
     config: Arc<EngineConfig>,
     shards: Vec<Arc<Shared>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    writers: Arc<Writers>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
@@ -102,6 +116,8 @@ impl std::fmt::Debug for Inner {
 struct Life {
     threads: Vec<ShardThread>,
     dir: Option<DataDir>,
+    replays: Replays,
+    groups: Groups,
 }
 
 impl std::fmt::Debug for Life {
@@ -128,6 +144,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
+        config.check_retention(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
@@ -147,14 +164,30 @@ impl Engine {
         for s in &mut states {
             s.clock_floor_ns = floor;
         }
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let keep_all = config.retention.keep == Keep::All;
+        let groups = Groups::open(&dir, &config.event_types, &states)?;
+        let rules = groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let writers = Arc::new(dir.writers.clone());
+        let mut replays = Replays::open(&dir, &config.event_types, &states, |name| {
+            let place = snapshot.load().rules.destination(name)?;
+            Some(snapshot.load().rules.destinations[place as usize].clone())
+        })?;
+        let keep = KeepStart {
+            shards: dir.shards,
+            writers: writers.clone(),
+            replays: replays.running().to_vec(),
+            groups: groups.live().to_vec(),
+        };
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            let start =
+                shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu, keep.clone());
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -164,12 +197,14 @@ impl Engine {
             }
             shards.push(shared);
         }
+        replays.tell(shards.clone());
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
                 shards,
                 snapshot,
-                life: Mutex::new(Life { threads, dir: Some(dir) }),
+                writers,
+                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -277,19 +312,27 @@ impl Engine {
     /// destination that is not there any more delivers what it already had.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] and the like if the numbers of new names cannot be stored; then nothing has changed.
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
+        inner.config.check_retention(&rules)?;
         let mut life = inner.life.lock();
+        let life = &mut *life;
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let version = inner.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?;
+        let rules = life.groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(self.keeps_all());
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);
         }
         Ok(())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.inner.config.retention.keep == Keep::All
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter.
@@ -522,6 +565,7 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
+        life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {

@@ -18,7 +18,10 @@ pub mod source;
 #[cfg(feature = "sim")]
 pub use driver::sim;
 
-pub use engine::{DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Stats};
+pub use engine::{
+    Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, Lease, OnFull,
+    PublishOptions, Published, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Stats, Tail,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;

@@ -73,6 +73,10 @@ sync_interval = "2ms"
 memory_bytes = "64MiB"
 lane_events_max = 100
 cursor_interval = "1s"
+[engine.retention]
+keep = "all"
+age_max = "30d"
+bytes_max = "2GiB"
 
 [[destination]]
 name = "hook"
@@ -130,6 +134,8 @@ on_start = "emit"
     assert_eq!(e.log, LogConfig { segment_bytes: 1 << 30, sync_interval: Duration::from_millis(2) });
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (64 << 20, 100));
     assert_eq!(e.delivery.cursor_interval, Duration::from_secs(1));
+    assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
+    assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -167,9 +173,28 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
+    assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
     assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
+}
+
+#[test]
+fn retention_is_by_rule_unless_told_otherwise() {
+    let c = read(&engine("[engine.retention]\nage_max = \"1h\"")).unwrap();
+    assert_eq!(c.engine.retention.keep, Keep::Rules);
+    let c = read(&engine("retention = { keep = \"all\" }")).unwrap();
+    assert_eq!((c.engine.retention.keep, c.engine.retention.age_max), (Keep::All, None));
+    refused(&engine("retention = { keep = \"nothing\", age_max = \"1h\" }"), &["t.toml:3:22", "limits", "`rules`"]);
+    refused(&engine("retention.age_max = \"1ms\""), &["t.toml:3:21", "engine.retention.age_max"]);
+    refused(&engine("retention.bytes_max = \"1B\""), &["t.toml:3:23", "engine.retention.bytes_max"]);
+    refused(&engine("retention.keep = \"some\""), &["t.toml:3:18", "unknown value `some`"]);
+    let text = "[engine.retention]\nkeep = \"rules\"\n[[rule]]\nid = \"r\"\nevents = [\"*\"]\nretain = true\n";
+    let c = read(&engine(text)).unwrap();
+    assert!(c.rules.rules[0].retain && c.rules.rules[0].destinations.is_empty());
+    refused(&rule("retain = true"), &["t.toml:12:10: rule `images`", "not kept", "[engine.retention]"]);
+    refused(&rule("retain = 1"), &["t.toml:12:10: rule `images`", "boolean"]);
+    assert!(!read(&rule("retain = false")).unwrap().rules.rules[0].retain);
 }
 
 #[test]

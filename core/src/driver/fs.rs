@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 #[cfg(feature = "sim")]
@@ -73,6 +74,38 @@ pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes);
     File::open(path)?.take(bytes as u64).read_to_end(&mut out)?;
     Ok(out)
+}
+
+/// The length of a file in bytes.
+pub fn len(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|m| m.len())
+}
+
+/// A file open for reading at any place, as long as it is wanted: also after it was removed.
+#[derive(Debug)]
+pub struct ReadFile(File);
+
+impl ReadFile {
+    /// Opens it.
+    pub fn open(path: &Path) -> io::Result<ReadFile> {
+        File::open(path).map(ReadFile)
+    }
+
+    /// Replaces `out` by up to `bytes` bytes from `offset` on; fewer only where the file ends.
+    pub fn read_at(&self, offset: u64, bytes: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        out.resize(bytes, 0);
+        let mut read = 0;
+        while read < bytes {
+            match self.0.read_at(&mut out[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        out.truncate(read);
+        Ok(())
+    }
 }
 
 /// Creates or replaces a file; after a crash it may be empty or torn.

@@ -75,6 +75,31 @@ impl Cursor {
         }
     }
 
+    /// Appends the cursor to some bytes: u64 low, u32 ranges, per range u64 first, u64 last.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.low.to_le_bytes());
+        out.extend_from_slice(&(self.beyond.len() as u32).to_le_bytes());
+        for (f, l) in &self.beyond {
+            out.extend_from_slice(&f.to_le_bytes());
+            out.extend_from_slice(&l.to_le_bytes());
+        }
+    }
+
+    /// Reads a cursor off the front of some bytes; answers it and the rest.
+    pub fn decode(bytes: &[u8]) -> Option<(Cursor, &[u8])> {
+        let mut r = Reader(bytes);
+        let mut cursor = Cursor::at(r.u64()?);
+        for _ in 0..r.u32()? {
+            let (first, last) = (r.u64()?, r.u64()?);
+            // In order, as `done` and `raise` leave them.
+            if first <= cursor.high() || last < first {
+                return None;
+            }
+            cursor.beyond.insert(first, last);
+        }
+        Some((cursor, r.0))
+    }
+
     /// The ranges done beyond the low-water mark.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.beyond.iter().map(|(f, l)| (*f, *l))
@@ -108,6 +133,11 @@ pub mod section {
     pub const DEDUP: u16 = 4;
     /// What was dropped, by policy.
     pub const LOSSES: u16 = 5;
+    /// Per group of consumers, what it has done: u32 groups, per group u32 number, cursor, u32 events, per event u64
+    /// sequence, u32 times that it was given out.
+    pub const GROUPS: u16 = 16;
+    /// Per replay, what it has done: u32 replays, per replay u32 number, cursor.
+    pub const REPLAYS: u16 = 17;
 }
 
 impl Cursors {
@@ -123,12 +153,7 @@ impl Cursors {
         body.extend_from_slice(&(self.lanes.len() as u32).to_le_bytes());
         for (destination, c) in &self.lanes {
             body.extend_from_slice(&destination.to_le_bytes());
-            body.extend_from_slice(&c.low.to_le_bytes());
-            body.extend_from_slice(&(c.beyond.len() as u32).to_le_bytes());
-            for (f, l) in &c.beyond {
-                body.extend_from_slice(&f.to_le_bytes());
-                body.extend_from_slice(&l.to_le_bytes());
-            }
+            c.encode(&mut body);
         }
         body.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
         for (tag, bytes) in &self.sections {
@@ -173,15 +198,8 @@ impl Cursors {
             Cursors { generation: r.u64()?, next_sequence: r.u64()?, clock_ceiling_ns: r.u64()?, ..Cursors::default() };
         for _ in 0..r.u32()? {
             let destination = r.u32()?;
-            let mut lane = Cursor::at(r.u64()?);
-            for _ in 0..r.u32()? {
-                let (first, last) = (r.u64()?, r.u64()?);
-                // In order, as `done` and `raise` leave them.
-                if first <= lane.high() || last < first {
-                    return None;
-                }
-                lane.beyond.insert(first, last);
-            }
+            let (lane, rest) = Cursor::decode(r.0)?;
+            r.0 = rest;
             c.lanes.insert(destination, lane);
         }
         if format > 1 {

@@ -1,5 +1,6 @@
 //! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
-//! reads a data directory before its shards start; the shard's [`crate::shard`] code does the rest through the driver.
+//! reads a data directory before its shards start, and in [`reader`], which reads segments on any other thread; the
+//! shard's [`crate::shard`] code does the rest through the driver.
 //!
 //! # A data directory
 //!
@@ -7,6 +8,7 @@
 //! LOCK                       held with flock while an engine has the directory open
 //! meta.json                  format version, writer id, shard count
 //! names.json                 numbers of destinations and rules, never used again
+//! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
 //!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
 //!   cursor.a, cursor.b       what each lane has delivered; written in turn
@@ -19,9 +21,13 @@
 mod ack;
 pub mod appender;
 pub mod cursor;
+pub mod history;
+pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod retention;
 pub mod segment;
+pub mod state;
 
 pub use ack::Ack;
 

@@ -69,6 +69,8 @@ pub struct Extensions {
     pub dedup: Option<u128>,
     /// How often the event came out of the dead letters or out of a replay again.
     pub hops: u8,
+    /// The event stands in an earlier record too, with other routes: this record adds routes, not an event.
+    pub continued: bool,
 }
 
 /// Where an event was accepted and the clock it got there.
@@ -91,6 +93,7 @@ const HOST_CURSOR: u8 = 2;
 const ORIGIN: u8 = 3;
 const DEDUP: u8 = 4;
 const HOPS: u8 = 5;
+const CONTINUED: u8 = 6;
 
 impl Extensions {
     /// Whether there is nothing to write.
@@ -110,6 +113,7 @@ impl Extensions {
             + self.origin.map_or(0, |_| 32)
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
+            + if self.continued { 2 } else { 0 }
     }
 
     fn encode(&self, out: &mut [u8]) {
@@ -143,6 +147,9 @@ impl Extensions {
         if self.hops > 0 {
             put(HOPS, &[self.hops]);
         }
+        if self.continued {
+            put(CONTINUED, &[]);
+        }
     }
 
     fn decode(bytes: &[u8]) -> Extensions {
@@ -164,6 +171,7 @@ impl Extensions {
                 }
                 (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
                 (HOPS, 1) => e.hops = value[0],
+                (CONTINUED, 0) => e.continued = true,
                 _ => {}
             }
             rest = next;
@@ -179,6 +187,11 @@ pub struct Route {
     pub destination: u32,
     /// The rule's number.
     pub rule: u32,
+}
+
+impl Route {
+    /// The destination of an event that none wants and that is kept all the same. No name ever has this number.
+    pub const NOBODY: u32 = 0;
 }
 
 /// A record's fields in memory.
@@ -514,6 +527,7 @@ mod tests {
             origin: Some(origin),
             dedup: Some(u128::MAX - 1),
             hops: 8,
+            continued: true,
         };
         let none = Extensions::default();
         for e in [
@@ -523,6 +537,7 @@ mod tests {
             Extensions { origin: all.origin, ..none },
             Extensions { dedup: all.dedup, ..none },
             Extensions { hops: 1, ..none },
+            Extensions { continued: true, ..none },
             all,
         ] {
             let r = extended(9, 42, &e, b"hello");

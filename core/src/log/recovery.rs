@@ -92,9 +92,9 @@ impl Names {
         Ok(out)
     }
 
-    /// The numbers of all destinations.
+    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
     pub fn destinations(&self) -> impl Iterator<Item = u32> {
-        self.file.destinations.values().copied()
+        self.file.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
     }
 
     /// The destination of a number.
@@ -124,6 +124,86 @@ pub struct Assigned {
     pub new_destinations: Vec<u32>,
 }
 
+/// Whose records are in a directory: the writer's number of a record's sequencer, by the incarnation that accepted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Of everything that is written now, and was since the directory was made.
+    pub current: u32,
+    /// Of what came with a snapshot of another directory.
+    pub earlier: BTreeMap<u64, u32>,
+}
+
+impl Writers {
+    /// The writer of what this incarnation accepted.
+    pub fn of(&self, incarnation: u64) -> u32 {
+        // Nearly every directory has only ever had one.
+        if self.earlier.is_empty() {
+            return self.current;
+        }
+        self.earlier.get(&incarnation).copied().unwrap_or(self.current)
+    }
+
+    fn read(dir: &Path, current: u32) -> Result<Writers> {
+        let path = dir.join(WRITERS_FILE);
+        let at = |e: Error| e.at(path.display().to_string());
+        let Some(file) = read_json::<WritersFile>(&path)? else { return Ok(Writers { current, ..Writers::default() }) };
+        if file.format > FORMAT {
+            return Err(at(newer_format(file.format)));
+        }
+        let mut earlier = BTreeMap::new();
+        for (incarnation, writer) in file.earlier {
+            let number = u64::from_str_radix(&incarnation, 16).map_err(|_| {
+                at(Error::new(ErrorKind::Corrupt, format!("`{incarnation}` is no incarnation"))
+                    .remedy("restore it from a copy of the data directory"))
+            })?;
+            earlier.insert(number, writer);
+        }
+        Ok(Writers { current, earlier })
+    }
+}
+
+/// The file of [`Writers::earlier`]; only a restored directory has one.
+pub(crate) const WRITERS_FILE: &str = "writers.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WritersFile {
+    format: u32,
+    /// By incarnation, in hex: JSON numbers are not that long everywhere.
+    earlier: BTreeMap<String, u32>,
+}
+
+/// The contents of `writers.json`.
+pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
+    let earlier = earlier.iter().map(|(i, w)| (format!("{i:016X}"), *w)).collect();
+    to_json(&WritersFile { format: FORMAT, earlier })
+}
+
+/// What a data directory says of itself, read without opening it.
+#[derive(Clone, Debug)]
+pub struct DirInfo {
+    /// How many shards it has.
+    pub shards: usize,
+    /// Whose records it has.
+    pub writers: Writers,
+}
+
+/// Reads what a data directory says of itself. Takes no lock: works while an engine has it open.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if it is no data directory, [`ErrorKind::NewerFormat`], [`ErrorKind::Corrupt`] or
+/// [`ErrorKind::Io`].
+pub fn inspect(path: &Path) -> Result<DirInfo> {
+    let at = |e: Error| e.at(format!("data directory {}", path.display()));
+    match read_json::<Meta>(&path.join("meta.json"))? {
+        Some(m) if m.format > FORMAT => Err(at(newer_format(m.format))),
+        Some(m) => {
+            Ok(DirInfo { shards: (m.shards as usize).clamp(1, SHARDS_MAX), writers: Writers::read(path, m.writer)? })
+        }
+        None => Err(at(Error::new(ErrorKind::NotFound, "there is no engine's data here (no meta.json)")
+            .remedy("name the directory that engine.data_dir names"))),
+    }
+}
+
 /// An open data directory. Holds its lock until dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -135,6 +215,8 @@ pub struct DataDir {
     pub shards: usize,
     /// Drawn at random by this opening; part of the ids of its events.
     pub incarnation: u64,
+    /// Whose records it has.
+    pub writers: Writers,
     /// The numbers of destinations and rules.
     pub names: Names,
     lock: Lock,
@@ -179,6 +261,7 @@ impl DataDir {
         Ok(DataDir {
             path: path.to_owned(),
             writer: meta.writer,
+            writers: Writers::read(path, meta.writer)?,
             shards: (meta.shards as usize).clamp(1, SHARDS_MAX),
             incarnation: random_u64()?,
             names,
@@ -231,7 +314,7 @@ fn lock(dir: &Path) -> Result<Lock> {
     })
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read(path) {
         Ok(t) => t,
         Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
@@ -248,10 +331,14 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     })
 }
 
+pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
+}
+
 /// Replaces a file so that after a crash either the old or the new contents are there.
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let at = |e: Error| e.at(path.display().to_string());
-    let text = serde_json::to_vec_pretty(value).map_err(|e| at(Error::new(ErrorKind::Internal, e.to_string())))?;
+    let text = to_json(value).map_err(at)?;
     fs::replace(path, &path.with_extension("json.tmp"), &text).map_err(|e| at(Error::io("cannot write it", &e)))
 }
 
@@ -565,7 +652,7 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 
-fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
+pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();
     for name in CURSOR_FILES {
         let path = dir.join(name);

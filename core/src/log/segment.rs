@@ -133,7 +133,7 @@ pub(super) fn fits(crc: u32, format: u32, rest: &[u8]) -> bool {
     crc == checksum(format, rest) || (format == 1 && crc == crc32c::crc32c(rest))
 }
 
-pub(super) fn newer_format(format: u32) -> Error {
+pub(crate) fn newer_format(format: u32) -> Error {
     Error::new(ErrorKind::NewerFormat, format!("written in format {format}, and this version knows up to {FORMAT}"))
         .remedy("open it with a newer Tidewire; nothing was changed")
 }
@@ -170,13 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_headers_of_format_1_are_read() {
+    fn headers_of_format_1_are_read() {
         let mut block = vec![0; BLOCK_BYTES];
         header().encode(&mut block);
         block[8..12].copy_from_slice(&1u32.to_le_bytes());
-        let crc = crc32c::crc32c(&block[16..USED]);
+        let crc = crc32c::crc32c(&block[16..USED_BY_FORMAT_1]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&block).unwrap(), header());
+        let expect = SegmentHeader { previous_last: 8, recycled: false, ..header() };
+        assert_eq!(SegmentHeader::decode(&block).unwrap(), expect);
         block[8] ^= 2;
         assert_eq!(SegmentHeader::decode(&block).unwrap_err().kind(), ErrorKind::Corrupt);
     }

@@ -254,12 +254,24 @@ impl SegmentFiles {
         self.segments.borrow().iter().find(|s| s.last_sequence >= sequence).cloned()
     }
 
-    /// Takes out the segments whose records are all at most `passed`; the one being written stays unless `also_active`.
-    pub(super) fn take_passed(&self, passed: u64, also_active: bool) -> Vec<SegmentInfo> {
+    /// All of them, in order.
+    pub(super) fn infos(&self) -> Vec<SegmentInfo> {
+        self.segments.borrow().clone()
+    }
+
+    /// Takes out the oldest segments: those whose records are all at most `passed`, and that `releases` lets go (it is
+    /// asked with the segment after). The one being written stays unless `also_active`.
+    pub(super) fn take_passed(
+        &self,
+        passed: u64,
+        also_active: bool,
+        mut releases: impl FnMut(&SegmentInfo, Option<&SegmentInfo>) -> bool,
+    ) -> Vec<SegmentInfo> {
         let mut segments = self.segments.borrow_mut();
         let keep_last = usize::from(self.active.borrow().is_some() && !also_active);
         let n = segments.len().saturating_sub(keep_last);
-        let passed = segments[..n].iter().take_while(|s| s.last_sequence <= passed).count();
+        let goes = |i: &usize| segments[*i].last_sequence <= passed && releases(&segments[*i], segments.get(i + 1));
+        let passed = (0..n).take_while(goes).count();
         segments.drain(..passed).collect()
     }
 

@@ -129,6 +129,7 @@ impl Shard {
             }
         }
         *self.snapshot.borrow_mut() = snapshot;
+        self.reload_replays();
     }
 
     /// Hands the records of a group that was just written to their lanes.
@@ -145,6 +146,7 @@ impl Shard {
             self.dispatched.set(record.sequence());
         }
         drop(lanes);
+        self.shared.set_head(self.dispatched.get());
         let mut flushes = self.flushes.borrow_mut();
         for f in flushes.iter_mut().filter(|f| f.sequence.is_none() && f.position <= group.ring_position) {
             f.sequence = Some(group.last_sequence);
@@ -177,8 +179,10 @@ impl Shard {
 
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
     /// who would wake it later.
-    fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
-        self.held_bytes.get() as u64 > self.config.delivery.memory_bytes && !slot.is_empty()
+    pub(super) fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
+        // Replays leave half of it to the live lanes.
+        let limit = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
+        self.held_bytes.get() as u64 > limit && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -198,7 +202,8 @@ impl Shard {
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = self.render(profile, &frame, record, route.rule, incarnation);
+                    let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
+                    let bytes = self.render(profile, &frame, record, route.rule, incarnation, replay);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
@@ -206,7 +211,10 @@ impl Shard {
         };
         let len = bytes.len();
         let body = Body { record: bytes, position, rule: route.rule, shared: true };
-        if slot.push(record.sequence(), frame.resource_hash(), record.header().clock_ns, body, self.now()) {
+        let now = self.now();
+        // An old event that is replayed is as young as the replay: its budget begins now.
+        let accepted_ns = if slot.replay.is_some() { now.wall_ns } else { record.header().clock_ns };
+        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
@@ -220,12 +228,17 @@ impl Shard {
         record: &RecordView<'_>,
         rule: u32,
         incarnation: u64,
+        replay: Option<&str>,
     ) -> Bytes {
         let header = record.header();
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
-            sequencer: Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            sequencer: Sequencer {
+                clock_ns: header.clock_ns,
+                tie: header.tie,
+                writer: self.keeping.writers.of(incarnation),
+            },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,
@@ -235,7 +248,10 @@ impl Shard {
             *arena = bytes::BytesMut::with_capacity(64 * 1024);
         }
         arena.extend_from_slice(profile.separator());
-        profile.write_record(frame, &context, &mut arena);
+        match replay {
+            None => profile.write_record(frame, &context, &mut arena),
+            Some(name) => profile.write_replayed(frame, &context, name, &mut arena),
+        }
         arena.split().freeze()
     }
 
@@ -256,6 +272,10 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
+            if slot.replay.as_ref().is_some_and(|l| seen >= l.part().until) {
+                slot.catch_up();
+                return Ok(());
+            }
             if !slot.may_read_on() || self.out_of_memory_for(slot) {
                 return Ok(());
             }
@@ -334,7 +354,7 @@ impl Shard {
         let mut at = 0;
         let mut rendered = Vec::new();
         while at < bytes.len() {
-            if slot.room() == 0 {
+            if slot.room() == 0 || slot.replay.as_ref().is_some_and(|l| !l.is_due()) {
                 return Fed::Next { offset: from.offset + at as u64, seen };
             }
             match record::parse(segment.header.id, &bytes[at..]) {
@@ -345,12 +365,20 @@ impl Shard {
                 }
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
+                    if let Some(lane) = slot.replay.as_ref().filter(|l| l.is_beyond(&r)) {
+                        return Fed::Next { offset: from.offset + at as u64, seen: lane.part().until };
+                    }
                     if r.sequence() > seen && r.header().kind == Kind::Event {
-                        if let Some(route) = r.routes().find(|x| x.destination == slot.number) {
+                        if let Some(route) = slot.route(&r) {
+                            if slot.replay.as_ref().is_some_and(|l| !l.take()) {
+                                return Fed::Next { offset: from.offset + at as u64, seen };
+                            }
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(r.body()) {
                                 Ok(_) => {
-                                    if r.sequence() <= self.inherited && !slot.is_done(r.sequence()) {
+                                    // What was offered is counted already.
+                                    let new = slot.replay.is_some() || r.sequence() <= self.inherited;
+                                    if new && !slot.is_done(r.sequence()) {
                                         slot.stats.waiting.add(1);
                                     }
                                     rendered.clear();

@@ -22,6 +22,7 @@ impl Shard {
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
+            self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
@@ -44,6 +45,8 @@ impl Shard {
                         c.expire(expired);
                     }
                 }
+                // Retention releases by time too.
+                self.remove_passed_segments(false).await;
             }
         }
     }
@@ -51,7 +54,13 @@ impl Shard {
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<(u64, u64)> {
         let head = self.dispatched.get();
-        self.lanes.borrow().values().map(|s| s.marks(head)).collect()
+        let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
+        if marks.is_empty() {
+            // A log that is only kept is passed as it grows.
+            marks.push((head, head));
+        }
+        marks.extend(self.kept_marks());
+        marks
     }
 
     /// Writes the cursors of all lanes, in turn into one of two files, and the promise that no clock reading more than
@@ -61,12 +70,15 @@ impl Shard {
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
+        let mut kept = self.kept_sections();
+        let mut sections = std::mem::take(&mut kept.sections);
+        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
         let cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
+            sections,
         };
         let bytes = cursors.encode();
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
@@ -91,17 +103,20 @@ impl Shard {
         }
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
+        self.kept_saved(kept);
         self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
         Ok(())
     }
 
-    /// Removes the segments that every lane has passed by its saved cursor.
+    /// Removes the segments that every lane has passed by its saved cursor, and that nothing else keeps.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
         let passed = self.saved.get();
+        let also_active = also_active && !self.keeping.keeps();
+        self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {
             self.files.close().await;
         }
-        let segments = self.files.take_passed(passed, also_active);
+        let segments = self.files.take_passed(passed, also_active, self.releasing());
         self.shared.stats.segments.set(self.files.len() as u64);
         for s in segments {
             let path = s.path.clone();

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch};
+use super::{Command, PartState, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
 use crate::event::FrameView;
 use crate::log::Ack;
 use crate::log::appender::ROUTES_MAX;
-use crate::log::record::{Kind, Route};
+use crate::log::record::{Extensions, Kind, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
@@ -108,14 +108,21 @@ impl Shard {
             if routes.is_empty() {
                 unmatched += 1;
             }
+            if routes.first().is_some_and(|r| r.destination == Route::NOBODY) {
+                appender.append(Kind::Event, routes, frame, wall);
+                stored += 1;
+                routes.clear();
+            }
+            let mut extensions = Extensions::default();
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
-                appender.append(Kind::Event, routes, frame, wall);
+                appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
                 stored += 1;
                 routed += routes.len() as u64;
                 *routes = rest;
+                extensions.continued = true;
             }
             appender.pending_bytes() <= PENDING_BYTES_MAX
         });
@@ -154,6 +161,19 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Replay(replay) => self.start_replay(&replay),
+                Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
+                Command::ForgetReplay(number) => self.forget_replay(number),
+                Command::Group { group, reply } => {
+                    self.reload();
+                    self.keeping.add_group(group, self.shared.index);
+                    let _ = reply.send(());
+                }
+                Command::EndGroup(number) => {
+                    self.reload();
+                    self.keeping.remove_group(number);
+                }
+                Command::Bury { letter, reply } => self.dead.bury(letter, reply),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

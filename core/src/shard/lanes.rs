@@ -6,15 +6,18 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::Shard;
 use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::replay::ReplayLane;
 use super::stats::LaneStats;
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
@@ -26,7 +29,7 @@ use crate::event::profile::Profile;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, Position, SegmentPlan};
 use crate::log::cursor::Cursor;
-use crate::log::record::{self, DeadLetter, Kind, Parsed};
+use crate::log::record::{self, DeadLetter, Kind, Parsed, RecordView, Route};
 use crate::log::recovery::ShardState;
 use crate::rule::Destination;
 
@@ -72,6 +75,10 @@ pub(super) struct LaneSlot {
     /// The attempts under way, and those that have ended since the last one began.
     attempts: RefCell<HashMap<BatchId, Running>>,
     ended: RefCell<Vec<BatchId>>,
+    /// Bytes of records that it holds.
+    held: Cell<usize>,
+    /// The lane is a replay's: its events come from the log, by a filter of its own.
+    pub(super) replay: Option<ReplayLane>,
 }
 
 fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
@@ -108,7 +115,44 @@ impl LaneSlot {
             stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
+            held: Cell::new(0),
+            replay: None,
         }
+    }
+
+    /// How a record goes to this lane, if it does.
+    pub(super) fn route(&self, r: &RecordView<'_>) -> Option<Route> {
+        match &self.replay {
+            None => r.routes().find(|x| x.destination == self.number),
+            Some(lane) => lane.route(r, self.number, self.destination.borrow().as_deref()),
+        }
+    }
+
+    /// Whether a replay has sent everything that it was to send.
+    pub(super) fn is_through(&self) -> bool {
+        self.replay.is_some() && !self.is_behind() && self.is_empty()
+    }
+
+    /// Makes the lane's task end.
+    pub(super) fn stop(&self) {
+        self.stopping.set(true);
+        self.notify.notify();
+    }
+
+    /// Ends the lane's task; what was on its way counts as not delivered.
+    pub(super) async fn end(&self) {
+        // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
+        self.stop();
+        let task = self.task.borrow_mut().take();
+        if let Some(task) = task {
+            task.await;
+        }
+        let attempts = std::mem::take(&mut *self.attempts.borrow_mut());
+        for attempt in attempts.into_values() {
+            attempt.stop.notify();
+            attempt.task.await;
+        }
+        *self.connector.borrow_mut() = None;
     }
 
     /// Takes changed settings; the next attempt uses them.
@@ -142,7 +186,12 @@ impl LaneSlot {
 
     /// Whether the lane goes on, and has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
-        !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
+        !self.stopping.get() && self.has_reading_room() && self.replay.as_ref().is_none_or(ReplayLane::is_due)
+    }
+
+    /// Whether there is enough room to make reading from a segment worth it.
+    fn has_reading_room(&self) -> bool {
+        self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
     pub(super) fn fall_behind(&self, backlog: Backlog) {
@@ -155,6 +204,9 @@ impl LaneSlot {
     }
 
     pub(super) fn move_backlog(&self, at: Position, seen: u64) {
+        if let Some(lane) = &self.replay {
+            lane.part().seen.store(seen, Ordering::Relaxed);
+        }
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
@@ -170,6 +222,10 @@ impl LaneSlot {
             return false;
         }
         let bytes = body.record.len();
+        self.held.set(self.held.get() + bytes);
+        if self.replay.is_some() {
+            self.stats.routed.add(1);
+        }
         lane.push(Item { sequence, key, bytes, accepted_ns, body }, now);
         true
     }
@@ -238,26 +294,15 @@ impl Shard {
 
     /// Ends the lanes' tasks; what was on its way counts as not delivered.
     pub(super) async fn stop_lanes(&self) {
-        let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        let mut slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        slots.extend(self.keeping.replays.borrow().values().cloned());
         for slot in slots {
-            // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
-            slot.stopping.set(true);
-            slot.notify.notify();
-            let task = slot.task.borrow_mut().take();
-            if let Some(task) = task {
-                task.await;
-            }
-            let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
-            for attempt in attempts.into_values() {
-                attempt.stop.notify();
-                attempt.task.await;
-            }
-            *slot.connector.borrow_mut() = None;
+            slot.end().await;
         }
     }
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
-        while !slot.stopping.get() {
+        while !slot.stopping.get() && !slot.is_through() {
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -271,12 +316,32 @@ impl Shard {
             let action = slot.lane.borrow_mut().poll(self.now());
             match action {
                 Action::Send(batch) => self.begin_attempt(&slot, batch),
-                Action::Idle => slot.notify.notified().await,
-                Action::Wait(until_ns) => {
-                    let _ = driver::until(self.instant(until_ns), slot.notify.notified()).await;
-                }
+                Action::Idle => self.wait_for(&slot, None).await,
+                Action::Wait(until_ns) => self.wait_for(&slot, Some(self.instant(until_ns))).await,
             }
         }
+        if slot.is_through() {
+            self.house_wake.notify();
+        }
+    }
+
+    /// Waits for news of a lane, at most until a time, or until its replay's pace allows more.
+    async fn wait_for(&self, slot: &LaneSlot, until: Option<Instant>) {
+        // Only where nothing but the pace is in the way: everything else wakes the lane.
+        let paced = slot.is_behind() && slot.has_reading_room() && !self.out_of_memory_for(slot);
+        let due = slot.replay.as_ref().filter(|_| paced).and_then(ReplayLane::due_at);
+        match until.into_iter().chain(due).min() {
+            None => slot.notify.notified().await,
+            Some(at) => {
+                let _ = driver::until(at, slot.notify.notified()).await;
+            }
+        }
+    }
+
+    /// Memory that a lane held and will not send any more.
+    pub(super) fn give_back(&self, slot: &LaneSlot) {
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(slot.held.take()));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }
 
     /// Sends a batch in a task of its own.
@@ -343,6 +408,7 @@ impl Shard {
         stats.retried.add(done.retried as u64);
         stats.waiting.sub(done.delivered as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
+        slot.held.set(slot.held.get().saturating_sub(freed));
         self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
         self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         for spent in done.spent {
@@ -374,6 +440,8 @@ pub(super) struct DeadLetters {
     appender: RefCell<Appender>,
     files: SegmentFiles,
     queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
+    /// Letters that do not come from a lane, and who waits for them.
+    letters: RefCell<VecDeque<(Vec<u8>, oneshot::Sender<()>)>>,
     notify: Notify,
 }
 
@@ -384,6 +452,7 @@ impl DeadLetters {
             appender: RefCell::new(Appender::new(plan, segment, sequence - 1, sequence, state.clock_floor_ns)),
             files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
             queue: RefCell::default(),
+            letters: RefCell::default(),
             notify: Notify::default(),
         }
     }
@@ -391,6 +460,21 @@ impl DeadLetters {
     fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
         self.queue.borrow_mut().push_back((slot, spent));
         self.notify.notify();
+    }
+
+    /// Takes a letter that does not come from a lane.
+    pub(super) fn bury(&self, letter: Vec<u8>, reply: oneshot::Sender<()>) {
+        self.letters.borrow_mut().push_back((letter, reply));
+        self.notify.notify();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty() && self.letters.borrow().is_empty()
+    }
+
+    /// Whether events of this lane wait to be written.
+    pub(super) fn has(&self, slot: &Rc<LaneSlot>) -> bool {
+        self.queue.borrow().iter().any(|(s, _)| Rc::ptr_eq(s, slot))
     }
 
     /// Makes the writer look whether it shall end.
@@ -408,7 +492,7 @@ impl Shard {
     /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
     pub(super) async fn write_dead_letters(self: Rc<Self>) {
         loop {
-            while !self.dead.queue.borrow().is_empty() {
+            while !self.dead.is_empty() {
                 if let Err(e) = self.write_dead_batch().await {
                     if self.stopping.get() {
                         log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
@@ -449,6 +533,14 @@ impl Shard {
             };
             self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
         }
+        let letters: Vec<_> = {
+            let mut letters = self.dead.letters.borrow_mut();
+            let n = letters.len().min(BATCH);
+            letters.drain(..n).collect()
+        };
+        for (letter, _) in &letters {
+            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], letter, wall);
+        }
         loop {
             let group = self.dead.appender.borrow_mut().take();
             let Some(group) = group else { break };
@@ -463,6 +555,9 @@ impl Shard {
             self.dead.appender.borrow_mut().recycle(group);
         }
         self.dead.files.sync().await?;
+        for (_, reply) in letters {
+            let _ = reply.send(());
+        }
         self.dead.queue.borrow_mut().drain(..batch.len());
         for (slot, spent) in batch {
             slot.lane.borrow_mut().settle(spent.item.sequence);

@@ -4,12 +4,16 @@
 //! them for the log; *commit* writes and syncs groups and then hands their events to the lanes; each lane has a task that
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
+pub(crate) mod bell;
 mod commit;
 mod dispatch;
+pub(crate) mod group;
 mod house;
 mod ingest;
+pub(crate) mod keep;
 mod lanes;
 pub mod progress;
+pub(crate) mod replay;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
@@ -21,6 +25,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -38,8 +43,11 @@ use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
+use group::ConsumerGroup;
+use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use progress::Progress;
+use replay::{PartState, Replay};
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
@@ -52,6 +60,10 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    /// Sequence of the last event that is in the log and was handed to the lanes.
+    head: AtomicU64,
+    /// How many want no segment to be removed.
+    pins: AtomicUsize,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -80,6 +92,18 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
     Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Begin or resume a replay.
+    Replay(Arc<Replay>),
+    /// End a replay before it is through.
+    EndReplay(Arc<Replay>),
+    /// The replay of this number is no longer known.
+    ForgetReplay(u32),
+    /// Keep the log for a group of consumers, and the events that it wants; answer when that holds.
+    Group { group: Arc<ConsumerGroup>, reply: oneshot::Sender<()> },
+    /// Keep nothing for the group of this number any more.
+    EndGroup(u32),
+    /// Write a dead letter; answer when it is durable.
+    Bury { letter: Vec<u8>, reply: oneshot::Sender<()> },
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -92,8 +116,24 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
+            head: AtomicU64::new(0),
+            pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
         }
+    }
+
+    /// Every record up to this sequence is complete in the log.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn set_head(&self, sequence: u64) {
+        self.head.store(sequence, Ordering::Release);
+    }
+
+    /// Whether somebody wants no segment to be removed.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
     }
 
     /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
@@ -120,8 +160,8 @@ pub(crate) struct Start {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
     pub(crate) incarnation: u64,
-    pub(crate) writer: u32,
     pub(crate) cpu: Option<usize>,
+    pub(crate) keep: KeepStart,
 }
 
 impl Start {
@@ -132,8 +172,11 @@ impl Start {
         state: ShardState,
         dir: &DataDir,
         cpu: Option<usize>,
+        keep: KeepStart,
     ) -> Start {
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        // Known before anybody can ask, so that readers begin where this run does.
+        shared.set_head(state.next_sequence - 1);
+        Start { shared, snapshot, config, state, incarnation: dir.incarnation, cpu, keep }
     }
 }
 
@@ -147,8 +190,8 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
         let _ = ready_tx.send(());
-        let shard = Shard::new(start);
-        if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
+        let (shard, replays) = Shard::new(start);
+        if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
         drop(end);
@@ -184,11 +227,11 @@ pub(crate) struct Shard {
     snapshot: RefCell<Arc<Snapshot>>,
     config: Arc<EngineConfig>,
     incarnation: u64,
-    writer: u32,
     started: Instant,
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    keeping: Keeping,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -218,8 +261,10 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+    /// The shard, and the replays that it is to resume.
+    fn new(start: Start) -> (Rc<Shard>, Vec<Arc<Replay>>) {
+        let Start { shared, snapshot, config, state, incarnation, keep, .. } = start;
+        let replays = keep.replays.clone();
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -241,11 +286,11 @@ impl Shard {
                 state.segments.clone(),
                 commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
             ),
+            keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
             incarnation,
-            writer,
             started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
@@ -269,10 +314,10 @@ impl Shard {
         });
         shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
         shard.recover_lanes(&state);
-        shard
+        (shard, replays)
     }
 
-    async fn run(self: &Rc<Shard>) {
+    async fn run(self: &Rc<Shard>, replays: Vec<Arc<Replay>>) {
         // Before anything is given out, so that a clock reading is never given out twice.
         if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
@@ -282,6 +327,7 @@ impl Shard {
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         self.start_lanes();
+        replays.iter().for_each(|r| self.start_replay(r));
 
         ingest.await;
         commit.await;
