@@ -101,11 +101,13 @@ fn segments_go_when_they_are_too_old_even_if_nothing_happens() {
     let mut c = config(dir.path(), 1);
     c.retention.age_max = Some(Duration::from_secs(1));
     let engine = Engine::open_with(c, kept(vec![])).unwrap();
+    let begun = std::time::Instant::now();
     for n in 0..1000 {
         put_large(&engine, &format!("k{n}"), n);
     }
     sync(&engine);
-    assert!(segments(dir.path()).len() >= 4, "they stay at first");
+    let there = segments(dir.path()).len();
+    assert!(there >= 4 || begun.elapsed() > Duration::from_secs(1), "they stay at first: {there}");
     until("the closed segments are gone", || segments(dir.path()).len() == 1);
     engine.close(WAIT).unwrap();
 }
