@@ -328,6 +328,8 @@ impl Engine {
             s.commits += c.commits.get();
             s.syncs += c.syncs.get();
             s.segments += c.segments.get();
+            s.log_disk_bytes += c.log_disk_bytes.get();
+            s.log_moves += c.log_moves.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.held_bytes += c.held_bytes.get();
@@ -583,6 +585,10 @@ pub struct Stats {
     pub syncs: u64,
     /// Segment files of the log.
     pub segments: u64,
+    /// Bytes of the files of the log, spare ones included.
+    pub log_disk_bytes: u64,
+    /// Times the log went on in a new segment because a write or a sync of the one before failed.
+    pub log_moves: u64,
     /// Damaged stretches found in the log.
     pub damaged: u64,
     /// Bytes in the rings.
@@ -614,6 +620,8 @@ impl Default for Stats {
             commits: 0,
             syncs: 0,
             segments: 0,
+            log_disk_bytes: 0,
+            log_moves: 0,
             damaged: 0,
             ring_used_bytes: 0,
             held_bytes: 0,

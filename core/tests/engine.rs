@@ -92,8 +92,11 @@ fn files(dir: &Path, sub: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The segments of events, but not the files kept or made ready for later ones.
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    files(dir, "").into_iter().filter(|p| p.extension().is_some_and(|e| e == "log")).collect()
+    let shards = (0..recovery::SHARDS_MAX).map(|n| recovery::shard_path(dir, n));
+    let found = shards.map(|s| recovery::list_segments(&s, &mut recovery::Findings::default()).unwrap());
+    found.flatten().map(|s| s.path).collect()
 }
 
 fn assert_in_order(r: &Receiver) {

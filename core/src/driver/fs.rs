@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Makes a directory and those above it, if they are not there.
@@ -53,6 +54,16 @@ pub fn replace(path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
     f.sync_all()?;
     fs::rename(scratch, path)?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// The length of a file, and how much of it the file system has blocks for.
+pub fn lengths(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|m| (m.len(), m.blocks() * 512))
+}
+
+/// Gives a file another name in the same file system, in place of what has that name. Durable only after [`sync_dir`].
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
 }
 
 /// Removes a file. Durable only after [`sync_dir`].

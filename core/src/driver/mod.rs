@@ -4,6 +4,7 @@
 //! refused.
 
 mod clock;
+pub mod disk;
 pub mod fs;
 mod glommio;
 mod notify;
@@ -13,6 +14,7 @@ pub use self::glommio::{
     DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent, turn,
 };
 pub use clock::{now, random_u64, since, wall_ns};
+pub use disk::{DISK_THREADS, Disk};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
 

@@ -18,6 +18,7 @@
 
 mod ack;
 pub mod appender;
+pub mod buffer;
 pub mod cursor;
 pub mod record;
 pub mod recovery;

@@ -262,8 +262,11 @@ pub struct SegmentInfo {
     pub header: SegmentHeader,
     /// Its file.
     pub path: PathBuf,
-    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty.
+    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty. What it has beyond that is void:
+    /// it was written once more, to the next segment, because this one could not be made durable.
     pub last_sequence: u64,
+    /// The size of its file.
+    pub bytes: u64,
 }
 
 /// What recovery found in a shard, beside the segments themselves.
@@ -288,6 +291,8 @@ pub struct ShardState {
     pub path: PathBuf,
     /// Event segments in order.
     pub segments: Vec<SegmentInfo>,
+    /// Files that may serve for later segments, or are to be removed.
+    pub spares: Vec<PathBuf>,
     /// The number of the next segment.
     pub next_segment: u64,
     /// The sequence of the next record.
@@ -364,33 +369,83 @@ fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
     rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
+/// How the names of files end that are kept for later segments and hold no records of use.
+pub const SPARE_SUFFIX: &str = ".spare";
+
+/// The files of a log.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The segments, in order of their numbers.
+    pub segments: Vec<SegmentInfo>,
+    /// Files without records of use: spare ones, and such as were named for a segment that was not begun. What they hold
+    /// of old records is of segments up to `numbers_used`.
+    pub spares: Vec<PathBuf>,
+    /// The highest number that was ever given to one of the files.
+    pub numbers_used: u64,
+}
+
 /// Reads the headers of the segments of a directory, in order of their numbers.
+///
+/// # Errors
+/// If something cannot be read or was written by a newer version.
 pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentInfo>> {
+    list_files(dir, findings).map(|l| l.segments)
+}
+
+/// Looks at the files of a log: segments and spare ones.
+///
+/// # Errors
+/// As [`list_segments`].
+pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
     let names = match fs::list(dir) {
         Ok(names) => names,
-        Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == IoKind::NotFound => return Ok(Listing::default()),
         Err(e) => return Err(Error::io("cannot list it", &e).at(dir.display().to_string())),
     };
-    let mut segments = Vec::new();
+    let mut l = Listing::default();
     for name in names {
-        let Some(id) = SegmentHeader::parse_file_name(&name) else { continue };
-        let path = dir.join(name);
-        let block = fs::read_front(&path, BLOCK_BYTES)
-            .map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))?;
+        let spare = name.strip_suffix(SPARE_SUFFIX);
+        let id = match spare {
+            Some(stem) => SegmentHeader::parse_file_name(&format!("{stem}.log")),
+            None => SegmentHeader::parse_file_name(&name),
+        };
+        if spare.is_none() && id.is_none() {
+            continue;
+        }
+        let path = dir.join(&name);
+        let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
+        let block = fs::read_front(&path, BLOCK_BYTES).map_err(cannot_read)?;
+        l.numbers_used = l.numbers_used.max(id.unwrap_or(0));
         match SegmentHeader::decode(&block) {
-            Ok(header) if header.id == id => {
-                segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
-            }
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
-            // A crash while a segment was being made leaves a file without a header and without records.
-            Ok(_) | Err(_) => findings.unreadable.push(path),
+            Ok(header) if spare.is_none() && Some(header.id) == id => {
+                let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                let last_sequence = header.base_sequence.saturating_sub(1);
+                l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
+            }
+            // A spare file, or one that has its new name but not its new header yet.
+            Ok(header) => {
+                l.numbers_used = l.numbers_used.max(header.id);
+                l.spares.push(path);
+            }
+            Err(_) if spare.is_some() => l.spares.push(path),
+            // A crash while a segment was being made leaves zeros, at most.
+            Err(_) if read_file(&path)?.iter().all(|b| *b == 0) => l.spares.push(path),
+            Err(_) => findings.unreadable.push(path),
         }
     }
-    segments.sort_by_key(|s| s.header.id);
-    for i in 1..segments.len() {
-        segments[i - 1].last_sequence = segments[i].header.base_sequence.saturating_sub(1);
+    l.segments.sort_by_key(|s| s.header.id);
+    for i in 1..l.segments.len() {
+        l.segments[i - 1].last_sequence = l.segments[i].header.base_sequence.saturating_sub(1);
     }
-    Ok(segments)
+    Ok(l)
+}
+
+/// The highest sequence that counts in each of these segments. The last one may hold anything; one before it ends where the
+/// next begins, whatever it has beyond.
+fn limits(segments: &[SegmentInfo]) -> impl Iterator<Item = (&SegmentInfo, u64)> {
+    let last = segments.len().saturating_sub(1);
+    segments.iter().enumerate().map(move |(i, s)| (s, if i == last { u64::MAX } else { s.last_sequence }))
 }
 
 /// Finds out what a shard holds. Creates its directories if they are not there.
@@ -404,7 +459,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     }
     let mut findings = Findings::default();
     let cursors = read_cursors(dir, &mut findings)?;
-    let mut segments = list_segments(dir, &mut findings)?;
+    let Listing { mut segments, spares, numbers_used } = list_files(dir, &mut findings)?;
     let mut clock_floor_ns = cursors.clock_ceiling_ns;
     let mut next_sequence = cursors.next_sequence.max(1);
     for s in &segments {
@@ -436,26 +491,23 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         next_sequence += findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
     }
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
-    let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
-        findings
-            .unreadable
-            .iter()
-            .filter_map(|p| SegmentHeader::parse_file_name(p.file_name()?.to_str()?))
-            .max()
-            .map_or(1, |id| id + 1),
-    );
+    let next_segment = (numbers_used + 1).max(saved.map_or(1, u64::from_le_bytes));
     let dead = list_segments(&dir.join("dead"), &mut findings)?;
     let mut dead_letters = 0;
     let mut next_dead = (dead.last().map_or(1, |s| s.header.id + 1), 1);
-    for s in &dead {
+    for (s, limit) in limits(&dead) {
         let bytes = read_file(&s.path)?;
-        let found = scan(&s.header, &bytes, |_, _| ());
-        dead_letters += found.records;
-        next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence + 1);
+        scan(&s.header, &bytes, |_, r| {
+            if r.sequence() <= limit {
+                dead_letters += 1;
+                next_dead.1 = r.sequence() + 1;
+            }
+        });
     }
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
+        spares,
         next_segment,
         next_sequence,
         clock_floor_ns,
@@ -482,7 +534,7 @@ pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();
     for name in CURSOR_FILES {
-        let path = dir.join(name);
+        let path = dir.join(&name);
         let bytes = match fs::read(&path) {
             Ok(b) => b,
             Err(e) if e.kind() == IoKind::NotFound => continue,
@@ -519,13 +571,15 @@ pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
     for shard in 0..SHARDS_MAX {
         let dir = shard_path(data_dir, shard);
         if !fs::is_dir(&dir) {
-            break;
+            continue; // Shards that are no longer needed leave gaps.
         }
-        for s in list_segments(&dir.join("dead"), &mut Findings::default())? {
+        for (s, limit) in limits(&list_segments(&dir.join("dead"), &mut Findings::default())?) {
             debug_assert_eq!(s.header.purpose, Purpose::DeadLetters);
             let bytes = read_file(&s.path)?;
             scan(&s.header, &bytes, |_, r| {
-                out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
+                if r.sequence() <= limit {
+                    out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
+                }
             });
         }
     }
@@ -546,8 +600,7 @@ mod tests {
             a.append(Kind::Event, &[], &vec![id as u8; body], 1);
         }
         let mut bytes = a.take().map(|g| g.bytes).unwrap_or_default();
-        bytes.resize((bytes.len() + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
-        bytes
+        bytes.padded(record::RECORD_HEADER_BYTES).to_vec()
     }
 
     fn recycled() -> (SegmentHeader, Vec<u8>, usize) {

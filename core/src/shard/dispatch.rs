@@ -136,6 +136,9 @@ impl Shard {
         let lanes = self.lanes.borrow();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
+            if record.sequence() <= self.dispatched.get() {
+                continue; // Written once more, to a new segment.
+            }
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
@@ -260,7 +263,10 @@ impl Shard {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
-                slot.catch_up();
+                // Records on their way to a new segment are read when they are there.
+                if !self.files.is_moving() {
+                    slot.catch_up();
+                }
                 return Ok(());
             };
             let at = if segment.header.id == at.segment {
@@ -269,11 +275,14 @@ impl Shard {
                 Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
             };
             // What is being written now is read only up to what was dispatched; the rest will be offered.
-            let end = self.files.end();
-            let live = end.filter(|e| e.segment == at.segment);
+            let live = self.files.live_end(at.segment);
             if live.is_some_and(|e| e.offset <= at.offset) {
                 slot.catch_up();
                 return Ok(());
+            }
+            if live.is_none() && seen >= segment.last_sequence {
+                slot.move_backlog(Position { segment: at.segment + 1, offset: BLOCK_BYTES as u64 }, seen);
+                continue;
             }
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {
@@ -304,7 +313,7 @@ impl Shard {
                         break;
                     }
                     Fed::SegmentDone { seen } => {
-                        if live.is_some() && self.files.end() == live {
+                        if live.is_some() && self.files.live_end(at.segment) == live {
                             slot.catch_up();
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
@@ -334,6 +343,10 @@ impl Shard {
         while at < bytes.len() {
             if slot.room() == 0 {
                 return Fed::Next { offset: from.offset + at as u64, seen };
+            }
+            // What a segment that failed has beyond its last durable record is in the next one.
+            if seen >= segment.last_sequence {
+                return Fed::SegmentDone { seen };
             }
             match record::parse(segment.header.id, &bytes[at..]) {
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {

@@ -6,6 +6,7 @@
 
 mod commit;
 mod dispatch;
+mod files;
 mod house;
 mod ingest;
 mod lanes;
@@ -30,13 +31,14 @@ use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
-use crate::driver::{self, Notify, ShardThread};
+use crate::driver::{self, Disk, Notify, ShardThread};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
-use commit::SegmentFiles;
+use files::{FilesPlan, SegmentFiles};
 use lanes::LaneSlot;
 use progress::Progress;
 use ring::Ring;
@@ -54,6 +56,10 @@ pub(crate) struct Shared {
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
+
+/// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
+/// system nothing to record, which makes the sync several times faster than one of a growing file.
+const ZERO_AHEAD_BYTES: u64 = 1 << 20;
 
 /// The ring, with a `Debug` that does not print it.
 pub(crate) struct RingBox(Ring);
@@ -143,10 +149,11 @@ impl Start {
 pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let shared = start.shared.clone();
     let (ready_tx, ready_rx) = std::sync::mpsc::channel::<()>();
+    let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
         let _ = ready_tx.send(());
-        let shard = Shard::new(start);
+        let shard = Shard::new(start, disk);
         if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
@@ -217,22 +224,22 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(start: Start) -> Rc<Shard> {
+    fn new(start: Start, disk: Disk) -> Rc<Shard> {
         let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
-        let plan = SegmentPlan {
-            bytes_max: config.log.segment_bytes,
-            shard: shared.index as u16,
-            incarnation,
-            purpose: Purpose::Events,
-        };
+        let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let disk = Rc::new(disk);
+        let plan =
+            SegmentPlan { bytes_max: segment_bytes, shard: shared.index as u16, incarnation, purpose: Purpose::Events };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
             appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
-            dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            dead: lanes::DeadLetters::new(&state, disk.clone(), SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
             files: SegmentFiles::new(
                 state.path.clone(),
+                disk,
+                FilesPlan { segment_bytes, zero_ahead_bytes: ZERO_AHEAD_BYTES.min(segment_bytes), spares: true },
                 state.segments.clone(),
-                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
+                state.spares.clone(),
             ),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
@@ -261,6 +268,7 @@ impl Shard {
             shared,
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
+        shard.tell_disk_use();
         shard.recover_lanes(&state);
         shard
     }
@@ -273,6 +281,7 @@ impl Shard {
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
         let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
+        let prepare = driver::spawn(self.clone().guarded("file preparing", Shard::prepare_files));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         self.start_lanes();
 
@@ -293,13 +302,16 @@ impl Shard {
         dead.await;
         self.house_wake.notify();
         house.await;
+        self.files.wake();
+        prepare.await;
         if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;
         }
-        self.files.close().await;
-        self.dead.close().await;
+        self.files.close();
+        self.files.drop_spares().await;
+        self.dead.close();
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
