@@ -34,6 +34,10 @@ const ZEROS_BYTES: usize = 256 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What is done on the disk's thread when a sync has succeeded, before the shard hears of it: whoever waits for that need
+/// not wait for the shard. Quick.
+pub type OnSynced = Box<dyn FnOnce() + Send>;
+
 #[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
@@ -164,26 +168,26 @@ struct Opened {
 
 impl LogFile {
     /// Writes a buffer as whole blocks, with at least so many zeros behind it, at a position that is a multiple of a block;
-    /// of the buffer the first `skip` bytes (whole blocks) are left out. The buffer comes back. If `sync`, the same thread
-    /// then makes everything durable that was written before; the second future tells that.
+    /// of the buffer the first `skip` bytes (whole blocks) are left out. The buffer comes back. If there is `sync`, the same
+    /// thread then makes everything durable that was written before, and calls it; the second future tells that.
     pub fn write(
         &self,
         mut buf: BlockBuffer,
         zeros: usize,
         skip: usize,
         position: u64,
-        sync: bool,
+        sync: Option<OnSynced>,
     ) -> (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>) {
         let (done, ended) = oneshot::channel();
-        let (synced, sync_ended) = sync.then(oneshot::channel).unzip();
+        let (synced, sync_ended) = sync.map(|then| (then, oneshot::channel())).map(|(f, (s, e))| ((f, s), e)).unzip();
         let file = self.file.clone();
         self.queue.jobs.lock().waiting.push_back(Box::new(move || {
             let result = file.write(&buf.padded(zeros)[skip..], position + skip as u64);
             let written = result.is_ok();
             let _ = done.send((buf, result));
-            if let Some(synced) = synced {
+            if let Some((then, synced)) = synced {
                 let not_tried = || Err(io::Error::other("what came before could not be written"));
-                let _ = synced.send(if written { file.sync() } else { not_tried() });
+                let _ = synced.send(if written { file.sync(then) } else { not_tried() });
             }
         }));
         self.queue.news.notify_one();
@@ -192,9 +196,9 @@ impl LogFile {
 
     /// Makes everything durable that was written before. After a failure it fails for ever: the kernel may have dropped
     /// what it could not write.
-    pub fn sync(&self) -> Done<io::Result<()>> {
+    pub fn sync(&self, then: OnSynced) -> Done<io::Result<()>> {
         let file = self.file.clone();
-        run(&self.queue, move || file.sync())
+        run(&self.queue, move || file.sync(then))
     }
 
     /// Writes zeros from one position up to another, both multiples of a block.
@@ -273,13 +277,18 @@ impl Opened {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync(&self, then: OnSynced) -> io::Result<()> {
         let mut failed = self.sync_failed.lock();
         if *failed {
             return Err(io::Error::other("an earlier sync failed"));
         }
         let result = fault(&self.path, Operation::Sync).and_then(|()| self.file.sync_data());
         *failed = result.is_err();
+        drop(failed);
+        if result.is_ok() {
+            // It may call wakers of the host.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(then));
+        }
         result
     }
 }
@@ -322,6 +331,11 @@ pub mod faults {
         ORDERS.lock().push(Order { under: under.to_owned(), operation, errno, left: times });
     }
 
+    /// Forgets the failures ordered for a directory.
+    pub fn lift(under: &Path) {
+        ORDERS.lock().retain(|o| o.under != under);
+    }
+
     /// How many of the failures ordered for a directory have not happened.
     pub fn left(under: &Path) -> usize {
         ORDERS.lock().iter().filter(|o| o.under == under).map(|o| o.left).sum()
@@ -361,7 +375,8 @@ mod tests {
         let file = wait(disk.create_new(&path)).unwrap();
         wait(file.write_zeros(0, 1 << 20)).unwrap();
         let bytes: Vec<u8> = (0..2 * BLOCK_BYTES).map(|n| n as u8 | 1).collect();
-        let (written, synced) = file.write(buffer(&bytes), 32, BLOCK_BYTES, 8 * BLOCK_BYTES as u64, true);
+        let (written, synced) =
+            file.write(buffer(&bytes), 32, BLOCK_BYTES, 8 * BLOCK_BYTES as u64, Some(Box::new(|| ())));
         let (buf, result) = wait(written);
         result.unwrap();
         wait(synced.unwrap()).unwrap();
@@ -379,16 +394,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::start("disk").unwrap();
         let file = wait(disk.create_new(&dir.path().join("file"))).unwrap();
-        wait(file.sync()).unwrap();
+        wait(file.sync(Box::new(|| ()))).unwrap();
         faults::order(dir.path(), Operation::Sync, libc::EIO, 1);
-        assert_eq!(wait(file.sync()).unwrap_err().raw_os_error(), Some(libc::EIO));
-        let (written, synced) = file.write(buffer(b"more"), 32, 0, 0, true);
+        assert_eq!(wait(file.sync(Box::new(|| ()))).unwrap_err().raw_os_error(), Some(libc::EIO));
+        let (written, synced) = file.write(buffer(b"more"), 32, 0, 0, Some(Box::new(|| ())));
         wait(written).1.unwrap();
         assert!(wait(synced.unwrap()).is_err());
-        assert!(wait(file.clone().sync()).is_err());
+        assert!(wait(file.clone().sync(Box::new(|| ()))).is_err());
         // Another file is not concerned.
         let other = wait(disk.create_new(&dir.path().join("other"))).unwrap();
-        wait(other.sync()).unwrap();
+        wait(other.sync(Box::new(|| ()))).unwrap();
     }
 
     #[test]
@@ -397,12 +412,12 @@ mod tests {
         let disk = Disk::start("disk").unwrap();
         let file = wait(disk.create_new(&dir.path().join("file"))).unwrap();
         faults::order(dir.path(), Operation::Write, libc::ENOSPC, 1);
-        let (written, synced) = file.write(buffer(b"x"), 32, 0, 0, true);
+        let (written, synced) = file.write(buffer(b"x"), 32, 0, 0, Some(Box::new(|| ())));
         let (buf, result) = wait(written);
         assert_eq!((&*buf, result.unwrap_err().raw_os_error()), (&b"x"[..], Some(libc::ENOSPC)));
         assert!(wait(synced.unwrap()).is_err());
         // The same write may be tried again.
-        let (written, synced) = file.write(buf, 32, 0, 0, true);
+        let (written, synced) = file.write(buf, 32, 0, 0, Some(Box::new(|| ())));
         wait(written).1.unwrap();
         wait(synced.unwrap()).unwrap();
     }
@@ -427,7 +442,7 @@ mod tests {
         let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
         let disk = Disk::start("disk").unwrap();
         let file = wait(disk.create_new(&dir.path().join("file"))).unwrap();
-        let (written, synced) = file.write(buffer(&[9; 5000]), 32, 0, 4096, true);
+        let (written, synced) = file.write(buffer(&[9; 5000]), 32, 0, 4096, Some(Box::new(|| ())));
         wait(written).1.unwrap();
         wait(synced.unwrap()).unwrap();
         assert_eq!(std::fs::read(dir.path().join("file")).unwrap()[4096..9096], [9; 5000]);

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Shard;
-use crate::driver::disk::Done;
+use crate::driver::disk::{Done, OnSynced};
 use crate::driver::{self, DISK_THREADS, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
@@ -44,7 +44,7 @@ struct Writing {
 /// A sync under way, and what it makes durable.
 struct Syncing {
     done: Done<io::Result<()>>,
-    ring_position: u64,
+    /// The last record of it.
     sequence: u64,
 }
 
@@ -233,15 +233,15 @@ impl Shard {
                 self.move_to_new_segment(c, e).await
             };
         }
-        let sync = c.wanted || group.wants == Ack::Synced;
-        let (done, synced) = self.files.begin_write(&mut group, sync)?;
+        let with_sync = c.wanted || group.wants == Ack::Synced;
+        let on_synced = with_sync.then(|| self.on_synced(c.written.max(group.ring_position)));
+        let (done, synced) = self.files.begin_write(&mut group, on_synced)?;
         if let Some(done) = synced {
-            let (ring_position, sequence) = (c.written.max(group.ring_position), group.last_sequence);
-            c.syncing.push_back(Syncing { done, ring_position, sequence });
+            c.syncing.push_back(Syncing { done, sequence: group.last_sequence });
             c.wanted = false;
             c.unsynced_since = None;
         }
-        c.writing = Some(Writing { group, done, with_sync: sync });
+        c.writing = Some(Writing { group, done, with_sync });
         Ok(())
     }
 
@@ -288,10 +288,16 @@ impl Shard {
         self.dispatch(group);
     }
 
+    /// Tells those who wait for it, from the disk's thread, that the ring up to a position is durable.
+    fn on_synced(&self, ring_position: u64) -> OnSynced {
+        let shared = self.shared.clone();
+        Box::new(move || shared.progress.advance_synced(ring_position))
+    }
+
     fn begin_sync(&self, c: &mut Commits) {
         let Some(last) = c.kept.back() else { return };
-        let Some(done) = self.files.begin_sync() else { return };
-        c.syncing.push_back(Syncing { done, ring_position: c.written, sequence: last.last_sequence });
+        let Some(done) = self.files.begin_sync(self.on_synced(c.written)) else { return };
+        c.syncing.push_back(Syncing { done, sequence: last.last_sequence });
         c.wanted = false;
         c.unsynced_since = None;
     }
@@ -306,16 +312,16 @@ impl Shard {
             appender.recycle(group);
         }
         drop(appender);
-        let progress = &self.shared.progress;
-        progress.advance(c.written, progress.synced().max(sync.ring_position));
         self.tell(c);
     }
 
     /// Tells publishers how far the log has come.
     fn tell(&self, c: &Commits) {
         // With nothing that is not durable, events that no rule wanted are as durable as they will ever be.
-        let synced = if c.kept.is_empty() && c.writing.is_none() { c.written } else { self.shared.progress.synced() };
-        self.shared.progress.advance(c.written, synced);
+        self.shared.progress.advance_written(c.written);
+        if c.kept.is_empty() && c.writing.is_none() {
+            self.shared.progress.advance_synced(c.written);
+        }
     }
 
     pub(super) fn tell_disk_use(&self) {
@@ -449,6 +455,6 @@ impl Shard {
         };
         let remedy = cause.remedy_text().unwrap_or("mend the disk");
         e.at(format!("shard {}", self.shared.index))
-            .remedy(format!("{remedy}, and open the engine again; what was acknowledged as synced is kept"))
+            .remedy(format!("{remedy} and open the engine again; what was acknowledged as synced is kept"))
     }
 }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::driver::disk::{Disk, Done, LogFile};
+use crate::driver::disk::{Disk, Done, LogFile, OnSynced};
 use crate::driver::{self, Notify, fs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
@@ -204,7 +204,7 @@ impl SegmentFiles {
     }
 
     /// Begins to write a group that was made ready, and to sync after that if so asked.
-    pub(super) fn begin_write(&self, group: &mut Group, sync: bool) -> Result<Begun> {
+    pub(super) fn begin_write(&self, group: &mut Group, sync: Option<OnSynced>) -> Result<Begun> {
         let active = self.active.borrow();
         let Some(active) = active.as_ref().filter(|a| a.header.id == group.segment) else {
             return Err(Error::new(ErrorKind::Internal, "a group without a segment"));
@@ -231,7 +231,7 @@ impl SegmentFiles {
     /// Writes a group.
     pub(super) async fn write(&self, group: &mut Group) -> Result<()> {
         self.ready(group).await?;
-        let (written, _) = self.begin_write(group, false)?;
+        let (written, _) = self.begin_write(group, None)?;
         let (bytes, result) = written.await;
         group.bytes = bytes;
         result.map_err(|e| self.write_error(group, &e))?;
@@ -240,13 +240,13 @@ impl SegmentFiles {
     }
 
     /// Begins to make everything written durable; `None` if nothing is being written.
-    pub(super) fn begin_sync(&self) -> Option<Done<std::io::Result<()>>> {
-        self.active.borrow().as_ref().map(|a| a.file.sync())
+    pub(super) fn begin_sync(&self, then: OnSynced) -> Option<Done<std::io::Result<()>>> {
+        self.active.borrow().as_ref().map(|a| a.file.sync(then))
     }
 
     /// Makes everything written durable. After a failure the segment must be given up ([`SegmentFiles::give_up`]).
     pub(super) async fn sync(&self) -> Result<()> {
-        let Some(done) = self.begin_sync() else { return Ok(()) };
+        let Some(done) = self.begin_sync(Box::new(|| ())) else { return Ok(()) };
         done.await.map_err(at("cannot make the log durable", &self.dir))
     }
 
@@ -349,10 +349,10 @@ impl SegmentFiles {
     pub(super) async fn name(&self) -> Result<()> {
         let active = self.active.borrow().as_ref().map(|a| (a.header, a.path.clone(), a.file.clone()));
         let Some((header, path, file)) = active else { return Ok(()) };
-        file.sync().await.map_err(at("cannot make the log durable", &path))?;
+        file.sync(Box::new(|| ())).await.map_err(at("cannot make the log durable", &path))?;
         let mut block = BlockBuffer::default();
         header.encode(block.grow(BLOCK_BYTES));
-        let (written, synced) = file.write(block, 0, 0, 0, true);
+        let (written, synced) = file.write(block, 0, 0, 0, Some(Box::new(|| ())));
         written.await.1.map_err(at("cannot write the log", &path))?;
         if let Some(synced) = synced {
             synced.await.map_err(at("cannot make the log durable", &path))?;
@@ -479,7 +479,7 @@ impl SegmentFiles {
         };
         let mut block = BlockBuffer::default();
         header.encode(block.grow(BLOCK_BYTES));
-        let (written, synced) = file.write(block, 0, 0, 0, true);
+        let (written, synced) = file.write(block, 0, 0, 0, Some(Box::new(|| ())));
         let mut result = written.await.1;
         if let Some(synced) = synced {
             result = result.and(synced.await);

@@ -14,6 +14,8 @@ pub mod progress;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
