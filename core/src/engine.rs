@@ -1,5 +1,6 @@
 //! The engine: open, publish, flush, close.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::recovery::{self, DataDir};
 use crate::rule::RuleSet;
+use crate::shard::gate::{self, Peers};
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
@@ -80,7 +82,10 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     config: Arc<EngineConfig>,
+    /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
+    /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
+    publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// What opening and closing change.
     life: Mutex<Life>,
@@ -122,30 +127,38 @@ impl Engine {
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
-        let mut states = Vec::new();
-        for shard in 0..dir.shards {
-            states.push(recovery::recover_shard(&dir.shard_path(shard))?);
+        let mut states = BTreeMap::new();
+        for shard in dir.shard_numbers()? {
+            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard))?);
         }
-        for s in &states {
+        for s in states.values() {
             let f = &s.findings;
             if *f != recovery::Findings::default() {
                 log::warn!("{}: recovered: {f:?}", s.path.display());
             }
         }
         dir.upgrade()?;
+        let snapshot = Snapshot::new(1, rules, &mut dir.names)?;
+        let is_new = |destination| snapshot.new_destinations.contains(&destination);
+        let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
-        let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
-        for s in &mut states {
+        let floor = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        for s in states.values_mut() {
             s.clock_floor_ns = floor;
         }
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let peers = Peers::default();
+        let numbers: Vec<usize> = states.keys().copied().collect();
+        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
-        for (i, state) in states.into_iter().enumerate() {
+        for (i, state) in states {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
+            peers.lock().push(shared.clone());
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            let holds = holds.remove(&i).unwrap_or_default();
+            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, holds, &dir, cpu);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -158,6 +171,7 @@ impl Engine {
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
+                publishing: dir.shards,
                 shards,
                 snapshot,
                 life: Mutex::new(Life { threads, dir: Some(dir) }),
@@ -227,7 +241,7 @@ impl Engine {
         }
         drop(snapshot);
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let shard = &inner.shards[shard_of(hash, inner.publishing)];
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = options.ack as u32;
         let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
@@ -311,11 +325,11 @@ impl Engine {
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
             no_match: inner.no_match.get(),
-            shards: inner.shards.len() as u64,
+            shards: inner.publishing as u64,
             ..Stats::default()
         };
         let snapshot = inner.snapshot.load();
-        let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
+        let mut all = BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
         for shard in &inner.shards {
             let c = &shard.stats;
@@ -557,7 +571,7 @@ impl Drop for Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Shards.
+    /// Shards that take events.
     pub shards: u64,
     /// Events taken from the rings.
     pub accepted: u64,

@@ -7,9 +7,28 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Makes a directory and those above it, if they are not there.
+/// Makes a directory and those above it, if they are not there, durably.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match fs::create_dir(dir) {
+        Ok(()) => sync_dir(parent),
+        Err(_) if dir.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && parent != dir => {
+            create_dir_all(parent)?;
+            fs::create_dir(dir).or_else(|e| if dir.is_dir() { Ok(()) } else { Err(e) })?;
+            sync_dir(parent)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a directory with everything in it, durably.
+pub fn remove_dir_all(dir: &Path) -> io::Result<()> {
+    fs::remove_dir_all(dir)?;
+    sync_dir(dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// The names of the files and directories in a directory, in no order. Names that are not UTF-8 are left out: nothing of

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! LOCK                       held with flock while an engine has the directory open
-//! meta.json                  format version, writer id, shard count
+//! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json                 numbers of destinations and rules, never used again
 //! shard-0000/
 //!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
@@ -20,6 +20,7 @@ mod ack;
 pub mod appender;
 pub mod buffer;
 pub mod cursor;
+pub mod layout;
 pub mod record;
 pub mod recovery;
 pub mod segment;

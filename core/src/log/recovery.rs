@@ -3,13 +3,14 @@
 //! This runs on the caller's thread before the shards start, with ordinary blocking I/O. Only the last segment of a shard
 //! is read whole, so the time to open is bounded by the segment size, not by the backlog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cursor::{Cursors, section};
+use super::cursor::{Cursor, Cursors, section};
+use super::layout::{self, Barrier, Layout};
 use super::record::{self, Parsed, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
@@ -20,11 +21,22 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     writer: u32,
+    /// How many shards take events.
     shards: u16,
+    /// What is left of earlier layouts, and the present one; empty if there never was another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layouts: Vec<Layout>,
+    /// No shard that was removed gave out a clock reading above this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    clock_floor_ns: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,8 +143,10 @@ pub struct DataDir {
     pub path: PathBuf,
     /// Part of every sequencer.
     pub writer: u32,
-    /// How many shards it has.
+    /// How many shards take events. There may be more that still deliver.
     pub shards: usize,
+    /// What is left of earlier layouts, and the present one.
+    pub layouts: Vec<Layout>,
     /// Drawn at random by this opening; part of the ids of its events.
     pub incarnation: u64,
     /// The numbers of destinations and rules.
@@ -142,13 +156,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or creates a data directory and locks it. `shards` is what the caller insists on, `shards_default` what a
-    /// new directory gets otherwise.
+    /// Opens or creates a data directory and locks it. `shards` is what the caller wants, `shards_default` what a new
+    /// directory gets otherwise. Another count than the directory has takes effect with [`DataDir::arrange`].
     ///
     /// # Errors
     /// [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`], [`ErrorKind::NewerFormat`],
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::InvalidConfig`] for another shard count than the directory has, or
-    /// [`ErrorKind::Io`]; each names the file.
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`]; each names the file.
     pub fn open(path: &Path, shards: Option<usize>, shards_default: usize) -> Result<DataDir> {
         let at = |e: Error| e.at(format!("data directory {}", path.display()));
         fs::create_dir_all(path).map_err(|e| at(Error::io("cannot create it", &e)))?;
@@ -156,30 +169,22 @@ impl DataDir {
         let meta_path = path.join("meta.json");
         let meta = match read_json::<Meta>(&meta_path)? {
             Some(m) if m.format > FORMAT => return Err(at(newer_format(m.format))),
-            Some(m) => {
-                if let Some(asked) = shards
-                    && asked != m.shards as usize
-                {
-                    return Err(at(Error::invalid_config(format!(
-                        "it was made with {} shards, and {asked} are asked for",
-                        m.shards
-                    ))
-                    .remedy(format!("set engine.shards = {}, or leave it out", m.shards))));
-                }
-                m
-            }
+            Some(m) => m,
             None => {
-                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX);
-                let m = Meta { format: FORMAT, writer: random_u64()? as u32, shards: shards as u16 };
+                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX) as u16;
+                let writer = random_u64()? as u32;
+                let m = Meta { format: FORMAT, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 };
                 write_json(&meta_path, &m)?;
                 m
             }
         };
         let names = Names::open(path)?;
+        let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
             path: path.to_owned(),
             writer: meta.writer,
-            shards: (meta.shards as usize).clamp(1, SHARDS_MAX),
+            shards: shards.unwrap_or(meta.shards as usize).clamp(1, SHARDS_MAX),
+            layouts,
             incarnation: random_u64()?,
             names,
             lock,
@@ -193,12 +198,88 @@ impl DataDir {
     /// # Errors
     /// If the mark cannot be written.
     pub fn upgrade(&mut self) -> Result<()> {
-        if self.meta.format < FORMAT {
-            let meta = Meta { format: FORMAT, ..self.meta };
+        self.write_meta(Meta { format: FORMAT.max(self.meta.format), ..self.meta.clone() })
+    }
+
+    fn write_meta(&mut self, meta: Meta) -> Result<()> {
+        if meta != self.meta {
             write_json(&self.path.join("meta.json"), &meta)?;
             self.meta = meta;
         }
         Ok(())
+    }
+
+    /// The shards to recover: those that take events, and whatever an earlier layout has left.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn shard_numbers(&self) -> Result<Vec<usize>> {
+        let mut all: BTreeSet<usize> = shard_numbers(&self.path)?.into_iter().collect();
+        all.extend(0..self.shards);
+        Ok(all.into_iter().collect())
+    }
+
+    /// Puts the shard count that was asked for into effect, once all shards are recovered and destinations have their
+    /// numbers: says from which record of each shard on it holds, forgets layouts of which everything is delivered, and
+    /// removes shards that are neither needed nor hold anything. Answers what of earlier layouts must be delivered first.
+    /// `states` loses the shards that need not run.
+    ///
+    /// A crash at any time leaves either the old layout or the new one: the file that tells is replaced as a whole, before
+    /// any event is accepted.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn arrange(
+        &mut self,
+        states: &mut BTreeMap<usize, ShardState>,
+        destinations: &[u32],
+        is_new: impl Fn(u32) -> bool,
+    ) -> Result<Vec<Barrier>> {
+        for (shard, state) in states.iter_mut() {
+            state.next_sequence = state.next_sequence.max(layout::floor(&self.layouts, *shard));
+            state.clock_floor_ns = state.clock_floor_ns.max(self.meta.clock_floor_ns);
+        }
+        let present = self.layouts.last().map_or((0, 0), |l| (l.generation, l.shards as usize));
+        if present.1 != self.shards {
+            let shards = states.keys().next_back().map_or(0, |last| last + 1);
+            let start = |shard| states.get(&shard).map_or(1, |s| s.next_sequence);
+            self.layouts.push(Layout {
+                generation: present.0 + 1,
+                shards: self.shards as u16,
+                starts: (0..shards).map(start).collect(),
+            });
+        }
+        let shards: Vec<usize> = states.keys().copied().collect();
+        let low = |shard: usize, destination| states[&shard].done(destination, is_new(destination));
+        let barriers = layout::barriers(&self.layouts, &shards, destinations, low);
+        layout::forget_delivered(&mut self.layouts, &barriers);
+
+        let unneeded: Vec<usize> = shards.into_iter().filter(|s| *s >= self.shards && states[s].is_empty()).collect();
+        let clock_floor_ns = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        self.write_meta(Meta {
+            shards: self.shards as u16,
+            layouts: if self.layouts.len() == 1 && self.layouts[0].generation == 1 {
+                Vec::new()
+            } else {
+                self.layouts.clone()
+            },
+            clock_floor_ns: if unneeded.is_empty() { self.meta.clock_floor_ns } else { clock_floor_ns },
+            ..self.meta.clone()
+        })?;
+        for shard in unneeded {
+            states.remove(&shard);
+            let path = self.shard_path(shard);
+            // What was quarantined is for somebody to look at.
+            let removed = match fs::list(&path.join("quarantine")) {
+                Ok(names) if !names.is_empty() => continue,
+                Ok(_) => fs::remove_dir_all(&path),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = removed {
+                log::warn!("{}: cannot remove it: {e}", path.display());
+            }
+        }
+        Ok(barriers)
     }
 
     /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
@@ -217,6 +298,19 @@ impl DataDir {
 /// The directory of a shard of the data directory at `path`.
 pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
+}
+
+/// The numbers of the shards of the data directory at `path`, of those too that only deliver what an earlier layout has
+/// left, in order.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
+    let names = fs::list(path).map_err(|e| Error::io("cannot list it", &e).at(path.display().to_string()))?;
+    let number = |name: &String| name.strip_prefix("shard-").filter(|n| n.len() == 4)?.parse::<usize>().ok();
+    let mut numbers: Vec<usize> = names.iter().filter_map(number).filter(|n| *n < SHARDS_MAX).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 fn lock(dir: &Path) -> Result<Lock> {
@@ -307,6 +401,31 @@ pub struct ShardState {
     pub dead_letters: u64,
     /// What else was found.
     pub findings: Findings,
+}
+
+impl ShardState {
+    /// What a lane has delivered. `new` says that its destination has never been there before.
+    pub fn cursor(&self, destination: u32, new: bool) -> Cursor {
+        let head = self.next_sequence - 1;
+        match self.cursors.lanes.get(&destination) {
+            Some(c) => c.clone(),
+            None if new => Cursor::at(head),
+            // Known by name but never saved: whatever the log has for it is undelivered.
+            None => Cursor::at(self.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
+        }
+    }
+
+    /// Up to where everything is done for a destination.
+    fn done(&self, destination: u32, new: bool) -> u64 {
+        let low = self.cursor(destination, new).low();
+        let head = self.next_sequence - 1;
+        if self.segments.iter().any(|s| s.last_sequence > low) { low } else { head }
+    }
+
+    /// Whether it holds neither events nor dead letters.
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.dead_letters == 0 && self.findings.unreadable.is_empty()
+    }
 }
 
 /// What [`scan`] saw.

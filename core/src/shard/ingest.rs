@@ -154,6 +154,7 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Look => self.lanes.borrow().values().for_each(|slot| slot.notify.notify()),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

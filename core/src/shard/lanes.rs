@@ -15,6 +15,7 @@ use futures::future::{Either, select};
 use super::Shard;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::files::{FilesPlan, SegmentFiles};
+use super::gate::Holds;
 use super::stats::LaneStats;
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
@@ -64,6 +65,8 @@ pub(super) struct LaneSlot {
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
     backlog: RefCell<Option<Backlog>>,
+    /// What holds newer events back, after the number of shards has changed.
+    holds: RefCell<Holds>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     task: RefCell<Option<Task<()>>>,
@@ -92,6 +95,7 @@ impl LaneSlot {
         destination: Option<Arc<Destination>>,
         cursor: Cursor,
         backlog: Option<Backlog>,
+        holds: Holds,
         stats: Arc<LaneStats>,
         events_max: usize,
     ) -> LaneSlot {
@@ -102,6 +106,7 @@ impl LaneSlot {
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
+            holds: RefCell::new(holds),
             notify: Notify::default(),
             stats,
             task: RefCell::new(None),
@@ -158,9 +163,27 @@ impl LaneSlot {
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
-    /// Everything in the segments is in the lane or done: from now on events are offered.
-    pub(super) fn catch_up(&self) {
-        *self.backlog.borrow_mut() = None;
+    /// Everything in the segments, which end at `at`, is in the lane or done: from now on events are offered. If something
+    /// holds them back, they stay in the log.
+    pub(super) fn catch_up(&self, at: Position, hold: Option<u64>) {
+        let mut backlog = self.backlog.borrow_mut();
+        *backlog = match (hold, &*backlog) {
+            (Some(first), Some(b)) => Some(Backlog::at(at, b.seen().max(first - 1))),
+            _ => None,
+        };
+    }
+
+    /// The first event that must not be delivered yet, if there is such.
+    pub(super) fn hold(&self) -> Option<u64> {
+        self.holds.borrow_mut().from()
+    }
+
+    /// Tells those who wait for it what this lane has passed; `head` is the last event that was dispatched.
+    pub(super) fn pass_holds(&self, head: u64) {
+        if !self.holds.borrow().is_empty() {
+            let low = self.low(head);
+            self.holds.borrow_mut().done(low);
+        }
     }
 
     /// Pushes an event; `false` if it was done before.
@@ -347,6 +370,7 @@ impl Shard {
         for spent in done.spent {
             self.dead.push(slot.clone(), spent);
         }
+        slot.pass_holds(self.dispatched.get());
         slot.notify.notify();
         if done.delivered > 0 {
             self.lane_settled.notify();
@@ -513,6 +537,7 @@ impl Shard {
             slot.lane.borrow_mut().settle(spent.item.sequence);
             slot.stats.dead_lettered.add(1);
             slot.stats.waiting.sub(1);
+            slot.pass_holds(self.dispatched.get());
             slot.notify.notify();
         }
         self.lane_settled.notify();

@@ -7,6 +7,7 @@
 mod commit;
 mod dispatch;
 mod files;
+pub(crate) mod gate;
 mod house;
 mod ingest;
 mod lanes;
@@ -21,6 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::select;
 use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
@@ -41,6 +44,7 @@ use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use files::{FilesPlan, SegmentFiles};
+use gate::Holds;
 use lanes::LaneSlot;
 use progress::Progress;
 use ring::Ring;
@@ -87,6 +91,8 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
     Flush { position: u64, reply: oneshot::Sender<()> },
+    /// What held lanes back is gone; look.
+    Look,
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -126,6 +132,7 @@ pub(crate) struct Start {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
+    pub(crate) holds: BTreeMap<u32, Holds>,
     pub(crate) incarnation: u64,
     pub(crate) writer: u32,
     pub(crate) cpu: Option<usize>,
@@ -137,10 +144,11 @@ impl Start {
         snapshot: Arc<ArcSwap<Snapshot>>,
         config: Arc<EngineConfig>,
         state: ShardState,
+        holds: BTreeMap<u32, Holds>,
         dir: &DataDir,
         cpu: Option<usize>,
     ) -> Start {
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        Start { shared, snapshot, config, state, holds, incarnation: dir.incarnation, writer: dir.writer, cpu }
     }
 }
 
@@ -227,7 +235,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start, disk: Disk) -> Rc<Shard> {
-        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+        let Start { shared, snapshot, config, state, holds, incarnation, writer, .. } = start;
         let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let disk = Rc::new(disk);
         let plan =
@@ -271,7 +279,7 @@ impl Shard {
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
         shard.tell_disk_use();
-        shard.recover_lanes(&state);
+        shard.recover_lanes(&state, holds);
         shard
     }
 
@@ -295,7 +303,15 @@ impl Shard {
             self.obey();
         }
         if let Some(deadline) = self.close.get() {
-            driver::until(deadline, self.all_delivered()).await;
+            // Ingest has ended, so commands are heard here.
+            let obey = async {
+                loop {
+                    self.command_given().await;
+                    self.obey();
+                }
+            };
+            let delivered = pin!(self.all_delivered());
+            driver::until(deadline, select(delivered, pin!(obey))).await;
         }
         self.stop_lanes().await;
         // These end by themselves, so that no write of theirs is under way when the last ones are made.
