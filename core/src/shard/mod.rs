@@ -162,8 +162,8 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
-        let _ = ready_tx.send(());
         let shard = Shard::new(start, disk);
+        let _ = ready_tx.send(());
         if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
