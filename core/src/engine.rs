@@ -1,5 +1,7 @@
 //! The engine: open, publish, flush, close.
 
+use std::collections::BTreeMap;
+
 mod consumer;
 mod history;
 mod keep;
@@ -24,8 +26,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
-use crate::log::recovery::{self, DataDir, Writers};
+use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::RuleSet;
+use crate::shard::gate::{self, Peers};
 use crate::shard::keep::KeepStart;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
@@ -92,7 +95,10 @@ pub struct Engine {
 
 struct Inner {
     config: Arc<EngineConfig>,
+    /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
+    /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
+    publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     writers: Arc<Writers>,
     /// What opening and closing change.
@@ -148,29 +154,35 @@ impl Engine {
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
-        let mut states = Vec::new();
-        for shard in 0..dir.shards {
-            states.push(recovery::recover_shard(&dir.shard_path(shard))?);
+        let mut states = BTreeMap::new();
+        for shard in dir.shard_numbers()? {
+            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard))?);
         }
-        for s in &states {
+        for s in states.values() {
             let f = &s.findings;
             if *f != recovery::Findings::default() {
                 log::warn!("{}: recovered: {f:?}", s.path.display());
             }
         }
         dir.upgrade()?;
-        // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
-        let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
-        for s in &mut states {
-            s.clock_floor_ns = floor;
-        }
         let keep_all = config.retention.keep == Keep::All;
-        let groups = Groups::open(&dir, &config.event_types, &states)?;
+        let all: Vec<ShardState> = states.values().cloned().collect();
+        let groups = Groups::open(&dir, &config.event_types, &all)?;
         let rules = groups.with_keepers(rules)?;
         let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        let is_new = |destination| snapshot.new_destinations.contains(&destination);
+        let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
+        // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
+        let floor = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        for s in states.values_mut() {
+            s.clock_floor_ns = floor;
+        }
+        let peers = Peers::default();
+        let numbers: Vec<usize> = states.keys().copied().collect();
+        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let writers = Arc::new(dir.writers.clone());
-        let mut replays = Replays::open(&dir, &config.event_types, &states, |name| {
+        let mut replays = Replays::open(&dir, &config.event_types, &all, |name| {
             let place = snapshot.load().rules.destination(name)?;
             Some(snapshot.load().rules.destinations[place as usize].clone())
         })?;
@@ -183,11 +195,14 @@ impl Engine {
         let config = Arc::new(config);
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
-        for (i, state) in states.into_iter().enumerate() {
+        for (i, state) in states {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
+            peers.lock().push(shared.clone());
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
+            let holds = holds.remove(&i).unwrap_or_default();
+            let keep = keep.clone();
             let start =
-                shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu, keep.clone());
+                shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, holds, &dir, cpu, keep);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -201,6 +216,7 @@ impl Engine {
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
+                publishing: dir.shards,
                 shards,
                 snapshot,
                 writers,
@@ -271,7 +287,7 @@ impl Engine {
         }
         drop(snapshot);
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let shard = &inner.shards[shard_of(hash, inner.publishing)];
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = options.ack as u32;
         let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
@@ -363,11 +379,11 @@ impl Engine {
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
             no_match: inner.no_match.get(),
-            shards: inner.shards.len() as u64,
+            shards: inner.publishing as u64,
             ..Stats::default()
         };
         let snapshot = inner.snapshot.load();
-        let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
+        let mut all = BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
         for shard in &inner.shards {
             let c = &shard.stats;
@@ -380,6 +396,8 @@ impl Engine {
             s.commits += c.commits.get();
             s.syncs += c.syncs.get();
             s.segments += c.segments.get();
+            s.log_disk_bytes += c.log_disk_bytes.get();
+            s.log_moves += c.log_moves.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.held_bytes += c.held_bytes.get();
@@ -537,6 +555,10 @@ impl Inner {
         loop {
             match error {
                 PushError::Closed => {
+                    // A shard that fails closes its ring first, and tells why right after.
+                    while shard.progress.failure().is_none() && !self.closed.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
                     return Err(match shard.progress.failure() {
                         Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
                         _ => closed(),
@@ -608,7 +630,7 @@ impl Drop for Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Shards.
+    /// Shards that take events.
     pub shards: u64,
     /// Events taken from the rings.
     pub accepted: u64,
@@ -636,6 +658,10 @@ pub struct Stats {
     pub syncs: u64,
     /// Segment files of the log.
     pub segments: u64,
+    /// Bytes of the files of the log, spare ones included.
+    pub log_disk_bytes: u64,
+    /// Times the log went on in a new segment because a write or a sync of the one before failed.
+    pub log_moves: u64,
     /// Damaged stretches found in the log.
     pub damaged: u64,
     /// Bytes in the rings.
@@ -667,6 +693,8 @@ impl Default for Stats {
             commits: 0,
             syncs: 0,
             segments: 0,
+            log_disk_bytes: 0,
+            log_moves: 0,
             damaged: 0,
             ring_used_bytes: 0,
             held_bytes: 0,

@@ -57,15 +57,6 @@ pub enum DiskFile {
 }
 
 impl DiskFile {
-    /// Creates a new file for reading and writing.
-    pub async fn create_new(path: &Path) -> io::Result<DiskFile> {
-        #[cfg(feature = "sim")]
-        if let Some(world) = sim::current() {
-            return sim::disk::DiskFile::create_new(&world, path).await.map(DiskFile::Sim);
-        }
-        ring::DiskFile::create_new(path).await.map(DiskFile::Ring)
-    }
-
     /// Opens or creates a file for writing, keeping what it has.
     pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
         #[cfg(feature = "sim")]

@@ -4,19 +4,42 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 #[cfg(feature = "sim")]
 use super::sim;
 
-/// Makes a directory and those above it, if they are not there.
+/// Makes a directory and those above it, if they are not there, durably.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
         return world.disk.create_dir_all(dir);
     }
-    fs::create_dir_all(dir)
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match fs::create_dir(dir) {
+        Ok(()) => sync_dir(parent),
+        Err(_) if dir.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && parent != dir => {
+            create_dir_all(parent)?;
+            fs::create_dir(dir).or_else(|e| if dir.is_dir() { Ok(()) } else { Err(e) })?;
+            sync_dir(parent)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes a directory with everything in it, durably.
+pub fn remove_dir_all(dir: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.remove_dir_all(dir);
+    }
+    fs::remove_dir_all(dir)?;
+    sync_dir(dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// The names of the files and directories in a directory, in no order. Names that are not UTF-8 are left out: nothing of
@@ -78,6 +101,10 @@ pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
 
 /// The length of a file in bytes.
 pub fn len(path: &Path) -> io::Result<u64> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.lengths(path).map(|(bytes, _)| bytes);
+    }
     fs::metadata(path).map(|m| m.len())
 }
 
@@ -131,6 +158,24 @@ pub fn replace(path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// The length of a file, and how much of it the file system has blocks for.
+pub fn lengths(path: &Path) -> io::Result<(u64, u64)> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.lengths(path);
+    }
+    fs::metadata(path).map(|m| (m.len(), m.blocks() * 512))
+}
+
+/// Gives a file another name in the same file system, in place of what has that name. Durable only after [`sync_dir`].
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.rename(from, to);
+    }
+    fs::rename(from, to)
+}
+
 /// Removes a file. Durable only after [`sync_dir`].
 pub fn remove_file(path: &Path) -> io::Result<()> {
     #[cfg(feature = "sim")]
@@ -157,7 +202,21 @@ pub struct Lock(Holder);
 enum Holder {
     File(File),
     #[cfg(feature = "sim")]
-    Sim(std::path::PathBuf),
+    Sim(SimLock),
+}
+
+#[cfg(feature = "sim")]
+#[derive(Debug)]
+struct SimLock(std::path::PathBuf, u64);
+
+#[cfg(feature = "sim")]
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        // What a killed process held is free already, and may be another's.
+        if let Some(world) = sim::current().filter(|_| sim::process() == self.1) {
+            world.disk.unlock(&self.0);
+        }
+    }
 }
 
 /// Why there is no lock.
@@ -174,7 +233,7 @@ pub fn lock(path: &Path, contents: &str) -> Result<Lock, LockError> {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
         return if world.disk.lock(path) {
-            Ok(Lock(Holder::Sim(path.to_owned())))
+            Ok(Lock(Holder::Sim(SimLock(path.to_owned(), sim::process()))))
         } else {
             Err(LockError::Held(String::new()))
         };
@@ -200,12 +259,7 @@ impl Lock {
         match self.0 {
             Holder::File(f) => f.unlock(),
             #[cfg(feature = "sim")]
-            Holder::Sim(path) => {
-                if let Some(world) = sim::current() {
-                    world.disk.unlock(&path);
-                }
-                Ok(())
-            }
+            Holder::Sim(_) => Ok(()),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! refused.
 
 mod clock;
+pub mod disk;
 mod file;
 pub mod fs;
 mod glommio;
@@ -15,6 +16,7 @@ mod stream;
 mod task;
 
 pub use clock::{now, random_u64, since, wall_ns};
+pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};

@@ -612,7 +612,7 @@ impl Groups {
     /// Reads what earlier runs left.
     pub(super) fn open(dir: &DataDir, types: &EventTypes, states: &[ShardState]) -> Result<Groups> {
         let path = dir.path.join("groups.json");
-        let file = match read_json::<GroupsFile>(&path)? {
+        let mut file = match read_json::<GroupsFile>(&path)? {
             Some(f) if f.format > FORMAT => return Err(newer_format(f.format).at(path.display().to_string())),
             Some(f) => f,
             None => GroupsFile { format: FORMAT, groups: BTreeMap::new() },
@@ -621,12 +621,9 @@ impl Groups {
         let writers = Arc::new(dir.writers.clone());
         let place = Place { dir: &dir.path, writers: &writers };
         let mut live = Vec::new();
-        for (name, entry) in &file.groups {
-            if entry.start.after.len() != states.len() {
-                return Err(Error::new(ErrorKind::Corrupt, format!("group `{name}` is of another number of shards"))
-                    .at(path.display().to_string())
-                    .remedy("restore it from a copy of the data directory"));
-            }
+        for (name, entry) in &mut file.groups {
+            // Shards that there were not when the group began have only what came later.
+            entry.start.after.resize(states.len(), 0);
             let whose = format!("group `{name}`");
             let filter = entry.filter.filter(&whose, types);
             if let Err(e) = &filter {

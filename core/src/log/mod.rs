@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! LOCK                       held with flock while an engine has the directory open
-//! meta.json                  format version, writer id, shard count
+//! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json                 numbers of destinations and rules, never used again
 //! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
@@ -20,8 +20,10 @@
 
 mod ack;
 pub mod appender;
+pub mod buffer;
 pub mod cursor;
 pub mod history;
+pub mod layout;
 pub mod reader;
 pub mod record;
 pub mod recovery;

@@ -252,6 +252,12 @@ pub fn encode(
     padded
 }
 
+/// Makes a record, without padding, one of this segment.
+pub(super) fn readdress(segment: u64, record: &mut [u8]) {
+    let crc = checksum(segment, &record[4..]);
+    record[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
 fn checksum(segment: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), bytes)
 }
@@ -339,6 +345,11 @@ impl<'a> RecordView<'a> {
             len
         };
         Some(RecordView { bytes, routes, extensions })
+    }
+
+    /// The record as it stands, without padding.
+    pub(crate) fn raw(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// The record's length in the segment.

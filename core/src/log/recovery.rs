@@ -3,13 +3,14 @@
 //! This runs on the caller's thread before the shards start, with ordinary blocking I/O. Only the last segment of a shard
 //! is read whole, so the time to open is bounded by the segment size, not by the backlog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cursor::{Cursors, section};
+use super::cursor::{Cursor, Cursors, section};
+use super::layout::{self, Barrier, Layout};
 use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
@@ -20,11 +21,22 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     writer: u32,
+    /// How many shards take events.
     shards: u16,
+    /// What is left of earlier layouts, and the present one; empty if there never was another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layouts: Vec<Layout>,
+    /// No shard that was removed gave out a clock reading above this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    clock_floor_ns: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -211,8 +223,10 @@ pub struct DataDir {
     pub path: PathBuf,
     /// Part of every sequencer.
     pub writer: u32,
-    /// How many shards it has.
+    /// How many shards take events. There may be more that still deliver.
     pub shards: usize,
+    /// What is left of earlier layouts, and the present one.
+    pub layouts: Vec<Layout>,
     /// Drawn at random by this opening; part of the ids of its events.
     pub incarnation: u64,
     /// Whose records it has.
@@ -224,13 +238,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or creates a data directory and locks it. `shards` is what the caller insists on, `shards_default` what a
-    /// new directory gets otherwise.
+    /// Opens or creates a data directory and locks it. `shards` is what the caller wants, `shards_default` what a new
+    /// directory gets otherwise. Another count than the directory has takes effect with [`DataDir::arrange`].
     ///
     /// # Errors
     /// [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`], [`ErrorKind::NewerFormat`],
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::InvalidConfig`] for another shard count than the directory has, or
-    /// [`ErrorKind::Io`]; each names the file.
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`]; each names the file.
     pub fn open(path: &Path, shards: Option<usize>, shards_default: usize) -> Result<DataDir> {
         let at = |e: Error| e.at(format!("data directory {}", path.display()));
         fs::create_dir_all(path).map_err(|e| at(Error::io("cannot create it", &e)))?;
@@ -238,31 +251,23 @@ impl DataDir {
         let meta_path = path.join("meta.json");
         let meta = match read_json::<Meta>(&meta_path)? {
             Some(m) if m.format > FORMAT => return Err(at(newer_format(m.format))),
-            Some(m) => {
-                if let Some(asked) = shards
-                    && asked != m.shards as usize
-                {
-                    return Err(at(Error::invalid_config(format!(
-                        "it was made with {} shards, and {asked} are asked for",
-                        m.shards
-                    ))
-                    .remedy(format!("set engine.shards = {}, or leave it out", m.shards))));
-                }
-                m
-            }
+            Some(m) => m,
             None => {
-                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX);
-                let m = Meta { format: FORMAT, writer: random_u64()? as u32, shards: shards as u16 };
+                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX) as u16;
+                let writer = random_u64()? as u32;
+                let m = Meta { format: FORMAT, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 };
                 write_json(&meta_path, &m)?;
                 m
             }
         };
         let names = Names::open(path)?;
+        let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
             path: path.to_owned(),
             writer: meta.writer,
             writers: Writers::read(path, meta.writer)?,
-            shards: (meta.shards as usize).clamp(1, SHARDS_MAX),
+            shards: shards.unwrap_or(meta.shards as usize).clamp(1, SHARDS_MAX),
+            layouts,
             incarnation: random_u64()?,
             names,
             lock,
@@ -276,12 +281,88 @@ impl DataDir {
     /// # Errors
     /// If the mark cannot be written.
     pub fn upgrade(&mut self) -> Result<()> {
-        if self.meta.format < FORMAT {
-            let meta = Meta { format: FORMAT, ..self.meta };
+        self.write_meta(Meta { format: FORMAT.max(self.meta.format), ..self.meta.clone() })
+    }
+
+    fn write_meta(&mut self, meta: Meta) -> Result<()> {
+        if meta != self.meta {
             write_json(&self.path.join("meta.json"), &meta)?;
             self.meta = meta;
         }
         Ok(())
+    }
+
+    /// The shards to recover: those that take events, and whatever an earlier layout has left.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn shard_numbers(&self) -> Result<Vec<usize>> {
+        let mut all: BTreeSet<usize> = shard_numbers(&self.path)?.into_iter().collect();
+        all.extend(0..self.shards);
+        Ok(all.into_iter().collect())
+    }
+
+    /// Puts the shard count that was asked for into effect, once all shards are recovered and destinations have their
+    /// numbers: says from which record of each shard on it holds, forgets layouts of which everything is delivered, and
+    /// removes shards that are neither needed nor hold anything. Answers what of earlier layouts must be delivered first.
+    /// `states` loses the shards that need not run.
+    ///
+    /// A crash at any time leaves either the old layout or the new one: the file that tells is replaced as a whole, before
+    /// any event is accepted.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn arrange(
+        &mut self,
+        states: &mut BTreeMap<usize, ShardState>,
+        destinations: &[u32],
+        is_new: impl Fn(u32) -> bool,
+    ) -> Result<Vec<Barrier>> {
+        for (shard, state) in states.iter_mut() {
+            state.next_sequence = state.next_sequence.max(layout::floor(&self.layouts, *shard));
+            state.clock_floor_ns = state.clock_floor_ns.max(self.meta.clock_floor_ns);
+        }
+        let present = self.layouts.last().map_or((0, 0), |l| (l.generation, l.shards as usize));
+        if present.1 != self.shards {
+            let shards = states.keys().next_back().map_or(0, |last| last + 1);
+            let start = |shard| states.get(&shard).map_or(1, |s| s.next_sequence);
+            self.layouts.push(Layout {
+                generation: present.0 + 1,
+                shards: self.shards as u16,
+                starts: (0..shards).map(start).collect(),
+            });
+        }
+        let shards: Vec<usize> = states.keys().copied().collect();
+        let low = |shard: usize, destination| states[&shard].done(destination, is_new(destination));
+        let barriers = layout::barriers(&self.layouts, &shards, destinations, low);
+        layout::forget_delivered(&mut self.layouts, &barriers);
+
+        let unneeded: Vec<usize> = shards.into_iter().filter(|s| *s >= self.shards && states[s].is_empty()).collect();
+        let clock_floor_ns = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        self.write_meta(Meta {
+            shards: self.shards as u16,
+            layouts: if self.layouts.len() == 1 && self.layouts[0].generation == 1 {
+                Vec::new()
+            } else {
+                self.layouts.clone()
+            },
+            clock_floor_ns: if unneeded.is_empty() { self.meta.clock_floor_ns } else { clock_floor_ns },
+            ..self.meta.clone()
+        })?;
+        for shard in unneeded {
+            states.remove(&shard);
+            let path = self.shard_path(shard);
+            // What was quarantined is for somebody to look at.
+            let removed = match fs::list(&path.join("quarantine")) {
+                Ok(names) if !names.is_empty() => continue,
+                Ok(_) => fs::remove_dir_all(&path),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = removed {
+                log::warn!("{}: cannot remove it: {e}", path.display());
+            }
+        }
+        Ok(barriers)
     }
 
     /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
@@ -300,6 +381,19 @@ impl DataDir {
 /// The directory of a shard of the data directory at `path`.
 pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
+}
+
+/// The numbers of the shards of the data directory at `path`, of those too that only deliver what an earlier layout has
+/// left, in order.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
+    let names = fs::list(path).map_err(|e| Error::io("cannot list it", &e).at(path.display().to_string()))?;
+    let number = |name: &String| name.strip_prefix("shard-").filter(|n| n.len() == 4)?.parse::<usize>().ok();
+    let mut numbers: Vec<usize> = names.iter().filter_map(number).filter(|n| *n < SHARDS_MAX).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 fn lock(dir: &Path) -> Result<Lock> {
@@ -349,8 +443,11 @@ pub struct SegmentInfo {
     pub header: SegmentHeader,
     /// Its file.
     pub path: PathBuf,
-    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty.
+    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty. What it has beyond that is void:
+    /// it was written once more, to the next segment, because this one could not be made durable.
     pub last_sequence: u64,
+    /// The size of its file.
+    pub bytes: u64,
 }
 
 /// What recovery found in a shard, beside the segments themselves.
@@ -378,6 +475,8 @@ pub struct ShardState {
     pub path: PathBuf,
     /// Event segments in order.
     pub segments: Vec<SegmentInfo>,
+    /// Files that may serve for later segments, or are to be removed.
+    pub spares: Vec<PathBuf>,
     /// The number of the next segment.
     pub next_segment: u64,
     /// The sequence of the next record.
@@ -392,6 +491,31 @@ pub struct ShardState {
     pub dead_letters: u64,
     /// What else was found.
     pub findings: Findings,
+}
+
+impl ShardState {
+    /// What a lane has delivered. `new` says that its destination has never been there before.
+    pub fn cursor(&self, destination: u32, new: bool) -> Cursor {
+        let head = self.next_sequence - 1;
+        match self.cursors.lanes.get(&destination) {
+            Some(c) => c.clone(),
+            None if new => Cursor::at(head),
+            // Known by name but never saved: whatever the log has for it is undelivered.
+            None => Cursor::at(self.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
+        }
+    }
+
+    /// Up to where everything is done for a destination.
+    fn done(&self, destination: u32, new: bool) -> u64 {
+        let low = self.cursor(destination, new).low();
+        let head = self.next_sequence - 1;
+        if self.segments.iter().any(|s| s.last_sequence > low) { low } else { head }
+    }
+
+    /// Whether it holds neither events nor dead letters.
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.dead_letters == 0 && self.findings.unreadable.is_empty()
+    }
 }
 
 /// What [`scan`] saw.
@@ -454,40 +578,92 @@ pub(crate) fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
     rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
+/// How the names of files end that are kept for later segments and hold no records of use.
+pub const SPARE_SUFFIX: &str = ".spare";
+
+/// The files of a log.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The segments, in order of their numbers.
+    pub segments: Vec<SegmentInfo>,
+    /// Files without records of use: spare ones, and such as were named for a segment that was not begun. What they hold
+    /// of old records is of segments up to `numbers_used`.
+    pub spares: Vec<PathBuf>,
+    /// The highest number that was ever given to one of the files.
+    pub numbers_used: u64,
+}
+
 /// Reads the headers of the segments of a directory, in order of their numbers.
+///
+/// # Errors
+/// If something cannot be read or was written by a newer version.
 pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentInfo>> {
+    list_files(dir, findings).map(|l| l.segments)
+}
+
+/// Looks at the files of a log: segments and spare ones.
+///
+/// # Errors
+/// As [`list_segments`].
+pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
     let names = match fs::list(dir) {
         Ok(names) => names,
-        Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == IoKind::NotFound => return Ok(Listing::default()),
         Err(e) => return Err(Error::io("cannot list it", &e).at(dir.display().to_string())),
     };
-    let mut segments = Vec::new();
+    let mut l = Listing::default();
     for name in names {
-        let Some(id) = SegmentHeader::parse_file_name(&name) else { continue };
-        let path = dir.join(name);
-        let block = fs::read_front(&path, BLOCK_BYTES)
-            .map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))?;
+        let spare = name.strip_suffix(SPARE_SUFFIX);
+        let id = match spare {
+            Some(stem) => SegmentHeader::parse_file_name(&format!("{stem}.log")),
+            None => SegmentHeader::parse_file_name(&name),
+        };
+        if spare.is_none() && id.is_none() {
+            continue;
+        }
+        let path = dir.join(&name);
+        let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
+        let block = fs::read_front(&path, BLOCK_BYTES).map_err(cannot_read)?;
+        l.numbers_used = l.numbers_used.max(id.unwrap_or(0));
         match SegmentHeader::decode(&block) {
-            Ok(header) if header.id == id => {
-                segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
-            }
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
-            Ok(_) | Err(_) => match header_from_records(id, &read_file(&path)?) {
+            Ok(header) if spare.is_none() && Some(header.id) == id => {
+                let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                let last_sequence = header.base_sequence.saturating_sub(1);
+                l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
+            }
+            // A spare file, or one that has its new name but not its new header yet.
+            Ok(header) => {
+                l.numbers_used = l.numbers_used.max(header.id);
+                l.spares.push(path);
+            }
+            Err(_) if spare.is_some() => l.spares.push(path),
+            // A crash while a segment was being made leaves zeros, at most.
+            Err(_) if read_file(&path)?.iter().all(|b| *b == 0) => l.spares.push(path),
+            Err(_) => match id.and_then(|id| header_from_records(id, &read_file(&path).ok()?)) {
                 Some(header) => {
                     findings.headers_rebuilt.push(path.clone());
-                    segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
+                    let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                    let last_sequence = header.base_sequence.saturating_sub(1);
+                    l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
                 }
-                // A crash while a segment was being made leaves a file without a header and without records.
                 None => findings.unreadable.push(path),
             },
         }
     }
-    segments.sort_by_key(|s| s.header.id);
-    lend_incarnations(&mut segments);
-    for i in 1..segments.len() {
-        segments[i - 1].last_sequence = segments[i].header.previous_last;
+    l.segments.sort_by_key(|s| s.header.id);
+    lend_incarnations(&mut l.segments);
+    for i in 1..l.segments.len() {
+        l.segments[i - 1].last_sequence = l.segments[i].header.previous_last;
     }
-    Ok(segments)
+    Ok(l)
+}
+
+/// The highest sequence that counts in each of these segments. The last one may hold anything; one before it ends where the
+/// next begins, whatever it has beyond.
+fn limits(segments: &[SegmentInfo]) -> impl Iterator<Item = (&SegmentInfo, u64)> {
+    let last = segments.len().saturating_sub(1);
+    segments.iter().enumerate().map(move |(i, s)| (s, if i == last { u64::MAX } else { s.last_sequence }))
 }
 
 /// What the records of a segment tell of its header, but for the incarnation; `None` if there are no records.
@@ -532,12 +708,17 @@ fn lend_incarnations(segments: &mut [SegmentInfo]) {
 ///
 /// It takes the place of the file that was found. A write that was under way when the process was killed may land after
 /// recovery has looked, and then in a file that nobody reads any more: what recovery has called lost must not come back
-/// when later events have been delivered.
-fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan) -> (SegmentHeader, Vec<u8>) {
+/// when later events have been delivered. A last mark tells up to which sequence all are `used`.
+fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (SegmentHeader, Vec<u8>) {
     let header = SegmentHeader { recycled: false, ..*header };
     let mut out = bytes[..found.end.min(bytes.len())].to_vec();
-    out.resize((found.end + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
+    out.resize((found.end + 2 * record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
     header.encode(&mut out);
+    let (last, clock_ns) = found.last.unwrap_or((header.base_sequence.saturating_sub(1), header.base_clock_ns));
+    if used > last {
+        let mark = RecordHeader { kind: Kind::Mark, sequence: used, clock_ns, tie: 0 };
+        record::encode(header.id, &mark, &[], &Extensions::default(), &[], &mut out[found.end..]);
+    }
     for (from, to) in &found.damage {
         out[*from..*to].fill(0);
         let next = match record::parse(header.id, &out[*to..]) {
@@ -563,7 +744,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     }
     let mut findings = Findings::default();
     let cursors = read_cursors(dir, &mut findings)?;
-    let mut segments = list_segments(dir, &mut findings)?;
+    let Listing { mut segments, spares, numbers_used } = list_files(dir, &mut findings)?;
     let mut clock_floor_ns = cursors.clock_ceiling_ns;
     let mut next_sequence = cursors.next_sequence.max(1);
     for s in &segments {
@@ -591,37 +772,36 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
             quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes])?;
             findings.torn_bytes += s.torn_bytes as u64;
         }
-        if !s.damage.is_empty() || s.torn_bytes > 0 {
-            let (header, mended) = mend(&last.header, &bytes, &s);
-            fs::replace(&last.path, &last.path.with_extension("mended"), &mended)
-                .map_err(|e| Error::io("cannot write it", &e).at(last.path.display().to_string()))?;
-            last.header = header;
-        }
         // Sequences of a torn or damaged tail are never used again.
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
         next_sequence = next_sequence.saturating_add(torn_max);
+        if !s.damage.is_empty() || s.torn_bytes > 0 {
+            let (header, mended) = mend(&last.header, &bytes, &s, next_sequence - 1);
+            match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
+                Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
+                // On a full disk it stays as it was found; the next opening finds the same.
+                Err(e) => log::warn!("{}: it cannot be mended: {e}", last.path.display()),
+            }
+        }
     }
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
-    let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
-        findings
-            .unreadable
-            .iter()
-            .filter_map(|p| SegmentHeader::parse_file_name(p.file_name()?.to_str()?))
-            .max()
-            .map_or(1, |id| id + 1),
-    );
+    let next_segment = (numbers_used + 1).max(saved.map_or(1, u64::from_le_bytes));
     let dead = list_segments(&dir.join("dead"), &mut findings)?;
     let mut dead_letters = 0;
     let mut next_dead = (dead.last().map_or(1, |s| s.header.id + 1), 1);
-    for s in &dead {
+    for (s, limit) in limits(&dead) {
         let bytes = read_file(&s.path)?;
-        let found = scan(&s.header, &bytes, |_, _| ());
-        dead_letters += found.records;
-        next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence.saturating_add(1));
+        scan(&s.header, &bytes, |_, r| {
+            if r.sequence() <= limit {
+                dead_letters += 1;
+                next_dead.1 = r.sequence().saturating_add(1);
+            }
+        });
     }
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
+        spares,
         next_segment,
         next_sequence,
         clock_floor_ns,
@@ -655,7 +835,7 @@ pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();
     for name in CURSOR_FILES {
-        let path = dir.join(name);
+        let path = dir.join(&name);
         let bytes = match fs::read(&path) {
             Ok(b) => b,
             Err(e) if e.kind() == IoKind::NotFound => continue,
@@ -692,12 +872,15 @@ pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
     for shard in 0..SHARDS_MAX {
         let dir = shard_path(data_dir, shard);
         if !fs::is_dir(&dir) {
-            break;
+            continue; // Shards that are no longer needed leave gaps.
         }
-        for s in list_segments(&dir.join("dead"), &mut Findings::default())? {
+        for (s, limit) in limits(&list_segments(&dir.join("dead"), &mut Findings::default())?) {
+            debug_assert_eq!(s.header.purpose, Purpose::DeadLetters);
             let bytes = read_file(&s.path)?;
             scan(&s.header, &bytes, |_, r| {
-                out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
+                if r.sequence() <= limit {
+                    out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
+                }
             });
         }
     }
@@ -718,8 +901,7 @@ mod tests {
             a.append(Kind::Event, &[], &vec![id as u8; body], 1);
         }
         let mut bytes = a.take().map(|g| g.bytes).unwrap_or_default();
-        bytes.resize((bytes.len() + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
-        bytes
+        bytes.padded(record::RECORD_HEADER_BYTES).to_vec()
     }
 
     fn recycled() -> (SegmentHeader, Vec<u8>, usize) {
@@ -746,7 +928,7 @@ mod tests {
         let mut found = Vec::new();
         let s = scan(&header, &file, |at, r| found.push((at, r.sequence(), r.body().to_vec())));
         assert!(s.torn_bytes > 0 && s.damage.len() == 1);
-        let (header, mended) = mend(&header, &file, &s);
+        let (header, mended) = mend(&header, &file, &s, 20);
         assert_eq!(SegmentHeader::decode(&mended).unwrap(), header);
         assert!(!header.recycled && mended.len() % BLOCK_BYTES == 0);
         let (mut again, mut marks) = (Vec::new(), 0);
@@ -754,7 +936,8 @@ mod tests {
             Kind::Mark => marks += 1,
             _ => again.push((at, r.sequence(), r.body().to_vec())),
         });
-        assert_eq!((again, marks, s.damage.len(), s.torn_bytes), (found, 1, 0, 0));
+        assert_eq!((again, marks, s.damage.len(), s.torn_bytes), (found, 2, 0, 0));
+        assert_eq!(s.last.map(|l| l.0), Some(20));
     }
 
     #[test]

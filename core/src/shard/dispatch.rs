@@ -1,6 +1,6 @@
 //! Dispatch: from the log to the lanes, at once while a lane keeps up, from the segments when it does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 use super::Shard;
+use super::gate::Holds;
 use super::lanes::{Body, LaneSlot};
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
@@ -70,30 +71,27 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState) {
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, mut holds: BTreeMap<u32, Holds>) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
         let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
         for (number, destination) in all {
-            let cursor = match state.cursors.lanes.get(&number) {
-                Some(c) => c.clone(),
-                None if snapshot.new_destinations.contains(&number) => Cursor::at(head),
-                // Known by name but never saved: whatever the log has for it is undelivered.
-                None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
-            };
-            self.add_lane(number, destination, cursor, head);
+            let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            self.add_lane(number, destination, cursor, head, holds.remove(&number).unwrap_or_default());
         }
     }
 
-    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments.
+    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments, and so does one that must wait
+    /// for others before it delivers what will be there.
     fn add_lane(
         self: &Rc<Self>,
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
         mut cursor: Cursor,
         head: u64,
+        holds: Holds,
     ) -> Rc<LaneSlot> {
         let backlog = match self.files.containing(cursor.low() + 1) {
             Some(s) if cursor.low() < head => {
@@ -101,12 +99,13 @@ impl Shard {
             }
             _ => {
                 cursor.raise(head);
-                None
+                let next = Position { segment: self.appender.borrow().next_segment(), offset: BLOCK_BYTES as u64 };
+                (!holds.is_empty()).then(|| Backlog::at(next, head))
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let slot =
-            Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
+        let events_max = self.config.delivery.lane_events_max;
+        let slot = Rc::new(LaneSlot::new(number, destination, cursor, backlog, holds, stats, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -123,7 +122,8 @@ impl Shard {
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone()),
                 None => {
-                    let slot = self.add_lane(number, Some(destination.clone()), Cursor::at(head), head);
+                    let slot =
+                        self.add_lane(number, Some(destination.clone()), Cursor::at(head), head, Holds::default());
                     self.start_lane(&slot);
                 }
             }
@@ -137,6 +137,9 @@ impl Shard {
         let lanes = self.lanes.borrow();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
+            if record.sequence() <= self.dispatched.get() {
+                continue; // Written once more, to a new segment.
+            }
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
@@ -263,6 +266,7 @@ impl Shard {
             let _ = f.close().await;
         }
         // A lane for which there was nothing more has come further without delivering anything.
+        slot.pass_holds(self.dispatched.get());
         self.lane_settled.notify();
         self.answer_flushes();
         result
@@ -273,14 +277,18 @@ impl Shard {
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
             if slot.replay.as_ref().is_some_and(|l| seen >= l.part().until) {
-                slot.catch_up();
+                slot.catch_up(at, None);
                 return Ok(());
             }
-            if !slot.may_read_on() || self.out_of_memory_for(slot) {
+            let hold = slot.hold();
+            if !slot.may_read_on() || self.out_of_memory_for(slot) || hold.is_some_and(|first| seen + 1 >= first) {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
-                slot.catch_up();
+                // Records on their way to a new segment are read when they are there.
+                if !self.files.is_moving() {
+                    slot.catch_up(at, hold);
+                }
                 return Ok(());
             };
             let at = if segment.header.id == at.segment {
@@ -289,14 +297,15 @@ impl Shard {
                 Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
             };
             // What is being written now is read only up to what was dispatched; the rest will be offered.
-            let live = match self.files.end() {
-                _ if self.files.active() != Some(at.segment) => None,
-                Some(e) if e.segment == at.segment && e.offset > at.offset => Some(e),
-                _ => {
-                    slot.catch_up();
-                    return Ok(());
-                }
-            };
+            let live = self.files.live_end(at.segment);
+            if live.is_some_and(|e| e.offset <= at.offset) {
+                slot.catch_up(at, hold);
+                return Ok(());
+            }
+            if live.is_none() && seen >= segment.last_sequence {
+                slot.move_backlog(Position { segment: at.segment + 1, offset: BLOCK_BYTES as u64 }, seen);
+                continue;
+            }
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {
                     let _ = f.close().await;
@@ -320,14 +329,16 @@ impl Shard {
                 }
                 let bytes = buffer.get(skip..).unwrap_or_default();
                 let whole_segment = buffer.len() < want;
-                match self.feed(slot, &segment, at, seen, bytes, whole_segment) {
+                match self.feed(slot, &segment, at, seen, hold, bytes, whole_segment) {
                     Fed::Next { offset, seen } => {
                         slot.move_backlog(Position { segment: at.segment, offset }, seen);
                         break;
                     }
                     Fed::SegmentDone { seen } => {
-                        if live.is_some() && self.files.end() == live {
-                            slot.catch_up();
+                        if live.is_some() && self.files.live_end(at.segment) == live {
+                            let end = live.unwrap_or(at);
+                            slot.move_backlog(end, seen);
+                            slot.catch_up(end, hold);
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
                             let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
@@ -341,13 +352,15 @@ impl Shard {
         }
     }
 
-    /// Pushes the records of a stretch of a segment that are for this lane.
+    /// Pushes the records of a stretch of a segment that are for this lane, up to the one that must be held back, if any.
+    #[allow(clippy::too_many_arguments)]
     fn feed(
         self: &Rc<Self>,
         slot: &LaneSlot,
         segment: &SegmentInfo,
         from: Position,
         mut seen: u64,
+        hold: Option<u64>,
         bytes: &[u8],
         last_of_segment: bool,
     ) -> Fed {
@@ -357,11 +370,19 @@ impl Shard {
             if slot.room() == 0 || slot.replay.as_ref().is_some_and(|l| !l.is_due()) {
                 return Fed::Next { offset: from.offset + at as u64, seen };
             }
+            // What a segment that failed has beyond its last durable record is in the next one.
+            if seen >= segment.last_sequence {
+                return Fed::SegmentDone { seen };
+            }
             match record::parse(segment.header.id, &bytes[at..]) {
                 // A write that was under way when the process was killed may land after the next one has looked. What was
                 // not there then never was: its sequence may be another event's by now.
                 Parsed::Record(r) if r.sequence() > segment.last_sequence => {
                     return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                }
+                Parsed::Record(r) if hold.is_some_and(|first| r.sequence() >= first) => {
+                    let before = hold.map_or(seen, |first| first - 1);
+                    return Fed::Next { offset: from.offset + at as u64, seen: seen.max(before) };
                 }
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };

@@ -1,4 +1,4 @@
-//! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
+//! Housekeeping: cursors are saved, passed segments removed, files of coming ones made ready, idle connections closed.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Shard;
 use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::recovery::CURSOR_FILES;
@@ -108,26 +108,37 @@ impl Shard {
         Ok(())
     }
 
-    /// Removes the segments that every lane has passed by its saved cursor, and that nothing else keeps.
+    /// Removes the segments that every lane has passed by its saved cursor and that nothing else keeps, or keeps their files
+    /// for later ones.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
         let passed = self.saved.get();
         let also_active = also_active && !self.keeping.keeps();
         self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {
-            self.files.close().await;
+            self.files.close();
         }
         let segments = self.files.take_passed(passed, also_active, self.releasing());
-        self.shared.stats.segments.set(self.files.len() as u64);
+        self.files.reckon_spares();
         for s in segments {
-            let path = s.path.clone();
-            let removed = driver::blocking(move || {
-                driver::fs::remove_file(&path)
-                    .map_err(|e| Error::new(ErrorKind::Io, format!("cannot remove {}: {e}", path.display())))
-            })
-            .await;
-            if let Err(e) = removed {
+            if let Err(e) = self.files.keep(s.path).await {
                 log::error!("shard {}: {e}", self.shared.index);
             }
+        }
+        self.tell_disk_use();
+    }
+
+    /// Makes the files of coming segments ready before they are needed, until the shard stops.
+    pub(super) async fn prepare_files(self: Rc<Self>) {
+        self.files.look_at_found().await;
+        self.tell_disk_use();
+        while !self.stopping.get() {
+            self.files.preparation_wanted().await;
+            let next_segment = || self.appender.borrow().next_segment();
+            if self.files.prepare(next_segment, || self.stopping.get()).await {
+                // From here on no commit waits for zeros.
+                self.appender.borrow_mut().end_segment();
+            }
+            self.tell_disk_use();
         }
     }
 }

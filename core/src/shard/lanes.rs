@@ -15,22 +15,23 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 
 use super::Shard;
-use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::files::{FilesPlan, SegmentFiles};
+use super::gate::Holds;
 use super::replay::ReplayLane;
 use super::stats::LaneStats;
 use crate::connect;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
 use crate::delivery::{Connector, Outcome};
 use crate::driver::wall_ns;
-use crate::driver::{self, DiskFile, Notify, Task};
+use crate::driver::{self, Disk, DiskFile, Notify, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
 use crate::log::BLOCK_BYTES;
-use crate::log::appender::{Appender, Position, SegmentPlan};
+use crate::log::appender::{Appender, Group, Position, SegmentPlan};
 use crate::log::cursor::Cursor;
 use crate::log::record::{self, DeadLetter, Kind, Parsed, RecordView, Route};
-use crate::log::recovery::ShardState;
+use crate::log::recovery::{SegmentInfo, ShardState, scan};
 use crate::rule::Destination;
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
@@ -67,6 +68,8 @@ pub(super) struct LaneSlot {
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
     backlog: RefCell<Option<Backlog>>,
+    /// What holds newer events back, after the number of shards has changed.
+    holds: RefCell<Holds>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     task: RefCell<Option<Task<()>>>,
@@ -99,6 +102,7 @@ impl LaneSlot {
         destination: Option<Arc<Destination>>,
         cursor: Cursor,
         backlog: Option<Backlog>,
+        holds: Holds,
         stats: Arc<LaneStats>,
         events_max: usize,
     ) -> LaneSlot {
@@ -109,6 +113,7 @@ impl LaneSlot {
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
+            holds: RefCell::new(holds),
             notify: Notify::default(),
             stats,
             task: RefCell::new(None),
@@ -210,9 +215,27 @@ impl LaneSlot {
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
-    /// Everything in the segments is in the lane or done: from now on events are offered.
-    pub(super) fn catch_up(&self) {
-        *self.backlog.borrow_mut() = None;
+    /// Everything in the segments, which end at `at`, is in the lane or done: from now on events are offered. If something
+    /// holds them back, they stay in the log.
+    pub(super) fn catch_up(&self, at: Position, hold: Option<u64>) {
+        let mut backlog = self.backlog.borrow_mut();
+        *backlog = match (hold, &*backlog) {
+            (Some(first), Some(b)) => Some(Backlog::at(at, b.seen().max(first - 1))),
+            _ => None,
+        };
+    }
+
+    /// The first event that must not be delivered yet, if there is such.
+    pub(super) fn hold(&self) -> Option<u64> {
+        self.holds.borrow_mut().from()
+    }
+
+    /// Tells those who wait for it what this lane has passed; `head` is the last event that was dispatched.
+    pub(super) fn pass_holds(&self, head: u64) {
+        if !self.holds.borrow().is_empty() {
+            let low = self.low(head);
+            self.holds.borrow_mut().done(low);
+        }
     }
 
     /// Pushes an event; `false` if it was done before.
@@ -414,6 +437,7 @@ impl Shard {
         for spent in done.spent {
             self.dead.push(slot.clone(), spent);
         }
+        slot.pass_holds(self.dispatched.get());
         slot.notify.notify();
         if done.delivered > 0 {
             self.lane_settled.notify();
@@ -439,6 +463,10 @@ impl LaneSlot {
 pub(super) struct DeadLetters {
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    /// Groups that are written and not durable.
+    kept: RefCell<Vec<Group>>,
+    /// The last letter that is durable.
+    durable: Cell<u64>,
     queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
     /// Letters that do not come from a lane, and who waits for them.
     letters: RefCell<VecDeque<(Vec<u8>, oneshot::Sender<()>)>>,
@@ -446,11 +474,14 @@ pub(super) struct DeadLetters {
 }
 
 impl DeadLetters {
-    pub(super) fn new(state: &ShardState, plan: SegmentPlan) -> DeadLetters {
+    pub(super) fn new(state: &ShardState, disk: Rc<Disk>, plan: SegmentPlan) -> DeadLetters {
         let (segment, sequence) = state.next_dead;
+        let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes: DEAD_ZERO_AHEAD_BYTES, spares: false };
         DeadLetters {
             appender: RefCell::new(Appender::new(plan, segment, sequence - 1, sequence, state.clock_floor_ns)),
-            files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
+            files: SegmentFiles::new(state.path.join("dead"), disk, files, Vec::new(), Vec::new()),
+            kept: RefCell::default(),
+            durable: Cell::new(sequence - 1),
             queue: RefCell::default(),
             letters: RefCell::default(),
             notify: Notify::default(),
@@ -482,8 +513,55 @@ impl DeadLetters {
         self.notify.notify();
     }
 
-    pub(super) async fn close(&self) {
-        self.files.close().await;
+    pub(super) fn close(&self) {
+        self.files.close();
+    }
+
+    /// Makes the letters durable that were appended. If that fails it is done anew in another segment when this is called
+    /// again.
+    async fn store(&self) -> Result<()> {
+        loop {
+            let group = self.appender.borrow_mut().take();
+            let Some(mut group) = group else { break };
+            let ends_one = group.new_segment.is_some() && self.files.is_writing();
+            let before = if ends_one { self.make_durable().await } else { Ok(()) };
+            let result = match before {
+                Ok(()) => self.files.write(&mut group).await,
+                e => e,
+            };
+            self.kept.borrow_mut().push(group);
+            if result.is_err() {
+                self.move_on();
+                return result;
+            }
+        }
+        let result = self.make_durable().await;
+        if result.is_err() {
+            self.move_on();
+        }
+        result
+    }
+
+    async fn make_durable(&self) -> Result<()> {
+        if self.files.is_moving() {
+            self.files.name().await?
+        } else {
+            self.files.sync().await?
+        }
+        let groups = std::mem::take(&mut *self.kept.borrow_mut());
+        for group in groups {
+            self.durable.set(self.durable.get().max(group.last_sequence));
+            self.files.wrote(&group);
+            self.appender.borrow_mut().recycle(group);
+        }
+        Ok(())
+    }
+
+    /// Takes what is not durable to a new segment.
+    fn move_on(&self) {
+        let kept = std::mem::take(&mut *self.kept.borrow_mut());
+        self.files.give_up(self.durable.get());
+        self.appender.borrow_mut().relocate(kept, wall_ns());
     }
 }
 
@@ -518,12 +596,11 @@ impl Shard {
             frames.push(self.read_frame(spent.item.body.position, spent.item.sequence).await?);
         }
         for ((slot, spent), frame) in batch.iter().zip(&frames) {
-            let position = spent.item.body.position;
             let letter = DeadLetter {
                 destination: slot.number,
                 rule: spent.item.body.rule,
                 sequence: spent.item.sequence,
-                incarnation: self.files.incarnation(position.segment).unwrap_or_default(),
+                incarnation: self.files.containing(spent.item.sequence).map_or(0, |s| s.header.incarnation),
                 attempts: spent.attempts,
                 first_ns: spent.item.accepted_ns,
                 last_ns: wall,
@@ -541,20 +618,13 @@ impl Shard {
         for (letter, _) in &letters {
             self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], letter, wall);
         }
-        loop {
-            let group = self.dead.appender.borrow_mut().take();
-            let Some(group) = group else { break };
-            // A group that could not be written must be written before any later one, so it is tried until it is.
-            while let Err(e) = self.dead.files.write(&group).await {
-                if self.stopping.get() {
-                    return Err(e);
-                }
-                log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-                driver::sleep(TROUBLE_PAUSE).await;
+        while let Err(e) = self.dead.store().await {
+            if self.stopping.get() {
+                return Err(e);
             }
-            self.dead.appender.borrow_mut().recycle(group);
+            log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+            driver::sleep(TROUBLE_PAUSE).await;
         }
-        self.dead.files.sync().await?;
         for (_, reply) in letters {
             let _ = reply.send(());
         }
@@ -563,6 +633,7 @@ impl Shard {
             slot.lane.borrow_mut().settle(spent.item.sequence);
             slot.stats.dead_lettered.add(1);
             slot.stats.waiting.sub(1);
+            slot.pass_holds(self.dispatched.get());
             slot.notify.notify();
         }
         self.lane_settled.notify();
@@ -570,10 +641,30 @@ impl Shard {
         Ok(())
     }
 
+    /// Finds the frame of an event that is not where it was written first: its segment failed.
+    async fn find_frame(&self, sequence: u64) -> Result<Vec<u8>> {
+        let Some(segment) = self.files.containing(sequence) else {
+            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        };
+        driver::blocking(move || {
+            let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+            let bytes = driver::fs::read(&segment.path).map_err(place)?;
+            let mut frame = Vec::new();
+            scan(&segment.header, &bytes, |_, r| {
+                if r.sequence() == sequence {
+                    frame = r.body().to_vec();
+                }
+            });
+            Ok(frame)
+        })
+        .await
+    }
+
     /// Reads one event's frame back from the log.
     async fn read_frame(&self, at: Position, sequence: u64) -> Result<Vec<u8>> {
-        let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
-            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        let holds = |s: &SegmentInfo| s.header.id == at.segment && s.last_sequence >= sequence;
+        let Some(segment) = self.files.at_or_after(at.segment).filter(holds) else {
+            return self.find_frame(sequence).await;
         };
         let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
         let file = DiskFile::open(&segment.path).await.map_err(place)?;

@@ -7,6 +7,8 @@
 pub(crate) mod bell;
 mod commit;
 mod dispatch;
+mod files;
+pub(crate) mod gate;
 pub(crate) mod group;
 mod house;
 mod ingest;
@@ -18,11 +20,14 @@ pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,17 +37,20 @@ use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::select;
 use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
-use crate::driver::{self, Notify, ShardThread, wall_ns};
+use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
-use commit::SegmentFiles;
+use files::{FilesPlan, SegmentFiles};
+use gate::Holds;
 use group::ConsumerGroup;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
@@ -67,6 +75,10 @@ pub(crate) struct Shared {
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
+
+/// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
+/// system nothing to record, which makes the sync several times faster than one of a growing file.
+const ZERO_AHEAD_BYTES: u64 = 1 << 20;
 
 /// The ring, with a `Debug` that does not print it.
 pub(crate) struct RingBox(Ring);
@@ -104,6 +116,8 @@ pub(crate) enum Command {
     EndGroup(u32),
     /// Write a dead letter; answer when it is durable.
     Bury { letter: Vec<u8>, reply: oneshot::Sender<()> },
+    /// What held lanes back is gone; look.
+    Look,
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -159,6 +173,7 @@ pub(crate) struct Start {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
+    pub(crate) holds: BTreeMap<u32, Holds>,
     pub(crate) incarnation: u64,
     pub(crate) cpu: Option<usize>,
     pub(crate) keep: KeepStart,
@@ -170,13 +185,14 @@ impl Start {
         snapshot: Arc<ArcSwap<Snapshot>>,
         config: Arc<EngineConfig>,
         state: ShardState,
+        holds: BTreeMap<u32, Holds>,
         dir: &DataDir,
         cpu: Option<usize>,
         keep: KeepStart,
     ) -> Start {
         // Known before anybody can ask, so that readers begin where this run does.
         shared.set_head(state.next_sequence - 1);
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, cpu, keep }
+        Start { shared, snapshot, config, state, holds, incarnation: dir.incarnation, cpu, keep }
     }
 }
 
@@ -187,10 +203,11 @@ impl Start {
 pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let shared = start.shared.clone();
     let (ready_tx, ready_rx) = std::sync::mpsc::channel::<()>();
+    let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
+        let (shard, replays) = Shard::new(start, disk);
         let _ = ready_tx.send(());
-        let (shard, replays) = Shard::new(start);
         if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
@@ -262,15 +279,13 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// The shard, and the replays that it is to resume.
-    fn new(start: Start) -> (Rc<Shard>, Vec<Arc<Replay>>) {
-        let Start { shared, snapshot, config, state, incarnation, keep, .. } = start;
+    fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
+        let Start { shared, snapshot, config, state, holds, incarnation, keep, .. } = start;
         let replays = keep.replays.clone();
-        let plan = SegmentPlan {
-            bytes_max: config.log.segment_bytes,
-            shard: shared.index as u16,
-            incarnation,
-            purpose: Purpose::Events,
-        };
+        let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let disk = Rc::new(disk);
+        let plan =
+            SegmentPlan { bytes_max: segment_bytes, shard: shared.index as u16, incarnation, purpose: Purpose::Events };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
             appender: RefCell::new(Appender::new(
@@ -280,11 +295,13 @@ impl Shard {
                 state.next_sequence,
                 state.clock_floor_ns,
             )),
-            dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            dead: lanes::DeadLetters::new(&state, disk.clone(), SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
             files: SegmentFiles::new(
                 state.path.clone(),
+                disk,
+                FilesPlan { segment_bytes, zero_ahead_bytes: ZERO_AHEAD_BYTES.min(segment_bytes), spares: true },
                 state.segments.clone(),
-                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
+                state.spares.clone(),
             ),
             keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
@@ -313,7 +330,8 @@ impl Shard {
             shared,
         });
         shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
-        shard.recover_lanes(&state);
+        shard.tell_disk_use();
+        shard.recover_lanes(&state, holds);
         (shard, replays)
     }
 
@@ -325,6 +343,7 @@ impl Shard {
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
         let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
+        let prepare = driver::spawn(self.clone().guarded("file preparing", Shard::prepare_files));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         self.start_lanes();
         replays.iter().for_each(|r| self.start_replay(r));
@@ -337,7 +356,15 @@ impl Shard {
             self.obey();
         }
         if let Some(deadline) = self.close.get() {
-            driver::until(deadline, self.all_delivered()).await;
+            // Ingest has ended, so commands are heard here.
+            let obey = async {
+                loop {
+                    self.command_given().await;
+                    self.obey();
+                }
+            };
+            let delivered = pin!(self.all_delivered());
+            driver::until(deadline, select(delivered, pin!(obey))).await;
         }
         self.stop_lanes().await;
         // These end by themselves, so that no write of theirs is under way when the last ones are made.
@@ -346,13 +373,16 @@ impl Shard {
         dead.await;
         self.house_wake.notify();
         house.await;
+        self.files.wake();
+        prepare.await;
         if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;
         }
-        self.files.close().await;
-        self.dead.close().await;
+        self.files.close();
+        self.files.drop_spares().await;
+        self.dead.close();
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
@@ -369,8 +399,9 @@ impl Shard {
     /// Takes no more events and tells everybody who waits.
     fn fail(&self, error: Error) {
         log::error!("{error}");
-        self.shared.progress.fail(error);
+        // Nothing more is taken when the first publisher hears of it.
         self.shared.ring.close();
+        self.shared.progress.fail(error);
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
         self.commit_took.notify();

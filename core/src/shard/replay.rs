@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Shard;
 use super::bell::Bell;
 use super::dispatch::Backlog;
+use super::gate::Holds;
 use super::lanes::LaneSlot;
 use super::stats::LaneStats;
 use crate::delivery::pace::Pace;
@@ -190,6 +191,7 @@ impl Shard {
             Some(destination),
             cursor,
             Some(Backlog::at(at, low)),
+            Holds::default(),
             part.stats.clone(),
             self.config.delivery.lane_events_max.min(EVENTS_MAX),
         );

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tidewire::config::{EngineConfig, Keep};
 use tidewire::event::EventTypes;
 use tidewire::log::reader::{Entry, Gap, Item, LogReader, ReadFrom, Step};
+use tidewire::log::segment::SegmentHeader;
 use tidewire::rule::{BreakerPolicy, Destination, DestinationKind, RetryPolicy, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Receiver};
@@ -106,7 +107,12 @@ pub fn segments(dir: &Path) -> Vec<PathBuf> {
             found.extend(std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()));
         }
     }
-    found.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    // Those that have begun: a file that waits for its segment has another number inside.
+    found.retain(|p| {
+        let name = p.file_name().and_then(|n| n.to_str()).and_then(SegmentHeader::parse_file_name);
+        let header = std::fs::read(p).ok().and_then(|b| SegmentHeader::decode(&b).ok());
+        name.is_some() && name == header.map(|h| h.id)
+    });
     found.sort();
     found
 }

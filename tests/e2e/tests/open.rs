@@ -7,21 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidewire::{Ack, Engine, ErrorKind};
-use tidewire_e2e::{Process, contents, engine, keys, publish, receiver, skip};
+use tidewire_e2e::{Process, contents, engine, helper, keys, publish, receiver, skip};
 use tidewire_receiver::Behaviour;
 
 const NOWHERE: &str = "http://127.0.0.1:9/";
 const HELPER: &str = env!("CARGO_BIN_EXE_helper");
-
-/// Runs the helper (through other commands, maybe) for at most a minute and returns what it printed, which must end with
-/// `OK`.
-fn helper<'a>(command: impl IntoIterator<Item = &'a str>) -> String {
-    let output = Command::new("timeout").args(["--kill-after=1", "60"]).args(command).output().expect("a process");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    print!("{out}");
-    assert!(output.status.success() && out.ends_with("OK\n"), "{}: {out}{err}", output.status);
-    out.into_owned()
-}
 
 /// Runs the helper on a file system of 4 MiB of its own, unless that is not permitted.
 fn on_small_disk(mode: &str) {

@@ -360,18 +360,37 @@ impl Disk {
         Ok(())
     }
 
+    pub(crate) fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut s = self.state.borrow_mut();
+        let State { names, durable_names, changes, dirs, .. } = &mut *s;
+        for all in [names, durable_names] {
+            all.retain(|p, _| !p.starts_with(dir));
+        }
+        changes.retain(|c| !c.directory().is_some_and(|d| d.starts_with(dir)));
+        dirs.retain(|d| !d.starts_with(dir));
+        Ok(())
+    }
+
+    /// The length of a file and the bytes that are allocated to it.
+    pub(crate) fn lengths(&self, path: &Path) -> io::Result<(u64, u64)> {
+        let node = self.node(path)?;
+        let bytes = self.state.borrow().nodes.get(&node).map_or(0, |n| n.content.len() as u64);
+        Ok((bytes, bytes))
+    }
+
     pub(crate) fn is_dir(&self, path: &Path) -> bool {
         self.state.borrow().dirs.iter().any(|d| d == path || d.parent() == Some(path))
     }
 
     pub(crate) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let s = self.state.borrow();
-        let names: Vec<String> = s
+        let names: BTreeSet<String> = s
             .names
             .keys()
-            .filter(|p| p.parent() == Some(dir))
-            .filter_map(|p| Some(p.file_name()?.to_str()?.to_owned()))
+            .chain(&s.dirs)
+            .filter_map(|p| Some(p.strip_prefix(dir).ok()?.iter().next()?.to_str()?.to_owned()))
             .collect();
+        let names: Vec<String> = names.into_iter().collect();
         if names.is_empty() && !s.dirs.iter().any(|d| d == dir) {
             return Err(not_found());
         }

@@ -206,7 +206,7 @@ fn a_write_that_is_seen_in_parts_is_no_damage() {
     let g = disk.shards[0].take().unwrap();
     // The last blocks are there, the first ones not yet.
     let mut late = g.bytes.clone();
-    late[g.fresh + 500..2 * BLOCK_BYTES].fill(0);
+    late.bytes_mut()[g.fresh + 500..2 * BLOCK_BYTES].fill(0);
     let partial = Group { bytes: late, ..clone(&g) };
     disk.write_group(0, &partial, partial.bytes.len());
     assert_eq!(drain(&mut r), (vec![], vec![]));
