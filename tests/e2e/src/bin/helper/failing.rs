@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewire::{Ack, Engine, Error, ErrorKind, Event, KnownType};
 use tidewire_e2e::{BUCKET, config, hook, options, receiver, rules, wait_for_stats, wait_until};
@@ -22,18 +23,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Acknowledged(BTreeSet<u64>);
 
 impl Acknowledged {
-    /// Publishes events with these numbers until one is not acknowledged.
-    fn publish(&mut self, engine: &Engine, numbers: impl Iterator<Item = u64>) -> Option<Error> {
+    /// Publishes events with these numbers, up to ten at a time, until one is not acknowledged.
+    fn publish(&mut self, engine: &Engine, numbers: Range<u64>) -> Option<Error> {
         let data = format!("\"{}\"", "x".repeat(DATA_BYTES));
-        for n in numbers {
-            let key = format!("key {}", n % 50);
-            let mut event = Event::new(KnownType::ObjectCreatedPut.into(), BUCKET, key.as_bytes());
-            event.size = Some(n);
-            event.data = data.as_bytes();
-            match engine.publish_with(&event, &options(Ack::Synced)) {
-                Ok(_) => self.0.insert(n),
-                Err(e) => return Some(e),
-            };
+        for first in numbers.clone().step_by(10) {
+            let mut receipts = Vec::new();
+            for n in first..(first + 10).min(numbers.end) {
+                let key = format!("key {}", n % 50);
+                let mut event = Event::new(KnownType::ObjectCreatedPut.into(), BUCKET, key.as_bytes());
+                event.size = Some(n);
+                event.data = data.as_bytes();
+                match engine.submit(&event, &options(Ack::Synced)) {
+                    Ok(receipt) => receipts.extend(receipt.map(|r| (n, r))),
+                    Err(e) => return Some(e),
+                }
+            }
+            for (n, receipt) in receipts {
+                match receipt.wait(Ack::Synced, Some(Instant::now() + PATIENCE)) {
+                    Ok(()) => self.0.insert(n),
+                    Err(e) => return Some(e),
+                };
+            }
         }
         None
     }
@@ -42,11 +52,12 @@ impl Acknowledged {
     fn check(&self, receiver: &Receiver, published: u64) {
         let got =
             || -> BTreeSet<u64> { receiver.records().iter().filter(|r| r.accepted).filter_map(|r| r.size).collect() };
-        wait_until(PATIENCE, || self.0.is_subset(&got()));
-        let missing: Vec<&u64> = self.0.iter().filter(|n| !got().contains(n)).collect();
+        wait_until(PATIENCE, || receiver.accepted() >= self.0.len() && self.0.is_subset(&got()));
+        let got = got();
+        let missing: Vec<&u64> = self.0.difference(&got).collect();
         println!("{} acknowledged, {} of them lost", self.0.len(), missing.len());
         assert!(missing.is_empty(), "lost: {missing:?}");
-        assert!(got().iter().all(|n| *n < published), "an event that nobody published");
+        assert!(got.iter().all(|n| *n < published), "an event that nobody published");
         assert_eq!(check_per_key_order(&receiver.records()), []);
     }
 }
