@@ -178,6 +178,11 @@ pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
     to_json(&WritersFile { format: FORMAT, earlier })
 }
 
+/// The contents of `meta.json`.
+pub(crate) fn meta_json(format: u32, writer: u32, shards: u16) -> Result<Vec<u8>> {
+    to_json(&Meta { format, writer, shards })
+}
+
 /// What a data directory says of itself, read without opening it.
 #[derive(Clone, Debug)]
 pub struct DirInfo {
@@ -302,7 +307,7 @@ pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
 }
 
-fn lock(dir: &Path) -> Result<Lock> {
+pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     fs::lock(&dir.join("LOCK"), &format!("{}\n", std::process::id())).map_err(|e| match e {
         LockError::Held(holder) => {
             let holder = holder.trim();
@@ -567,7 +572,16 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 
 pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
-    let mut best = Cursors::default();
+    match newest_cursors(dir, findings)? {
+        Some((_, bytes)) => Cursors::decode(&bytes),
+        None => Ok(Cursors::default()),
+    }
+}
+
+/// The file of the two that counts, with its contents.
+pub(crate) fn newest_cursors(dir: &Path, findings: &mut Findings) -> Result<Option<(&'static str, Vec<u8>)>> {
+    let mut best = None;
+    let mut generation = 0;
     for name in CURSOR_FILES {
         let path = dir.join(name);
         let bytes = match fs::read(&path) {
@@ -576,7 +590,10 @@ pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursor
             Err(e) => return Err(Error::io("cannot read it", &e).at(path.display().to_string())),
         };
         match Cursors::decode(&bytes) {
-            Ok(c) if c.generation >= best.generation => best = c,
+            Ok(c) if c.generation >= generation => {
+                generation = c.generation;
+                best = Some((name, bytes));
+            }
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
             // An empty or torn file is what a crash during a save leaves; the other one counts.
