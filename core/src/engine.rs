@@ -6,6 +6,7 @@ mod consumer;
 mod history;
 mod keep;
 mod replay;
+mod snapshot;
 mod tail;
 
 use std::sync::Arc;

@@ -66,8 +66,8 @@ fn a_waiting_tail_is_woken_at_once_and_told_of_the_close() {
     let tail = engine.tail(EventFilter::all(), &ReadFrom::Now).unwrap();
     let other = engine.tail(EventFilter::all(), &ReadFrom::Now).unwrap();
     std::thread::scope(|s| {
-        let following = s.spawn(move || tail.map(|i| i.unwrap()).count());
-        let also = s.spawn(move || other.map(|i| i.unwrap()).count());
+        let following = s.spawn(move || tail.collect::<tidewire::Result<Vec<Item>>>().unwrap().len());
+        let also = s.spawn(move || other.collect::<tidewire::Result<Vec<Item>>>().unwrap().len());
         std::thread::sleep(Duration::from_millis(50));
         for n in 0..10 {
             put(&engine, &format!("k{n}"), n);

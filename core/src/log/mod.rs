@@ -1,6 +1,6 @@
 //! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
-//! reads a data directory before its shards start, and in [`reader`], which reads segments on any other thread; the
-//! shard's [`crate::shard`] code does the rest through the driver.
+//! reads a data directory before its shards start, and in [`reader`], [`history`] and [`archive`], which read it on any
+//! other thread; the shard's [`crate::shard`] code does the rest through the driver.
 //!
 //! # A data directory
 //!
@@ -20,6 +20,7 @@
 
 mod ack;
 pub mod appender;
+pub mod archive;
 pub mod buffer;
 pub mod cursor;
 pub mod history;

@@ -572,7 +572,7 @@ fn last_before(dir: &Path, ids: &[u64], before: impl Fn(&SegmentHeader) -> bool)
 }
 
 /// The next record behind `from` whose sequence is above `after` and at most `last`: its offset, sequence and clock.
-fn find_record(
+pub(super) fn find_record(
     file: &fs::ReadFile,
     segment: u64,
     from: u64,
@@ -646,7 +646,7 @@ impl LogReader {
                 ReadFrom::Beginning => (0, false, 0),
                 ReadFrom::Now => match heads {
                     Some(heads) => (heads.get(shard).copied().unwrap_or(0), true, 0),
-                    None => (end_of(data_dir, shard, &writers)?, true, 0),
+                    None => (last_sequence(data_dir, shard, &writers)?, true, 0),
                 },
                 ReadFrom::Time(ns) => (0, false, *ns),
                 ReadFrom::Sequence(n) => (n.saturating_sub(1), *n > 1, 0),
@@ -722,7 +722,7 @@ impl LogReader {
 }
 
 /// The sequence of a shard's last complete record, 0 if there is none.
-fn end_of(data_dir: &Path, shard: usize, writers: &Arc<Writers>) -> Result<u64> {
+pub(super) fn last_sequence(data_dir: &Path, shard: usize, writers: &Arc<Writers>) -> Result<u64> {
     let dir = shard_path(data_dir, shard);
     let ids = segment_ids(&dir)?;
     let Some(last) = last_before(&dir, &ids, |_| true)? else { return Ok(0) };

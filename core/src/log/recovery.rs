@@ -190,11 +190,18 @@ pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
     to_json(&WritersFile { format: FORMAT, earlier })
 }
 
+/// The contents of `meta.json`.
+pub(crate) fn meta_json(format: u32, writer: u32, shards: u16) -> Result<Vec<u8>> {
+    to_json(&Meta { format, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 })
+}
+
 /// What a data directory says of itself, read without opening it.
 #[derive(Clone, Debug)]
 pub struct DirInfo {
     /// How many shards it has.
     pub shards: usize,
+    /// Whether shards of an earlier layout still have something to deliver.
+    pub rearranging: bool,
     /// Whose records it has.
     pub writers: Writers,
 }
@@ -208,9 +215,11 @@ pub fn inspect(path: &Path) -> Result<DirInfo> {
     let at = |e: Error| e.at(format!("data directory {}", path.display()));
     match read_json::<Meta>(&path.join("meta.json"))? {
         Some(m) if m.format > FORMAT => Err(at(newer_format(m.format))),
-        Some(m) => {
-            Ok(DirInfo { shards: (m.shards as usize).clamp(1, SHARDS_MAX), writers: Writers::read(path, m.writer)? })
-        }
+        Some(m) => Ok(DirInfo {
+            shards: (m.shards as usize).clamp(1, SHARDS_MAX),
+            rearranging: m.layouts.len() > 1,
+            writers: Writers::read(path, m.writer)?,
+        }),
         None => Err(at(Error::new(ErrorKind::NotFound, "there is no engine's data here (no meta.json)")
             .remedy("name the directory that engine.data_dir names"))),
     }
@@ -396,7 +405,7 @@ pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
     Ok(numbers)
 }
 
-fn lock(dir: &Path) -> Result<Lock> {
+pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     fs::lock(&dir.join("LOCK"), &format!("{}\n", std::process::id())).map_err(|e| match e {
         LockError::Held(holder) => {
             let holder = holder.trim();
@@ -833,7 +842,16 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 
 pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
-    let mut best = Cursors::default();
+    match newest_cursors(dir, findings)? {
+        Some((_, bytes)) => Cursors::decode(&bytes),
+        None => Ok(Cursors::default()),
+    }
+}
+
+/// The file of the two that counts, with its contents.
+pub(crate) fn newest_cursors(dir: &Path, findings: &mut Findings) -> Result<Option<(&'static str, Vec<u8>)>> {
+    let mut best = None;
+    let mut generation = 0;
     for name in CURSOR_FILES {
         let path = dir.join(&name);
         let bytes = match fs::read(&path) {
@@ -842,7 +860,10 @@ pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursor
             Err(e) => return Err(Error::io("cannot read it", &e).at(path.display().to_string())),
         };
         match Cursors::decode(&bytes) {
-            Ok(c) if c.generation >= best.generation => best = c,
+            Ok(c) if c.generation >= generation => {
+                generation = c.generation;
+                best = Some((name, bytes));
+            }
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
             // An empty or torn file is what a crash during a save leaves; the other one counts.

@@ -186,16 +186,7 @@ impl Shard {
         if !wanted {
             return;
         }
-        let segments = self.files.infos();
-        let mut sizes = self.keeping.sizes.borrow_mut();
-        sizes.retain(|id, _| segments.first().is_some_and(|s| s.header.id <= *id));
-        let closed = &segments[..segments.len().saturating_sub(1)];
-        let new: Vec<(u64, PathBuf)> = closed
-            .iter()
-            .filter(|s| !sizes.contains_key(&s.header.id))
-            .map(|s| (s.header.id, s.path.clone()))
-            .collect();
-        drop(sizes);
+        let new = self.unmeasured();
         if new.is_empty() {
             return;
         }
@@ -212,6 +203,15 @@ impl Shard {
             Ok(measured) => self.keeping.sizes.borrow_mut().extend(measured),
             Err(e) => log::error!("shard {}: {e}", self.shared.index),
         }
+    }
+
+    /// The closed segments that were not measured yet; those that are gone are forgotten.
+    fn unmeasured(&self) -> Vec<(u64, PathBuf)> {
+        let segments = self.files.infos();
+        let mut sizes = self.keeping.sizes.borrow_mut();
+        sizes.retain(|id, _| segments.first().is_some_and(|s| s.header.id <= *id));
+        let closed = segments.iter().take(segments.len().saturating_sub(1));
+        closed.filter(|s| !sizes.contains_key(&s.header.id)).map(|s| (s.header.id, s.path.clone())).collect()
     }
 
     /// Tells of one passed segment after the other, oldest first, whether it may go.

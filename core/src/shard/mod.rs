@@ -145,6 +145,15 @@ impl Shared {
         self.head.store(sequence, Ordering::Release);
     }
 
+    /// Lets no segment be removed until [`Shared::unpin`].
+    pub(crate) fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// Whether somebody wants no segment to be removed.
     fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0

@@ -9,6 +9,7 @@ mod event_types;
 mod history;
 mod replay;
 mod run;
+mod snapshot;
 mod tail;
 mod values;
 
@@ -92,6 +93,11 @@ enum Command {
     Replay(replay::Options),
     /// Prints the events of the log, one JSON record per line; works while an engine is running
     Tail(tail::Options),
+    /// Copies a data directory into one file, and makes a data directory of such a file
+    Snapshot {
+        #[command(subcommand)]
+        what: snapshot::Snapshot,
+    },
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -138,6 +144,7 @@ fn main() -> ExitCode {
             .and_then(|dir| print(|out| history::state(&dir, bucket, prefix.as_bytes(), at.0, *json, out))),
         Command::Replay(options) => replay::replay(options),
         Command::Tail(options) => print(|out| tail::tail(options, out)),
+        Command::Snapshot { what } => print(|out| snapshot::run(what, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };
