@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+#[cfg(feature = "sim")]
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -21,6 +23,8 @@ use futures::channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 
 use super::glommio::BlockedSignals;
+#[cfg(feature = "sim")]
+use super::sim;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::buffer::BlockBuffer;
@@ -71,6 +75,9 @@ impl Queue {
 pub struct Disk {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,
+    /// A simulated disk has no threads.
+    #[cfg(feature = "sim")]
+    simulated: bool,
 }
 
 impl Disk {
@@ -79,7 +86,16 @@ impl Disk {
     /// # Errors
     /// If there can be no thread.
     pub fn start(name: &str) -> Result<Disk> {
-        let mut disk = Disk { queue: Arc::default(), threads: Vec::new() };
+        let mut disk = Disk {
+            queue: Arc::default(),
+            threads: Vec::new(),
+            #[cfg(feature = "sim")]
+            simulated: sim::active(),
+        };
+        #[cfg(feature = "sim")]
+        if disk.simulated {
+            return Ok(disk);
+        }
         let _mask = BlockedSignals::new();
         for _ in 0..DISK_THREADS {
             let queue = disk.queue.clone();
@@ -107,9 +123,17 @@ impl Disk {
     }
 
     async fn open_with(&self, path: &Path, new: bool) -> io::Result<LogFile> {
+        #[cfg(feature = "sim")]
+        if let Some(world) = sim::current().filter(|_| self.simulated) {
+            let file = match new {
+                true => sim::disk::DiskFile::create_new(&world, path).await?,
+                false => sim::disk::DiskFile::open(&world, path, false).await?,
+            };
+            return Ok(LogFile(Kind::Sim(Rc::new(file))));
+        }
         let (queue, path) = (self.queue.clone(), path.to_owned());
         let file = self.run(move || Opened::open(&path, new)).await?;
-        Ok(LogFile { file: Arc::new(file), queue })
+        Ok(LogFile(Kind::Threads { file: Arc::new(file), queue }))
     }
 }
 
@@ -133,6 +157,16 @@ fn run<T: Send + 'static>(queue: &Queue, job: impl FnOnce() -> T + Send + 'stati
     Done(ended)
 }
 
+/// Does something in a task of the simulation.
+#[cfg(feature = "sim")]
+fn simulate<T: 'static>(work: impl Future<Output = T> + 'static) -> Done<T> {
+    let (done, ended) = oneshot::channel();
+    drop(super::spawn(async move {
+        let _ = done.send(work.await);
+    }));
+    Done(ended)
+}
+
 /// The end of something that a disk's thread does. It is done whether this is awaited or not.
 #[derive(Debug)]
 #[must_use = "tells how it ended"]
@@ -152,9 +186,16 @@ impl<T> Future for Done<T> {
 
 /// A file of the log. Direct I/O where the file system has it, ordinary I/O elsewhere. Clones are the same open file.
 #[derive(Clone)]
-pub struct LogFile {
-    file: Arc<Opened>,
-    queue: Arc<Queue>,
+pub struct LogFile(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Threads {
+        file: Arc<Opened>,
+        queue: Arc<Queue>,
+    },
+    #[cfg(feature = "sim")]
+    Sim(Rc<sim::disk::DiskFile>),
 }
 
 struct Opened {
@@ -180,36 +221,79 @@ impl LogFile {
     ) -> (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>) {
         let (done, ended) = oneshot::channel();
         let (synced, sync_ended) = sync.map(|then| (then, oneshot::channel())).map(|(f, (s, e))| ((f, s), e)).unzip();
-        let file = self.file.clone();
-        self.queue.jobs.lock().waiting.push_back(Box::new(move || {
+        let not_tried = || Err(io::Error::other("what came before could not be written"));
+        let (file, queue) = match &self.0 {
+            Kind::Threads { file, queue } => (file.clone(), queue),
+            #[cfg(feature = "sim")]
+            Kind::Sim(file) => {
+                let file = file.clone();
+                drop(super::spawn(async move {
+                    let result = file.write_at(&buf.padded(zeros)[skip..], position + skip as u64).await;
+                    let written = result.is_ok();
+                    let _ = done.send((buf, result));
+                    if let Some((then, synced)) = synced {
+                        let _ = synced.send(if written { file.sync_once(then).await } else { not_tried() });
+                    }
+                }));
+                return (Done(ended), sync_ended.map(Done));
+            }
+        };
+        queue.jobs.lock().waiting.push_back(Box::new(move || {
             let result = file.write(&buf.padded(zeros)[skip..], position + skip as u64);
             let written = result.is_ok();
             let _ = done.send((buf, result));
             if let Some((then, synced)) = synced {
-                let not_tried = || Err(io::Error::other("what came before could not be written"));
                 let _ = synced.send(if written { file.sync(then) } else { not_tried() });
             }
         }));
-        self.queue.news.notify_one();
+        queue.news.notify_one();
         (Done(ended), sync_ended.map(Done))
     }
 
     /// Makes everything durable that was written before. After a failure it fails for ever: the kernel may have dropped
     /// what it could not write.
     pub fn sync(&self, then: OnSynced) -> Done<io::Result<()>> {
-        let file = self.file.clone();
-        run(&self.queue, move || file.sync(then))
+        match &self.0 {
+            Kind::Threads { file, queue } => {
+                let file = file.clone();
+                run(queue, move || file.sync(then))
+            }
+            #[cfg(feature = "sim")]
+            Kind::Sim(file) => {
+                let file = file.clone();
+                simulate(async move { file.sync_once(then).await })
+            }
+        }
     }
 
     /// Writes zeros from one position up to another, both multiples of a block.
     pub fn write_zeros(&self, from: u64, to: u64) -> Done<io::Result<()>> {
-        let file = self.file.clone();
-        run(&self.queue, move || file.write_zeros(from, to))
+        match &self.0 {
+            Kind::Threads { file, queue } => {
+                let file = file.clone();
+                run(queue, move || file.write_zeros(from, to))
+            }
+            #[cfg(feature = "sim")]
+            Kind::Sim(file) => {
+                let file = file.clone();
+                simulate(async move { file.write_at(&vec![0; (to - from) as usize], from).await })
+            }
+        }
     }
 
-    /// As [`LogFile::write_zeros`], on the calling thread: see [`super::blocking`].
-    pub fn write_zeros_blocking(&self, from: u64, to: u64) -> io::Result<()> {
-        self.file.write_zeros(from, to)
+    /// As [`LogFile::write_zeros`], by the shard's helper thread (see [`super::blocking`]): a thread of the disk has
+    /// better to do.
+    pub async fn write_zeros_aside(&self, from: u64, to: u64) -> io::Result<()> {
+        match &self.0 {
+            Kind::Threads { file, .. } => {
+                let file = file.clone();
+                super::blocking(move || Ok(file.write_zeros(from, to)))
+                    .await
+                    .unwrap_or_else(|e| Err(io::Error::other(e)))
+            }
+            #[cfg(feature = "sim")]
+            Kind::Sim(_) => self.write_zeros(from, to).await,
+        }
     }
 }
 

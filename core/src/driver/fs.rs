@@ -110,20 +110,38 @@ pub fn len(path: &Path) -> io::Result<u64> {
 
 /// A file open for reading at any place, as long as it is wanted: also after it was removed.
 #[derive(Debug)]
-pub struct ReadFile(File);
+pub struct ReadFile(Readable);
+
+#[derive(Debug)]
+enum Readable {
+    File(File),
+    #[cfg(feature = "sim")]
+    Sim(u64),
+}
 
 impl ReadFile {
     /// Opens it.
     pub fn open(path: &Path) -> io::Result<ReadFile> {
-        File::open(path).map(ReadFile)
+        #[cfg(feature = "sim")]
+        if let Some(world) = sim::current() {
+            return world.disk.node(path).map(Readable::Sim).map(ReadFile);
+        }
+        File::open(path).map(Readable::File).map(ReadFile)
     }
 
     /// Replaces `out` by up to `bytes` bytes from `offset` on; fewer only where the file ends.
     pub fn read_at(&self, offset: u64, bytes: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let file = match &self.0 {
+            Readable::File(file) => file,
+            #[cfg(feature = "sim")]
+            Readable::Sim(node) => {
+                return sim::current().map_or(Ok(()), |w| w.disk.read_node(*node, offset, bytes, out));
+            }
+        };
         out.resize(bytes, 0);
         let mut read = 0;
         while read < bytes {
-            match self.0.read_at(&mut out[read..], offset + read as u64) {
+            match file.read_at(&mut out[read..], offset + read as u64) {
                 Ok(0) => break,
                 Ok(n) => read += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -202,7 +220,9 @@ pub struct Lock(Holder);
 enum Holder {
     File(File),
     #[cfg(feature = "sim")]
-    Sim(SimLock),
+    Sim {
+        _held: SimLock,
+    },
 }
 
 #[cfg(feature = "sim")]
@@ -233,7 +253,7 @@ pub fn lock(path: &Path, contents: &str) -> Result<Lock, LockError> {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
         return if world.disk.lock(path) {
-            Ok(Lock(Holder::Sim(SimLock(path.to_owned(), sim::process()))))
+            Ok(Lock(Holder::Sim { _held: SimLock(path.to_owned(), sim::process()) }))
         } else {
             Err(LockError::Held(String::new()))
         };
@@ -259,7 +279,7 @@ impl Lock {
         match self.0 {
             Holder::File(f) => f.unlock(),
             #[cfg(feature = "sim")]
-            Holder::Sim(_) => Ok(()),
+            Holder::Sim { .. } => Ok(()),
         }
     }
 }

@@ -183,7 +183,8 @@ impl Shard {
                     self.begin_sync(c);
                 }
             }
-            let due = due.filter(|_| c.syncing.is_empty());
+            // Nothing can be begun before what is under way has ended, so there is nothing to wake up for.
+            let due = due.filter(|_| c.syncing.is_empty() && c.writing.is_none());
             if c.writing.is_some()
                 || c.syncing.len() >= DISK_THREADS
                 || c.has_enough()

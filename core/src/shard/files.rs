@@ -447,10 +447,9 @@ impl SegmentFiles {
                 break Err(Error::new(ErrorKind::Closed, "the engine closes"));
             }
             let begun = driver::now();
-            let (piece, place, to) = (file.clone(), path.clone(), (from + ZEROS_BYTES).min(bytes));
-            let write = move || piece.write_zeros_blocking(from, to).map_err(at("cannot make a spare file", &place));
-            if let Err(e) = driver::blocking(write).await {
-                break Err(e);
+            let to = (from + ZEROS_BYTES).min(bytes);
+            if let Err(e) = file.write_zeros_aside(from, to).await {
+                break Err(at("cannot make a spare file", &path)(e));
             }
             from = to;
             driver::sleep((driver::since(begun) * SPARE_PAUSE).min(SPARE_PAUSE_MAX)).await;

@@ -248,7 +248,7 @@ impl Disk {
         node
     }
 
-    fn node(&self, path: &Path) -> io::Result<u64> {
+    pub(crate) fn node(&self, path: &Path) -> io::Result<u64> {
         self.state.borrow().names.get(path).copied().ok_or_else(not_found)
     }
 
@@ -397,6 +397,19 @@ impl Disk {
         Ok(names)
     }
 
+    /// Replaces `out` by up to `bytes` bytes of an open file.
+    pub(crate) fn read_node(&self, node: u64, offset: u64, bytes: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.strikes(self.faults.get().read_error) {
+            return Err(self.error());
+        }
+        let s = self.state.borrow();
+        let content = s.nodes.get(&node).map_or(&[][..], |n| &n.content);
+        let from = (offset as usize).min(content.len());
+        out.clear();
+        out.extend_from_slice(&content[from..(from + bytes).min(content.len())]);
+        Ok(())
+    }
+
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let node = self.node(path)?;
         if self.strikes(self.faults.get().read_error) {
@@ -486,6 +499,8 @@ impl Disk {
 pub struct DiskFile {
     world: Rc<World>,
     node: u64,
+    sync_failed: Cell<bool>,
+    syncing: Cell<bool>,
 }
 
 impl std::fmt::Debug for DiskFile {
@@ -506,7 +521,12 @@ impl DiskFile {
         if world.disk.node(path).is_ok() {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        Ok(DiskFile { world: world.clone(), node: world.disk.create(path) })
+        Ok(DiskFile {
+            world: world.clone(),
+            node: world.disk.create(path),
+            sync_failed: Cell::new(false),
+            syncing: Cell::new(false),
+        })
     }
 
     pub(crate) async fn open(world: &Rc<World>, path: &Path, create: bool) -> io::Result<DiskFile> {
@@ -516,7 +536,7 @@ impl DiskFile {
             Err(_) if create => world.disk.create(path),
             Err(e) => return Err(e),
         };
-        Ok(DiskFile { world: world.clone(), node })
+        Ok(DiskFile { world: world.clone(), node, sync_failed: Cell::new(false), syncing: Cell::new(false) })
     }
 
     pub(crate) async fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -542,6 +562,24 @@ impl DiskFile {
         let from = (at as usize).min(content.len());
         out.extend_from_slice(&content[from..(from + len).min(content.len())]);
         Ok(())
+    }
+
+    /// As [`DiskFile::sync_data`], with `then` called when it has succeeded; after a failure it fails for ever.
+    pub(crate) async fn sync_once(&self, then: impl FnOnce()) -> io::Result<()> {
+        // One at a time, as the real file has it.
+        while self.syncing.replace(true) {
+            self.world.pause(10_000).await;
+        }
+        let result = match self.sync_failed.get() {
+            true => Err(io::Error::other("an earlier sync failed")),
+            false => self.sync_data().await,
+        };
+        self.syncing.set(false);
+        match &result {
+            Ok(()) => then(),
+            Err(_) => self.sync_failed.set(true),
+        }
+        result
     }
 
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
