@@ -539,6 +539,7 @@ impl Drop for Consumer {
 struct GroupsFile {
     format: u32,
     /// The next one's number; numbers are never used again, so that a group that is made anew has nothing of the old one.
+    #[serde(default)]
     next: u32,
     groups: BTreeMap<String, GroupFile>,
 }
@@ -546,6 +547,8 @@ struct GroupsFile {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct GroupFile {
     number: u32,
+    /// 0 if it is the same.
+    #[serde(default)]
     dead_number: u32,
     filter: FilterFile,
     start: StartFile,
@@ -591,7 +594,7 @@ impl GroupFile {
         let shards = parts.len().max(1) as u64;
         Ok(ConsumerGroup {
             number: self.number,
-            dead_number: self.dead_number,
+            dead_number: if self.dead_number == 0 { self.number } else { self.dead_number },
             name: name.to_owned(),
             filter,
             fault,
@@ -621,11 +624,13 @@ impl Groups {
     /// Reads what earlier runs left.
     pub(super) fn open(dir: &DataDir, types: &EventTypes, states: &[ShardState]) -> Result<Groups> {
         let path = dir.path.join("groups.json");
-        let file = match read_json::<GroupsFile>(&path)? {
+        let mut file = match read_json::<GroupsFile>(&path)? {
             Some(f) if f.format > FORMAT => return Err(newer_format(f.format).at(path.display().to_string())),
             Some(f) => f,
             None => GroupsFile { format: FORMAT, next: 1, groups: BTreeMap::new() },
         };
+        let above = file.groups.values().map(|g| g.number + 1).max().unwrap_or(1);
+        file.next = file.next.max(above);
         let saved: Vec<_> = states.iter().map(saved_groups).collect();
         let writers = Arc::new(dir.writers.clone());
         let place = Place { dir: &dir.path, writers: &writers };
