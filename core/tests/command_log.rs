@@ -260,21 +260,27 @@ fn a_replay_that_is_interrupted_goes_on_with_the_same_command() {
         put_object(&e, KnownType::ObjectCreatedPut, &format!("k{n}"), n);
     }
     e.close(WAIT).unwrap();
-    let url = p.receiver.url();
-    let arguments =
-        ["replay", "--config", &p.config, "--from", "beginning", "--to", &url, "--name", "slow", "--rate", "150"];
-    let child = Command::new(env!("CARGO_BIN_EXE_tidewire")).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    assert!(p.receiver.wait_for(60, WAIT));
-    assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
-    let out = child.wait_with_output().unwrap();
-    assert_eq!(out.status.code(), Some(1));
-    assert!(text_of(&out).contains("--name slow"), "{}", text_of(&out));
-    let before = p.receiver.records().len();
-    assert!(before < 300);
-    good(&arguments);
-    let ids: std::collections::BTreeSet<String> = p.receiver.records().into_iter().map(|r| r.event_id).collect();
-    assert_eq!(ids.len(), 300);
-    assert!(p.receiver.records().len() < 300 + 150, "it did not begin anew");
+    for signal in ["INT", "KILL"] {
+        let r = receiver(Behaviour::Ok204);
+        let url = r.url();
+        let name = format!("slow-{signal}");
+        let arguments =
+            ["replay", "--config", &p.config, "--from", "beginning", "--to", &url, "--name", &name, "--rate", "150"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewire"));
+        let child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        assert!(r.wait_for(100, WAIT));
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        let out = child.wait_with_output().unwrap();
+        if signal == "INT" {
+            assert_eq!(out.status.code(), Some(1));
+            assert!(text_of(&out).contains("--name slow-INT"), "{}", text_of(&out));
+        }
+        assert!(r.records().len() < 300);
+        good(&arguments);
+        let ids: std::collections::BTreeSet<String> = r.records().into_iter().map(|r| r.event_id).collect();
+        assert_eq!(ids.len(), 300);
+        assert!(r.records().len() < 300 + 100, "it did not begin anew: {}", r.records().len());
+    }
 }
 
 #[test]

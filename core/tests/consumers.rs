@@ -242,7 +242,7 @@ fn a_group_goes_on_after_a_restart_with_its_counts() {
         got.extend(fetch(&c, 100));
     }
     // Every third one is left.
-    let (left, done): (Vec<&Delivered>, Vec<&Delivered>) = got.iter().partition(|d| number(d) % 3 == 0);
+    let (left, done): (Vec<&Delivered>, Vec<&Delivered>) = got.iter().partition(|d| number(d).is_multiple_of(3));
     c.ack(&done.iter().map(|d| d.lease).collect::<Vec<_>>()).unwrap();
     let old = left[0].lease;
     engine.close(WAIT).unwrap();

@@ -322,7 +322,7 @@ fn failures_are_retried_in_order_and_poison_becomes_a_dead_letter() {
         if hit.records.iter().any(|x| x.key == "poison") {
             return Reply::status(400);
         }
-        Reply::status(if seen.fetch_add(1, Ordering::SeqCst) % 3 == 0 { 503 } else { 204 })
+        Reply::status(if seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) { 503 } else { 204 })
     }));
     let engine = open(dir.path(), 1, kept(vec![]));
     for n in 0..200 {
@@ -333,8 +333,8 @@ fn failures_are_retried_in_order_and_poison_becomes_a_dead_letter() {
     let mut d = one_off(&r.url());
     (d.retry.poison_attempts, d.batch.events_max) = (1, 7);
     // The events are older than the budget, which begins with the replay.
-    d.retry.age_max = Duration::from_secs(20);
-    std::thread::sleep(Duration::from_millis(20));
+    d.retry.age_max = Duration::from_millis(2500);
+    std::thread::sleep(Duration::from_secs(3));
     let mut request = ReplayRequest::new(ReplayTo::OneOff(d));
     request.filter = EventFilter::all().with_bucket("bucket");
     let p = engine.replay(request).unwrap().wait(WAIT).unwrap();

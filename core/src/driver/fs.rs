@@ -2,13 +2,16 @@
 //! its helper thread (see [`super::blocking`]). What a shard reads and writes all the time goes through
 //! [`super::DiskFile`].
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 #[cfg(feature = "sim")]
 use super::sim;
+use crate::log::BLOCK_BYTES;
 
 /// Makes a directory and those above it, if they are not there, durably.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
@@ -85,18 +88,25 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// The first bytes of a file, fewer if it is shorter.
+/// The first bytes of a file of the log, fewer if it is shorter. As [`ReadFile`].
 pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
-    #[cfg(feature = "sim")]
-    if let Some(world) = sim::current() {
-        return world.disk.read(path).map(|mut b| {
-            b.truncate(bytes);
-            b
-        });
-    }
-    let mut out = Vec::with_capacity(bytes);
-    File::open(path)?.take(bytes as u64).read_to_end(&mut out)?;
+    let mut out = Vec::new();
+    ReadFile::open(path)?.read_at(0, bytes, &mut out)?;
     Ok(out)
+}
+
+/// A whole file of the log. As [`ReadFile`].
+pub fn read_log(path: &Path) -> io::Result<Vec<u8>> {
+    const CHUNK_BYTES: usize = 1 << 20;
+    let file = ReadFile::open(path)?;
+    let (mut out, mut chunk) = (Vec::new(), Vec::new());
+    loop {
+        file.read_at(out.len() as u64, CHUNK_BYTES, &mut chunk)?;
+        out.extend_from_slice(&chunk);
+        if chunk.len() < CHUNK_BYTES {
+            return Ok(out);
+        }
+    }
 }
 
 /// The length of a file in bytes.
@@ -108,13 +118,19 @@ pub fn len(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|m| m.len())
 }
 
-/// A file open for reading at any place, as long as it is wanted: also after it was removed.
+/// A file of the log, open for reading at any place as long as it is wanted: also after it was removed.
+///
+/// Read past the page cache where the file system can: a page of a file that a shard is writing directly must not be in the
+/// cache. If the kernel cannot throw it out after such a write, it reports the next sync of the file as failed.
 #[derive(Debug)]
 pub struct ReadFile(Readable);
 
 #[derive(Debug)]
 enum Readable {
-    File(File),
+    File {
+        file: File,
+        direct: Cell<bool>,
+    },
     #[cfg(feature = "sim")]
     Sim(u64),
 }
@@ -126,31 +142,64 @@ impl ReadFile {
         if let Some(world) = sim::current() {
             return world.disk.node(path).map(Readable::Sim).map(ReadFile);
         }
-        File::open(path).map(Readable::File).map(ReadFile)
+        match OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path) {
+            Ok(file) => Ok(ReadFile(Readable::File { file, direct: Cell::new(true) })),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                Ok(ReadFile(Readable::File { file: File::open(path)?, direct: Cell::new(false) }))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Replaces `out` by up to `bytes` bytes from `offset` on; fewer only where the file ends.
     pub fn read_at(&self, offset: u64, bytes: usize, out: &mut Vec<u8>) -> io::Result<()> {
-        let file = match &self.0 {
-            Readable::File(file) => file,
+        let (file, direct) = match &self.0 {
+            Readable::File { file, direct } => (file, direct),
             #[cfg(feature = "sim")]
             Readable::Sim(node) => {
                 return sim::current().map_or(Ok(()), |w| w.disk.read_node(*node, offset, bytes, out));
             }
         };
-        out.resize(bytes, 0);
+        let block = BLOCK_BYTES as u64;
+        let start = offset / block * block;
+        let skip = (offset - start) as usize;
+        let len = (skip + bytes).next_multiple_of(BLOCK_BYTES);
+        // Memory for direct reads begins at a block too.
+        let mut memory = vec![0; len + BLOCK_BYTES];
+        let shift = memory.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
+        let buffer = &mut memory[shift..shift + len];
         let mut read = 0;
-        while read < bytes {
-            match file.read_at(&mut out[read..], offset + read as u64) {
+        while read < len {
+            match file.read_at(&mut buffer[read..], start + read as u64) {
                 Ok(0) => break,
-                Ok(n) => read += n,
+                Ok(n) => {
+                    read += n;
+                    if n % BLOCK_BYTES != 0 && direct.get() {
+                        break; // The end of the file.
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) && direct.replace(false) => {
+                    // It could be opened so, but not read.
+                    read_through_cache(file)?;
+                }
                 Err(e) => return Err(e),
             }
         }
-        out.truncate(read);
+        out.clear();
+        out.extend_from_slice(&buffer[skip.min(read)..(skip + bytes).min(read)]);
         Ok(())
     }
+}
+
+fn read_through_cache(file: &File) -> io::Result<()> {
+    let fd = file.as_raw_fd();
+    // SAFETY: the descriptor is open as long as `file`; the calls take no pointers.
+    let done = unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        flags >= 0 && libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_DIRECT) >= 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Creates or replaces a file; after a crash it may be empty or torn.
@@ -281,5 +330,40 @@ impl Lock {
             #[cfg(feature = "sim")]
             Holder::Sim { .. } => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_stretch_of_a_file_is_read_past_the_cache_and_through_it() {
+        for dir in ["/dev/shm", ""] {
+            let dir = if dir.is_empty() { tempfile::tempdir().unwrap() } else { tempfile::tempdir_in(dir).unwrap() };
+            let path = dir.path().join("file");
+            let contents: Vec<u8> = (0..50_000u32).map(|n| (n % 251) as u8).collect();
+            fs::write(&path, &contents).unwrap();
+            let file = ReadFile::open(&path).unwrap();
+            let cached = ReadFile(Readable::File { file: File::open(&path).unwrap(), direct: Cell::new(false) });
+            let mut out = vec![9; 3];
+            for (offset, bytes) in
+                [(0, 1), (0, 4096), (4095, 2), (4096, 8192), (1, 49_999), (49_999, 1), (40_000, 20_000)]
+            {
+                for f in [&file, &cached] {
+                    f.read_at(offset, bytes, &mut out).unwrap();
+                    let end = contents.len().min(offset as usize + bytes);
+                    assert!(out == contents[offset as usize..end], "{bytes} bytes from {offset}");
+                }
+            }
+            for offset in [50_000, 53_248, 1 << 20] {
+                file.read_at(offset, 100, &mut out).unwrap();
+                assert!(out.is_empty());
+            }
+            fs::remove_file(&path).unwrap();
+            file.read_at(10, 5, &mut out).unwrap();
+            assert_eq!(out, contents[10..15]);
+        }
+        assert_eq!(ReadFile::open(Path::new("/no/such")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

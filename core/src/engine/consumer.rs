@@ -195,30 +195,12 @@ impl Engine {
         inner.check_process()?;
         options.validate()?;
         check_name("group", group)?;
-        let heads = self.settled_heads();
-        let mut life = inner.life.lock();
-        let life = &mut *life;
-        if life.dir.is_none() || inner.closed.load(Ordering::SeqCst) {
-            return Err(closed());
+        let (group, taken_in) = self.find_or_make_group(group, options)?;
+        // Not with the lock held, which closing needs. A shard that has ended takes nothing anyway.
+        let deadline = deadline_in(SHARDS_WAIT);
+        for reply in taken_in {
+            let _ = block_on(reply, Some(deadline));
         }
-        let known = life.groups.live.iter().find(|g| g.name == group).cloned();
-        let group = match known {
-            Some(g) => {
-                if let Some(fault) = &g.fault {
-                    return Err(fault.clone());
-                }
-                if g.filter != options.filter {
-                    return Err(Error::new(ErrorKind::InvalidArgument, format!("group `{group}` has another filter"))
-                        .at("filter")
-                        .remedy("use the filter that it was made with, or another group"));
-                }
-                life.groups.change(&g, options)?;
-                *g.limits.lock() = options.limits(g.parts.len());
-                g.parts.iter().for_each(|p| p.group.lock().set_policy(options.policy()));
-                g
-            }
-            None => self.make_group(group, options, &heads, life)?,
-        };
         Ok(Consumer {
             engine: self.clone(),
             member: group.next_member.fetch_add(1, Ordering::Relaxed),
@@ -229,13 +211,38 @@ impl Engine {
         })
     }
 
+    /// The group, and for a new one what tells when the shards keep for it what it wants.
+    fn find_or_make_group(&self, group: &str, options: &ConsumerOptions) -> Result<(Arc<ConsumerGroup>, Replies)> {
+        let inner = &*self.inner;
+        let heads = self.settled_heads();
+        let mut life = inner.life.lock();
+        let life = &mut *life;
+        if life.dir.is_none() || inner.closed.load(Ordering::SeqCst) {
+            return Err(closed());
+        }
+        let known = life.groups.live.iter().find(|g| g.name == group).cloned();
+        let Some(g) = known else { return self.make_group(group, options, &heads, life) };
+        if let Some(fault) = &g.fault {
+            return Err(fault.clone());
+        }
+        if g.filter != options.filter {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("group `{group}` has another filter"))
+                .at("filter")
+                .remedy("use the filter that it was made with, or another group"));
+        }
+        life.groups.change(&g, options)?;
+        *g.limits.lock() = options.limits(g.parts.len());
+        g.parts.iter().for_each(|p| p.group.lock().set_policy(options.policy()));
+        Ok((g, Vec::new()))
+    }
+
     fn make_group(
         &self,
         name: &str,
         options: &ConsumerOptions,
         heads: &[u64],
         life: &mut Life,
-    ) -> Result<Arc<ConsumerGroup>> {
+    ) -> Result<(Arc<ConsumerGroup>, Replies)> {
         if life.groups.live.len() >= GROUPS_MAX {
             return Err(Error::new(ErrorKind::Full, format!("there are {GROUPS_MAX} groups"))
                 .remedy("delete one (Engine::delete_group)"));
@@ -243,7 +250,8 @@ impl Engine {
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let numbers = dir.names.assign(&[&filed_under(name)], &[])?;
         let entry = GroupFile {
-            number: numbers.destinations.first().copied().unwrap_or_default(),
+            number: life.groups.file.next,
+            dead_number: numbers.destinations.first().copied().unwrap_or_default(),
             filter: FilterFile::of(&options.filter),
             start: StartFile::of(&options.from, heads)?,
             deliveries_max: options.deliveries_max,
@@ -257,22 +265,13 @@ impl Engine {
             let _ = life.groups.remove(name);
             return Err(e);
         }
-        // From here on every event that the group wants is kept; a shard that has ended takes none anyway.
-        let replies: Vec<_> = self
-            .inner
-            .shards
-            .iter()
-            .map(|shard| {
-                let (reply, done) = oneshot::channel();
-                shard.command(Command::Group { group: group.clone(), reply });
-                done
-            })
-            .collect();
-        let deadline = deadline_in(SHARDS_WAIT);
-        for reply in replies {
-            let _ = block_on(reply, Some(deadline));
-        }
-        Ok(group)
+        let replies = self.inner.shards.iter().map(|shard| {
+            let (reply, done) = oneshot::channel();
+            shard.command(Command::Group { group: group.clone(), reply });
+            done
+        });
+        let replies = replies.collect();
+        Ok((group, replies))
     }
 
     /// Puts the rules of the groups that there are behind the configured ones.
@@ -324,6 +323,8 @@ impl Engine {
         Ok(groups.iter().map(|g| stats(g, &heads)).collect())
     }
 }
+
+type Replies = Vec<oneshot::Receiver<()>>;
 
 fn filed_under(name: &str) -> String {
     format!("group:{name}")
@@ -408,7 +409,7 @@ impl Consumer {
             }
             let now_ns = self.group.now_ns();
             part.group.lock().expire(now_ns);
-            *burying |= part.bury(self.group.number, &self.engine.inner.shards[shard]);
+            *burying |= part.bury(self.group.dead_number, &self.engine.inner.shards[shard]);
             let mut group = part.group.lock();
             let until_ns = now_ns.saturating_add(self.visibility_ns);
             while out.len() < max
@@ -522,6 +523,10 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        if self.engine.check_process().is_err() {
+            // The locks are as the parent's threads had them.
+            return;
+        }
         for part in &self.group.parts {
             part.group.lock().release(self.member);
         }
@@ -533,12 +538,18 @@ impl Drop for Consumer {
 #[derive(Debug, Serialize, Deserialize)]
 struct GroupsFile {
     format: u32,
+    /// The next one's number; numbers are never used again, so that a group that is made anew has nothing of the old one.
+    #[serde(default)]
+    next: u32,
     groups: BTreeMap<String, GroupFile>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct GroupFile {
     number: u32,
+    /// 0 if it is the same.
+    #[serde(default)]
+    dead_number: u32,
     filter: FilterFile,
     start: StartFile,
     deliveries_max: u32,
@@ -583,6 +594,7 @@ impl GroupFile {
         let shards = parts.len().max(1) as u64;
         Ok(ConsumerGroup {
             number: self.number,
+            dead_number: if self.dead_number == 0 { self.number } else { self.dead_number },
             name: name.to_owned(),
             filter,
             fault,
@@ -615,8 +627,10 @@ impl Groups {
         let mut file = match read_json::<GroupsFile>(&path)? {
             Some(f) if f.format > FORMAT => return Err(newer_format(f.format).at(path.display().to_string())),
             Some(f) => f,
-            None => GroupsFile { format: FORMAT, groups: BTreeMap::new() },
+            None => GroupsFile { format: FORMAT, next: 1, groups: BTreeMap::new() },
         };
+        let above = file.groups.values().map(|g| g.number + 1).max().unwrap_or(1);
+        file.next = file.next.max(above);
         let saved: Vec<_> = states.iter().map(saved_groups).collect();
         let writers = Arc::new(dir.writers.clone());
         let place = Place { dir: &dir.path, writers: &writers };
@@ -648,6 +662,7 @@ impl Groups {
     }
 
     fn add(&mut self, name: &str, entry: GroupFile, group: Arc<ConsumerGroup>) -> Result<()> {
+        self.file.next += 1;
         self.file.groups.insert(name.to_owned(), entry);
         if let Err(e) = write_json(&self.path, &self.file) {
             self.file.groups.remove(name);

@@ -8,10 +8,11 @@
 //! LOCK                       held with flock while an engine has the directory open
 //! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json                 numbers of destinations and rules, never used again
+//! groups.json, replays.json  groups of consumers, and replays under way
 //! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
 //!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
-//!   cursor.a, cursor.b       what each lane has delivered; written in turn
+//!   cursor.a, cursor.b       what each lane, group and replay has done; written in turn
 //!   dead/                    dead letters, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
 //! ```

@@ -822,7 +822,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))
+    fs::read_log(path).map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))
 }
 
 /// Copies damaged bytes to `quarantine/`, so that what was lost can be looked at; at most as many as the largest record

@@ -26,8 +26,10 @@ const GAPS_MAX: usize = 16;
 /// A group, as host threads and shards share it.
 #[derive(Debug)]
 pub(crate) struct ConsumerGroup {
-    /// What the cursor files know it by, and under which its dead letters are filed.
+    /// What the cursor files know it by.
     pub(crate) number: u32,
+    /// Under which its dead letters are filed.
+    pub(crate) dead_number: u32,
     pub(crate) name: String,
     pub(crate) filter: EventFilter,
     /// Why it cannot be used, if it cannot. What it has not read is kept all the same.
@@ -249,6 +251,7 @@ mod tests {
             let reader = ShardReader::new(dir.path(), 0, Arc::default(), 0, false, 0);
             Arc::new(ConsumerGroup {
                 number,
+                dead_number: 1,
                 name: format!("g{number}"),
                 filter: EventFilter::all(),
                 fault: None,
