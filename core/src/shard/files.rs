@@ -102,6 +102,8 @@ pub(super) struct SegmentFiles {
     /// Segments begun since spares were last kept, and how many spares that calls for.
     begun: Cell<usize>,
     spares_wanted: Cell<usize>,
+    /// Their number or size is not what it was when somebody last asked.
+    changed: Cell<bool>,
     /// Something may have to be prepared.
     prepare_wanted: Notify,
     /// After the last record that was written.
@@ -151,6 +153,7 @@ impl SegmentFiles {
             found: RefCell::new(found),
             begun: Cell::new(0),
             spares_wanted: Cell::new(1),
+            changed: Cell::new(true),
             prepare_wanted: Notify::default(),
             end: Cell::new(None),
             moving: Cell::new(false),
@@ -163,6 +166,11 @@ impl SegmentFiles {
 
     pub(super) fn len(&self) -> usize {
         self.segments.borrow().len()
+    }
+
+    /// Whether number or size of the files have changed since this was last called.
+    pub(super) fn have_changed(&self) -> bool {
+        self.changed.replace(false)
     }
 
     /// Bytes of all files, spares included.
@@ -300,6 +308,7 @@ impl SegmentFiles {
             self.segments.borrow_mut().push(info);
         }
         *self.active.borrow_mut() = Some(Active { header, path, file, zeroed, unnamed });
+        self.changed.set(true);
         self.begun.set(self.begun.get() + 1);
         Ok(())
     }
@@ -327,6 +336,7 @@ impl SegmentFiles {
         let written = file.write_zeros(zeroed, ahead).await.is_ok();
         if let Some(a) = self.active.borrow_mut().as_mut() {
             a.zeroed = if written { ahead } else { end };
+            self.changed.set(true);
         }
     }
 
@@ -366,6 +376,7 @@ impl SegmentFiles {
             self.segments.borrow_mut().push(SegmentInfo { header, path: named, last_sequence, bytes: a.zeroed });
         }
         self.moving.set(false);
+        self.changed.set(true);
         Ok(())
     }
 
@@ -427,6 +438,7 @@ impl SegmentFiles {
         .await;
         if let Ok(file) = &result {
             *self.next.borrow_mut() = Some(Prepared { id, path, file: file.clone(), bytes: spare.bytes });
+            self.changed.set(true);
         }
         self.preparing.set(None);
         self.prepared.notify();
@@ -519,6 +531,7 @@ impl SegmentFiles {
         })
         .await?;
         self.spares.borrow_mut().extend(kept);
+        self.changed.set(true);
         Ok(())
     }
 
@@ -536,6 +549,7 @@ impl SegmentFiles {
         paths.append(&mut self.found.borrow_mut());
         paths.extend(self.next.borrow_mut().take().map(|n| n.path));
         let any = !paths.is_empty();
+        self.changed.set(any || self.changed.get());
         for path in paths {
             if let Err(e) = remove(path).await {
                 log::warn!("{e}");
@@ -562,6 +576,7 @@ impl SegmentFiles {
         let keep_last = usize::from(self.active.borrow().is_some() && !also_active);
         let n = segments.len().saturating_sub(keep_last);
         let passed = segments[..n].iter().take_while(|s| s.last_sequence <= passed).count();
+        self.changed.set(passed > 0 || self.changed.get());
         segments.drain(..passed).collect()
     }
 
