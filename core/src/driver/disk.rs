@@ -184,6 +184,9 @@ impl<T> Future for Done<T> {
     }
 }
 
+/// A write that was begun: the buffer comes back, then the sync ends if one was asked for.
+pub type Begun = (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>);
+
 /// A file of the log. Direct I/O where the file system has it, ordinary I/O elsewhere. Clones are the same open file.
 #[derive(Clone)]
 pub struct LogFile(Kind);
@@ -218,7 +221,7 @@ impl LogFile {
         skip: usize,
         position: u64,
         sync: Option<OnSynced>,
-    ) -> (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>) {
+    ) -> Begun {
         let (done, ended) = oneshot::channel();
         let (synced, sync_ended) = sync.map(|then| (then, oneshot::channel())).map(|(f, (s, e))| ((f, s), e)).unzip();
         let not_tried = || Err(io::Error::other("what came before could not be written"));

@@ -853,7 +853,7 @@ pub(crate) fn newest_cursors(dir: &Path, findings: &mut Findings) -> Result<Opti
     let mut best = None;
     let mut generation = 0;
     for name in CURSOR_FILES {
-        let path = dir.join(&name);
+        let path = dir.join(name);
         let bytes = match fs::read(&path) {
             Ok(b) => b,
             Err(e) if e.kind() == IoKind::NotFound => continue,

@@ -183,8 +183,8 @@ impl Shard {
                     self.begin_sync(c);
                 }
             }
-            // Nothing can be begun before what is under way has ended, so there is nothing to wake up for.
-            let due = due.filter(|_| c.syncing.is_empty() && c.writing.is_none());
+            // What cannot be begun before something else has ended is not waited for by the clock.
+            let due = due.filter(|_| c.writing.is_none() && c.syncing.is_empty());
             if c.writing.is_some()
                 || c.syncing.len() >= DISK_THREADS
                 || c.has_enough()
@@ -310,6 +310,9 @@ impl Shard {
         let mut appender = self.appender.borrow_mut();
         while let Some(group) = c.kept.pop_front_if(|g| g.last_sequence <= sync.sequence) {
             c.kept_bytes -= group.bytes.len();
+            if group.wants == Ack::Synced {
+                self.told_synced.notify();
+            }
             appender.recycle(group);
         }
         drop(appender);
@@ -326,6 +329,9 @@ impl Shard {
     }
 
     pub(super) fn tell_disk_use(&self) {
+        if !self.files.have_changed() {
+            return;
+        }
         self.shared.stats.segments.set(self.files.len() as u64);
         self.shared.stats.log_disk_bytes.set(self.files.bytes());
     }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::driver::disk::{Disk, Done, LogFile, OnSynced};
+use crate::driver::disk::{Begun, Disk, Done, LogFile, OnSynced};
 use crate::driver::{self, Notify, fs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
@@ -79,9 +79,6 @@ struct Spare {
     bytes: u64,
 }
 
-/// A write that was begun: the buffer comes back, then the sync ends if one was asked for.
-pub(super) type Begun = (Done<(BlockBuffer, std::io::Result<()>)>, Option<Done<std::io::Result<()>>>);
-
 /// See the module.
 pub(super) struct SegmentFiles {
     dir: PathBuf,
@@ -102,6 +99,8 @@ pub(super) struct SegmentFiles {
     /// Segments begun since spares were last kept, and how many spares that calls for.
     begun: Cell<usize>,
     spares_wanted: Cell<usize>,
+    /// Their number or size is not what it was when somebody last asked.
+    changed: Cell<bool>,
     /// Something may have to be prepared.
     prepare_wanted: Notify,
     /// After the last record that was written.
@@ -151,6 +150,7 @@ impl SegmentFiles {
             found: RefCell::new(found),
             begun: Cell::new(0),
             spares_wanted: Cell::new(1),
+            changed: Cell::new(true),
             prepare_wanted: Notify::default(),
             end: Cell::new(None),
             moving: Cell::new(false),
@@ -163,6 +163,11 @@ impl SegmentFiles {
 
     pub(super) fn len(&self) -> usize {
         self.segments.borrow().len()
+    }
+
+    /// Whether number or size of the files have changed since this was last called.
+    pub(super) fn have_changed(&self) -> bool {
+        self.changed.replace(false)
     }
 
     /// Bytes of all files, spares included.
@@ -300,6 +305,7 @@ impl SegmentFiles {
             self.segments.borrow_mut().push(info);
         }
         *self.active.borrow_mut() = Some(Active { header, path, file, zeroed, unnamed });
+        self.changed.set(true);
         self.begun.set(self.begun.get() + 1);
         Ok(())
     }
@@ -317,9 +323,8 @@ impl SegmentFiles {
     /// some for the group, so its own write shall tell.
     async fn write_zeros_for(&self, group: &Group) {
         let end = group.offset + (group.bytes.len() + RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES) as u64;
-        let active = self.active.borrow();
-        let Some((file, zeroed)) = active.as_ref().map(|a| (a.file.clone(), a.zeroed)) else { return };
-        drop(active);
+        let active = self.active.borrow().as_ref().map(|a| (a.file.clone(), a.zeroed));
+        let Some((file, zeroed)) = active else { return };
         if end <= zeroed {
             return;
         }
@@ -327,6 +332,7 @@ impl SegmentFiles {
         let written = file.write_zeros(zeroed, ahead).await.is_ok();
         if let Some(a) = self.active.borrow_mut().as_mut() {
             a.zeroed = if written { ahead } else { end };
+            self.changed.set(true);
         }
     }
 
@@ -366,6 +372,7 @@ impl SegmentFiles {
             self.segments.borrow_mut().push(SegmentInfo { header, path: named, last_sequence, bytes: a.zeroed });
         }
         self.moving.set(false);
+        self.changed.set(true);
         Ok(())
     }
 
@@ -427,6 +434,7 @@ impl SegmentFiles {
         .await;
         if let Ok(file) = &result {
             *self.next.borrow_mut() = Some(Prepared { id, path, file: file.clone(), bytes: spare.bytes });
+            self.changed.set(true);
         }
         self.preparing.set(None);
         self.prepared.notify();
@@ -519,6 +527,7 @@ impl SegmentFiles {
         })
         .await?;
         self.spares.borrow_mut().extend(kept);
+        self.changed.set(true);
         Ok(())
     }
 
@@ -536,6 +545,7 @@ impl SegmentFiles {
         paths.append(&mut self.found.borrow_mut());
         paths.extend(self.next.borrow_mut().take().map(|n| n.path));
         let any = !paths.is_empty();
+        self.changed.set(any || self.changed.get());
         for path in paths {
             if let Err(e) = remove(path).await {
                 log::warn!("{e}");
@@ -579,6 +589,7 @@ impl SegmentFiles {
         let n = segments.len().saturating_sub(keep_last);
         let goes = |i: &usize| segments[*i].last_sequence <= passed && releases(&segments[*i], segments.get(i + 1));
         let passed = (0..n).take_while(goes).count();
+        self.changed.set(passed > 0 || self.changed.get());
         segments.drain(..passed).collect()
     }
 

@@ -1,8 +1,11 @@
 //! Ingest: from the ring to the log's next group.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
 
 use super::ring::Consumer;
 use super::snapshot::Scratch;
@@ -78,12 +81,12 @@ impl Shard {
                 consumer.awake();
                 continue;
             }
-            let woken = poll_fn(|cx| consumer.poll_woken(cx));
-            if nap {
-                let _ = driver::within(NAP, woken).await;
-            } else {
-                woken.await;
-            }
+            let woken = async {
+                let ring = pin!(poll_fn(|cx| consumer.poll_woken(cx)));
+                matches!(select(ring, pin!(self.told_synced.notified())).await, Either::Right(_))
+            };
+            // Who was just told that his events are durable is likely to publish the next ones.
+            fresh = if nap { driver::within(NAP, woken).await.unwrap_or(false) } else { woken.await };
             consumer.awake();
         }
         self.ingest_ended.set(true);

@@ -189,6 +189,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         shared: Arc<Shared>,
         snapshot: Arc<ArcSwap<Snapshot>>,
@@ -279,6 +280,8 @@ pub(crate) struct Shard {
     lingering: Cell<bool>,
     /// The committer took a group, so ingest may go on.
     commit_took: Notify,
+    /// Somebody waited for a sync, and it has ended.
+    told_synced: Notify,
     ingest_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
@@ -331,6 +334,7 @@ impl Shard {
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
             commit_took: Notify::default(),
+            told_synced: Notify::default(),
             ingest_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),

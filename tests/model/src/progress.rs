@@ -24,8 +24,10 @@ pub fn who_waits_for_an_ack_is_told() {
             assert!(receipt.is(ack));
         })
     });
-    shard.progress.advance(16, 8);
-    shard.progress.advance(16, 16);
+    shard.progress.advance_written(16);
+    shard.progress.advance_synced(8);
+    shard.progress.advance_written(16);
+    shard.progress.advance_synced(16);
     waiters.into_iter().for_each(|w| w.join().unwrap());
 }
 
@@ -42,7 +44,8 @@ pub fn who_waits_when_the_log_fails_is_told() {
             }
         })
     });
-    shard.progress.advance(16, 8);
+    shard.progress.advance_written(16);
+    shard.progress.advance_synced(8);
     shard.progress.fail(Error::new(ErrorKind::LogFailed, "the disk is gone"));
     waiters.into_iter().for_each(|w| w.join().unwrap());
 }
@@ -64,7 +67,8 @@ pub fn who_gives_up_disturbs_nobody() {
         let receipt = receipt(&shard, 8);
         thread::spawn(move || block_on(receipt.reached(Ack::Synced)).unwrap())
     };
-    shard.progress.advance(8, 8);
+    shard.progress.advance_written(8);
+    shard.progress.advance_synced(8);
     gives_up.join().unwrap();
     waits.join().unwrap();
 }
