@@ -129,12 +129,14 @@ fn a_snapshot_of_a_running_engine_is_whole_and_in_order_whatever_goes_on() {
     c.retention.bytes_max = Some(6 << 20);
     let engine = Engine::open_with(c, kept(vec![hook("hook", &r.url())])).unwrap();
     let stop = AtomicBool::new(false);
+    let begun = std::time::Instant::now();
     std::thread::scope(|s| {
         for t in 0..2 {
             let (engine, stop) = (&engine, &stop);
             s.spawn(move || {
                 let mut n = 0;
-                while !stop.load(Ordering::SeqCst) {
+                // A failure below leaves the scope only when these have ended.
+                while !stop.load(Ordering::SeqCst) && begun.elapsed() < Duration::from_secs(120) {
                     put_large(engine, &format!("t{t}-{}", n % 10), n);
                     n += 1;
                     if n % 10 == 0 {

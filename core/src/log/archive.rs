@@ -246,7 +246,8 @@ impl Archive<'_> {
 fn begins_by(dir: &Path, id: Option<u64>, sequence: u64) -> Result<bool> {
     let Some(id) = id else { return Ok(false) };
     match driver::fs::read_front(&dir.join(SegmentHeader::file_name(id)), BLOCK_BYTES) {
-        Ok(block) => Ok(SegmentHeader::decode(&block).is_ok_and(|h| h.base_sequence <= sequence)),
+        // A file that is kept ready for a segment has an earlier one's header.
+        Ok(block) => Ok(SegmentHeader::decode(&block).is_ok_and(|h| h.id == id && h.base_sequence <= sequence)),
         Err(_) => Ok(false),
     }
 }
