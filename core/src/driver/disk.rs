@@ -150,6 +150,12 @@ impl<T> Future for Done<T> {
     }
 }
 
+/// The end of a write: the buffer comes back.
+pub type Written = Done<(BlockBuffer, io::Result<()>)>;
+
+/// The end of a sync.
+pub type Synced = Done<io::Result<()>>;
+
 /// A file of the log. Direct I/O where the file system has it, ordinary I/O elsewhere. Clones are the same open file.
 #[derive(Clone)]
 pub struct LogFile {
@@ -177,7 +183,7 @@ impl LogFile {
         skip: usize,
         position: u64,
         sync: Option<OnSynced>,
-    ) -> (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>) {
+    ) -> (Written, Option<Synced>) {
         let (done, ended) = oneshot::channel();
         let (synced, sync_ended) = sync.map(|then| (then, oneshot::channel())).map(|(f, (s, e))| ((f, s), e)).unzip();
         let file = self.file.clone();
@@ -196,7 +202,7 @@ impl LogFile {
 
     /// Makes everything durable that was written before. After a failure it fails for ever: the kernel may have dropped
     /// what it could not write.
-    pub fn sync(&self, then: OnSynced) -> Done<io::Result<()>> {
+    pub fn sync(&self, then: OnSynced) -> Synced {
         let file = self.file.clone();
         run(&self.queue, move || file.sync(then))
     }

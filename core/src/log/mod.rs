@@ -8,7 +8,9 @@
 //! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json                 numbers of destinations and rules, never used again
 //! shard-0000/
-//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
+//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records; or the file made ready for the next
+//!                            one, with a header of another number
+//!   0000000000000001.spare   a file without records of use, for a later segment
 //!   cursor.a, cursor.b       what each lane has delivered; written in turn
 //!   dead/                    dead letters, in segments of the same format
 //!   quarantine/              bytes that failed their checksum

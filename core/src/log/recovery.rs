@@ -531,7 +531,7 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
         if spare.is_none() && id.is_none() {
             continue;
         }
-        let path = dir.join(&name);
+        let path = dir.join(name.as_str());
         let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
         let block = fs::read_front(&path, BLOCK_BYTES).map_err(cannot_read)?;
         l.numbers_used = l.numbers_used.max(id.unwrap_or(0));
@@ -653,7 +653,7 @@ pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();
     for name in CURSOR_FILES {
-        let path = dir.join(&name);
+        let path = dir.join(name);
         let bytes = match fs::read(&path) {
             Ok(b) => b,
             Err(e) if e.kind() == IoKind::NotFound => continue,

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::driver::disk::{Disk, Done, LogFile, OnSynced};
+use crate::driver::disk::{Disk, LogFile, OnSynced, Synced, Written};
 use crate::driver::{self, Notify, fs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
@@ -78,9 +78,6 @@ struct Spare {
     path: PathBuf,
     bytes: u64,
 }
-
-/// A write that was begun: the buffer comes back, then the sync ends if one was asked for.
-pub(super) type Begun = (Done<(BlockBuffer, std::io::Result<()>)>, Option<Done<std::io::Result<()>>>);
 
 /// See the module.
 pub(super) struct SegmentFiles {
@@ -212,7 +209,7 @@ impl SegmentFiles {
     }
 
     /// Begins to write a group that was made ready, and to sync after that if so asked.
-    pub(super) fn begin_write(&self, group: &mut Group, sync: Option<OnSynced>) -> Result<Begun> {
+    pub(super) fn begin_write(&self, group: &mut Group, sync: Option<OnSynced>) -> Result<(Written, Option<Synced>)> {
         let active = self.active.borrow();
         let Some(active) = active.as_ref().filter(|a| a.header.id == group.segment) else {
             return Err(Error::new(ErrorKind::Internal, "a group without a segment"));
@@ -248,7 +245,7 @@ impl SegmentFiles {
     }
 
     /// Begins to make everything written durable; `None` if nothing is being written.
-    pub(super) fn begin_sync(&self, then: OnSynced) -> Option<Done<std::io::Result<()>>> {
+    pub(super) fn begin_sync(&self, then: OnSynced) -> Option<Synced> {
         self.active.borrow().as_ref().map(|a| a.file.sync(then))
     }
 
@@ -326,9 +323,8 @@ impl SegmentFiles {
     /// some for the group, so its own write shall tell.
     async fn write_zeros_for(&self, group: &Group) {
         let end = group.offset + (group.bytes.len() + RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES) as u64;
-        let active = self.active.borrow();
-        let Some((file, zeroed)) = active.as_ref().map(|a| (a.file.clone(), a.zeroed)) else { return };
-        drop(active);
+        let active = self.active.borrow().as_ref().map(|a| (a.file.clone(), a.zeroed));
+        let Some((file, zeroed)) = active else { return };
         if end <= zeroed {
             return;
         }
