@@ -297,7 +297,10 @@ impl Shard {
 
     fn begin_sync(&self, c: &mut Commits) {
         let Some(last) = c.kept.back() else { return };
-        let Some(done) = self.files.begin_sync(self.on_synced(c.written)) else { return };
+        let Some(done) = self.files.begin_sync(self.on_synced(c.written)) else {
+            c.unsynced_since = None; // Nothing is being written, so there is nothing to wait for.
+            return;
+        };
         c.syncing.push_back(Syncing { done, sequence: last.last_sequence });
         c.wanted = false;
         c.unsynced_since = None;
