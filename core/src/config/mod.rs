@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
+use crate::log::recovery::SHARDS_MAX;
 use crate::rule::{RuleSet, within, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
@@ -69,7 +70,9 @@ impl Config {
 pub struct EngineConfig {
     /// The directory of logs and cursors. One engine at a time has it open.
     pub data_dir: PathBuf,
-    /// How many shards, 1 to 1024; `None` is the number of usable CPUs. Default: `None`.
+    /// How many shards, 1 to 256; `None` is what the data directory has, for a new one the number of usable CPUs. Default:
+    /// `None`. It may be another number at each opening: what is undelivered of the earlier spread goes before what comes
+    /// after it, so that a destination that has fallen behind gets nothing new before all of that.
     pub shards: Option<usize>,
     /// The size of each shard's ring in bytes: a power of two from 256 KiB to 1 GiB. Default: 4 MiB.
     pub ring_bytes: usize,
@@ -265,7 +268,7 @@ impl EngineConfig {
                 .remedy("name a directory on a local disk"));
         }
         if let Some(shards) = self.shards {
-            within("engine.shards", shards, 1, 1024)?;
+            within("engine.shards", shards, 1, SHARDS_MAX)?;
         }
         within("engine.ring_bytes", self.ring_bytes, 256 << 10, 1 << 30)?;
         if !self.ring_bytes.is_power_of_two() {

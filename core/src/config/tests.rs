@@ -290,7 +290,7 @@ fn limits_of_the_engine_are_told_at_their_key() {
     for (line, parts) in [
         ("ring_bytes = \"3MiB\"", ["t.toml:3:14", "not a power of two", "choose 2097152 or 4194304"]),
         ("ring_bytes = \"128KiB\"", ["t.toml:3:14", "131072", "262144"]),
-        ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 1024"]),
+        ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 256"]),
         ("event_bytes_max = \"65KiB\"", ["t.toml:3:19", "66560", "65536"]),
         ("event_bytes_max = 0", ["t.toml:3:19", "is 0", "4096"]),
         ("region = \"\"", ["t.toml:3:10", "engine.region", "printable"]),
@@ -310,7 +310,7 @@ fn limits_of_the_engine_are_told_at_their_key() {
 
 #[test]
 fn destinations_are_checked_at_their_keys() {
-    refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);
+    refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 256"]);
     refused(&hook("batch = { events_max = 0 }"), &["t.toml:7:24", "destination `hook`", "batch.events_max is 0"]);
     refused(
         &hook("retry = { backoff_min = \"2h\" }"),

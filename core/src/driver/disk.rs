@@ -184,8 +184,11 @@ impl<T> Future for Done<T> {
     }
 }
 
-/// A write that was begun: the buffer comes back, then the sync ends if one was asked for.
-pub type Begun = (Done<(BlockBuffer, io::Result<()>)>, Option<Done<io::Result<()>>>);
+/// The end of a write: the buffer comes back.
+pub type Written = Done<(BlockBuffer, io::Result<()>)>;
+
+/// The end of a sync.
+pub type Synced = Done<io::Result<()>>;
 
 /// A file of the log. Direct I/O where the file system has it, ordinary I/O elsewhere. Clones are the same open file.
 #[derive(Clone)]
@@ -221,7 +224,7 @@ impl LogFile {
         skip: usize,
         position: u64,
         sync: Option<OnSynced>,
-    ) -> Begun {
+    ) -> (Written, Option<Synced>) {
         let (done, ended) = oneshot::channel();
         let (synced, sync_ended) = sync.map(|then| (then, oneshot::channel())).map(|(f, (s, e))| ((f, s), e)).unzip();
         let not_tried = || Err(io::Error::other("what came before could not be written"));
@@ -255,7 +258,7 @@ impl LogFile {
 
     /// Makes everything durable that was written before. After a failure it fails for ever: the kernel may have dropped
     /// what it could not write.
-    pub fn sync(&self, then: OnSynced) -> Done<io::Result<()>> {
+    pub fn sync(&self, then: OnSynced) -> Synced {
         match &self.0 {
             Kind::Threads { file, queue } => {
                 let file = file.clone();

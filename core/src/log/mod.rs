@@ -11,7 +11,9 @@
 //! groups.json, replays.json  groups of consumers, and replays under way
 //! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
-//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
+//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records; or the file made ready for the next
+//!                            one, with a header of another number
+//!   0000000000000001.spare   a file without records of use, for a later segment
 //!   cursor.a, cursor.b       what each lane, group and replay has done; written in turn
 //!   dead/                    dead letters, in segments of the same format
 //!   quarantine/              bytes that failed their checksum

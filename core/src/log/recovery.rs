@@ -630,7 +630,7 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
         if spare.is_none() && id.is_none() {
             continue;
         }
-        let path = dir.join(&name);
+        let path = dir.join(name.as_str());
         let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
         let block = fs::read_front(&path, BLOCK_BYTES).map_err(cannot_read)?;
         l.numbers_used = l.numbers_used.max(id.unwrap_or(0));

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Shard;
-use crate::driver::disk::{Done, OnSynced};
+use crate::driver::disk::{OnSynced, Synced, Written};
 use crate::driver::{self, DISK_THREADS, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
@@ -36,14 +36,14 @@ const KEPT_GROUPS_MAX: usize = 256;
 /// A write under way. The group is without its bytes meanwhile.
 struct Writing {
     group: Group,
-    done: Done<(BlockBuffer, io::Result<()>)>,
+    done: Written,
     /// The last of the syncs goes with it.
     with_sync: bool,
 }
 
 /// A sync under way, and what it makes durable.
 struct Syncing {
-    done: Done<io::Result<()>>,
+    done: Synced,
     /// The last record of it.
     sequence: u64,
 }
@@ -297,7 +297,10 @@ impl Shard {
 
     fn begin_sync(&self, c: &mut Commits) {
         let Some(last) = c.kept.back() else { return };
-        let Some(done) = self.files.begin_sync(self.on_synced(c.written)) else { return };
+        let Some(done) = self.files.begin_sync(self.on_synced(c.written)) else {
+            c.unsynced_since = None; // Nothing is being written, so there is nothing to wait for.
+            return;
+        };
         c.syncing.push_back(Syncing { done, sequence: last.last_sequence });
         c.wanted = false;
         c.unsynced_since = None;

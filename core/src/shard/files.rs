@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::driver::disk::{Begun, Disk, Done, LogFile, OnSynced};
+use crate::driver::disk::{Disk, LogFile, OnSynced, Synced, Written};
 use crate::driver::{self, Notify, fs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
@@ -209,7 +209,7 @@ impl SegmentFiles {
     }
 
     /// Begins to write a group that was made ready, and to sync after that if so asked.
-    pub(super) fn begin_write(&self, group: &mut Group, sync: Option<OnSynced>) -> Result<Begun> {
+    pub(super) fn begin_write(&self, group: &mut Group, sync: Option<OnSynced>) -> Result<(Written, Option<Synced>)> {
         let active = self.active.borrow();
         let Some(active) = active.as_ref().filter(|a| a.header.id == group.segment) else {
             return Err(Error::new(ErrorKind::Internal, "a group without a segment"));
@@ -245,7 +245,7 @@ impl SegmentFiles {
     }
 
     /// Begins to make everything written durable; `None` if nothing is being written.
-    pub(super) fn begin_sync(&self, then: OnSynced) -> Option<Done<std::io::Result<()>>> {
+    pub(super) fn begin_sync(&self, then: OnSynced) -> Option<Synced> {
         self.active.borrow().as_ref().map(|a| a.file.sync(then))
     }
 

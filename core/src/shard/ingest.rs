@@ -25,6 +25,9 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 /// How long the ring is watched, and nothing else done, before the shard looks around or lies down.
 const WATCH: Duration = Duration::from_micros(20);
 const GATHER: Duration = Duration::from_micros(4);
+/// How long a burst of events for which nobody waits is followed before the shard looks around: somebody often waits for
+/// its end, and a look around costs as much as many events.
+const BURST: Duration = Duration::from_micros(50);
 /// A nap, and for how long after the last event naps are taken instead of sleep.
 const NAP: Duration = Duration::from_micros(200);
 const NAP_WHILE_ACTIVE: Duration = Duration::from_millis(10);
@@ -38,6 +41,13 @@ fn gather() {
     }
 }
 
+/// What was taken from the ring at once.
+struct Drained {
+    events: u64,
+    /// The most that somebody waits for.
+    wants: Ack,
+}
+
 impl Shard {
     /// Takes events until the ring is closed and empty.
     pub(super) async fn ingest(self: Rc<Self>) {
@@ -47,18 +57,29 @@ impl Shard {
         let mut routes = Vec::new();
         let mut last_active = driver::now();
         let mut fresh = false;
+        let mut burst = None;
         loop {
             self.obey();
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
             }
-            if self.drain(&mut consumer, &mut scratch, &mut routes) {
+            if let Some(drained) = self.drain(&mut consumer, &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
+                let begun = *burst.get_or_insert(last_active);
+                let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;
+                if goes_on && consumer.watch(GATHER) {
+                    if consumer.next_tag() == Some(Ack::Memory as u32) {
+                        gather();
+                    }
+                    continue;
+                }
+                burst = None;
                 driver::turn().await;
                 continue;
             }
+            burst = None;
             if self.shared.ring.is_closed() && consumer.is_empty() {
                 break;
             }
@@ -93,8 +114,8 @@ impl Shard {
         self.commit_wanted.notify();
     }
 
-    /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
-    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> bool {
+    /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
+    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> Option<Drained> {
         let snapshot = self.snapshot.borrow();
         let mut appender = self.appender.borrow_mut();
         let stats = &self.shared.stats;
@@ -130,7 +151,7 @@ impl Shard {
             appender.pending_bytes() <= PENDING_BYTES_MAX
         });
         if taken == 0 {
-            return false;
+            return None;
         }
         if position > 0 {
             appender.cover(position, wants);
@@ -142,7 +163,7 @@ impl Shard {
         if !(self.lingering.get() && appender.may_linger()) {
             self.commit_wanted.notify();
         }
-        true
+        Some(Drained { events: accepted, wants })
     }
 
     /// Waits for a command, once ingest has ended.

@@ -239,8 +239,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.ring.close();
-        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
+        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"), || self.0.ring.close());
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
     }
@@ -412,9 +411,7 @@ impl Shard {
     /// Takes no more events and tells everybody who waits.
     fn fail(&self, error: Error) {
         log::error!("{error}");
-        // Nothing more is taken when the first publisher hears of it.
-        self.shared.ring.close();
-        self.shared.progress.fail(error);
+        self.shared.progress.fail(error, || self.shared.ring.close());
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
         self.commit_took.notify();

@@ -83,9 +83,11 @@ impl Progress {
         ready.into_iter().for_each(Waker::wake);
     }
 
-    /// Nothing more will be reached; everybody who waits gets this error.
-    pub(crate) fn fail(&self, error: Error) {
+    /// Nothing more will be reached; everybody who waits gets this error, after `close` has seen to it that nothing more is
+    /// accepted.
+    pub(crate) fn fail(&self, error: Error, close: impl FnOnce()) {
         let _ = self.failed.set(error);
+        close();
         self.wake(|_| true);
     }
 

@@ -167,6 +167,72 @@ fn after_a_failed_write_too() {
     engine.close(WAIT).unwrap();
 }
 
+struct Ended<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Some groups are in the middle of being written or synced when the failure comes, others wait behind them.
+#[test]
+fn failures_in_the_middle_of_traffic_lose_and_double_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r.url());
+    let place = shard(dir.path());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let published = std::thread::scope(|s| {
+        let publishers: Vec<_> = (0..4u64)
+            .map(|t| {
+                let (engine, stop) = (&engine, &stop);
+                s.spawn(move || {
+                    let mut n = 0;
+                    while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                        let key = format!("thread-{t}-{:0>300}", n % 7);
+                        let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
+                        e.size = Some(n);
+                        let ack = if n % 3 == 0 { Ack::Synced } else { Ack::Memory };
+                        engine.publish_with(&e, &PublishOptions { ack, ..PublishOptions::default() }).unwrap();
+                        n += 1;
+                    }
+                    n
+                })
+            })
+            .collect();
+        // Whatever happens here, the publishers shall end.
+        let ended = Ended(&stop);
+        for round in 0..40 {
+            std::thread::sleep(Duration::from_millis(8));
+            let operation = if round % 3 == 0 { Operation::Write } else { Operation::Sync };
+            faults::order(&place, operation, libc::EIO, 1);
+            until("the failure has come", || faults::left(&place) == 0);
+            // The next one must not meet the second try.
+            engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "bucket", b"the log goes on")).unwrap();
+        }
+        drop(ended);
+        publishers.into_iter().map(|p| p.join().unwrap()).collect::<Vec<u64>>()
+    });
+    engine.flush(WAIT).unwrap();
+    let s = engine.stats();
+    // Some failures meet the zeros of a file that is being made ready, which is none of the log's.
+    assert!((20..=40).contains(&s.log_moves), "{}", s.log_moves);
+    assert_eq!((s.unhealthy.len(), s.waiting), (0, 0));
+    let records = r.records();
+    assert_eq!((check_per_key_order(&records), duplicates(&records)), (vec![], vec![]));
+    let mut got: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for r in records.iter().filter(|r| r.accepted && r.size.is_some()) {
+        got.entry(r.key[..8].to_owned()).or_default().push(r.size.unwrap());
+    }
+    for (t, n) in published.iter().enumerate() {
+        let mut sizes = got.remove(&format!("thread-{t}")).unwrap_or_default();
+        sizes.sort_unstable();
+        assert_eq!(sizes, (0..*n).collect::<Vec<_>>(), "thread {t}");
+    }
+    engine.close(WAIT).unwrap();
+}
+
 #[test]
 fn a_second_failure_stops_the_log_until_it_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -233,13 +233,14 @@ impl Helper {
     }
 }
 
-/// Runs a helper (through other commands, maybe) for at most two minutes and returns what it printed, which must end with
-/// `OK`.
+/// Runs a helper (through other commands, maybe) for at most two minutes (half an hour with `TIDEWIRE_LONG`) and returns
+/// what it printed, which must end with `OK`.
 ///
 /// # Panics
 /// If it does not.
 pub fn helper<'a>(command: impl IntoIterator<Item = &'a str>) -> String {
-    let output = Command::new("timeout").args(["--kill-after=1", "120"]).args(command).output().expect("a process");
+    let limit = if std::env::var_os("TIDEWIRE_LONG").is_some() { "1800" } else { "120" };
+    let output = Command::new("timeout").args(["--kill-after=1", limit]).args(command).output().expect("a process");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     print!("{out}");
     assert!(output.status.success() && out.ends_with("OK\n"), "{}: {out}{err}", output.status);
