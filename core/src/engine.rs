@@ -1,12 +1,15 @@
 //! The engine: open, publish, flush, close.
 
-mod append;
-mod reserve;
+use std::collections::BTreeMap;
 
-pub use reserve::{
-    BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
-    ReservedBatch, Resolution,
-};
+mod append;
+mod consumer;
+mod history;
+mod keep;
+mod replay;
+mod reserve;
+mod snapshot;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,20 +21,32 @@ use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::config::{Config, EngineConfig};
+use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
+use crate::engine::consumer::Groups;
+use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
-use crate::log::recovery::{self, DataDir};
+use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::RuleSet;
 use crate::shard::dedup::DedupKey;
+use crate::shard::gate::{self, Peers};
+use crate::shard::keep::KeepStart;
 use crate::shard::message::Tag;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, shard_of, stats};
+
+pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
+pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub use reserve::{
+    BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
+    ReservedBatch, Resolution,
+};
+pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +118,14 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     config: Arc<EngineConfig>,
+    /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
+    /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
+    publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    writers: Arc<Writers>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
@@ -122,9 +140,21 @@ struct Inner {
     next_ticket: AtomicU64,
 }
 
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("data_dir", &self.config.data_dir)
+            .field("shards", &self.shards.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Life {
     threads: Vec<ShardThread>,
     dir: Option<DataDir>,
+    replays: Replays,
+    groups: Groups,
 }
 
 impl std::fmt::Debug for Life {
@@ -151,55 +181,79 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
+        config.check_retention(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
-        let mut states = Vec::new();
-        for shard in 0..dir.shards {
-            states.push(recovery::recover_shard(&dir.shard_path(shard))?);
+        let mut states = BTreeMap::new();
+        for shard in dir.shard_numbers()? {
+            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard), dir.since(shard))?);
         }
-        for s in &states {
+        for s in states.values() {
             let f = &s.findings;
             if *f != recovery::Findings::default() {
                 log::warn!("{}: recovered: {f:?}", s.path.display());
             }
         }
         dir.upgrade()?;
+        let keep_all = config.retention.keep == Keep::All;
+        let all: Vec<ShardState> = states.values().cloned().collect();
+        let groups = Groups::open(&dir, &config.event_types, &all)?;
+        let rules = groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        let is_new = |destination| snapshot.new_destinations.contains(&destination);
+        let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
-        let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
-        for s in &mut states {
+        let floor = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        for s in states.values_mut() {
             s.clock_floor_ns = floor;
         }
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let writers = Arc::new(dir.writers.clone());
+        let mut replays = Replays::open(&dir, &config.event_types, &all, |name| {
+            let place = snapshot.load().rules.destination(name)?;
+            Some(snapshot.load().rules.destinations[place as usize].clone())
+        })?;
+        let keep = KeepStart {
+            shards: dir.shards,
+            writers: writers.clone(),
+            replays: replays.running().to_vec(),
+            groups: groups.live().to_vec(),
+        };
         let config = Arc::new(config);
-        let common = Arc::new(shard::Common::new(&config, &states));
-        let shards: Vec<Arc<Shared>> = states
-            .iter()
-            .enumerate()
-            .map(|(i, state)| Arc::new(Shared::new(i, &config, state, common.clone())))
-            .collect();
-        let peers: Arc<[Arc<Shared>]> = shards.clone().into();
+        let common = Arc::new(shard::Common::new(&config, &states, &dir));
+        let shared = |(i, state): (&usize, &ShardState)| Arc::new(Shared::new(*i, &config, state, common.clone()));
+        let shards: Vec<Arc<Shared>> = states.iter().map(shared).collect();
+        let numbers: Vec<usize> = states.keys().copied().collect();
+        let peers: Peers = shards.clone().into();
+        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
         let mut threads: Vec<ShardThread> = Vec::new();
-        let mut holds = shard::holds(&states);
-        for (i, state) in states.into_iter().enumerate() {
+        let mut handed = shard::handed(&states);
+        for (place, (i, state)) in states.into_iter().enumerate() {
+            let handed = handed.remove(&i).unwrap_or_default();
             let holds = holds.remove(&i).unwrap_or_default();
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(&peers, i, snapshot.clone(), config.clone(), state, holds, &dir, cpu);
+            let (snapshot, config, keep) = (snapshot.clone(), config.clone(), keep.clone());
+            let start =
+                shard::Start::new(&shards[place], &peers, snapshot, config, state, handed, holds, &dir, cpu, keep);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
-                    let _ = stop(&shards[..i], threads, driver::now());
+                    let _ = stop(&shards[..place], threads, driver::now());
                     return Err(e.at(format!("shard {i}")));
                 }
             }
         }
+        replays.tell(shards.clone());
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
+                publishing: dir.shards,
                 shards,
                 snapshot,
                 incarnation: dir.incarnation,
-                life: Mutex::new(Life { threads, dir: Some(dir) }),
+                writers,
+                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -275,7 +329,7 @@ impl Engine {
         }
         drop(snapshot);
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let shard = inner.shard_of(hash);
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = Tag::plain(options.ack).number();
         let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
@@ -317,20 +371,28 @@ impl Engine {
     /// destination that is not there any more delivers what it already had.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] and the like if the numbers of new names cannot be stored; then nothing has changed.
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
+        inner.config.check_retention(&rules)?;
         let mut life = inner.life.lock();
+        let life = &mut *life;
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let before = inner.snapshot.load_full();
-        let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?;
+        let rules = life.groups.with_keepers(rules)?;
+        let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?.keeping(self.keeps_all());
         snapshot.follow(&before);
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);
         }
         Ok(())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.inner.config.retention.keep == Keep::All
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter.
@@ -360,12 +422,12 @@ impl Engine {
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
             no_match: inner.no_match.get(),
-            shards: inner.shards.len() as u64,
+            shards: inner.publishing as u64,
             ..Stats::default()
         };
         s.dedup_evicted = inner.shards.first().map_or(0, |shard| shard.common.dedup_evicted());
         let snapshot = inner.snapshot.load();
-        let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
+        let mut all = BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
         for shard in &inner.shards {
             let c = &shard.stats;
@@ -379,6 +441,8 @@ impl Engine {
             s.commits += c.commits.get();
             s.syncs += c.syncs.get();
             s.segments += c.segments.get();
+            s.log_disk_bytes += c.log_disk_bytes.get();
+            s.log_moves += c.log_moves.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.ring_reserved_bytes += shard.ring.reserved();
@@ -533,6 +597,17 @@ fn closed() -> Error {
 }
 
 impl Inner {
+    /// The shard of a resource's hash.
+    #[inline]
+    fn shard_of(&self, hash: u64) -> &Arc<Shared> {
+        &self.shards[shard_of(hash, self.publishing)]
+    }
+
+    /// The shards that take events.
+    fn publishing_shards(&self) -> &[Arc<Shared>] {
+        &self.shards[..self.publishing]
+    }
+
     #[inline]
     fn check_process(&self) -> Result<()> {
         match &self.fork {
@@ -585,6 +660,7 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
+        life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {
@@ -627,7 +703,7 @@ impl Drop for Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Shards.
+    /// Shards that take events.
     pub shards: u64,
     /// Events taken from the rings.
     pub accepted: u64,
@@ -659,6 +735,10 @@ pub struct Stats {
     pub syncs: u64,
     /// Segment files of the log.
     pub segments: u64,
+    /// Bytes of the files of the log, spare ones included.
+    pub log_disk_bytes: u64,
+    /// Times the log went on in a new segment because a write or a sync of the one before failed.
+    pub log_moves: u64,
     /// Damaged stretches found in the log.
     pub damaged: u64,
     /// Bytes in the rings.
@@ -698,6 +778,8 @@ impl Default for Stats {
             commits: 0,
             syncs: 0,
             segments: 0,
+            log_disk_bytes: 0,
+            log_moves: 0,
             damaged: 0,
             ring_used_bytes: 0,
             ring_reserved_bytes: 0,

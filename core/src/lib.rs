@@ -15,9 +15,14 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 
+#[cfg(feature = "sim")]
+pub use driver::sim;
+
 pub use engine::{
-    BatchReservation, CommitFields, CommitOptions, DestinationStats, Engine, Flush, InDoubt, Intent, OnFull,
-    PublishOptions, Published, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats,
+    BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
+    Engine, Flush, GroupStats, InDoubt, Intent, Lease, OnFull, PublishOptions, Published, ReplayHandle, ReplayProgress,
+    ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats,
+    Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::text::{self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, RuleTable, SourceTable};
 use super::units::{Size, Time};
-use super::{Config, DirectorySource, EngineConfig, HttpSource, Source, clamp};
+use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
 use crate::error::{Error, Result};
 use crate::event::EventTypes;
 use crate::event::profile::Profile;
@@ -29,6 +29,7 @@ struct RulePlaces {
     whole: usize,
     events: Vec<usize>,
     filter: usize,
+    retain: Option<usize>,
     destinations: Vec<usize>,
 }
 
@@ -89,6 +90,10 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
         .map_err(|(subject, e)| place(&loader, subject, e, &places, &destination_places))?;
+    engine.check_retention(&rules).map_err(|e| {
+        let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
+        e.at(at.unwrap_or_else(|| loader.text.place(0)))
+    })?;
     Ok(Config { engine, rules, sources })
 }
 
@@ -196,6 +201,14 @@ impl Loader<'_> {
         let dedup = table.dedup;
         set(&mut engine.dedup.window, &mut places, "engine.dedup.window", dedup.window, time);
         set(&mut engine.dedup.entries_max, &mut places, "engine.dedup.entries_max", dedup.entries_max, clamp);
+        let (own, retention) = (&mut engine.retention, table.retention);
+        if retention.age_max.is_some() || retention.bytes_max.is_some() {
+            own.keep = Keep::Rules;
+        }
+        set(&mut own.keep, &mut places, "engine.retention.keep", retention.keep, |k| k);
+        set(&mut own.age_max, &mut places, "engine.retention.age_max", retention.age_max, |t| Some(time(t)));
+        let key = "engine.retention.bytes_max";
+        set(&mut own.bytes_max, &mut places, key, retention.bytes_max, |Size(n)| Some(n));
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -279,14 +292,21 @@ impl Loader<'_> {
         let text = |v: Option<Spanned<String>>| v.map(Spanned::into_inner).unwrap_or_default();
         rule.bucket = table.bucket.map(Spanned::into_inner).filter(|b| b != "*");
         rule.filter = Filter::new(text(table.prefix), text(table.suffix));
+        rule.retain = table.retain.as_ref().is_some_and(|r| *r.get_ref());
+        if table.destinations.is_none() && !rule.retain {
+            let error = Error::invalid_config("`destinations` is missing").at(rule.label());
+            return Err(self.at(whole, error.remedy("name some, or write `retain = true` to keep the events only")));
+        }
+        let destinations = table.destinations.unwrap_or_default();
         let places = RulePlaces {
             text: self.text.clone(),
             whole,
             events: table.events.iter().map(|e| e.span().start).collect(),
             filter,
-            destinations: table.destinations.iter().map(|d| d.span().start).collect(),
+            retain: table.retain.filter(|r| *r.get_ref()).map(|r| r.span().start),
+            destinations: destinations.iter().map(|d| d.span().start).collect(),
         };
-        rule.destinations = table.destinations.into_iter().map(Spanned::into_inner).collect();
+        rule.destinations = destinations.into_iter().map(Spanned::into_inner).collect();
         Ok((rule, places))
     }
 
@@ -342,6 +362,7 @@ impl Loader<'_> {
                 whole: r.offset,
                 events: r.event_offsets,
                 filter: r.offset,
+                retain: None,
                 destinations: vec![r.destination_offset],
             });
         }

@@ -48,6 +48,16 @@ pub(super) struct Engine {
     pub(super) delivery: Delivery,
     #[serde(default)]
     pub(super) dedup: Dedup,
+    #[serde(default)]
+    pub(super) retention: Retention,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) keep: Option<Spanned<super::Keep>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) bytes_max: Option<Spanned<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -134,7 +144,8 @@ pub(super) struct RuleTable {
     pub(super) events: Vec<Spanned<String>>,
     pub(super) prefix: Option<Spanned<String>>,
     pub(super) suffix: Option<Spanned<String>>,
-    pub(super) destinations: Vec<Spanned<String>>,
+    pub(super) destinations: Option<Vec<Spanned<String>>>,
+    pub(super) retain: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,7 +2,9 @@
 //! time and randomness are arguments, sending is the caller's.
 
 pub mod breaker;
+pub mod group;
 pub mod lane;
+pub mod pace;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -10,9 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind};
+use crate::shard::Shared;
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
-use crate::shard::{Shared, shard_of};
 
 impl Engine {
     /// Publishes an event that stands at `cursor` in a log of the host, from 1. Replaying that log is harmless: what the
@@ -38,8 +38,9 @@ impl Engine {
             }
             let shard = place.shard;
             let applied = &shard.common.host_cursor;
-            let known =
-                cursor <= applied.load(Ordering::Relaxed) || cursor <= shard.host_cursor_given.load(Ordering::Relaxed);
+            let known = cursor <= applied.load(Ordering::Relaxed)
+                || cursor <= shard.host_cursor_given.load(Ordering::Relaxed)
+                || shard.common.was_applied(cursor, place.hash);
             let receipt = if known {
                 shard.stats.duplicates.add_shared(1);
                 // Where it is exactly is not known, only that it is before this.
@@ -68,7 +69,7 @@ impl Engine {
     /// [`ErrorKind::WrongProcess`].
     pub fn last_applied(&self) -> Result<u64> {
         self.inner.check_process()?;
-        let saved = self.inner.shards.iter().map(|s| s.host_cursor_saved.load(Ordering::Acquire));
+        let saved = self.inner.publishing_shards().iter().map(|s| s.host_cursor_saved.load(Ordering::Acquire));
         Ok(saved.min().unwrap_or(0))
     }
 
@@ -124,7 +125,7 @@ impl Inner {
             self.snapshot.load().rules.types.check(event.event_type)?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        Ok(Place { shard: &self.shards[shard_of(hash, self.shards.len())], hash, layout })
+        Ok(Place { shard: self.shard_of(hash), hash, layout })
     }
 
     /// Pushes an event with a key or a cursor of the host, or finds by the key that it is a repeat.

@@ -23,7 +23,7 @@ use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
 use crate::shard::ring::{PushError, ReserveError, Ring};
 use crate::shard::snapshot::{Scratch, Snapshot};
-use crate::shard::{Shared, shard_of};
+use crate::shard::{Resolved, Shared};
 
 /// Bytes that a reservation has for what is known only after the operation (etag, version, size), unless it says more.
 const ROOM_BYTES: usize = 512;
@@ -253,25 +253,31 @@ impl Engine {
         let shard = inner.shards.iter().find(|s| s.index == usize::from(token.shard)).ok_or_else(unknown)?;
         let mut prefix = Prefix::new(Kind::Abort);
         prefix.extensions.resolves = Some(token.sequence);
-        let position = loop {
+        let resolved = loop {
             let mut intents = shard.in_doubt.lock();
             let known = intents.get_mut(&token.sequence).filter(|i| i.intent.incarnation == token.incarnation);
             let entry = known.ok_or_else(unknown)?;
             let commits = matches!(resolution, Resolution::Commit(_));
-            if let Some((committed, position)) = entry.resolved {
-                if committed != commits {
-                    let was = if committed { "committed" } else { "aborted" };
+            if let Some(resolved) = &entry.resolved {
+                if resolved.committed != commits {
+                    let was = if resolved.committed { "committed" } else { "aborted" };
                     return Err(Error::new(ErrorKind::InvalidArgument, format!("{token} was {was} before")));
                 }
-                break position;
+                break resolved.clone();
             }
+            let mut target = shard;
             let pushed = match resolution {
                 Resolution::Commit(event) => {
                     let layout = inner.check_final(event, &entry.intent.frame, inner.config.event_bytes_max)?;
-                    let prefix = commit_prefix(token);
+                    let mut prefix = commit_prefix(token);
+                    target = inner.shard_of(resource_hash(event.bucket.as_bytes(), event.key));
+                    if !Arc::ptr_eq(target, shard) {
+                        // The key has another shard by now, which does not know the intent.
+                        prefix.extensions.resolves = None;
+                    }
                     let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
                     let tag = Tag::prefixed(Ack::Synced).number();
-                    shard.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
+                    target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
                         frame::encode(event, layout, time_ns, prefix.encode(out));
                     })
                 }
@@ -279,22 +285,33 @@ impl Engine {
             };
             match pushed {
                 Ok(position) => {
-                    entry.resolved = Some((commits, position));
+                    let resolved = Resolved { committed: commits, shard: target.clone(), position };
+                    entry.resolved = Some(resolved.clone());
                     entry.intent.frame = Vec::new();
-                    break position;
+                    break resolved;
                 }
-                Err(PushError::Closed) => return Err(refused(shard)),
+                Err(PushError::Closed) => return Err(refused(target)),
                 Err(PushError::Full) => {
                     drop(intents);
-                    if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) {
-                        return Err(full(shard));
+                    if deadline.is_none_or(|d| !target.ring.wait_for_space(Some(d))) {
+                        return Err(full(target));
                     }
                 }
             }
         };
-        shard.ring.notify(true);
-        let receipt = Receipt::new(shard.clone(), position);
-        receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
+        let durable = |shard: &Arc<Shared>, position| {
+            shard.ring.notify(true);
+            let receipt = Receipt::new(shard.clone(), position);
+            receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
+        };
+        durable(&resolved.shard, resolved.position)?;
+        if Arc::ptr_eq(&resolved.shard, shard) {
+            return Ok(());
+        }
+        // Only now may the intent end. If a crash comes between, it is in doubt once more, and the event may be repeated.
+        let push = || push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill));
+        let position = push().or_else(|e| inner.push_slowly(shard, options.on_full, e, push))?;
+        durable(shard, position)
     }
 
     /// Holds all of these or none (`None`: too much is reserved). What no rule wants has no reservation.
@@ -368,7 +385,7 @@ impl Engine {
                 .remedy(format!("choose from {} (the event as it is) to {limit}", layout.len())));
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let shard = inner.shard_of(hash);
         // The commit of an intent says which one it ends.
         let prefix = match options.intent {
             Intent::None => 0,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::appender::Position;
 use super::cursor::{Cursors, section};
+use super::layout::Since;
 use super::record::{Kind, RecordView};
 
 /// See the module.
@@ -16,6 +17,8 @@ pub struct Checkpoint {
     through: u64,
     /// Intents without an end, by sequence.
     intents: BTreeMap<u64, Position>,
+    /// The layout that `host_cursor` is of: in another one, other events are for this shard.
+    since: Since,
     /// Everything that the host appended up to this cursor of its own is in the log, or was not for this shard.
     host_cursor: u64,
     /// Higher ones, with the sequences from which on they are right; of records only in `noted`.
@@ -74,16 +77,22 @@ impl DedupEntry {
 impl Checkpoint {
     /// The checkpoint that was saved with these cursors. Those of an older version have none: then it is that of a log
     /// without any of what it tells, up to the sequence that they were saved at.
-    pub fn saved(cursors: &Cursors) -> Checkpoint {
+    pub fn saved(cursors: &Cursors, since: Since) -> Checkpoint {
         let through = cursors.next_sequence.saturating_sub(1);
-        let older = Checkpoint { through, dedup_through: through, ..Checkpoint::default() };
-        Checkpoint::decode(cursors).unwrap_or(older)
+        let older = Checkpoint { through, dedup_through: through, since, ..Checkpoint::default() };
+        Checkpoint::decode(cursors, since).unwrap_or(older)
     }
 
-    fn decode(cursors: &Cursors) -> Option<Checkpoint> {
-        let mut c = Checkpoint { through: number(cursors.sections.get(&section::THROUGH)?)?, ..Checkpoint::default() };
+    fn decode(cursors: &Cursors, since: Since) -> Option<Checkpoint> {
+        let through = number(cursors.sections.get(&section::THROUGH)?)?;
+        let mut c = Checkpoint { through, since, ..Checkpoint::default() };
         let optional = |tag| cursors.sections.get(&tag).and_then(|b| number(b));
-        c.host_cursor = optional(section::HOST_CURSOR).unwrap_or(0);
+        if let Some((cursor, generation)) =
+            cursors.sections.get(&section::HOST_CURSOR).and_then(|b| b.split_at_checked(8))
+            && generation == since.generation.to_le_bytes()
+        {
+            c.host_cursor = number(cursor)?;
+        }
         c.dedup_through = optional(section::DEDUP).unwrap_or(c.through);
         for entry in cursors.sections.get(&section::INTENTS)?.chunks_exact(24) {
             let [sequence, segment, offset] = [0, 8, 16].map(|at| number(&entry[at..at + 8]).unwrap_or_default());
@@ -116,7 +125,9 @@ impl Checkpoint {
             sections.insert(section::HANDED_OVER, all);
         }
         if self.host_cursor > 0 {
-            sections.insert(section::HOST_CURSOR, self.host_cursor.to_le_bytes().to_vec());
+            let mut cursor = self.host_cursor.to_le_bytes().to_vec();
+            cursor.extend_from_slice(&self.since.generation.to_le_bytes());
+            sections.insert(section::HOST_CURSOR, cursor);
         }
     }
 
@@ -144,6 +155,14 @@ impl Checkpoint {
     /// Everything that the host appended up to this cursor of its own is in the log, or was not for this shard.
     pub fn host_cursor(&self) -> u64 {
         self.host_cursor
+    }
+
+    /// Goes over to a layout, if it is not in it already. What the host appended up to `floor` need not come any more.
+    pub fn follow(&mut self, since: Since, floor: u64) {
+        if self.since != since {
+            (self.since, self.host_cursor) = (since, 0);
+        }
+        self.host_cursor = self.host_cursor.max(floor);
     }
 
     /// Once everything up to `sequence` is durable, that is so of this cursor.
@@ -207,7 +226,7 @@ impl Checkpoint {
         if let Some(intent) = extensions.resolves {
             self.noted.push_back((sequence, Note::Resolved(intent)));
         }
-        if let Some(cursor) = extensions.host_cursor {
+        if let Some(cursor) = extensions.host_cursor.filter(|_| sequence >= self.since.sequence) {
             self.noted.push_back((sequence, Note::HostCursor(cursor)));
         }
         if let (Some(from), Some(route)) = (extensions.handed_over, record.routes().next()) {
@@ -261,7 +280,13 @@ mod tests {
     }
 
     fn appender() -> Appender {
-        Appender::new(SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events }, 1, 1, 0)
+        Appender::new(
+            SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events },
+            1,
+            0,
+            1,
+            0,
+        )
     }
 
     fn open(c: &Checkpoint) -> Vec<u64> {
@@ -271,7 +296,7 @@ mod tests {
     fn saved(c: &Checkpoint) -> Checkpoint {
         let mut cursors = Cursors::default();
         c.save(&mut cursors.sections);
-        Checkpoint::saved(&Cursors::decode(&cursors.encode()).unwrap())
+        Checkpoint::saved(&Cursors::decode(&cursors.encode()).unwrap(), Since::default())
     }
 
     #[test]
@@ -363,6 +388,7 @@ mod tests {
         let mut moved = Appender::new(
             SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events },
             7,
+            1,
             2,
             0,
         );
@@ -381,7 +407,37 @@ mod tests {
     #[test]
     fn cursors_of_an_older_version_stand_for_a_log_without_intents() {
         let cursors = Cursors { next_sequence: 40, ..Cursors::default() };
-        assert_eq!(Checkpoint::saved(&cursors).through(), 39);
-        assert_eq!(Checkpoint::saved(&Cursors::default()).through(), 0);
+        assert_eq!(Checkpoint::saved(&cursors, Since::default()).through(), 39);
+        assert_eq!(Checkpoint::saved(&Cursors::default(), Since::default()).through(), 0);
+    }
+
+    #[test]
+    fn a_host_cursor_counts_in_its_layout_only() {
+        let (mut a, mut c) = (appender(), Checkpoint::default());
+        for cursor in [70, 71] {
+            let extensions = Extensions { host_cursor: Some(cursor), ..Extensions::default() };
+            a.append_extended(Kind::Event, &[], &extensions, b"", 1);
+        }
+        let group = a.take().unwrap();
+        group.iter().for_each(|(position, record)| c.note(position, &record));
+        c.advance(2);
+        assert_eq!(c.host_cursor(), 71);
+        let later = Since { generation: 2, sequence: 2 };
+        let mut cursors = Cursors::default();
+        c.save(&mut cursors.sections);
+        assert_eq!(Checkpoint::saved(&cursors, Since::default()).host_cursor(), 71);
+        let mut c = Checkpoint::saved(&cursors, later);
+        assert_eq!(c.host_cursor(), 0, "in another layout other events are for the shard");
+        c.follow(later, 50);
+        assert_eq!(c.host_cursor(), 50);
+        // After a crash the records tell, those of this layout.
+        let mut c = Checkpoint { since: later, ..Checkpoint::default() };
+        group.iter().for_each(|(position, record)| c.note(position, &record));
+        c.advance(2);
+        assert_eq!(c.host_cursor(), 71);
+        let mut c = Checkpoint { since: Since { generation: 2, sequence: 3 }, ..Checkpoint::default() };
+        group.iter().for_each(|(position, record)| c.note(position, &record));
+        c.advance(2);
+        assert_eq!(c.host_cursor(), 0);
     }
 }

@@ -72,6 +72,8 @@ pub struct Extensions {
     pub hops: u8,
     /// The record that this one was made from, on another shard that handed it over.
     pub handed_over: Option<HandedOver>,
+    /// The event stands in an earlier record too, with other routes: this record adds routes, not an event.
+    pub continued: bool,
 }
 
 /// A record of another shard.
@@ -104,6 +106,7 @@ const ORIGIN: u8 = 3;
 const DEDUP: u8 = 4;
 const HOPS: u8 = 5;
 const HANDED_OVER: u8 = 8;
+const CONTINUED: u8 = 6;
 
 impl Extensions {
     /// Whether there is nothing to write.
@@ -124,6 +127,7 @@ impl Extensions {
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
             + self.handed_over.map_or(0, |_| 12)
+            + if self.continued { 2 } else { 0 }
     }
 
     /// Writes them; `out` has [`Extensions::encoded_len`] bytes, of which there is at least one.
@@ -158,6 +162,9 @@ impl Extensions {
         if self.hops > 0 {
             put(HOPS, &[self.hops]);
         }
+        if self.continued {
+            put(CONTINUED, &[]);
+        }
         if let Some(h) = self.handed_over {
             let mut b = [0; 10];
             b[..8].copy_from_slice(&h.sequence.to_le_bytes());
@@ -190,6 +197,7 @@ impl Extensions {
                     let shard = u16::from_le_bytes([value[8], value[9]]);
                     e.handed_over = Some(HandedOver { shard, sequence: u64_at(value, 0) });
                 }
+                (CONTINUED, 0) => e.continued = true,
                 _ => {}
             }
             rest = next;
@@ -205,6 +213,11 @@ pub struct Route {
     pub destination: u32,
     /// The rule's number.
     pub rule: u32,
+}
+
+impl Route {
+    /// The destination of an event that none wants and that is kept all the same. No name ever has this number.
+    pub const NOBODY: u32 = 0;
 }
 
 /// A record's fields in memory.
@@ -263,6 +276,12 @@ pub fn encode(
     let crc = checksum(segment, &out[4..len]);
     out[..4].copy_from_slice(&crc.to_le_bytes());
     padded
+}
+
+/// Makes a record, without padding, one of this segment.
+pub(super) fn readdress(segment: u64, record: &mut [u8]) {
+    let crc = checksum(segment, &record[4..]);
+    record[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn checksum(segment: u64, bytes: &[u8]) -> u32 {
@@ -354,6 +373,11 @@ impl<'a> RecordView<'a> {
         Some(RecordView { bytes, routes, extensions })
     }
 
+    /// The record as it stands, without padding.
+    pub(crate) fn raw(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The record's length in the segment.
     pub fn padded_len(&self) -> usize {
         self.bytes.len().next_multiple_of(8)
@@ -399,6 +423,17 @@ impl<'a> RecordView<'a> {
         Extensions::decode(&self.bytes[at..at + self.extensions])
     }
 
+    /// What the id and the sequencer of its event are made of, for a record that `shard` wrote in this `incarnation`.
+    pub fn origin(&self, incarnation: u64, shard: u16) -> Origin {
+        let h = self.header();
+        let own = Origin { incarnation, shard, sequence: h.sequence, clock_ns: h.clock_ns, tie: h.tie };
+        match self.extensions().origin {
+            Some(o) if o.clock_ns > 0 => o,
+            Some(o) => Origin { clock_ns: own.clock_ns, tie: own.tie, ..o },
+            None => own,
+        }
+    }
+
     /// The body: a frame, or a dead letter.
     pub fn body(&self) -> &'a [u8] {
         &self.bytes[RECORD_HEADER_BYTES + self.routes * ROUTE_BYTES + self.extensions..]
@@ -424,6 +459,15 @@ pub fn resync(segment: u64, bytes: &[u8], from: usize, after: u64) -> Option<usi
         at += 8;
     }
     None
+}
+
+/// The first valid record in `bytes`, whatever its sequence, at an offset that is a multiple of 8 and not before `from`.
+pub fn first(segment: u64, bytes: &[u8], from: usize) -> Option<(usize, RecordView<'_>)> {
+    let from = from.next_multiple_of(8);
+    (from..bytes.len()).step_by(8).find_map(|at| match parse(segment, &bytes[at..]) {
+        Parsed::Record(r) => Some((at, r)),
+        Parsed::Short(_) | Parsed::End | Parsed::Invalid => None,
+    })
 }
 
 /// Why and how an event came to be dead, with its original frame.
@@ -538,6 +582,7 @@ mod tests {
             dedup: Some(u128::MAX - 1),
             hops: 8,
             handed_over: Some(HandedOver { shard: 9, sequence: 10 }),
+            continued: true,
         };
         let none = Extensions::default();
         for e in [
@@ -548,6 +593,7 @@ mod tests {
             Extensions { dedup: all.dedup, ..none },
             Extensions { hops: 1, ..none },
             Extensions { handed_over: all.handed_over, ..none },
+            Extensions { continued: true, ..none },
             all,
         ] {
             let r = extended(9, 42, &e, b"hello");

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 use super::Shard;
+use super::gate::Holds;
+use super::handover::Handed;
 use super::lanes::{Body, LaneSlot};
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
@@ -17,7 +19,7 @@ use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
 use crate::log::cursor::Cursor;
 use crate::log::record::{self, Kind, Origin, Parsed, RecordView, Route};
-use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
+use crate::log::recovery::{self, SegmentInfo, ShardState};
 
 /// Bytes read from a segment at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -72,33 +74,28 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, holds: &BTreeMap<u32, usize>) {
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, handed: &Handed, mut holds: BTreeMap<u32, Holds>) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
         let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
         for (number, destination) in all {
-            let cursor = match state.cursors.lanes.get(&number) {
-                Some(c) => c.clone(),
-                None if snapshot.new_destinations.contains(&number) => Cursor::at(head),
-                // Known by name but never saved: whatever the log has for it is undelivered.
-                None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
-            };
-            let slot = self.add_lane(number, destination, cursor, head);
-            if let Some(home) = holds.get(&number) {
-                slot.hold_for(*home);
-            }
+            let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            let slot = self.add_lane(number, destination, cursor, head, holds.remove(&number).unwrap_or_default());
+            handed.waits_for(number).into_iter().for_each(|home| slot.hold_for(home));
         }
     }
 
-    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments.
+    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments, and so does one that must wait
+    /// for others before it delivers what will be there.
     fn add_lane(
         self: &Rc<Self>,
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
         mut cursor: Cursor,
         head: u64,
+        holds: Holds,
     ) -> Rc<LaneSlot> {
         let backlog = match self.files.containing(cursor.low() + 1) {
             Some(s) if cursor.low() < head => {
@@ -106,13 +103,14 @@ impl Shard {
             }
             _ => {
                 cursor.raise(head);
-                None
+                let next = Position { segment: self.appender.borrow().next_segment(), offset: BLOCK_BYTES as u64 };
+                (!holds.is_empty()).then(|| Backlog::at(next, head))
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
         let way = self.way(destination.as_deref());
         let events_max = self.config.delivery.lane_events_max;
-        let slot = Rc::new(LaneSlot::new(number, destination, way, cursor, backlog, stats, events_max));
+        let slot = Rc::new(LaneSlot::new(number, destination, way, cursor, backlog, holds, stats, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -130,12 +128,14 @@ impl Shard {
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone(), self.way(Some(destination))),
                 None => {
-                    let slot = self.add_lane(number, Some(destination.clone()), Cursor::at(head), head);
+                    let slot =
+                        self.add_lane(number, Some(destination.clone()), Cursor::at(head), head, Holds::default());
                     self.start_lane(&slot);
                 }
             }
         }
         *self.snapshot.borrow_mut() = snapshot;
+        self.reload_replays();
     }
 
     /// Hands the records of a group that was just written to their lanes.
@@ -146,8 +146,11 @@ impl Shard {
         let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
-            rendered.clear();
             checkpoint.note(position, &record);
+            if record.sequence() <= self.dispatched.get() {
+                continue; // Written once more, to a new segment.
+            }
+            rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 // What was handed over was counted where it came from.
@@ -157,6 +160,7 @@ impl Shard {
             self.dispatched.set(record.sequence());
         }
         drop(lanes);
+        self.shared.set_head(self.dispatched.get());
         let mut flushes = self.flushes.borrow_mut();
         for f in flushes.iter_mut().filter(|f| f.sequence.is_none() && f.position <= group.ring_position) {
             f.sequence = Some(group.last_sequence);
@@ -189,8 +193,10 @@ impl Shard {
 
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
     /// who would wake it later.
-    fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
-        self.held_bytes.get() as u64 > self.config.delivery.memory_bytes && !slot.is_empty()
+    pub(super) fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
+        // Replays leave half of it to the live lanes.
+        let limit = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
+        self.held_bytes.get() as u64 > limit && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -204,7 +210,7 @@ impl Shard {
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
         let frame = FrameView::trusted(record.body());
-        let origin = self.origin(record, incarnation);
+        let origin = record.origin(incarnation, self.shared.index as u16);
         let handed_over = slot.home().is_some();
         let bytes = match slot.profile() {
             _ if handed_over => self.message(record, route, &origin),
@@ -213,7 +219,8 @@ impl Shard {
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = self.render(profile, &frame, &origin, route.rule);
+                    let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
+                    let bytes = self.render(profile, &frame, &origin, route.rule, replay);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
@@ -221,35 +228,32 @@ impl Shard {
         };
         let len = bytes.len();
         let body = Body { record: bytes, position, rule: route.rule, shared: !handed_over };
-        if slot.push(record.sequence(), frame.resource_hash(), origin.clock_ns, body, self.now()) {
+        let now = self.now();
+        // An old event that is replayed is as young as the replay: its budget begins now.
+        let accepted_ns = if slot.replay.is_some() { now.wall_ns } else { origin.clock_ns };
+        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
     }
 
-    /// What the id and the sequencer of a record's event are made of.
-    pub(super) fn origin(&self, record: &RecordView<'_>, incarnation: u64) -> Origin {
-        let header = record.header();
-        let own = Origin {
-            incarnation,
-            shard: self.shared.index as u16,
-            sequence: header.sequence,
-            clock_ns: header.clock_ns,
-            tie: header.tie,
-        };
-        match record.extensions().origin {
-            Some(o) if o.clock_ns > 0 => o,
-            Some(o) => Origin { clock_ns: own.clock_ns, tie: own.tie, ..o },
-            None => own,
-        }
-    }
-
     /// Writes a record into the arena, with the separator before it.
-    pub(super) fn render(&self, profile: Profile, frame: &FrameView<'_>, origin: &Origin, rule: u32) -> Bytes {
+    fn render(
+        &self,
+        profile: Profile,
+        frame: &FrameView<'_>,
+        origin: &Origin,
+        rule: u32,
+        replay: Option<&str>,
+    ) -> Bytes {
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
-            sequencer: Sequencer { clock_ns: origin.clock_ns, tie: origin.tie, writer: self.writer },
+            sequencer: Sequencer {
+                clock_ns: origin.clock_ns,
+                tie: origin.tie,
+                writer: self.keeping.writers.of(origin.incarnation),
+            },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,
@@ -259,7 +263,10 @@ impl Shard {
             *arena = bytes::BytesMut::with_capacity(64 * 1024);
         }
         arena.extend_from_slice(profile.separator());
-        profile.write_record(frame, &context, &mut arena);
+        match replay {
+            None => profile.write_record(frame, &context, &mut arena),
+            Some(name) => profile.write_replayed(frame, &context, name, &mut arena),
+        }
         arena.split().freeze()
     }
 
@@ -271,6 +278,7 @@ impl Shard {
             let _ = f.close().await;
         }
         // A lane for which there was nothing more has come further without delivering anything.
+        slot.pass_holds(self.dispatched.get());
         self.lane_settled.notify();
         self.answer_flushes();
         result
@@ -280,11 +288,19 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
-            if !slot.may_read_on() || self.out_of_memory_for(slot) {
+            if slot.replay.as_ref().is_some_and(|l| seen >= l.part().until) {
+                slot.catch_up(at, None);
+                return Ok(());
+            }
+            let hold = slot.hold();
+            if !slot.may_read_on() || self.out_of_memory_for(slot) || hold.is_some_and(|first| seen + 1 >= first) {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
-                slot.catch_up();
+                // Records on their way to a new segment are read when they are there.
+                if !self.files.is_moving() {
+                    slot.catch_up(at, hold);
+                }
                 return Ok(());
             };
             let at = if segment.header.id == at.segment {
@@ -293,11 +309,14 @@ impl Shard {
                 Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
             };
             // What is being written now is read only up to what was dispatched; the rest will be offered.
-            let end = self.files.end();
-            let live = end.filter(|e| e.segment == at.segment);
+            let live = self.files.live_end(at.segment);
             if live.is_some_and(|e| e.offset <= at.offset) {
-                slot.catch_up();
+                slot.catch_up(at, hold);
                 return Ok(());
+            }
+            if live.is_none() && seen >= segment.last_sequence {
+                slot.move_backlog(Position { segment: at.segment + 1, offset: BLOCK_BYTES as u64 }, seen);
+                continue;
             }
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {
@@ -322,14 +341,16 @@ impl Shard {
                 }
                 let bytes = buffer.get(skip..).unwrap_or_default();
                 let whole_segment = buffer.len() < want;
-                match self.feed(slot, &segment, at, seen, bytes, whole_segment) {
+                match self.feed(slot, &segment, at, seen, hold, bytes, whole_segment) {
                     Fed::Next { offset, seen } => {
                         slot.move_backlog(Position { segment: at.segment, offset }, seen);
                         break;
                     }
                     Fed::SegmentDone { seen } => {
-                        if live.is_some() && self.files.end() == live {
-                            slot.catch_up();
+                        if live.is_some() && self.files.live_end(at.segment) == live {
+                            let end = live.unwrap_or(at);
+                            slot.move_backlog(end, seen);
+                            slot.catch_up(end, hold);
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
                             let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
@@ -343,32 +364,54 @@ impl Shard {
         }
     }
 
-    /// Pushes the records of a stretch of a segment that are for this lane.
+    /// Pushes the records of a stretch of a segment that are for this lane, up to the one that must be held back, if any.
+    #[allow(clippy::too_many_arguments)]
     fn feed(
         self: &Rc<Self>,
         slot: &LaneSlot,
         segment: &SegmentInfo,
         from: Position,
         mut seen: u64,
+        hold: Option<u64>,
         bytes: &[u8],
         last_of_segment: bool,
     ) -> Fed {
         let mut at = 0;
         let mut rendered = Vec::new();
         while at < bytes.len() {
-            if slot.room() == 0 {
+            if slot.room() == 0 || slot.replay.as_ref().is_some_and(|l| !l.is_due()) {
                 return Fed::Next { offset: from.offset + at as u64, seen };
             }
+            // What a segment that failed has beyond its last durable record is in the next one.
+            if seen >= segment.last_sequence {
+                return Fed::SegmentDone { seen };
+            }
             match record::parse(segment.header.id, &bytes[at..]) {
+                // A write that was under way when the process was killed may land after the next one has looked. What was
+                // not there then never was: its sequence may be another event's by now.
+                Parsed::Record(r) if r.sequence() > segment.last_sequence => {
+                    return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                }
+                Parsed::Record(r) if hold.is_some_and(|first| r.sequence() >= first) => {
+                    let before = hold.map_or(seen, |first| first - 1);
+                    return Fed::Next { offset: from.offset + at as u64, seen: seen.max(before) };
+                }
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
-                    if r.sequence() > seen {
-                        let mut routes = r.routes().take_while(|_| r.header().kind == Kind::Event);
-                        if let Some(route) = routes.find(|x| x.destination == slot.number) {
+                    if let Some(lane) = slot.replay.as_ref().filter(|l| l.is_beyond(&r)) {
+                        return Fed::Next { offset: from.offset + at as u64, seen: lane.part().until };
+                    }
+                    if r.sequence() > seen && r.header().kind == Kind::Event {
+                        if let Some(route) = slot.route(&r) {
+                            if slot.replay.as_ref().is_some_and(|l| !l.take()) {
+                                return Fed::Next { offset: from.offset + at as u64, seen };
+                            }
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(r.body()) {
                                 Ok(_) => {
-                                    if r.sequence() <= self.inherited && !slot.is_done(r.sequence()) {
+                                    // What was offered is counted already.
+                                    let new = slot.replay.is_some() || r.sequence() <= self.inherited;
+                                    if new && !slot.is_done(r.sequence()) {
                                         slot.stats.waiting.add(1);
                                     }
                                     rendered.clear();
@@ -403,13 +446,20 @@ impl Shard {
                         Fed::More(bytes.len() * 2)
                     };
                 }
-                _ => match record::resync(segment.header.id, bytes, at + 8, seen) {
-                    Some(next) => {
-                        self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
-                        at = next;
-                    }
-                    None => return Fed::SegmentDone { seen: seen.max(segment.last_sequence) },
-                },
+                _ => {
+                    // Sequences go on without a gap within a segment, but not from what was before it.
+                    let after = seen.max(segment.header.base_sequence.saturating_sub(1));
+                    let Some(next) = record::resync(segment.header.id, bytes, at + 8, after) else {
+                        // Nothing that is being written is read here, so this was lost, unless recovery has told of it.
+                        let lost = &bytes[at..at + recovery::torn_bytes(&segment.header, &bytes[at..])];
+                        if !lost.is_empty() {
+                            self.found_damage(segment, from.offset + at as u64, lost, "not a record");
+                        }
+                        return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                    };
+                    self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
+                    at = next;
+                }
             }
         }
         if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
@@ -417,11 +467,13 @@ impl Shard {
 
     fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
         let Some(dir) = segment.path.parent() else { return };
+        match recovery::quarantine(dir, segment.header.id, offset as usize, bytes) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(e) => log::error!("{e}"),
+        }
         self.shared.stats.damaged.add(1);
         log::error!("{} at byte {offset}: {} bytes quarantined: {what}", segment.path.display(), bytes.len());
-        if let Err(e) = quarantine(dir, segment.header.id, offset as usize, bytes) {
-            log::error!("{e}");
-        }
     }
 
     /// Answers `reply` once everything accepted up to `position` is out.

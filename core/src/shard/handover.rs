@@ -36,19 +36,44 @@ fn home(destination: &Destination, shards: usize) -> Option<usize> {
     (destination.order == Order::Strict).then(|| shard_of(hash, shards))
 }
 
-/// Per shard and destination, the shard that has something left to deliver that it was handed over. If the destination's
-/// order is another one now, the later events wait for that.
-pub(crate) fn holds(states: &[ShardState]) -> BTreeMap<usize, BTreeMap<u32, usize>> {
-    let mut holds: BTreeMap<usize, BTreeMap<u32, usize>> = BTreeMap::new();
-    for (home, state) in states.iter().enumerate() {
+/// What earlier runs handed over, as one shard must know it.
+#[derive(Clone, Default)]
+pub(crate) struct Handed {
+    /// Per destination, the shards that have something left to deliver that this one handed over to them. If the
+    /// destination's order or home is another one now, the later events wait for that.
+    waits_for: BTreeMap<u32, Vec<usize>>,
+    /// Per destination and shard, the last of its records that any shard was given.
+    pub(super) taken_over: Arc<BTreeMap<(u32, u16), u64>>,
+}
+
+impl Handed {
+    /// The shards that must deliver first what they were handed over of a destination.
+    pub(super) fn waits_for(&self, destination: u32) -> Vec<usize> {
+        self.waits_for.get(&destination).cloned().unwrap_or_default()
+    }
+}
+
+/// What earlier runs handed over, by shard.
+pub(crate) fn handed(states: &BTreeMap<usize, ShardState>) -> BTreeMap<usize, Handed> {
+    let mut taken_over: BTreeMap<(u32, u16), u64> = BTreeMap::new();
+    for (from, sequence) in states.values().flat_map(|s| s.checkpoint.handed_over()) {
+        let last = taken_over.entry(*from).or_default();
+        *last = (*last).max(*sequence);
+    }
+    let taken_over = Arc::new(taken_over);
+    let new = || Handed { waits_for: BTreeMap::new(), taken_over: taken_over.clone() };
+    let mut handed: BTreeMap<usize, Handed> = states.keys().map(|shard| (*shard, new())).collect();
+    for (home, state) in states {
         for (destination, from) in state.checkpoint.handed_over().keys() {
             let low = state.cursors.lanes.get(destination).map_or(0, Cursor::low);
-            if low + 1 < state.next_sequence {
-                holds.entry(usize::from(*from)).or_default().insert(*destination, home);
+            if low + 1 < state.next_sequence
+                && let Some(from) = handed.get_mut(&usize::from(*from))
+            {
+                from.waits_for.entry(*destination).or_default().push(*home);
             }
         }
     }
-    holds
+    handed
 }
 
 /// How events go to another shard: in order, soon again after a failure, and never given up.
@@ -113,13 +138,19 @@ impl Connector for HandOver {
 impl Shard {
     /// The way of a destination's events from this shard.
     pub(super) fn way(&self, destination: Option<&Destination>) -> Way {
-        let home = destination.and_then(|d| home(d, self.peers.len())).filter(|home| *home != self.shared.index);
+        let home =
+            destination.and_then(|d| home(d, self.shared.common.publishing)).filter(|home| *home != self.shared.index);
         Way { order: destination.map_or_else(Order::default, |d| d.order), home }
+    }
+
+    /// The shard of a number that is one of the engine's.
+    pub(super) fn peer(&self, number: usize) -> &Arc<Shared> {
+        self.peers.iter().find(|p| p.index == number).unwrap_or(&self.shared)
     }
 
     /// The way to another shard.
     pub(super) fn hand_over_to(&self, home: usize) -> Rc<dyn Connector> {
-        Rc::new(HandOver { home: self.peers[home].clone() })
+        Rc::new(HandOver { home: self.peer(home).clone() })
     }
 
     /// What the home of a destination is given of an event.

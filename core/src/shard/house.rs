@@ -1,57 +1,26 @@
-//! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
+//! Housekeeping: cursors are saved, passed segments removed, files of coming ones made ready, idle connections closed.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shard;
-use super::commit::SegmentFiles;
 use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
-use crate::log::appender::{Appender, Group, SegmentPlan};
 use crate::log::checkpoint::DedupEntry;
 use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::record::Kind;
-use crate::log::recovery::{CURSOR_FILES, ShardState};
+use crate::log::recovery::CURSOR_FILES;
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
 pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Size of a file of keys.
-const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
+pub(super) const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
 const DEDUP_ENTRIES_PER_RECORD: usize = 4096;
-const DEDUP_ZERO_AHEAD_BYTES: u64 = 64 * 1024;
-
-/// The files that keep the keys of repeats when the log has let go of their events.
-pub(super) struct DedupFiles {
-    appender: RefCell<Appender>,
-    files: SegmentFiles,
-    /// What could not be written.
-    unwritten: RefCell<Option<Group>>,
-    /// The keys of the records up to here were handed to the appender.
-    handed: Cell<u64>,
-}
-
-impl DedupFiles {
-    pub(super) fn new(state: &ShardState, plan: SegmentPlan) -> DedupFiles {
-        let (segment, sequence) = state.next_dedup;
-        let plan = SegmentPlan { bytes_max: DEDUP_SEGMENT_BYTES, ..plan };
-        DedupFiles {
-            appender: RefCell::new(Appender::new(plan, segment, sequence, 0)),
-            files: SegmentFiles::new(state.path.join("dedup"), state.dedup_segments.clone(), DEDUP_ZERO_AHEAD_BYTES),
-            unwritten: RefCell::new(None),
-            handed: Cell::new(0),
-        }
-    }
-
-    pub(super) async fn close(&self) {
-        self.files.close().await;
-    }
-}
 
 impl Shard {
     /// Saves cursors while they move, until the shard stops.
@@ -61,6 +30,7 @@ impl Shard {
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             self.note_host_cursor();
+            self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
@@ -83,6 +53,8 @@ impl Shard {
                         c.expire(expired);
                     }
                 }
+                // Retention releases by time too.
+                self.remove_passed_segments(false).await;
             }
         }
     }
@@ -90,7 +62,12 @@ impl Shard {
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<(u64, u64)> {
         let head = self.dispatched.get();
-        let mut marks: Vec<(u64, u64)> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
+        let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
+        if marks.is_empty() {
+            // A log that is only kept is passed as it grows.
+            marks.push((head, head));
+        }
+        marks.extend(self.kept_marks());
         let checkpoint = self.checkpoint.borrow();
         marks.push((checkpoint.low(), checkpoint.host_cursor()));
         marks.push((checkpoint.dedup().len() as u64, 0));
@@ -134,12 +111,15 @@ impl Shard {
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
+        let mut kept = self.kept_sections();
+        let mut sections = std::mem::take(&mut kept.sections);
+        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
         let mut cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
+            sections,
         };
         let (checkpoint_low, host_cursor) = {
             let checkpoint = self.checkpoint.borrow();
@@ -154,7 +134,7 @@ impl Shard {
         let mut buf = driver::allocate_buffer(padded);
         buf.as_bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
         buf.as_bytes_mut()[bytes.len()..].fill(0);
-        let mut result = file.write_at(Rc::new(buf), 0).await;
+        let mut result = file.write_at(&buf, 0).await;
         if result.is_ok() {
             result = file.sync_data().await;
         }
@@ -170,7 +150,8 @@ impl Shard {
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
         let lanes_low = cursors.lanes.values().map(Cursor::low).min().unwrap_or(head);
-        self.saved.set(lanes_low.min(checkpoint_low));
+        self.saved.replace(lanes_low.min(checkpoint_low));
+        self.kept_saved(kept);
         self.shared.host_cursor_saved.store(host_cursor, Ordering::Release);
         Ok(())
     }
@@ -178,36 +159,25 @@ impl Shard {
     /// Appends the keys of repeats to those that are kept, and lets go of files whose keys are all older than the window.
     async fn save_dedup(&self) -> Result<()> {
         let window_ns = self.config.dedup.window.as_nanos() as u64;
-        let DedupFiles { appender, files, unwritten, handed } = &self.dedup_files;
         let entries = {
             let mut checkpoint = self.checkpoint.borrow_mut();
             let entries = checkpoint.take_dedup();
-            if window_ns == 0 || (entries.is_empty() && unwritten.borrow().is_none()) {
+            if window_ns == 0 || (entries.is_empty() && self.dedup_files.is_stored()) {
                 let through = checkpoint.through();
                 checkpoint.dedup_saved(through);
                 return Ok(());
             }
-            handed.set(checkpoint.through());
+            self.dedup_handed.set(checkpoint.through());
             entries
         };
-        let wall = wall_ns();
         for chunk in entries.chunks(DEDUP_ENTRIES_PER_RECORD) {
-            appender.borrow_mut().append(Kind::Mark, &[], &DedupEntry::encode(chunk), wall);
+            self.dedup_files.append(Kind::Mark, &DedupEntry::encode(chunk));
         }
-        loop {
-            let group = unwritten.take().or_else(|| appender.borrow_mut().take());
-            let Some(group) = group else { break };
-            if let Err(e) = files.write(&group).await {
-                // It must be written before any later one.
-                unwritten.replace(Some(group));
-                return Err(e);
-            }
-            appender.borrow_mut().recycle(group);
-        }
-        files.sync().await?;
-        self.checkpoint.borrow_mut().dedup_saved(handed.get());
+        self.dedup_files.store().await?;
+        self.checkpoint.borrow_mut().dedup_saved(self.dedup_handed.get());
+        let oldest_ns = wall_ns().saturating_sub(window_ns);
         let most = self.config.dedup.entries_max as u64 * DedupEntry::BYTES as u64 / DEDUP_SEGMENT_BYTES + 2;
-        for s in files.take_older(wall.saturating_sub(window_ns), most as usize) {
+        for s in self.dedup_files.files.take_older(oldest_ns, most as usize) {
             let path = s.path.clone();
             driver::blocking(move || {
                 driver::fs::remove_file(&path)
@@ -218,24 +188,37 @@ impl Shard {
         Ok(())
     }
 
-    /// Removes the segments that every lane has passed by its saved cursor.
+    /// Removes the segments that every lane has passed by its saved cursor and that nothing else keeps, or keeps their files
+    /// for later ones.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
         let passed = self.saved.get();
+        let also_active = also_active && !self.keeping.keeps();
+        self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {
-            self.files.close().await;
+            self.files.close();
         }
-        let segments = self.files.take_passed(passed, also_active);
-        self.shared.stats.segments.set(self.files.len() as u64);
+        let segments = self.files.take_passed(passed, also_active, self.releasing());
+        self.files.reckon_spares();
         for s in segments {
-            let path = s.path.clone();
-            let removed = driver::blocking(move || {
-                driver::fs::remove_file(&path)
-                    .map_err(|e| Error::new(ErrorKind::Io, format!("cannot remove {}: {e}", path.display())))
-            })
-            .await;
-            if let Err(e) = removed {
+            if let Err(e) = self.files.keep(s.path).await {
                 log::error!("shard {}: {e}", self.shared.index);
             }
+        }
+        self.tell_disk_use();
+    }
+
+    /// Makes the files of coming segments ready before they are needed, until the shard stops.
+    pub(super) async fn prepare_files(self: Rc<Self>) {
+        self.files.look_at_found().await;
+        self.tell_disk_use();
+        while !self.stopping.get() {
+            self.files.preparation_wanted().await;
+            let next_segment = || self.appender.borrow().next_segment();
+            if self.files.prepare(next_segment, || self.stopping.get()).await {
+                // From here on no commit waits for zeros.
+                self.appender.borrow_mut().end_segment();
+            }
+            self.tell_disk_use();
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Ingest: from the ring to the log's next group.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
 
 use super::message::{Prefix, Tag};
 use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch};
+use super::{Command, PartState, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
@@ -23,6 +26,9 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 /// How long the ring is watched, and nothing else done, before the shard looks around or lies down.
 const WATCH: Duration = Duration::from_micros(20);
 const GATHER: Duration = Duration::from_micros(4);
+/// How long a burst of events for which nobody waits is followed before the shard looks around: somebody often waits for
+/// its end, and a look around costs as much as many events.
+const BURST: Duration = Duration::from_micros(50);
 /// A nap, and for how long after the last event naps are taken instead of sleep.
 const NAP: Duration = Duration::from_micros(200);
 const NAP_WHILE_ACTIVE: Duration = Duration::from_millis(10);
@@ -44,8 +50,16 @@ fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
         resolves: whole.resolves.filter(|_| last),
         host_cursor: whole.host_cursor.filter(|_| last),
         dedup: whole.dedup.filter(|_| last),
+        continued: whole.continued || !first,
         ..*whole
     }
+}
+
+/// What was taken from the ring at once.
+struct Drained {
+    events: u64,
+    /// The most that somebody waits for.
+    wants: Ack,
 }
 
 impl Shard {
@@ -57,18 +71,29 @@ impl Shard {
         let mut routes = Vec::new();
         let mut last_active = driver::now();
         let mut fresh = false;
+        let mut burst = None;
         loop {
             self.obey();
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
             }
-            if self.drain(&mut consumer, &mut scratch, &mut routes) {
+            if let Some(drained) = self.drain(&mut consumer, &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
+                let begun = *burst.get_or_insert(last_active);
+                let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;
+                if goes_on && consumer.watch(GATHER) {
+                    if consumer.next_tag().is_some_and(|t| Tag::from_number(t).ack() == Ack::Memory) {
+                        gather();
+                    }
+                    continue;
+                }
+                burst = None;
                 driver::turn().await;
                 continue;
             }
+            burst = None;
             let ring = &self.shared.ring;
             if self.may_seal() {
                 if !ring.is_sealed() {
@@ -84,7 +109,7 @@ impl Shard {
                 break;
             }
             // Right after an event the next one is likely near; after a nap it is not.
-            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && consumer.watch(WATCH) {
+            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && driver::spins() && consumer.watch(WATCH) {
                 if consumer.next_tag().is_some_and(|t| Tag::from_number(t).ack() == Ack::Memory) {
                     gather();
                 }
@@ -100,14 +125,18 @@ impl Shard {
                 consumer.awake();
                 continue;
             }
-            let woken = poll_fn(|cx| consumer.poll_woken(cx));
-            if nap {
-                let _ = driver::within(NAP, woken).await;
+            let woken = async {
+                let ring = pin!(poll_fn(|cx| consumer.poll_woken(cx)));
+                matches!(select(ring, pin!(self.told_synced.notified())).await, Either::Right(_))
+            };
+            // Who was just told that his events are durable is likely to publish the next ones.
+            fresh = if nap {
+                driver::within(NAP, woken).await.unwrap_or(false)
             } else if let Some(deadline) = self.close.get() {
-                let _ = driver::until(deadline, woken).await;
+                driver::until(deadline, woken).await.unwrap_or(false)
             } else {
-                woken.await;
-            }
+                woken.await
+            };
             consumer.awake();
         }
         self.ingest_ended.set(true);
@@ -127,8 +156,8 @@ impl Shard {
         ring.reserved() == 0 && self.all_handed_over()
     }
 
-    /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
-    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> bool {
+    /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
+    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> Option<Drained> {
         let snapshot = self.snapshot.borrow();
         let mut appender = self.appender.borrow_mut();
         let stats = &self.shared.stats;
@@ -165,18 +194,19 @@ impl Shard {
                     self.append_abort(&mut appender, &prefix, wall);
                 }
             }
+            if routes.first().is_some_and(|r| r.destination == Route::NOBODY) {
+                appender.append_extended(Kind::Event, routes, &prefix.extensions, frame, wall);
+                stored += 1;
+                routes.clear();
+            }
             let mut first = true;
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
-                if tag.is_prefixed() {
-                    let extensions = of_part(&prefix.extensions, first, rest.is_empty());
-                    appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
-                    first = false;
-                } else {
-                    appender.append(Kind::Event, routes, frame, wall);
-                }
+                let extensions = of_part(&prefix.extensions, first, rest.is_empty());
+                appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
+                first = false;
                 stored += 1;
                 routed += routes.len() as u64;
                 *routes = rest;
@@ -184,7 +214,7 @@ impl Shard {
             appender.pending_bytes() <= PENDING_BYTES_MAX
         });
         if taken == 0 {
-            return false;
+            return None;
         }
         // Also what is only padding counts: somebody may wait for a position behind it.
         appender.cover(consumer.position(), wants);
@@ -195,7 +225,7 @@ impl Shard {
         if !(self.lingering.get() && appender.may_linger()) {
             self.commit_wanted.notify();
         }
-        true
+        Some(Drained { events: accepted, wants })
     }
 
     /// Ends an intent, named by its sequence or by its ticket, with nothing.
@@ -225,6 +255,20 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, destination, reply } => self.flush(position, destination, reply),
+                Command::Replay(replay) => self.start_replay(&replay),
+                Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
+                Command::ForgetReplay(number) => self.forget_replay(number),
+                Command::Group { group, reply } => {
+                    self.reload();
+                    self.keeping.add_group(group, self.shared.index);
+                    let _ = reply.send(());
+                }
+                Command::EndGroup(number) => {
+                    self.reload();
+                    self.keeping.remove_group(number);
+                }
+                Command::Bury { letter, reply } => self.dead.bury(letter, reply),
+                Command::Look => self.lanes.borrow().values().for_each(|slot| slot.notify.notify()),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

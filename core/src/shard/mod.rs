@@ -4,71 +4,99 @@
 //! them for the log; *commit* writes and syncs groups and then hands their events to the lanes; each lane has a task that
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
+pub(crate) mod bell;
 mod commit;
 pub(crate) mod dedup;
 mod dispatch;
+mod files;
+pub(crate) mod gate;
+pub(crate) mod group;
 mod handover;
 mod house;
 mod ingest;
+mod journal;
+pub(crate) mod keep;
 mod lanes;
 pub(crate) mod message;
 pub mod progress;
+pub(crate) mod replay;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::select;
 use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
-use crate::driver::{self, Notify, ShardThread};
+use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::checkpoint::Checkpoint;
+use crate::log::layout::Applied;
 use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
 
-use commit::SegmentFiles;
 use dedup::Dedup;
+use files::{FilesPlan, SegmentFiles};
+use gate::{Holds, Peers};
+use group::ConsumerGroup;
+use journal::Journal;
+use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use progress::Progress;
+use replay::{PartState, Replay};
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
-pub(crate) use handover::holds;
+pub(crate) use handover::{Handed, handed};
 
 /// What all shards of an engine share.
 #[derive(Debug)]
 pub(crate) struct Common {
+    /// So many shards, the first ones, take events.
+    pub(crate) publishing: usize,
     /// Everything that the host appended up to this cursor of its own is in the rings, or further, or was for nobody.
     pub(crate) host_cursor: AtomicU64,
     /// Which publications are repeats: one table per shard, or none if nobody wants to know.
     dedup: Vec<Mutex<Dedup>>,
+    /// What the shards had of the host's log when there were more or fewer of them.
+    applied: Vec<Applied>,
 }
 
 impl Common {
-    pub(crate) fn new(config: &EngineConfig, states: &[ShardState]) -> Common {
-        let lowest = states.iter().map(|s| s.checkpoint.host_cursor()).min();
+    pub(crate) fn new(config: &EngineConfig, states: &BTreeMap<usize, ShardState>, dir: &DataDir) -> Common {
+        let publishing = dir.shards;
+        let lowest = states.range(..publishing).map(|(_, s)| s.checkpoint.host_cursor()).min();
         let window_ns = config.dedup.window.as_nanos() as u64;
-        let tables = if window_ns > 0 { states.len() } else { 0 };
+        let tables = if window_ns > 0 { publishing } else { 0 };
         let new_table = |_| Mutex::new(Dedup::new(window_ns, config.dedup.entries_max));
-        let common =
-            Common { host_cursor: AtomicU64::new(lowest.unwrap_or(0)), dedup: (0..tables).map(new_table).collect() };
-        let mut entries: Vec<_> = states.iter().flat_map(|s| &s.dedup).collect();
+        let common = Common {
+            publishing,
+            host_cursor: AtomicU64::new(lowest.unwrap_or(0)),
+            dedup: (0..tables).map(new_table).collect(),
+            applied: dir.applied().to_vec(),
+        };
+        let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
         entries.sort_by_key(|e| e.at_ns);
         for e in entries {
             if let Some(table) = common.dedup(e.key) {
@@ -82,6 +110,12 @@ impl Common {
     pub(crate) fn dedup(&self, key: u128) -> Option<&Mutex<Dedup>> {
         let n = self.dedup.len() as u64;
         self.dedup.get((key as u64).checked_rem(n)? as usize)
+    }
+
+    /// Whether an event that stands at `cursor` in the host's log is in the log of a shard that a resource with this hash
+    /// had earlier.
+    pub(crate) fn was_applied(&self, cursor: u64, hash: u64) -> bool {
+        self.applied.iter().any(|a| a.cursors.get(shard_of(hash, a.cursors.len())).is_some_and(|had| cursor <= *had))
     }
 
     /// How many keys were forgotten before their time.
@@ -114,9 +148,17 @@ pub(crate) struct Shared {
     pub(crate) host_cursor_saved: AtomicU64,
     /// The ring is closed, and everything that came through it and is for another shard to deliver was handed over.
     pub(crate) handed_over: AtomicBool,
+    /// Sequence of the last event that is in the log and was handed to the lanes.
+    head: AtomicU64,
+    /// How many want no segment to be removed.
+    pins: AtomicUsize,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
+
+/// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
+/// system nothing to record, which makes the sync several times faster than one of a growing file.
+const ZERO_AHEAD_BYTES: u64 = 1 << 20;
 
 /// The ring, with a `Debug` that does not print it.
 pub(crate) struct RingBox(Ring);
@@ -139,8 +181,17 @@ impl std::ops::Deref for RingBox {
 #[derive(Debug)]
 pub(crate) struct InDoubtIntent {
     pub(crate) intent: recovery::Intent,
-    /// What the host said since, and the ring position that has it.
-    pub(crate) resolved: Option<(bool, u64)>,
+    /// What the host said since.
+    pub(crate) resolved: Option<Resolved>,
+}
+
+/// What the host said became of an operation in doubt.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) committed: bool,
+    /// Where that stands.
+    pub(crate) shard: Arc<Shared>,
+    pub(crate) position: u64,
 }
 
 /// What the engine asks of a shard.
@@ -150,6 +201,20 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered, of one destination or of all.
     Flush { position: u64, destination: Option<u32>, reply: oneshot::Sender<()> },
+    /// Begin or resume a replay.
+    Replay(Arc<Replay>),
+    /// End a replay before it is through.
+    EndReplay(Arc<Replay>),
+    /// The replay of this number is no longer known.
+    ForgetReplay(u32),
+    /// Keep the log for a group of consumers, and the events that it wants; answer when that holds.
+    Group { group: Arc<ConsumerGroup>, reply: oneshot::Sender<()> },
+    /// Keep nothing for the group of this number any more.
+    EndGroup(u32),
+    /// Write a dead letter; answer when it is durable.
+    Bury { letter: Vec<u8>, reply: oneshot::Sender<()> },
+    /// What held lanes back is gone; look.
+    Look,
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -170,8 +235,33 @@ impl Shared {
             host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
             host_cursor_saved: AtomicU64::new(state.checkpoint.host_cursor()),
             handed_over: AtomicBool::new(false),
+            head: AtomicU64::new(0),
+            pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
         }
+    }
+
+    /// Every record up to this sequence is complete in the log.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn set_head(&self, sequence: u64) {
+        self.head.store(sequence, Ordering::Release);
+    }
+
+    /// Lets no segment be removed until [`Shared::unpin`].
+    pub(crate) fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether somebody wants no segment to be removed.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
     }
 
     /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
@@ -194,32 +284,35 @@ impl Shared {
 /// Everything a shard's thread is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
-    /// All shards of the engine, in order.
-    pub(crate) peers: Arc<[Arc<Shared>]>,
+    pub(crate) peers: Peers,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
-    /// Per destination, the shard that must deliver first what this one handed over to it in an earlier run.
-    pub(crate) holds: BTreeMap<u32, usize>,
+    pub(crate) handed: Handed,
+    pub(crate) holds: BTreeMap<u32, Holds>,
     pub(crate) incarnation: u64,
-    pub(crate) writer: u32,
     pub(crate) cpu: Option<usize>,
+    pub(crate) keep: KeepStart,
 }
 
 impl Start {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
-        peers: &Arc<[Arc<Shared>]>,
-        index: usize,
+        shared: &Arc<Shared>,
+        peers: &Peers,
         snapshot: Arc<ArcSwap<Snapshot>>,
         config: Arc<EngineConfig>,
         state: ShardState,
-        holds: BTreeMap<u32, usize>,
+        handed: Handed,
+        holds: BTreeMap<u32, Holds>,
         dir: &DataDir,
         cpu: Option<usize>,
+        keep: KeepStart,
     ) -> Start {
-        let (peers, shared) = (peers.clone(), peers[index].clone());
-        Start { shared, peers, snapshot, config, state, holds, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        let (peers, shared) = (peers.clone(), shared.clone());
+        // Known before anybody can ask, so that readers begin where this run does.
+        shared.set_head(state.next_sequence - 1);
+        Start { shared, peers, snapshot, config, state, handed, holds, incarnation: dir.incarnation, cpu, keep }
     }
 }
 
@@ -230,11 +323,12 @@ impl Start {
 pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let shared = start.shared.clone();
     let (ready_tx, ready_rx) = std::sync::mpsc::channel::<()>();
+    let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
+        let (shard, replays) = Shard::new(start, disk);
         let _ = ready_tx.send(());
-        let shard = Shard::new(start);
-        if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
         drop(end);
@@ -255,9 +349,8 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.ring.seal();
+        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"), || self.0.ring.seal());
         self.0.handed_over.store(true, Ordering::Release);
-        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
     }
@@ -266,13 +359,12 @@ impl Drop for Ended {
 /// The state that a shard's tasks share. One thread; no borrow is held across an await.
 pub(crate) struct Shard {
     shared: Arc<Shared>,
-    peers: Arc<[Arc<Shared>]>,
+    peers: Peers,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// The snapshot in use here; refreshed by `Command::Reload`.
     snapshot: RefCell<Arc<Snapshot>>,
     config: Arc<EngineConfig>,
     incarnation: u64,
-    writer: u32,
     started: Instant,
 
     appender: RefCell<Appender>,
@@ -280,11 +372,14 @@ pub(crate) struct Shard {
     checkpoint: RefCell<Checkpoint>,
     /// A cursor of the host, and the ring position from which on the shard has everything up to it.
     host_cursor_at: Cell<Option<(u64, u64)>>,
-    dedup_files: house::DedupFiles,
+    /// The keys of repeats when the log has let go of their events, and up to which record it was given them.
+    dedup_files: Journal,
+    dedup_handed: Cell<u64>,
     /// Per destination and other shard, the last of its records that it handed over, durable or not.
     taken_over: RefCell<BTreeMap<(u32, u16), u64>>,
     /// The last record that came through the ring from the host, once it is closed.
     own_end: Cell<Option<u64>>,
+    keeping: Keeping,
     dead: lanes::DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
@@ -306,6 +401,8 @@ pub(crate) struct Shard {
     lingering: Cell<bool>,
     /// The committer took a group, so ingest may go on.
     commit_took: Notify,
+    /// Somebody waited for a sync, and it has ended.
+    told_synced: Notify,
     ingest_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
@@ -314,33 +411,49 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, peers, snapshot, config, state, holds, incarnation, writer, .. } = start;
-        let plan = SegmentPlan {
-            bytes_max: config.log.segment_bytes,
-            shard: shared.index as u16,
-            incarnation,
-            purpose: Purpose::Events,
-        };
+    /// The shard, and the replays that it is to resume.
+    fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
+        let Start { shared, peers, snapshot, config, state, handed, holds, incarnation, keep, .. } = start;
+        let replays = keep.replays.clone();
+        let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let disk = Rc::new(disk);
+        let plan =
+            SegmentPlan { bytes_max: segment_bytes, shard: shared.index as u16, incarnation, purpose: Purpose::Events };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
-            appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
-            dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            appender: RefCell::new(Appender::new(
+                plan,
+                state.next_segment,
+                state.segments.last().map_or(state.next_sequence - 1, |s| s.last_sequence),
+                state.next_sequence,
+                state.clock_floor_ns,
+            )),
+            dead: lanes::DeadLetters::new(&state, disk.clone(), SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
             files: SegmentFiles::new(
                 state.path.clone(),
+                disk.clone(),
+                FilesPlan { segment_bytes, zero_ahead_bytes: ZERO_AHEAD_BYTES.min(segment_bytes), spares: true },
                 state.segments.clone(),
-                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
+                state.spares.clone(),
             ),
             checkpoint: RefCell::new(state.checkpoint.clone()),
             host_cursor_at: Cell::new(None),
-            taken_over: RefCell::new(state.checkpoint.handed_over().clone()),
+            taken_over: RefCell::new(handed.taken_over.as_ref().clone()),
             own_end: Cell::new(None),
-            dedup_files: house::DedupFiles::new(&state, SegmentPlan { purpose: Purpose::Dedup, ..plan }),
+            dedup_files: Journal::new(
+                state.path.join("dedup"),
+                disk,
+                SegmentPlan { purpose: Purpose::Dedup, bytes_max: house::DEDUP_SEGMENT_BYTES, ..plan },
+                state.dedup_segments.clone(),
+                state.next_dedup,
+                state.clock_floor_ns,
+            ),
+            dedup_handed: Cell::new(0),
+            keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
             incarnation,
-            writer,
             started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
@@ -355,6 +468,7 @@ impl Shard {
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
             commit_took: Notify::default(),
+            told_synced: Notify::default(),
             ingest_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
@@ -363,12 +477,13 @@ impl Shard {
             shared,
             peers,
         });
-        shard.shared.stats.damaged.add(state.findings.damaged);
-        shard.recover_lanes(&state, &holds);
-        shard
+        shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
+        shard.tell_disk_use();
+        shard.recover_lanes(&state, &handed, holds);
+        (shard, replays)
     }
 
-    async fn run(self: &Rc<Shard>) {
+    async fn run(self: &Rc<Shard>, replays: Vec<Arc<Replay>>) {
         // Before anything is given out, so that a clock reading is never given out twice.
         if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
@@ -376,8 +491,10 @@ impl Shard {
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
         let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
+        let prepare = driver::spawn(self.clone().guarded("file preparing", Shard::prepare_files));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         self.start_lanes();
+        replays.iter().for_each(|r| self.start_replay(r));
 
         ingest.await;
         commit.await;
@@ -387,7 +504,15 @@ impl Shard {
             self.obey();
         }
         if let Some(deadline) = self.close.get() {
-            driver::until(deadline, self.all_delivered()).await;
+            // Ingest has ended, so commands are heard here.
+            let obey = async {
+                loop {
+                    self.command_given().await;
+                    self.obey();
+                }
+            };
+            let delivered = pin!(self.all_delivered());
+            driver::until(deadline, select(delivered, pin!(obey))).await;
         }
         self.stop_lanes().await;
         // These end by themselves, so that no write of theirs is under way when the last ones are made.
@@ -397,14 +522,17 @@ impl Shard {
         self.house_wake.notify();
         house.await;
         self.note_host_cursor();
+        self.files.wake();
+        prepare.await;
         if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;
         }
-        self.files.close().await;
-        self.dead.close().await;
-        self.dedup_files.close().await;
+        self.files.close();
+        self.files.drop_spares().await;
+        self.dead.close();
+        self.dedup_files.close();
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
@@ -421,8 +549,7 @@ impl Shard {
     /// Takes no more events and tells everybody who waits.
     fn fail(&self, error: Error) {
         log::error!("{error}");
-        self.shared.progress.fail(error);
-        self.shared.ring.seal();
+        self.shared.progress.fail(error, || self.shared.ring.seal());
         self.tell_handed_over();
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
@@ -430,7 +557,7 @@ impl Shard {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: driver::wall_ns() }
+        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: wall_ns() }
     }
 
     fn instant(&self, mono_ns: u64) -> Instant {

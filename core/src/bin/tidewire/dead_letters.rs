@@ -76,13 +76,13 @@ fn time(ns: u64) -> String {
 }
 
 /// What the numbers in the log stand for.
-struct Names {
+pub(crate) struct Names {
     destinations: HashMap<u64, String>,
     rules: HashMap<u64, String>,
 }
 
 impl Names {
-    fn read(data_dir: &Path) -> Result<Names, Error> {
+    pub(crate) fn read(data_dir: &Path) -> Result<Names, Error> {
         let path = data_dir.join("names.json");
         let at = |e: Error| e.at(path.display().to_string());
         let text = std::fs::read(&path)
@@ -94,6 +94,14 @@ impl Names {
             entries.filter_map(|(name, number)| Some((number.as_u64()?, name.clone()))).collect()
         };
         Ok(Names { destinations: table("destinations"), rules: table("rules") })
+    }
+
+    pub(crate) fn has_rule(&self, number: u32) -> bool {
+        self.rules.contains_key(&u64::from(number))
+    }
+
+    pub(crate) fn rule(&self, number: u32) -> String {
+        self.of(&self.rules, number)
     }
 
     fn of(&self, table: &HashMap<u64, String>, number: u32) -> String {
