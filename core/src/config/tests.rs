@@ -324,7 +324,7 @@ fn limits_of_the_engine_are_told_at_their_key() {
 
 #[test]
 fn destinations_are_checked_at_their_keys() {
-    refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 256"]);
+    refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);
     refused(&hook("batch = { events_max = 0 }"), &["t.toml:7:24", "destination `hook`", "batch.events_max is 0"]);
     refused(
         &hook("retry = { backoff_min = \"2h\" }"),
