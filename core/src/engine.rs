@@ -35,7 +35,7 @@ use crate::shard::dedup::DedupKey;
 use crate::shard::gate::{self, Peers};
 use crate::shard::keep::KeepStart;
 use crate::shard::message::Tag;
-use crate::shard::progress::{Receipt, block_on};
+use crate::shard::progress::Receipt;
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, shard_of, stats};
@@ -523,7 +523,7 @@ impl Flush {
         self.engine.inner.check_process()?;
         loop {
             while let Some(reply) = self.replies.last_mut() {
-                match block_on(reply, Some(deadline)) {
+                match driver::block_on(reply, Some(deadline)) {
                     Some(Ok(())) => self.replies.pop(),
                     Some(Err(_)) => return Err(closed()),
                     None => return Err(self.timeout()),

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use super::glommio as ring;
 #[cfg(feature = "sim")]
@@ -153,4 +155,46 @@ pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 
         return out;
     }
     ring::blocking(f).await
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+thread_local! {
+    static UNPARK: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+}
+
+/// Runs a future on the calling thread, which is none of the runtime's, at most until `deadline`; `None` if it was not ready
+/// by then.
+pub fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    let mut future = std::pin::pin!(future);
+    let waker = UNPARK.with(Waker::clone);
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
+            return Some(out);
+        }
+        let left = deadline.map(|d| d.saturating_duration_since(super::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        #[cfg(feature = "sim")]
+        if let Some(world) = sim::current() {
+            world.let_happen(left);
+            continue;
+        }
+        match left {
+            None => std::thread::park(),
+            Some(left) => std::thread::park_timeout(left),
+        }
+    }
 }

@@ -26,7 +26,6 @@ use crate::rule::{Rule, RuleSet, within, within_time};
 use crate::shard::Command;
 use crate::shard::bell::Bell;
 use crate::shard::group::{ConsumerGroup, Filled, GroupPart, LagLimits, SavedGroup, saved_groups};
-use crate::shard::progress::block_on;
 use crate::shard::snapshot::Snapshot;
 
 /// The most groups of one engine: each is asked about every event that is written.
@@ -199,7 +198,7 @@ impl Engine {
         // Not with the lock held, which closing needs. A shard that has ended takes nothing anyway.
         let deadline = deadline_in(SHARDS_WAIT);
         for reply in taken_in {
-            let _ = block_on(reply, Some(deadline));
+            let _ = driver::block_on(reply, Some(deadline));
         }
         Ok(Consumer {
             engine: self.clone(),

@@ -23,7 +23,6 @@ use crate::log::segment::newer_format;
 use crate::rule::{Destination, suggest};
 use crate::shard::Command;
 use crate::shard::keep::saved_replay;
-use crate::shard::progress::block_on;
 use crate::shard::replay::{Part, PartState, Replay};
 
 /// The most replays that may be under way at a time: each has a lane on every shard.
@@ -336,7 +335,7 @@ impl ReplayHandle {
                     _ => e.remedy("it goes on; wait again"),
                 });
             }
-            block_on(self.replay.bell.rung_since(rings), Some(deadline.min(now + LOOK)));
+            driver::block_on(self.replay.bell.rung_since(rings), Some(deadline.min(now + LOOK)));
         }
     }
 }

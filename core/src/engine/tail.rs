@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::filter::EventFilter;
 use crate::log::Ack;
 use crate::log::reader::{Item, LogReader, Position, ReadFrom, Step};
-use crate::shard::progress::{Receipt, block_on};
+use crate::shard::progress::Receipt;
 
 /// However short the time, so many chunks are looked through.
 pub(super) const STEPS_MIN: usize = 16;
@@ -65,7 +65,7 @@ impl Engine {
         }
         let other = pin!(other);
         let both = futures::future::select(select_all(news), other);
-        Ok(block_on(both, Some(deadline)).is_some())
+        Ok(driver::block_on(both, Some(deadline)).is_some())
     }
 }
 

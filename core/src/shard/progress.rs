@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
 use super::sync::{AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering, fence};
+use crate::driver::block_on;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
 
@@ -214,44 +214,6 @@ impl Drop for ReceiptFuture {
     fn drop(&mut self) {
         if let Some(id) = self.waiter {
             self.receipt.shard.progress.forget(id);
-        }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-thread_local! {
-    static UNPARK: Waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-}
-
-/// Runs a future on the calling thread, at most until `deadline`; `None` if it was not ready by then.
-pub(crate) fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    let waker = UNPARK.with(Waker::clone);
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(out) = future.as_mut().poll(&mut cx) {
-            return Some(out);
-        }
-        match deadline {
-            None => std::thread::park(),
-            Some(d) => {
-                let left = d.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return None;
-                }
-                std::thread::park_timeout(left);
-            }
         }
     }
 }

@@ -22,6 +22,14 @@ mod log {
     pub use crate::ack::Ack;
 }
 
+/// Where the core crate has it.
+mod driver {
+    /// Models wait without a limit.
+    pub fn block_on<F: Future>(future: F, _: Option<std::time::Instant>) -> Option<F::Output> {
+        Some(loom::future::block_on(future))
+    }
+}
+
 pub use shard::sync::Heavy;
 
 /// Runs a model in every order in which threads are interrupted at most so often against their will.

@@ -319,6 +319,17 @@ impl World {
         }
     }
 
+    /// For somebody outside who waits, at most for so long: the next thing happens, or the time passes.
+    ///
+    /// # Panics
+    /// If nothing will ever happen, and he waits without a limit.
+    pub(crate) fn let_happen(&self, limit: Option<Duration>) {
+        match limit {
+            Some(limit) => drop(self.run_until(limit.as_nanos() as u64, 1, || false)),
+            None => assert!(self.step(), "somebody waits for ever"),
+        }
+    }
+
     /// Ends the process as kill -9 does, and with `power_lost` the machine: then the disk keeps what it likes of what was
     /// not synced. Engines of the process must be dropped afterwards; they do nothing any more.
     pub fn kill(self: &Rc<World>, power_lost: bool) {
