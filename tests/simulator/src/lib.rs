@@ -5,6 +5,7 @@
 //! reported as durable is missing, anything came that never was, anything came out of order, or anything hangs.
 
 mod endpoint;
+mod host;
 mod oracle;
 
 use std::cell::RefCell;
@@ -18,12 +19,13 @@ use tidewire::event::{EventTypes, FrameView};
 use tidewire::filter::Filter;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
+use tidewire::rule::{Destination, DestinationKind, Order, Rule, RuleSet, Webhook};
 use tidewire::sim::disk::Faults;
 use tidewire::sim::{Rng, World};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Receipt};
 
 use endpoint::{Endpoint, Mood};
+use host::Host;
 use oracle::Oracle;
 
 const SECOND: u64 = 1_000_000_000;
@@ -91,8 +93,15 @@ impl Report {
 /// What a seed decides before anything happens.
 struct Plan {
     shards: usize,
+    /// Each life may have another number of them.
+    reshards: bool,
     segment_bytes: u64,
+    /// The rules in force at first, and those that take their place later.
     rules: Vec<PlannedRule>,
+    other_rules: Vec<PlannedRule>,
+    /// The host does more than publish.
+    more: bool,
+    dedup_window: Duration,
     destinations: Vec<Destination>,
     keys: Vec<String>,
     lives: u32,
@@ -101,6 +110,7 @@ struct Plan {
     wall_steps: bool,
 }
 
+#[derive(Clone)]
 struct PlannedRule {
     prefix: String,
     destinations: Vec<usize>,
@@ -122,6 +132,11 @@ fn plan(rng: &mut Rng) -> Plan {
             d.retry.backoff_min = ms(rng.between(1, 2_000));
             d.retry.backoff_max = d.retry.backoff_min * rng.between(1, 100) as u32;
             d.retry.poison_attempts = rng.between(1, 4) as u32;
+            d.order = match rng.below(10) {
+                0 => Order::None,
+                1 | 2 => Order::Strict,
+                _ => Order::Key,
+            };
             d.breaker.consecutive_failures = rng.between(1, 6) as u32;
             d.breaker.open_min = ms(rng.between(10, 5_000));
             d.breaker.open_max = d.breaker.open_min * rng.between(1, 20) as u32;
@@ -129,12 +144,19 @@ fn plan(rng: &mut Rng) -> Plan {
         })
         .collect::<Vec<_>>();
     let n = destinations.len() as u64;
-    let rules = (0..rng.between(1, 4))
-        .map(|i| PlannedRule {
-            prefix: if i == 0 { String::new() } else { format!("{}/", ["a", "b", "c"][rng.below(3) as usize]) },
+    let first = PlannedRule {
+        prefix: String::new(),
+        destinations: (0..n as usize).filter(|d| *d == 0 || rng.percent(40)).collect(),
+    };
+    let mut rules = || -> Vec<PlannedRule> {
+        let more = (1..rng.between(1, 4)).map(|i| PlannedRule {
+            prefix: format!("{}/", ["a", "b", "c"][rng.below(3) as usize]),
             destinations: (0..n as usize).filter(|d| *d == (i % n) as usize || rng.percent(40)).collect(),
-        })
-        .collect();
+        });
+        // The first is always there: so what keys other than these want does not change.
+        std::iter::once(first.clone()).chain(more).collect()
+    };
+    let (rules, other_rules) = (rules(), rules());
     let keys = (0..rng.between(1, 14)).map(|k| format!("{}/{k}", ["a", "b", "c"][rng.below(3) as usize])).collect();
     let mut faults = Faults::default();
     if rng.percent(30) {
@@ -147,8 +169,12 @@ fn plan(rng: &mut Rng) -> Plan {
     }
     Plan {
         shards: rng.between(1, 3) as usize,
+        reshards: rng.percent(25),
+        more: rng.percent(50),
+        dedup_window: Duration::from_secs(if rng.percent(50) { rng.between(1, 600) } else { 0 }),
         segment_bytes: 4096 * rng.between(3, 40),
         rules,
+        other_rules,
         destinations,
         keys,
         lives: rng.between(1, 6) as u32,
@@ -159,6 +185,10 @@ fn plan(rng: &mut Rng) -> Plan {
 }
 
 impl Plan {
+    fn change_rules(&mut self) {
+        std::mem::swap(&mut self.rules, &mut self.other_rules);
+    }
+
     fn wanted(&self, key: &str) -> u32 {
         let mut set = 0;
         for r in self.rules.iter().filter(|r| key.starts_with(&r.prefix)) {
@@ -193,6 +223,7 @@ struct Run {
     endpoints: Vec<Rc<Endpoint>>,
     engine: Option<Engine>,
     receipts: Vec<(u64, Receipt)>,
+    host: Host,
     dir: PathBuf,
     report: Report,
 }
@@ -215,9 +246,20 @@ pub fn run(seed: u64) -> Report {
         endpoints,
         engine: None,
         receipts: Vec::new(),
+        host: Host::default(),
         dir: PathBuf::from("/data"),
         report: Report { seed, ..Report::default() },
     };
+    let orders: Vec<Order> = run.plan.destinations.iter().map(|d| d.order).collect();
+    log::debug!(
+        "{} shards{}, orders {orders:?}, dedup {:?}",
+        run.plan.shards,
+        if run.plan.reshards { " at first" } else { "" },
+        run.plan.dedup_window
+    );
+    for (n, order) in orders.into_iter().enumerate().filter(|(_, order)| *order == Order::None) {
+        run.oracle.borrow_mut().unordered(n);
+    }
     run.live();
     let mut report = run.finish();
     drop(entered);
@@ -231,6 +273,7 @@ impl Run {
         c.shards = Some(self.plan.shards);
         c.ring_bytes = 256 << 10;
         c.idle = Idle::Park;
+        c.dedup.window = self.plan.dedup_window;
         c.log.segment_bytes = self.plan.segment_bytes;
         c.log.sync_interval = Duration::from_millis(5);
         c.delivery.lane_events_max = [4, 64, 8192][(self.report.seed % 3) as usize];
@@ -247,10 +290,15 @@ impl Run {
         for life in 0..self.plan.lives {
             let faults = self.plan.faults;
             self.world.disk.set_capacity(self.plan.capacity.filter(|_| life % 2 == 0).unwrap_or(u64::MAX));
+            if self.plan.reshards && life > 0 {
+                self.plan.shards = self.rng.between(1, 4) as usize;
+            }
+            log::debug!("opens with {} shards", self.plan.shards);
             if !self.open() {
                 return;
             }
             self.world.disk.set_faults(faults);
+            self.take_up();
             for _ in 0..self.rng.between(1, 8) {
                 self.act();
             }
@@ -291,7 +339,8 @@ impl Run {
     }
 
     fn act(&mut self) {
-        match self.rng.below(10) {
+        match self.rng.below(if self.plan.more { 13 } else { 10 }) {
+            10.. => self.do_more(),
             0..=4 => {
                 let n = self.rng.between(1, 60);
                 self.publish(n);
@@ -313,13 +362,23 @@ impl Run {
                 self.world.step_wall_clock(by * SECOND as i64);
             }
             8 => {
+                let changes = self.rng.percent(50);
+                if changes {
+                    self.plan.change_rules();
+                }
                 let rules = self.plan.rule_set();
-                if let Some(e) = &self.engine
-                    && let Err(e) = e.replace_rules(rules)
-                    && self.world.disk.counts.get().errors == 0
-                    && self.world.disk.counts.get().no_space == 0
-                {
-                    self.report.violations.push(format!("rules cannot be replaced: {e}"));
+                let trouble = self.world.disk.counts.get().errors + self.world.disk.counts.get().no_space;
+                match self.engine.as_ref().map(|e| e.replace_rules(rules)) {
+                    Some(Err(e)) if trouble == 0 => self.violation(format!("rules cannot be replaced: {e}")),
+                    // They were not.
+                    Some(Err(_)) if changes => self.plan.change_rules(),
+                    _ => {}
+                }
+                // What is in a ring yet is matched by the old ones or the new ones.
+                for (n, _) in self.receipts.iter().filter(|(_, r)| !r.is(Ack::Written)) {
+                    let mut oracle = self.oracle.borrow_mut();
+                    let wanted = self.plan.wanted(&oracle.key(*n));
+                    oracle.rules_changed(*n, wanted);
                 }
             }
             _ => {}
@@ -429,6 +488,7 @@ impl Run {
             }
         }
         drop(engine);
+        self.forget_life();
         self.receipts.clear();
         self.oracle.borrow_mut().ended();
     }

@@ -11,6 +11,11 @@ pub struct Published {
     pub key: String,
     /// The destinations that must have it, as a bit set.
     pub wanted: u32,
+    /// Those that may have it.
+    pub allowed: u32,
+    /// How often the engine took it, and the ids that it came with.
+    takes: usize,
+    ids: Vec<String>,
     /// It was reported as durable.
     pub durable: bool,
 }
@@ -34,6 +39,8 @@ pub struct Oracle {
     got: BTreeMap<(usize, u64), Got>,
     /// Per destination and key, the last event that came for the first time.
     newest: BTreeMap<(usize, String), u64>,
+    /// Destinations whose order does not count, as a bit set.
+    unordered: u32,
     /// Repeats seen.
     pub repeats: u64,
     /// What went wrong.
@@ -73,15 +80,52 @@ impl Oracle {
 
     /// Notes an event that is about to be published; its number.
     pub fn publish(&mut self, key: &str, wanted: u32) -> u64 {
-        self.events.push(Published { key: key.to_owned(), wanted, durable: false });
+        self.events.push(Published {
+            key: key.to_owned(),
+            wanted,
+            allowed: wanted,
+            takes: 1,
+            ids: Vec::new(),
+            durable: false,
+        });
         self.events.len() as u64 - 1
     }
 
     /// Forgets the event published last: it was refused.
     pub fn refused(&mut self, n: u64) {
         if let Some(e) = self.events.get_mut(n as usize) {
-            e.wanted = 0;
+            (e.wanted, e.allowed) = (0, 0);
         }
+    }
+
+    /// The rules have changed before it was certain by which ones an event is matched.
+    pub fn rules_changed(&mut self, n: u64, wanted: u32) {
+        if let Some(e) = self.events.get_mut(n as usize) {
+            e.wanted &= wanted;
+            e.allowed |= wanted;
+        }
+    }
+
+    /// The key of an event.
+    pub fn key(&self, n: u64) -> String {
+        self.events.get(n as usize).map(|e| e.key.clone()).unwrap_or_default()
+    }
+
+    /// The engine has taken an event once more, as it must if it did not keep it.
+    pub fn taken_anew(&mut self, n: u64) {
+        if let Some(e) = self.events.get_mut(n as usize) {
+            e.takes += 1;
+        }
+    }
+
+    /// Whether the engine said that an event is durable.
+    pub fn is_durable(&self, n: u64) -> bool {
+        self.events.get(n as usize).is_some_and(|e| e.durable)
+    }
+
+    /// The order of a destination's events does not count.
+    pub fn unordered(&mut self, destination: usize) {
+        self.unordered |= 1 << destination;
     }
 
     /// The engine says that an event is durable.
@@ -113,7 +157,8 @@ impl Oracle {
                 self.violation(format!("destination {destination} got an event without its number"));
                 continue;
             };
-            if r.event_id.is_none_or(|id| id.is_empty()) {
+            let id = r.event_id.unwrap_or_default();
+            if id.is_empty() {
                 self.violation(format!("event {n} came without an id"));
             }
             match self.events.get(n as usize) {
@@ -126,10 +171,19 @@ impl Oracle {
                     self.violation(text);
                     continue;
                 }
-                Some(e) if e.wanted & (1 << destination) == 0 => {
+                Some(e) if e.allowed & (1 << destination) == 0 => {
                     self.violation(format!("destination {destination} got event {n}, which it does not want"));
                 }
                 Some(_) => {}
+            }
+            if let Some(e) = self.events.get_mut(n as usize)
+                && !e.ids.contains(&id)
+            {
+                e.ids.push(id);
+                if e.ids.len() > e.takes {
+                    let text = format!("event {n} doubled: it came with the ids {:?}", e.ids);
+                    self.violation(text);
+                }
             }
             numbers.push(n);
             let got = self.got.entry((destination, n)).or_default();
@@ -141,7 +195,7 @@ impl Oracle {
             if unexcused {
                 self.violation(format!("destination {destination} got event {n} again without any failure"));
             }
-            if first {
+            if first && self.unordered & (1 << destination) == 0 {
                 let newest = self.newest.entry((destination, r.s3.object.key.clone())).or_insert(n);
                 if *newest > n {
                     let newer = *newest;
@@ -168,7 +222,7 @@ impl Oracle {
     /// An event is among the dead letters of a destination.
     pub fn dead(&mut self, destination: usize, n: u64, key: &str) {
         match self.events.get(n as usize) {
-            Some(e) if e.key == key && e.wanted & (1 << destination) != 0 => {
+            Some(e) if e.key == key && e.allowed & (1 << destination) != 0 => {
                 self.got.entry((destination, n)).or_default().dead = true;
             }
             _ => self.violation(format!("a dead letter of event {n}, key {key}, for destination {destination}")),

@@ -201,6 +201,11 @@ impl World {
         self.wall_ns.get()
     }
 
+    /// What the wall clock shows, ns since the epoch.
+    pub fn wall_ns(&self) -> u64 {
+        self.wall_ns.get()
+    }
+
     pub(crate) fn random(&self) -> u64 {
         self.rng.borrow_mut().draw()
     }
