@@ -1,5 +1,9 @@
 //! The engine: open, publish, flush, close.
 
+mod dead_letters;
+
+pub use dead_letters::{Redrive, RedriveOptions, Redriven};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -283,7 +287,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until every event accepted before the call is delivered or a dead letter.
+    /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
+    /// destination is waited for by the next flush.
     ///
     /// # Errors
     /// As [`Flush::wait`].
@@ -331,6 +336,12 @@ impl Engine {
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.held_bytes += c.held_bytes.get();
+            s.dead_letters_kept += c.dead_kept.get();
+            s.dead_letters_bytes += c.dead_bytes.get();
+            s.dead_letters_lost += c.dead_lost.get();
+            s.dead_letters_redriven += c.dead_redriven.get();
+            s.dead_letters_purged += c.dead_purged.get();
+            s.dead_letters_warning |= c.dead_warning.get() > 0;
             if let Some(e) = shard.progress.failure().cloned().or_else(|| shard.progress.stalled()) {
                 s.unhealthy.push(e.to_string());
             }
@@ -571,7 +582,7 @@ pub struct Stats {
     pub routed: u64,
     /// Deliveries done (those of earlier runs are not counted).
     pub delivered: u64,
-    /// Deliveries given up and kept as dead letters.
+    /// Deliveries given up: kept as dead letters, or passed on to a dead-letter destination.
     pub dead_lettered: u64,
     /// Deliveries that this run knows of and that are not done yet.
     pub waiting: u64,
@@ -589,6 +600,18 @@ pub struct Stats {
     pub ring_used_bytes: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
+    /// Dead letters that are kept, those of earlier runs included.
+    pub dead_letters_kept: u64,
+    /// Bytes of their files.
+    pub dead_letters_bytes: u64,
+    /// Dead letters dropped because there were too many or they were too old.
+    pub dead_letters_lost: u64,
+    /// Dead letters put back into the log.
+    pub dead_letters_redriven: u64,
+    /// Dead letters removed on request.
+    pub dead_letters_purged: u64,
+    /// Whether some shard has so many dead letters that the oldest will soon be dropped.
+    pub dead_letters_warning: bool,
     /// What is wrong, per shard that is not well.
     pub unhealthy: Vec<String>,
     /// Per destination.
@@ -617,6 +640,12 @@ impl Default for Stats {
             damaged: 0,
             ring_used_bytes: 0,
             held_bytes: 0,
+            dead_letters_kept: 0,
+            dead_letters_bytes: 0,
+            dead_letters_lost: 0,
+            dead_letters_redriven: 0,
+            dead_letters_purged: 0,
+            dead_letters_warning: false,
             unhealthy: Vec::new(),
             destinations: Vec::new(),
             latency: stats::new_histogram(),
@@ -636,7 +665,7 @@ pub struct DestinationStats {
     pub delivered: u64,
     /// Deliveries put off for another attempt, each time counted.
     pub retried: u64,
-    /// Deliveries given up.
+    /// Deliveries given up: kept as dead letters, or passed on to the dead-letter destination.
     pub dead_lettered: u64,
     /// Requests sent.
     pub requests: u64,

@@ -192,6 +192,11 @@ impl Loader<'_> {
         set(&mut own.lane_events_max, &mut places, key, delivery.lane_events_max, clamp);
         let key = "engine.delivery.cursor_interval";
         set(&mut own.cursor_interval, &mut places, key, delivery.cursor_interval, time);
+        let (own, dead) = (&mut engine.dead_letters, table.dead_letters);
+        set(&mut own.bytes_max, &mut places, "engine.dead_letters.bytes_max", dead.bytes_max, |Size(n)| n);
+        set(&mut own.age_max, &mut places, "engine.dead_letters.age_max", dead.age_max, time);
+        set(&mut own.warn_at, &mut places, "engine.dead_letters.warn_at", dead.warn_at, |n| n);
+        set(&mut own.hops_max, &mut places, "engine.dead_letters.hops_max", dead.hops_max, |n| n);
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -253,6 +258,8 @@ impl Loader<'_> {
         set(&mut d.retry.backoff_max, &mut places, "retry.backoff_max", retry.backoff_max, time);
         set(&mut d.retry.age_max, &mut places, "retry.age_max", retry.age_max, time);
         set(&mut d.retry.poison_attempts, &mut places, "retry.poison_attempts", retry.poison_attempts, |n| n);
+        set(&mut d.retry.attempts_max, &mut places, "retry.attempts_max", retry.attempts_max, Some);
+        set(&mut d.dead_letter_to, &mut places, "dead_letter_to", table.dead_letter_to, Some);
         let breaker = table.breaker;
         let key = "breaker.consecutive_failures";
         set(&mut d.breaker.consecutive_failures, &mut places, key, breaker.consecutive_failures, |n| n);

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
-use crate::rule::{RuleSet, within, within_time};
+use crate::rule::{RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
 #[derive(Clone, Debug)]
@@ -91,6 +91,8 @@ pub struct EngineConfig {
     pub log: LogConfig,
     /// Deliveries of each shard.
     pub delivery: DeliveryConfig,
+    /// What is kept of events that were given up.
+    pub dead_letters: DeadLettersConfig,
 }
 
 /// The log of a shard.
@@ -126,6 +128,34 @@ pub struct DeliveryConfig {
 impl Default for DeliveryConfig {
     fn default() -> Self {
         DeliveryConfig { memory_bytes: 256 << 20, lane_events_max: 8192, cursor_interval: Duration::from_millis(100) }
+    }
+}
+
+/// What is kept of events that were given up. When there are too many, or they grow too old, the oldest go, a whole segment
+/// file at a time; each is counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLettersConfig {
+    /// The most bytes of files that all shards together keep, 8 MiB to 1 TiB. Default: 1 GiB. Each shard has an equal share
+    /// of it, of at least 2 MiB, in segment files of an eighth of that, 1 MiB to 16 MiB.
+    pub bytes_max: u64,
+    /// How long a dead letter is kept, 1 s to 3650 days. Default: 30 days. A segment goes when its youngest letter is older.
+    pub age_max: Duration,
+    /// The share of `bytes_max` from which on a warning is given, 0.1 to 1. Default: 0.8.
+    pub warn_at: f64,
+    /// How often an event may come out of the dead letters again (redriven, or passed on to a dead-letter destination), 1
+    /// to 255; then it stays there until it is purged. Default: 16.
+    pub hops_max: u8,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        DeadLettersConfig {
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(30 * 24 * 3600),
+            warn_at: 0.8,
+            hops_max: 16,
+        }
     }
 }
 
@@ -202,6 +232,7 @@ impl EngineConfig {
             close_timeout: Duration::from_secs(10),
             log: LogConfig::default(),
             delivery: DeliveryConfig::default(),
+            dead_letters: DeadLettersConfig::default(),
         }
     }
 
@@ -239,7 +270,12 @@ impl EngineConfig {
         within_time("engine.log.sync_interval", self.log.sync_interval, ms(1), ms(60_000))?;
         within("engine.delivery.memory_bytes", clamp(self.delivery.memory_bytes), 1 << 20, 1 << 40)?;
         within("engine.delivery.lane_events_max", self.delivery.lane_events_max, 1, 1 << 24)?;
-        within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))
+        within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))?;
+        let dead = &self.dead_letters;
+        within("engine.dead_letters.bytes_max", clamp(dead.bytes_max), 8 << 20, 1 << 40)?;
+        within_time("engine.dead_letters.age_max", dead.age_max, ms(1000), Duration::from_secs(3650 * 24 * 3600))?;
+        within_ratio("engine.dead_letters.warn_at", dead.warn_at, 0.1, 1.0)?;
+        within("engine.dead_letters.hops_max", dead.hops_max as usize, 1, 255)
     }
 }
 

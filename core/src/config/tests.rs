@@ -73,6 +73,11 @@ sync_interval = "2ms"
 memory_bytes = "64MiB"
 lane_events_max = 100
 cursor_interval = "1s"
+[engine.dead_letters]
+bytes_max = "16MiB"
+age_max = "7d"
+warn_at = 0.5
+hops_max = 3
 
 [[destination]]
 name = "hook"
@@ -130,6 +135,9 @@ on_start = "emit"
     assert_eq!(e.log, LogConfig { segment_bytes: 1 << 30, sync_interval: Duration::from_millis(2) });
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (64 << 20, 100));
     assert_eq!(e.delivery.cursor_interval, Duration::from_secs(1));
+    let dead =
+        DeadLettersConfig { bytes_max: 16 << 20, age_max: Duration::from_secs(7 * 86400), warn_at: 0.5, hops_max: 3 };
+    assert_eq!(e.dead_letters, dead);
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -167,6 +175,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
+    assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
     assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
@@ -276,6 +285,10 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("delivery.memory_bytes = 0", ["t.toml:3:25", "engine.delivery.memory_bytes", "1048576"]),
         ("delivery.lane_events_max = 0", ["t.toml:3:28", "lane_events_max is 0", "1 to"]),
         ("delivery.cursor_interval = \"0s\"", ["t.toml:3:28", "cursor_interval", "1ms"]),
+        ("dead_letters.bytes_max = \"1MiB\"", ["t.toml:3:26", "engine.dead_letters.bytes_max", "8388608"]),
+        ("dead_letters.age_max = \"0s\"", ["t.toml:3:24", "engine.dead_letters.age_max", "1s"]),
+        ("dead_letters.warn_at = 1.5", ["t.toml:3:24", "engine.dead_letters.warn_at", "0.1 to 1"]),
+        ("dead_letters.hops_max = 0", ["t.toml:3:25", "engine.dead_letters.hops_max", "1 to 255"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
         ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
     ] {
@@ -285,6 +298,8 @@ fn limits_of_the_engine_are_told_at_their_key() {
 
 #[test]
 fn destinations_are_checked_at_their_keys() {
+    refused(&hook("retry.attempts_max = 0"), &["t.toml:7:22: destination `hook`: retry.attempts_max", "1 to"]);
+    refused(&hook("dead_letter_to = \"hook\""), &["t.toml:7:18: destination `hook`: dead_letter_to", "hook -> hook"]);
     refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);
     refused(&hook("batch = { events_max = 0 }"), &["t.toml:7:24", "destination `hook`", "batch.events_max is 0"]);
     refused(

@@ -45,6 +45,17 @@ pub(super) struct Engine {
     pub(super) log: Log,
     #[serde(default)]
     pub(super) delivery: Delivery,
+    #[serde(default)]
+    pub(super) dead_letters: DeadLetters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLetters {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+    pub(super) hops_max: Option<Spanned<u8>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,6 +92,7 @@ pub(super) struct DestinationTable {
     pub(super) retry: Retry,
     #[serde(default)]
     pub(super) breaker: Breaker,
+    pub(super) dead_letter_to: Option<Spanned<String>>,
     pub(super) tls: Option<Tls>,
 }
 
@@ -98,6 +110,7 @@ pub(super) struct Retry {
     pub(super) backoff_min: Option<Spanned<Time>>,
     pub(super) backoff_max: Option<Spanned<Time>>,
     pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) attempts_max: Option<Spanned<u32>>,
     pub(super) poison_attempts: Option<Spanned<u32>>,
 }
 

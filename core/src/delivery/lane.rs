@@ -10,10 +10,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use bytes::Bytes;
+
 use super::breaker::{Breaker, Gate, backoff};
+use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::rule::{BatchLimits, BreakerPolicy, RetryPolicy};
 
@@ -85,6 +88,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status, 0 if none.
         status: u16,
+        /// The beginning of the answer's body, as far as the connector keeps it.
+        answer: Bytes,
     },
     /// The endpoint asks to be left alone; the attempt does not count. `after_ns`, if it said how long.
     Throttle {
@@ -94,6 +99,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status.
         status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
     },
     /// The receiver calls the request wrong (400, 413, 415, 422).
     Poison {
@@ -101,6 +108,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status.
         status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
     },
     /// Never sent and never will be: every event becomes a dead letter.
     Undeliverable {
@@ -120,6 +129,15 @@ pub struct Spent<T> {
     pub reason: String,
     /// The last answer's status, 0 if none.
     pub status: u16,
+    /// The beginning of the last answer's body.
+    pub answer: Bytes,
+}
+
+/// What went wrong last with a batch.
+struct Failure {
+    reason: String,
+    status: u16,
+    answer: Bytes,
 }
 
 /// What the caller shall do next.
@@ -191,6 +209,10 @@ impl<T> Ord for Later<T> {
     }
 }
 
+fn spent<T>(item: Item<T>, attempts: u32, why: &Failure) -> Spent<T> {
+    Spent { item, attempts, reason: why.reason.clone(), status: why.status, answer: why.answer.clone() }
+}
+
 /// Keys are hashes already.
 #[derive(Default)]
 struct Identity(u64);
@@ -217,6 +239,9 @@ pub struct Lane<T> {
     cursor: Cursor,
     /// Sequences that were pushed and are not done.
     open: std::collections::BTreeSet<u64>,
+    /// The attempts that events have behind them which are not done, and how often that changed.
+    tried: BTreeMap<u64, Tried>,
+    tried_changes: u64,
     slots: Vec<Slot<T>>,
     free: u32,
     keys: KeyMap,
@@ -239,6 +264,8 @@ impl<T> Lane<T> {
             policy,
             cursor,
             open: std::collections::BTreeSet::new(),
+            tried: BTreeMap::new(),
+            tried_changes: 0,
             slots: Vec::new(),
             free: NONE,
             keys: KeyMap::default(),
@@ -251,6 +278,21 @@ impl<T> Lane<T> {
             next_batch: 1,
             flushing: false,
         }
+    }
+
+    /// Takes over the attempts that were made before a restart.
+    pub fn restore_tried(&mut self, tried: BTreeMap<u64, Tried>) {
+        self.tried = tried.into_iter().filter(|(sequence, _)| !self.cursor.is_done(*sequence)).collect();
+    }
+
+    /// The attempts that events have behind them which are not done.
+    pub fn tried(&self) -> &BTreeMap<u64, Tried> {
+        &self.tried
+    }
+
+    /// Grows whenever [`Lane::tried`] changes.
+    pub fn tried_changes(&self) -> u64 {
+        self.tried_changes
     }
 
     /// Takes a changed policy for what is sent from now on.
@@ -273,6 +315,7 @@ impl<T> Lane<T> {
 
     /// Marks an event done that was never pushed, because it is damaged.
     pub fn skip(&mut self, sequence: u64) {
+        self.tried.remove(&sequence);
         self.cursor.done(sequence);
     }
 
@@ -390,14 +433,24 @@ impl<T> Lane<T> {
     /// Takes ready events up to the limits: all that is ready of one key, then the next.
     fn take_batch(&mut self) -> Option<Batch<T>> {
         let limits = self.policy.batch;
-        let mut items = Vec::new();
+        let mut items: Vec<Item<T>> = Vec::new();
         let mut bytes = 0;
+        // Only events with attempts from before a restart have any here; a batch has one number for all of its events.
+        let mut tried = Tried::default();
         'keys: while let Some(key) = self.ready.pop_front() {
             let Some(q) = self.keys.get_mut(&key) else { continue };
             while q.head != NONE {
                 let at = q.head as usize;
                 let size = self.slots[at].item.as_ref().map_or(0, |i| i.bytes);
-                if !items.is_empty() && (items.len() >= limits.events_max || bytes + size > limits.bytes_max) {
+                let before = if self.tried.is_empty() {
+                    Tried::default()
+                } else {
+                    let sequence = self.slots[at].item.as_ref().map_or(0, |i| i.sequence);
+                    self.tried.get(&sequence).copied().unwrap_or_default()
+                };
+                if items.is_empty() {
+                    tried = before;
+                } else if items.len() >= limits.events_max || bytes + size > limits.bytes_max || before != tried {
                     if !q.busy {
                         self.ready.push_front(key);
                     }
@@ -419,7 +472,7 @@ impl<T> Lane<T> {
         }
         self.ready_events -= items.len();
         self.ready_bytes -= bytes;
-        if items.is_empty() { None } else { Some(self.batch(items, 0, 0)) }
+        if items.is_empty() { None } else { Some(self.batch(items, tried.attempts, tried.poisoned)) }
     }
 
     fn batch(&mut self, items: Vec<Item<T>>, attempts: u32, poisoned: u32) -> Batch<T> {
@@ -442,81 +495,80 @@ impl<T> Lane<T> {
                 }
                 self.release(batch.items.iter().map(|i| i.key));
             }
-            Outcome::Retry { endpoint, reason, status } => {
+            Outcome::Retry { endpoint, reason, status, answer } => {
                 if endpoint {
                     self.breaker.failure(now.mono_ns, random);
                 } else {
                     self.breaker.success();
                 }
                 let wait = backoff(self.policy.retry.backoff_min, self.policy.retry.backoff_max, batch.attempts);
-                batch.attempts += 1;
-                self.keep_or_spend(
-                    batch,
-                    now,
-                    now.mono_ns + jittered(wait.as_nanos() as u64),
-                    &reason,
-                    status,
-                    &mut done,
-                );
+                batch.attempts = batch.attempts.saturating_add(1);
+                let at_ns = now.mono_ns + jittered(wait.as_nanos() as u64);
+                self.keep_or_spend(batch, now, at_ns, Failure { reason, status, answer }, &mut done);
             }
-            Outcome::Throttle { after_ns, reason, status } => {
+            Outcome::Throttle { after_ns, reason, status, answer } => {
                 let pause = after_ns.map_or(THROTTLE_DEFAULT_NS, |n| n.clamp(THROTTLE_MIN_NS, THROTTLE_MAX_NS));
                 self.paused_until_ns = self.paused_until_ns.max(now.mono_ns + pause);
-                self.keep_or_spend(batch, now, now.mono_ns + pause, &reason, status, &mut done);
+                self.keep_or_spend(batch, now, now.mono_ns + pause, Failure { reason, status, answer }, &mut done);
             }
-            Outcome::Poison { reason, status } => {
+            Outcome::Poison { reason, status, answer } => {
                 self.breaker.success();
-                batch.attempts += 1;
                 if batch.items.len() > 1 {
+                    // No attempt counts: most of these events have done nothing wrong.
                     done.retried = batch.items.len();
                     self.bisect(batch, now);
-                } else if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
-                    self.spend(batch, &reason, status, &mut done);
+                    return done;
+                }
+                batch.attempts = batch.attempts.saturating_add(1);
+                let failure = Failure { reason, status, answer };
+                if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
+                    self.spend(batch, &failure, &mut done);
                 } else {
                     batch.poisoned += 1;
-                    self.keep_or_spend(
-                        batch,
-                        now,
-                        now.mono_ns + jittered(POISON_BACKOFF_NS),
-                        &reason,
-                        status,
-                        &mut done,
-                    );
+                    let at_ns = now.mono_ns + jittered(POISON_BACKOFF_NS);
+                    self.keep_or_spend(batch, now, at_ns, failure, &mut done);
                 }
             }
-            Outcome::Undeliverable { reason } => self.spend(batch, &reason, 0, &mut done),
+            Outcome::Undeliverable { reason } => {
+                self.spend(batch, &Failure { reason, status: 0, answer: Bytes::new() }, &mut done);
+            }
         }
         done
     }
 
-    /// Puts a batch off until `at_ns`, but for the events that are too old by then.
-    fn keep_or_spend(
-        &mut self,
-        batch: Batch<T>,
-        now: Now,
-        at_ns: u64,
-        reason: &str,
-        status: u16,
-        done: &mut Completed<T>,
-    ) {
-        let born_before = now.wall_ns.saturating_sub(self.policy.retry.age_max.as_nanos() as u64);
+    /// Puts a batch off until `at_ns`, but for the events whose budget is spent.
+    fn keep_or_spend(&mut self, batch: Batch<T>, now: Now, at_ns: u64, why: Failure, done: &mut Completed<T>) {
+        let retry = &self.policy.retry;
+        if retry.attempts_max.is_some_and(|max| batch.attempts >= max) {
+            return self.spend(batch, &why, done);
+        }
+        let born_before = now.wall_ns.saturating_sub(retry.age_max.as_nanos() as u64);
         let Batch { id, items, attempts, poisoned } = batch;
         let (old, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| i.accepted_ns < born_before);
         let keys: Vec<u64> = old.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
         for item in old {
-            done.spent.push(Spent { item, attempts, reason: reason.to_owned(), status });
+            done.spent.push(spent(item, attempts, &why));
         }
         self.release(keys.into_iter());
         if !kept.is_empty() {
             done.retried = kept.len();
+            self.remember_tried(&kept, attempts, poisoned);
             self.retries.push(Later { at_ns, batch: Batch { id, items: kept, attempts, poisoned } });
         }
     }
 
-    fn spend(&mut self, batch: Batch<T>, reason: &str, status: u16, done: &mut Completed<T>) {
+    fn remember_tried(&mut self, items: &[Item<T>], attempts: u32, poisoned: u32) {
+        let tried = Tried { attempts, poisoned };
+        if tried != Tried::default() {
+            self.tried_changes += 1;
+            self.tried.extend(items.iter().map(|i| (i.sequence, tried)));
+        }
+    }
+
+    fn spend(&mut self, batch: Batch<T>, why: &Failure, done: &mut Completed<T>) {
         self.release(batch.items.iter().map(|i| i.key));
         for item in batch.items {
-            done.spent.push(Spent { item, attempts: batch.attempts, reason: reason.to_owned(), status });
+            done.spent.push(spent(item, batch.attempts, why));
         }
     }
 
@@ -580,6 +632,9 @@ impl<T> Lane<T> {
     /// Marks an event done for good: delivered, or kept as a dead letter.
     pub fn settle(&mut self, sequence: u64) {
         if self.open.remove(&sequence) {
+            if !self.tried.is_empty() {
+                self.tried.remove(&sequence);
+            }
             self.cursor.done(sequence);
         }
     }
@@ -589,6 +644,9 @@ impl<T> Lane<T> {
     pub fn cursor(&mut self, seen: u64) -> &Cursor {
         let low = self.open.first().map_or(seen, |first| (first - 1).min(seen));
         self.cursor.raise(low);
+        if self.tried.first_key_value().is_some_and(|(first, _)| *first <= low) {
+            self.tried = self.tried.split_off(&(low + 1));
+        }
         &self.cursor
     }
 

@@ -3,6 +3,7 @@
 
 pub mod breaker;
 pub mod lane;
+pub mod pace;
 
 use std::future::Future;
 use std::pin::Pin;

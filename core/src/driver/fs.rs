@@ -3,7 +3,7 @@
 //! [`super::DiskFile`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// Makes a directory and those above it, if they are not there.
@@ -28,6 +28,11 @@ pub fn is_dir(path: &Path) -> bool {
     path.is_dir()
 }
 
+/// Whether there is such a file.
+pub fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
 /// A whole file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
@@ -38,6 +43,20 @@ pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(bytes);
     File::open(path)?.take(bytes as u64).read_to_end(&mut out)?;
     Ok(out)
+}
+
+/// Bytes from the middle of a file, fewer if it ends before.
+pub fn read_at(path: &Path, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut out = Vec::with_capacity(bytes);
+    file.take(bytes as u64).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+/// The length of a file.
+pub fn len(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|m| m.len())
 }
 
 /// Creates or replaces a file; after a crash it may be empty or torn.

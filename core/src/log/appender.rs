@@ -195,6 +195,20 @@ impl Appender {
         group.wants = group.wants.max(wants);
     }
 
+    /// Asks that the group so far be made durable.
+    pub fn want_synced(&mut self) {
+        if let Some(g) = self.current.as_mut().or(self.closed.back_mut()) {
+            g.wants = Ack::Synced;
+        }
+    }
+
+    /// Ends the segment: the next record begins another one.
+    pub fn end_segment(&mut self) {
+        self.close_current();
+        self.tail.clear();
+        self.at = None;
+    }
+
     fn begin_segment(&mut self, sequence: u64, clock_ns: u64, wall_ns: u64) {
         let header = SegmentHeader {
             id: self.next_segment,
@@ -366,6 +380,18 @@ mod tests {
             groups += 1;
         }
         assert!(groups >= 6, "{groups}");
+    }
+
+    #[test]
+    fn an_ended_segment_is_followed_by_another_one() {
+        let mut a = Appender::new(plan(1 << 20), 1, 1, 0);
+        a.append(Kind::DeadLetter, &[], b"x", 1);
+        a.end_segment();
+        a.append(Kind::DeadLetter, &[], b"y", 1);
+        let groups: Vec<Group> = std::iter::from_fn(|| a.take()).collect();
+        let told: Vec<_> = groups.iter().map(|g| (g.segment, g.offset, g.last_sequence)).collect();
+        assert_eq!(told, [(1, 0, 1), (2, 0, 2)]);
+        assert!(groups.iter().all(|g| g.new_segment.is_some() && g.records == 1));
     }
 
     #[test]

@@ -107,6 +107,14 @@ pub mod section {
     pub const DEDUP: u16 = 4;
     /// What was dropped, by policy.
     pub const LOSSES: u16 = 5;
+    /// u64, u64: the number of the next segment of dead letters, and of the next letter, so that neither is used again.
+    pub const NEXT_DEAD: u16 = 6;
+
+    /// A section of two numbers.
+    pub(crate) fn two(bytes: &[u8]) -> Option<(u64, u64)> {
+        let (a, b) = bytes.split_first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*a), u64::from_le_bytes(b.try_into().ok()?)))
+    }
 }
 
 impl Cursors {

@@ -41,6 +41,9 @@ pub enum Kind {
     Abort = 4,
     /// Nothing happened, but the extensions say something ([`Extensions::host_cursor`]). No body.
     Mark = 5,
+    /// A dead letter on its way to the dead-letter destination of its destination: its body is a [`DeadLetter`], of which
+    /// the frame is delivered along the routes.
+    Forward = 6,
 }
 
 impl Kind {
@@ -51,8 +54,14 @@ impl Kind {
             3 => Kind::Intent,
             4 => Kind::Abort,
             5 => Kind::Mark,
+            6 => Kind::Forward,
             _ => return None,
         })
+    }
+
+    /// Whether such a record is delivered along its routes.
+    pub fn is_delivered(self) -> bool {
+        matches!(self, Kind::Event | Kind::Forward)
     }
 }
 
@@ -394,7 +403,20 @@ pub fn resync(segment: u64, bytes: &[u8], from: usize, after: u64) -> Option<usi
     None
 }
 
-/// Why and how an event came to be dead, with its original frame.
+/// The longest reason of a dead letter, in bytes; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// The most of an answer's body that a dead letter keeps, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Why and how an event came to be dead, with its original frame. The record's extensions say where the event was accepted
+/// ([`Extensions::origin`]) and how often it was dead before ([`Extensions::hops`]).
+///
+/// ```text
+///  0  u32 destination    16  u64 incarnation    36  u64 given up, ns since the epoch
+///  4  u32 rule           24  u32 attempts       44  u16 status
+///  8  u64 sequence       28  u64 accepted       46  u16 length of the reason; top bit: there is an answer
+/// 48  reason, then if there is an answer its u16 length and bytes, then the frame
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// The destination's number.
@@ -415,20 +437,25 @@ pub struct DeadLetter<'a> {
     pub status: u16,
     /// What went wrong last.
     pub reason: &'a str,
+    /// The beginning of the last answer's body, as it came; empty if there was none.
+    pub answer: &'a [u8],
     /// The event.
     pub frame: &'a [u8],
 }
 
 impl<'a> DeadLetter<'a> {
     const FIXED: usize = 4 + 4 + 8 + 8 + 4 + 8 + 8 + 2 + 2;
+    /// In the length of the reason: an answer follows.
+    const ANSWERED: u16 = 1 << 15;
 
-    /// The letter as a record's body. The reason is cut to 1 KiB.
+    /// The letter as a record's body. The reason is cut to [`REASON_BYTES_MAX`], the answer to [`ANSWER_BYTES_MAX`].
     pub fn encode(&self) -> Vec<u8> {
-        let mut cut = self.reason.len().min(1024);
+        let mut cut = self.reason.len().min(REASON_BYTES_MAX);
         while !self.reason.is_char_boundary(cut) {
             cut -= 1;
         }
-        let mut b = Vec::with_capacity(Self::FIXED + cut + self.frame.len());
+        let answer = &self.answer[..self.answer.len().min(ANSWER_BYTES_MAX)];
+        let mut b = Vec::with_capacity(Self::FIXED + cut + 2 + answer.len() + self.frame.len());
         b.extend_from_slice(&self.destination.to_le_bytes());
         b.extend_from_slice(&self.rule.to_le_bytes());
         b.extend_from_slice(&self.sequence.to_le_bytes());
@@ -437,8 +464,13 @@ impl<'a> DeadLetter<'a> {
         b.extend_from_slice(&self.first_ns.to_le_bytes());
         b.extend_from_slice(&self.last_ns.to_le_bytes());
         b.extend_from_slice(&self.status.to_le_bytes());
-        b.extend_from_slice(&(cut as u16).to_le_bytes());
+        let answered = if answer.is_empty() { 0 } else { Self::ANSWERED };
+        b.extend_from_slice(&(cut as u16 | answered).to_le_bytes());
         b.extend_from_slice(&self.reason.as_bytes()[..cut]);
+        if !answer.is_empty() {
+            b.extend_from_slice(&(answer.len() as u16).to_le_bytes());
+            b.extend_from_slice(answer);
+        }
         b.extend_from_slice(self.frame);
         b
     }
@@ -449,23 +481,27 @@ impl<'a> DeadLetter<'a> {
     /// [`ErrorKind::Corrupt`] if it is not one.
     pub fn decode(b: &'a [u8]) -> Result<DeadLetter<'a>> {
         let corrupt = || Error::new(ErrorKind::Corrupt, "dead letter: shorter than its fields");
-        if b.len() < Self::FIXED {
-            return Err(corrupt());
+        let (fixed, rest) = b.split_at_checked(Self::FIXED).ok_or_else(corrupt)?;
+        let lengths = u16::from_le_bytes([fixed[46], fixed[47]]);
+        let (reason, mut rest) = rest.split_at_checked((lengths & !Self::ANSWERED) as usize).ok_or_else(corrupt)?;
+        let mut answer = &[][..];
+        if lengths & Self::ANSWERED != 0 {
+            let (len, tail) = rest.split_first_chunk::<2>().ok_or_else(corrupt)?;
+            (answer, rest) = tail.split_at_checked(u16::from_le_bytes(*len) as usize).ok_or_else(corrupt)?;
         }
-        let reason_len = u16::from_le_bytes([b[46], b[47]]) as usize;
-        let reason = b.get(Self::FIXED..Self::FIXED + reason_len).ok_or_else(corrupt)?;
         Ok(DeadLetter {
-            destination: u32_at(b, 0),
-            rule: u32_at(b, 4),
-            sequence: u64_at(b, 8),
-            incarnation: u64_at(b, 16),
-            attempts: u32_at(b, 24),
-            first_ns: u64_at(b, 28),
-            last_ns: u64_at(b, 36),
-            status: u16::from_le_bytes([b[44], b[45]]),
+            destination: u32_at(fixed, 0),
+            rule: u32_at(fixed, 4),
+            sequence: u64_at(fixed, 8),
+            incarnation: u64_at(fixed, 16),
+            attempts: u32_at(fixed, 24),
+            first_ns: u64_at(fixed, 28),
+            last_ns: u64_at(fixed, 36),
+            status: u16::from_le_bytes([fixed[44], fixed[45]]),
             reason: std::str::from_utf8(reason)
                 .map_err(|_| Error::new(ErrorKind::Corrupt, "dead letter: reason is not UTF-8"))?,
-            frame: &b[Self::FIXED + reason_len..],
+            answer,
+            frame: rest,
         })
     }
 }
@@ -569,6 +605,30 @@ mod tests {
 
     #[test]
     fn dead_letter_round_trip_and_cuts() {
+        for answer in [&b""[..], b"<html>no</html>", &[0xFF; ANSWER_BYTES_MAX]] {
+            let d = DeadLetter {
+                destination: 1,
+                rule: 2,
+                sequence: 3,
+                incarnation: 4,
+                attempts: 5,
+                first_ns: 6,
+                last_ns: 7,
+                status: 503,
+                reason: "it said é",
+                answer,
+                frame: b"frame",
+            };
+            let b = d.encode();
+            assert_eq!(DeadLetter::decode(&b).unwrap(), d);
+            for cut in 0..b.len() - d.frame.len() {
+                assert!(DeadLetter::decode(&b[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn long_reasons_and_answers_of_dead_letters_are_cut() {
         let d = DeadLetter {
             destination: 1,
             rule: 2,
@@ -578,13 +638,12 @@ mod tests {
             first_ns: 6,
             last_ns: 7,
             status: 503,
-            reason: "it said é",
+            reason: &"é".repeat(REASON_BYTES_MAX),
+            answer: &[7; 2 * ANSWER_BYTES_MAX],
             frame: b"frame",
         };
         let b = d.encode();
-        assert_eq!(DeadLetter::decode(&b).unwrap(), d);
-        for cut in 0..DeadLetter::FIXED + d.reason.len() {
-            assert!(DeadLetter::decode(&b[..cut]).is_err());
-        }
+        let got = DeadLetter::decode(&b).unwrap();
+        assert_eq!((got.reason.len(), got.answer.len(), got.frame), (REASON_BYTES_MAX, ANSWER_BYTES_MAX, d.frame));
     }
 }

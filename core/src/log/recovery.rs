@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{Cursors, section};
+use super::dead::{self, DeadState};
 use super::record::{self, Parsed, RecordView};
-use super::segment::{Purpose, SegmentHeader, newer_format};
+use super::segment::{SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
 use crate::driver::random_u64;
@@ -43,6 +44,20 @@ pub struct Names {
 }
 
 impl Names {
+    /// The names of a data directory, for looking only.
+    ///
+    /// # Errors
+    /// If it has none, or they cannot be read.
+    pub(crate) fn read(dir: &Path) -> Result<Names> {
+        let path = dir.join("names.json");
+        if !fs::is_file(&path) {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such file")
+                .at(path.display().to_string())
+                .remedy("name the data directory of an engine"));
+        }
+        Names::open(dir)
+    }
+
     fn open(dir: &Path) -> Result<Names> {
         let path = dir.join("names.json");
         let file = match read_json::<NamesFile>(&path)? {
@@ -95,6 +110,16 @@ impl Names {
     /// The numbers of all destinations.
     pub fn destinations(&self) -> impl Iterator<Item = u32> {
         self.file.destinations.values().copied()
+    }
+
+    /// The names of all destinations.
+    pub fn destination_names(&self) -> impl Iterator<Item = &str> {
+        self.file.destinations.keys().map(String::as_str)
+    }
+
+    /// The number of a destination.
+    pub fn destination_number(&self, name: &str) -> Option<u32> {
+        self.file.destinations.get(name).copied()
     }
 
     /// The destination of a number.
@@ -214,9 +239,29 @@ impl DataDir {
     }
 }
 
+/// The writer id of a data directory.
+pub(crate) fn writer(data_dir: &Path) -> Result<u32> {
+    let path = data_dir.join("meta.json");
+    match read_json::<Meta>(&path)? {
+        Some(m) if m.format > FORMAT => Err(newer_format(m.format).at(path.display().to_string())),
+        Some(m) => Ok(m.writer),
+        None => Err(Error::new(ErrorKind::NotFound, "there is no such file")
+            .at(path.display().to_string())
+            .remedy("name the data directory of an engine")),
+    }
+}
+
 /// The directory of a shard of the data directory at `path`.
 pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
+}
+
+/// Locks a data directory, for changing it without an engine.
+///
+/// # Errors
+/// [`ErrorKind::Locked`] if somebody has it open.
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<Lock> {
+    lock(dir).map_err(|e| e.at(format!("data directory {}", dir.display())))
 }
 
 fn lock(dir: &Path) -> Result<Lock> {
@@ -296,10 +341,8 @@ pub struct ShardState {
     pub clock_floor_ns: u64,
     /// What the lanes had delivered.
     pub cursors: Cursors,
-    /// The number of the next segment of dead letters, and the next dead letter's sequence.
-    pub next_dead: (u64, u64),
-    /// Dead letters kept.
-    pub dead_letters: u64,
+    /// Its dead letters.
+    pub(crate) dead: DeadState,
     /// What else was found.
     pub findings: Findings,
 }
@@ -375,8 +418,12 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
     for name in names {
         let Some(id) = SegmentHeader::parse_file_name(&name) else { continue };
         let path = dir.join(name);
-        let block = fs::read_front(&path, BLOCK_BYTES)
-            .map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))?;
+        let block = match fs::read_front(&path, BLOCK_BYTES) {
+            Ok(block) => block,
+            // Removed since it was listed: a running engine may do that.
+            Err(e) if e.kind() == IoKind::NotFound => continue,
+            Err(e) => return Err(Error::io("cannot read it", &e).at(path.display().to_string())),
+        };
         match SegmentHeader::decode(&block) {
             Ok(header) if header.id == id => {
                 segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
@@ -444,14 +491,9 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
             .max()
             .map_or(1, |id| id + 1),
     );
-    let dead = list_segments(&dir.join("dead"), &mut findings)?;
-    let mut dead_letters = 0;
-    let mut next_dead = (dead.last().map_or(1, |s| s.header.id + 1), 1);
-    for s in &dead {
-        let bytes = read_file(&s.path)?;
-        let found = scan(&s.header, &bytes, |_, _| ());
-        dead_letters += found.records;
-        next_dead.1 = found.last.map_or(next_dead.1, |(sequence, _)| sequence + 1);
+    let mut dead = dead::recover(&dir.join("dead"), &mut findings)?;
+    if let Some((segment, number)) = cursors.sections.get(&section::NEXT_DEAD).and_then(|b| section::two(b)) {
+        dead.next = (dead.next.0.max(segment), dead.next.1.max(number));
     }
     Ok(ShardState {
         path: dir.to_owned(),
@@ -460,8 +502,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         next_sequence,
         clock_floor_ns,
         cursors,
-        next_dead,
-        dead_letters,
+        dead,
         findings,
     })
 }
@@ -515,21 +556,7 @@ pub struct OwnedDeadLetter {
 /// # Errors
 /// If a file cannot be read.
 pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
-    let mut out = Vec::new();
-    for shard in 0..SHARDS_MAX {
-        let dir = shard_path(data_dir, shard);
-        if !fs::is_dir(&dir) {
-            break;
-        }
-        for s in list_segments(&dir.join("dead"), &mut Findings::default())? {
-            debug_assert_eq!(s.header.purpose, Purpose::DeadLetters);
-            let bytes = read_file(&s.path)?;
-            scan(&s.header, &bytes, |_, r| {
-                out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
-            });
-        }
-    }
-    Ok(out)
+    dead::bodies(data_dir)
 }
 
 #[cfg(test)]
@@ -537,6 +564,7 @@ mod tests {
     use super::*;
     use crate::log::appender::{Appender, SegmentPlan};
     use crate::log::record::Kind;
+    use crate::log::segment::Purpose;
 
     /// A segment as the shell writes it, with a block of zeros' beginning behind it.
     fn segment(id: u64, records: usize, body: usize) -> Vec<u8> {

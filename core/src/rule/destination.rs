@@ -44,6 +44,10 @@ pub struct Destination {
     pub retry: RetryPolicy,
     /// When a failing destination is left alone.
     pub breaker: BreakerPolicy,
+    /// The destination that is told of the events that are given up here, with the reason, instead of their being kept as
+    /// dead letters; only what cannot be told there either is kept. Default: none. No chain of these may lead back, and the
+    /// other destination's profile must have records for what this one is told of.
+    pub dead_letter_to: Option<String>,
 }
 
 impl Destination {
@@ -57,6 +61,7 @@ impl Destination {
             concurrency: 4,
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
+            dead_letter_to: None,
         }
     }
 
@@ -80,6 +85,9 @@ impl Destination {
         within_time("retry.backoff_max", retry.backoff_max, TICK, WAIT_MAX)?;
         within_time("retry.age_max", retry.age_max, TICK, WAIT_MAX)?;
         within("retry.poison_attempts", retry.poison_attempts as usize, 1, 1000)?;
+        if let Some(max) = retry.attempts_max {
+            within("retry.attempts_max", max as usize, 1, 1_000_000)?;
+        }
         in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
         let breaker = &self.breaker;
         within("breaker.consecutive_failures", breaker.consecutive_failures as usize, 1, 1_000_000)?;
@@ -125,8 +133,12 @@ pub struct RetryPolicy {
     pub backoff_min: Duration,
     /// The longest wait, at least `backoff_min`. Default: 1 h.
     pub backoff_max: Duration,
-    /// The age at which an event becomes a dead letter. Default: 72 h. The number of attempts has no limit of its own.
+    /// The age at which an event becomes a dead letter. Default: 72 h.
     pub age_max: Duration,
+    /// How many attempts an event has, however they fail, 1 to 1,000,000. Those that the endpoint puts off (429,
+    /// `Retry-After`) do not count. Default: no limit, `age_max` alone decides. Attempts made before a restart count, but
+    /// for those of the last `engine.delivery.cursor_interval` before a crash.
+    pub attempts_max: Option<u32>,
     /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
     pub poison_attempts: u32,
 }
@@ -137,6 +149,7 @@ impl Default for RetryPolicy {
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(3600),
             age_max: Duration::from_secs(72 * 3600),
+            attempts_max: None,
             poison_attempts: 3,
         }
     }
@@ -347,6 +360,15 @@ pub(crate) fn within_time(field: &str, value: Duration, min: Duration, max: Dura
         return Err(Error::invalid_config(format!("{field} is {value:?}"))
             .at(field)
             .remedy(format!("choose from {min:?} to {max:?}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn within_ratio(field: &str, value: f64, min: f64, max: f64) -> Result<()> {
+    if !(min..=max).contains(&value) {
+        return Err(Error::invalid_config(format!("{field} is {value}"))
+            .at(field)
+            .remedy(format!("choose from {min} to {max}")));
     }
     Ok(())
 }

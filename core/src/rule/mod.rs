@@ -13,7 +13,7 @@ pub use destination::{
 pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};
 
-pub(crate) use destination::{within, within_time};
+pub(crate) use destination::{within, within_ratio, within_time};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 

@@ -25,12 +25,13 @@ const LINGER: Duration = Duration::from_millis(1);
 const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 
 impl Shard {
-    /// Writes groups until ingest has ended and everything is durable.
+    /// Writes groups until nobody appends any more and everything is durable.
     pub(super) async fn commit(self: Rc<Self>) {
         let progress = &self.shared.progress;
         let stats = &self.shared.stats;
         let mut unsynced_since: Option<Instant> = None;
         let mut written = progress.written();
+        let mut written_sequence = self.durable.get();
         let mut last_write = driver::now();
         loop {
             let ended = self.ingest_ended.get();
@@ -51,6 +52,7 @@ impl Shard {
                     stats.commits.add(1);
                     stats.log_bytes.add((group.bytes.len() - group.fresh) as u64);
                     unsynced_since.get_or_insert_with(driver::now);
+                    written_sequence = group.last_sequence;
                     self.dispatch(&group);
                 }
                 written = written.max(group.ring_position);
@@ -64,7 +66,10 @@ impl Shard {
                 }
             } else if unsynced_since.is_none() {
                 if ended {
-                    break;
+                    self.has_drained();
+                    if self.appending_ended.get() {
+                        break;
+                    }
                 }
                 self.commit_wanted.notified().await;
                 continue;
@@ -75,7 +80,7 @@ impl Shard {
                     continue;
                 }
             }
-            let sync_covers = written;
+            let (sync_covers, durable) = (written, written_sequence);
             if let Err(e) = self.files.sync().await {
                 self.fail(e);
                 break;
@@ -83,7 +88,9 @@ impl Shard {
             stats.syncs.add(1);
             unsynced_since = None;
             progress.advance(written, sync_covers);
+            self.is_durable(durable);
         }
+        self.nothing_more_is_durable();
     }
 
     /// Writes a group, waiting for space if there is none.
@@ -238,11 +245,6 @@ impl SegmentFiles {
     /// The segment of a number, or the first one after it.
     pub(super) fn at_or_after(&self, id: u64) -> Option<SegmentInfo> {
         self.segments.borrow().iter().find(|s| s.header.id >= id).cloned()
-    }
-
-    /// The incarnation that wrote a segment.
-    pub(super) fn incarnation(&self, id: u64) -> Option<u64> {
-        self.segments.borrow().iter().find(|s| s.header.id == id).map(|s| s.header.incarnation)
     }
 
     /// The segment that a sequence is in, or the first one that could hold a later one.

@@ -1,6 +1,6 @@
 //! Dispatch: from the log to the lanes, at once while a lane keeps up, from the segments when it does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,18 +11,22 @@ use super::Shard;
 use super::lanes::{Body, LaneSlot};
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
-use crate::event::profile::{Profile, RecordContext};
+use crate::event::profile::{DeadNote, Profile, RecordContext};
 use crate::event::{EventId, FrameView, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
-use crate::log::cursor::Cursor;
-use crate::log::record::{self, Kind, Parsed, RecordView, Route};
+use crate::log::attempts::{self, AllTried, Tried};
+use crate::log::cursor::{Cursor, section};
+use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
 
 /// Bytes read from a segment at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// A lane that has fallen behind reads on once it has room for so many events.
 pub(super) const READ_ON_ROOM: usize = 64;
+
+/// More events than a lane can have tried.
+const TRIED_MAX: u64 = 1 << 24;
 
 /// Who waits until everything accepted up to a ring position is out.
 pub(super) struct FlushRequest {
@@ -43,6 +47,18 @@ pub(super) fn split_repeats(routes: &mut Vec<Route>, max: usize) -> Vec<Route> {
         routes.drain(..).partition(|r| seen.len() < max && seen.insert(r.destination));
     *routes = first;
     rest
+}
+
+/// The frame of a record that is delivered, and the letter that it is in if it was passed on as one. Nothing, if the letter
+/// is not one.
+fn deliverable<'a>(record: &RecordView<'a>) -> (&'a [u8], Option<DeadLetter<'a>>) {
+    if record.header().kind != Kind::Forward {
+        return (record.body(), None);
+    }
+    match DeadLetter::decode(record.body()) {
+        Ok(letter) => (letter.frame, Some(letter)),
+        Err(_) => (&[], None),
+    }
 }
 
 /// A lane's way through the segments, while it is behind.
@@ -76,14 +92,20 @@ impl Shard {
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
         let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
+        let saved = state.cursors.sections.get(&section::ATTEMPTS).map_or(&[][..], Vec::as_slice);
+        let mut tried = attempts::decode(saved, TRIED_MAX).unwrap_or_else(|| {
+            log::error!("shard {}: the counts of attempts cannot be understood and begin anew", self.shared.index);
+            AllTried::default()
+        });
         for (number, destination) in all {
+            let tried = tried.remove(&number).unwrap_or_default();
             let cursor = match state.cursors.lanes.get(&number) {
                 Some(c) => c.clone(),
                 None if snapshot.new_destinations.contains(&number) => Cursor::at(head),
                 // Known by name but never saved: whatever the log has for it is undelivered.
                 None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
             };
-            self.add_lane(number, destination, cursor, head);
+            self.add_lane(number, destination, cursor, tried, head);
         }
     }
 
@@ -93,6 +115,7 @@ impl Shard {
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
         mut cursor: Cursor,
+        tried: BTreeMap<u64, Tried>,
         head: u64,
     ) -> Rc<LaneSlot> {
         let backlog = match self.files.containing(cursor.low() + 1) {
@@ -105,8 +128,8 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let slot =
-            Rc::new(LaneSlot::new(number, destination, cursor, backlog, stats, self.config.delivery.lane_events_max));
+        let events_max = self.config.delivery.lane_events_max;
+        let slot = Rc::new(LaneSlot::new(number, destination, cursor, tried, backlog, stats, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -123,7 +146,8 @@ impl Shard {
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone()),
                 None => {
-                    let slot = self.add_lane(number, Some(destination.clone()), Cursor::at(head), head);
+                    let slot =
+                        self.add_lane(number, Some(destination.clone()), Cursor::at(head), BTreeMap::new(), head);
                     self.start_lane(&slot);
                 }
             }
@@ -137,7 +161,7 @@ impl Shard {
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         for (position, record) in group.iter() {
             rendered.clear();
-            for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
+            for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 slot.stats.routed.add(1);
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
@@ -191,14 +215,15 @@ impl Shard {
         incarnation: u64,
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
-        let frame = FrameView::trusted(record.body());
+        let (frame, letter) = deliverable(record);
+        let frame = FrameView::trusted(frame);
         let bytes = match slot.profile() {
             // A lane without a destination only makes dead letters: nothing to render.
             None => Bytes::new(),
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = self.render(profile, &frame, record, route.rule, incarnation);
+                    let bytes = self.render(profile, &frame, letter.as_ref(), record, route.rule, incarnation);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
@@ -217,15 +242,24 @@ impl Shard {
         &self,
         profile: Profile,
         frame: &FrameView<'_>,
+        letter: Option<&DeadLetter<'_>>,
         record: &RecordView<'_>,
         rule: u32,
         incarnation: u64,
     ) -> Bytes {
-        let header = record.header();
+        let (header, extensions) = (record.header(), record.extensions());
+        // An event that comes out of the dead letters again is the same event.
+        let origin = extensions.origin.unwrap_or(Origin {
+            incarnation,
+            shard: self.shared.index as u16,
+            sequence: header.sequence,
+            clock_ns: header.clock_ns,
+            tie: header.tie,
+        });
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
-            id: EventId { incarnation, shard: self.shared.index as u16, sequence: header.sequence },
-            sequencer: Sequencer { clock_ns: header.clock_ns, tie: header.tie, writer: self.writer },
+            id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
+            sequencer: Sequencer { clock_ns: origin.clock_ns, tie: origin.tie, writer: self.writer },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,
@@ -236,6 +270,18 @@ impl Shard {
         }
         arena.extend_from_slice(profile.separator());
         profile.write_record(frame, &context, &mut arena);
+        if let Some(l) = letter {
+            let from = snapshot.destination(l.destination).map(|d| d.name.clone());
+            let note = DeadNote {
+                destination: &from.unwrap_or_else(|| format!("removed #{}", l.destination)),
+                reason: l.reason,
+                attempts: l.attempts,
+                status: l.status,
+                given_up_ns: l.last_ns,
+                hops: extensions.hops,
+            };
+            profile.write_note(&note, &mut arena);
+        }
         arena.split().freeze()
     }
 
@@ -338,10 +384,10 @@ impl Shard {
             match record::parse(segment.header.id, &bytes[at..]) {
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
-                    if r.sequence() > seen && r.header().kind == Kind::Event {
+                    if r.sequence() > seen && r.header().kind.is_delivered() {
                         if let Some(route) = r.routes().find(|x| x.destination == slot.number) {
                             // Only what passes the checks of a frame from a file is read without them later.
-                            match FrameView::parse(r.body()) {
+                            match FrameView::parse(deliverable(&r).0) {
                                 Ok(_) => {
                                     if r.sequence() <= self.inherited && !slot.is_done(r.sequence()) {
                                         slot.stats.waiting.add(1);

@@ -1,5 +1,6 @@
 //! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
+use crate::log::attempts::{self, AllTried};
 use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::recovery::CURSOR_FILES;
 
@@ -49,9 +51,23 @@ impl Shard {
     }
 
     /// What tells whether cursors have moved since they were saved, cheaply.
-    fn cursor_marks(&self) -> Vec<(u64, u64)> {
+    fn cursor_marks(&self) -> Vec<[u64; 3]> {
         let head = self.dispatched.get();
         self.lanes.borrow().values().map(|s| s.marks(head)).collect()
+    }
+
+    /// What is saved with the cursors.
+    fn sections(&self) -> BTreeMap<u16, Vec<u8>> {
+        let mut sections = BTreeMap::new();
+        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
+        let (segment, letter) = self.dead.next();
+        sections.insert(section::NEXT_DEAD, [segment.to_le_bytes(), letter.to_le_bytes()].concat());
+        let tried: AllTried = self.lanes.borrow().iter().map(|(n, s)| (*n, s.tried())).collect();
+        let tried = attempts::encode(&tried);
+        if !tried.is_empty() {
+            sections.insert(section::ATTEMPTS, tried);
+        }
+        sections
     }
 
     /// Writes the cursors of all lanes, in turn into one of two files, and the promise that no clock reading more than
@@ -66,7 +82,7 @@ impl Shard {
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: [(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec())].into(),
+            sections: self.sections(),
         };
         let bytes = cursors.encode();
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);

@@ -154,6 +154,7 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, reply } => self.flush(position, reply),
+                Command::DeadLetters(job) => self.dead.give(job),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

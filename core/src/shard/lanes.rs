@@ -1,7 +1,7 @@
-//! Lanes at work: the task of each lane, its attempts, and the dead letters.
+//! Lanes at work: the task of each lane and its attempts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,27 +13,21 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 
 use super::Shard;
-use super::commit::SegmentFiles;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::stats::LaneStats;
 use crate::connect;
-use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
+use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::{Connector, Outcome};
-use crate::driver::wall_ns;
-use crate::driver::{self, DiskFile, Notify, Task};
-use crate::error::{Error, ErrorKind, Result};
+use crate::driver::{self, Notify, Task};
+use crate::error::Result;
 use crate::event::profile::Profile;
-use crate::log::BLOCK_BYTES;
-use crate::log::appender::{Appender, Position, SegmentPlan};
+use crate::log::appender::Position;
+use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
-use crate::log::record::{self, DeadLetter, Kind, Parsed};
-use crate::log::recovery::ShardState;
 use crate::rule::Destination;
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
-const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
-/// Zeros ahead of dead letters, which are few.
-const DEAD_ZERO_AHEAD_BYTES: u64 = 256 * 1024;
+pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a lane holds of an event.
 #[derive(Clone, Debug)]
@@ -91,14 +85,17 @@ impl LaneSlot {
         number: u32,
         destination: Option<Arc<Destination>>,
         cursor: Cursor,
+        tried: BTreeMap<u64, Tried>,
         backlog: Option<Backlog>,
         stats: Arc<LaneStats>,
         events_max: usize,
     ) -> LaneSlot {
+        let mut lane = Lane::new(policy(destination.as_deref(), events_max), cursor);
+        lane.restore_tried(tried);
         LaneSlot {
             number,
             events_max,
-            lane: RefCell::new(Lane::new(policy(destination.as_deref(), events_max), cursor)),
+            lane: RefCell::new(lane),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
@@ -120,6 +117,10 @@ impl LaneSlot {
         *self.destination.borrow_mut() = Some(destination);
         *self.connector.borrow_mut() = None;
         self.notify.notify();
+    }
+
+    pub(super) fn destination(&self) -> Option<Arc<Destination>> {
+        self.destination.borrow().clone()
     }
 
     pub(super) fn profile(&self) -> Option<Profile> {
@@ -188,17 +189,29 @@ impl LaneSlot {
         self.notify.notify();
     }
 
-    /// Everything up to here is done; `head` is the last event that was dispatched.
-    pub(super) fn low(&self, head: u64) -> u64 {
-        self.marks(head).0
+    /// Marks an event done for good: its dead letter is kept.
+    pub(super) fn settle(&self, sequence: u64) {
+        self.lane.borrow_mut().settle(sequence);
     }
 
-    /// The cursor's low-water mark and highest sequence.
-    pub(super) fn marks(&self, head: u64) -> (u64, u64) {
+    /// Everything up to here is done; `head` is the last event that was dispatched.
+    pub(super) fn low(&self, head: u64) -> u64 {
+        self.marks(head)[0]
+    }
+
+    /// What changes with everything that is to be saved: the cursor's low-water mark and highest sequence, and how often
+    /// attempts were counted.
+    pub(super) fn marks(&self, head: u64) -> [u64; 3] {
         let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
         let mut lane = self.lane.borrow_mut();
+        let changes = lane.tried_changes();
         let c = lane.cursor(seen);
-        (c.low(), c.high())
+        [c.low(), c.high(), changes]
+    }
+
+    /// The attempts that events have behind them which are not done.
+    pub(super) fn tried(&self) -> BTreeMap<u64, Tried> {
+        self.lane.borrow().tried().clone()
     }
 
     /// The lane's cursor as it is to be saved.
@@ -295,6 +308,7 @@ impl Shard {
                         endpoint: true,
                         reason: "the connector panicked; a defect of Tidewire".into(),
                         status: 0,
+                        answer: Bytes::new(),
                     },
                     Either::Right(_) => return,
                 }
@@ -363,142 +377,7 @@ impl LaneSlot {
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },
-            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0 },
+            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0, answer: Bytes::new() },
         }
-    }
-}
-
-/// Events that are given up, on their way into the dead-letter log.
-pub(super) struct DeadLetters {
-    appender: RefCell<Appender>,
-    files: SegmentFiles,
-    queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
-    notify: Notify,
-}
-
-impl DeadLetters {
-    pub(super) fn new(state: &ShardState, plan: SegmentPlan) -> DeadLetters {
-        let (segment, sequence) = state.next_dead;
-        DeadLetters {
-            appender: RefCell::new(Appender::new(plan, segment, sequence, state.clock_floor_ns)),
-            files: SegmentFiles::new(state.path.join("dead"), Vec::new(), DEAD_ZERO_AHEAD_BYTES),
-            queue: RefCell::default(),
-            notify: Notify::default(),
-        }
-    }
-
-    fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
-        self.queue.borrow_mut().push_back((slot, spent));
-        self.notify.notify();
-    }
-
-    /// Makes the writer look whether it shall end.
-    pub(super) fn wake(&self) {
-        self.notify.notify();
-    }
-
-    pub(super) async fn close(&self) {
-        self.files.close().await;
-    }
-}
-
-impl Shard {
-    /// Writes dead letters as they come, until the lanes have stopped and the last one is written. An event stays open in
-    /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
-    pub(super) async fn write_dead_letters(self: Rc<Self>) {
-        loop {
-            while !self.dead.queue.borrow().is_empty() {
-                if let Err(e) = self.write_dead_batch().await {
-                    if self.stopping.get() {
-                        log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
-                        return;
-                    }
-                    log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-                    driver::sleep(TROUBLE_PAUSE).await;
-                }
-            }
-            if self.stopping.get() {
-                return;
-            }
-            self.dead.notify.notified().await;
-        }
-    }
-
-    async fn write_dead_batch(&self) -> Result<()> {
-        const BATCH: usize = 256;
-        let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
-        let wall = wall_ns();
-        let mut frames = Vec::new();
-        for (_, spent) in &batch {
-            frames.push(self.read_frame(spent.item.body.position, spent.item.sequence).await?);
-        }
-        for ((slot, spent), frame) in batch.iter().zip(&frames) {
-            let position = spent.item.body.position;
-            let letter = DeadLetter {
-                destination: slot.number,
-                rule: spent.item.body.rule,
-                sequence: spent.item.sequence,
-                incarnation: self.files.incarnation(position.segment).unwrap_or_default(),
-                attempts: spent.attempts,
-                first_ns: spent.item.accepted_ns,
-                last_ns: wall,
-                status: spent.status,
-                reason: &spent.reason,
-                frame,
-            };
-            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
-        }
-        loop {
-            let group = self.dead.appender.borrow_mut().take();
-            let Some(group) = group else { break };
-            // A group that could not be written must be written before any later one, so it is tried until it is.
-            while let Err(e) = self.dead.files.write(&group).await {
-                if self.stopping.get() {
-                    return Err(e);
-                }
-                log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-                driver::sleep(TROUBLE_PAUSE).await;
-            }
-            self.dead.appender.borrow_mut().recycle(group);
-        }
-        self.dead.files.sync().await?;
-        self.dead.queue.borrow_mut().drain(..batch.len());
-        for (slot, spent) in batch {
-            slot.lane.borrow_mut().settle(spent.item.sequence);
-            slot.stats.dead_lettered.add(1);
-            slot.stats.waiting.sub(1);
-            slot.notify.notify();
-        }
-        self.lane_settled.notify();
-        self.answer_flushes();
-        Ok(())
-    }
-
-    /// Reads one event's frame back from the log.
-    async fn read_frame(&self, at: Position, sequence: u64) -> Result<Vec<u8>> {
-        let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
-            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
-        };
-        let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
-        let file = DiskFile::open(&segment.path).await.map_err(place)?;
-        let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let skip = (at.offset - aligned) as usize;
-        let mut want = 2 * BLOCK_BYTES;
-        let mut bytes = Vec::new();
-        let frame = loop {
-            bytes.clear();
-            file.read_at(aligned, want, &mut bytes).await.map_err(place)?;
-            match record::parse(at.segment, bytes.get(skip..).unwrap_or_default()) {
-                Parsed::Record(r) if r.sequence() == sequence => break Ok(r.body().to_vec()),
-                Parsed::Short(need) if bytes.len() == want => want = (skip + need).next_multiple_of(BLOCK_BYTES),
-                _ => {
-                    self.shared.stats.damaged.add(1);
-                    log::error!("{} at byte {}: event {sequence} is damaged", segment.path.display(), at.offset);
-                    break Ok(Vec::new());
-                }
-            }
-        };
-        let _ = file.close().await;
-        frame
     }
 }

@@ -5,6 +5,7 @@
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
 mod commit;
+pub(crate) mod dead;
 mod dispatch;
 mod house;
 mod ingest;
@@ -37,6 +38,7 @@ use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
+use dead::{DeadJob, DeadLetters};
 use lanes::LaneSlot;
 use progress::Progress;
 use ring::Ring;
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
     Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Something is to be done with the dead letters.
+    DeadLetters(DeadJob),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -120,6 +124,8 @@ pub(crate) struct Start {
     pub(crate) state: ShardState,
     pub(crate) incarnation: u64,
     pub(crate) writer: u32,
+    /// Of the whole engine.
+    pub(crate) shards: usize,
     pub(crate) cpu: Option<usize>,
 }
 
@@ -132,7 +138,8 @@ impl Start {
         dir: &DataDir,
         cpu: Option<usize>,
     ) -> Start {
-        Start { shared, snapshot, config, state, incarnation: dir.incarnation, writer: dir.writer, cpu }
+        let (incarnation, writer, shards) = (dir.incarnation, dir.writer, dir.shards);
+        Start { shared, snapshot, config, state, incarnation, writer, shards, cpu }
     }
 }
 
@@ -188,7 +195,7 @@ pub(crate) struct Shard {
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
-    dead: lanes::DeadLetters,
+    dead: DeadLetters,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
@@ -204,12 +211,21 @@ pub(crate) struct Shard {
     clock_ceiling_ns: Cell<u64>,
     random: Cell<u64>,
 
+    /// Everything up to this sequence is durable.
+    durable: Cell<u64>,
+    durable_waiters: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
+
     commit_wanted: Notify,
     /// The committer lets a group grow for which nobody waits.
     lingering: Cell<bool>,
     /// The committer took a group, so ingest may go on.
     commit_took: Notify,
     ingest_ended: Cell<bool>,
+    /// After the end of ingest the committer has written everything that came from there.
+    drained: Cell<bool>,
+    drained_wake: Notify,
+    /// Nobody appends to the log any more.
+    appending_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
     stopping: Cell<bool>,
@@ -218,7 +234,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, snapshot, config, state, incarnation, writer, .. } = start;
+        let Start { shared, snapshot, config, mut state, incarnation, writer, shards, .. } = start;
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -228,7 +244,14 @@ impl Shard {
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
             appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
-            dead: lanes::DeadLetters::new(&state, SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            dead: DeadLetters::new(
+                state.path.join("dead"),
+                std::mem::take(&mut state.dead),
+                state.clock_floor_ns,
+                SegmentPlan { purpose: Purpose::DeadLetters, ..plan },
+                &config.dead_letters,
+                shards,
+            ),
             files: SegmentFiles::new(
                 state.path.clone(),
                 state.segments.clone(),
@@ -250,10 +273,15 @@ impl Shard {
             saved: Cell::new(0),
             clock_ceiling_ns: Cell::new(state.clock_floor_ns),
             random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
+            durable: Cell::new(state.next_sequence - 1),
+            durable_waiters: RefCell::default(),
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
             commit_took: Notify::default(),
             ingest_ended: Cell::new(false),
+            drained: Cell::new(false),
+            drained_wake: Notify::default(),
+            appending_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
             stopping: Cell::new(false),
@@ -262,6 +290,7 @@ impl Shard {
         });
         shard.shared.stats.damaged.add(state.findings.damaged);
         shard.recover_lanes(&state);
+        shard.count_dead_letters();
         shard
     }
 
@@ -274,10 +303,13 @@ impl Shard {
         let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
+        let jobs = driver::spawn(self.clone().guarded("redrive", Shard::work_on_dead_letters));
         self.start_lanes();
 
         ingest.await;
-        commit.await;
+        while !self.drained.get() {
+            self.drained_wake.notified().await;
+        }
         // After a failure of the log the lanes go on with what it has, until the engine is closed.
         while self.close.get().is_none() {
             self.command_given().await;
@@ -291,6 +323,11 @@ impl Shard {
         self.stopping.set(true);
         self.dead.wake();
         dead.await;
+        self.dead.wake_jobs();
+        jobs.await;
+        self.appending_ended.set(true);
+        self.commit_wanted.notify();
+        commit.await;
         self.house_wake.notify();
         house.await;
         if let Err(e) = self.save_cursors(0).await {
@@ -319,8 +356,53 @@ impl Shard {
         self.shared.progress.fail(error);
         self.shared.ring.close();
         self.ingest_ended.set(true);
+        self.has_drained();
+        self.nothing_more_is_durable();
         self.commit_wanted.notify();
         self.commit_took.notify();
+    }
+
+    /// What ingest left is written, or never will be.
+    fn has_drained(&self) {
+        self.drained.set(true);
+        self.drained_wake.notify();
+    }
+
+    /// Waits until everything up to a sequence is durable.
+    ///
+    /// # Errors
+    /// If it never will be: the log failed, or the engine closes.
+    async fn durable(&self, sequence: u64) -> Result<()> {
+        if self.durable.get() >= sequence {
+            return Ok(());
+        }
+        let ended = || match self.shared.progress.failure() {
+            Some(e) => e.clone(),
+            None => Error::new(ErrorKind::Closed, "the engine is closed"),
+        };
+        if self.shared.progress.failure().is_some() {
+            return Err(ended());
+        }
+        let (told, durable) = oneshot::channel();
+        self.durable_waiters.borrow_mut().push((sequence, told));
+        durable.await.map_err(|_| ended())
+    }
+
+    /// Everything up to a sequence is durable.
+    fn is_durable(&self, sequence: u64) {
+        self.durable.set(sequence.max(self.durable.get()));
+        let mut waiters = self.durable_waiters.borrow_mut();
+        let (due, rest) = std::mem::take(&mut *waiters).into_iter().partition(|(s, _)| *s <= sequence);
+        *waiters = rest;
+        drop(waiters);
+        let due: Vec<(u64, oneshot::Sender<()>)> = due;
+        for (_, told) in due {
+            let _ = told.send(());
+        }
+    }
+
+    fn nothing_more_is_durable(&self) {
+        self.durable_waiters.borrow_mut().clear();
     }
 
     fn now(&self) -> Now {

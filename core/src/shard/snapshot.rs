@@ -95,6 +95,11 @@ impl Snapshot {
         self.destinations.get(&number)
     }
 
+    /// The number of a destination, if the rules have it.
+    pub(crate) fn destination_number(&self, name: &str) -> Option<u32> {
+        self.rules.destination(name).map(|place| self.destination_numbers[place as usize])
+    }
+
     /// The destinations with their numbers.
     pub(crate) fn destinations(&self) -> impl Iterator<Item = (u32, &Arc<Destination>)> {
         self.destinations.iter().map(|(n, d)| (*n, d))

@@ -49,6 +49,13 @@ pub(crate) struct ShardStats {
     pub(crate) segments: Count,
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
+    pub(crate) dead_kept: Count,
+    pub(crate) dead_bytes: Count,
+    /// 1 while there are so many dead letters that a warning is due.
+    pub(crate) dead_warning: Count,
+    pub(crate) dead_lost: Count,
+    pub(crate) dead_redriven: Count,
+    pub(crate) dead_purged: Count,
 }
 
 /// Counters of one destination on one shard.

@@ -44,15 +44,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Lists the events that were given up, with the reasons; works while an engine is running
-    DeadLetters {
-        /// The data directory of the engine
-        #[arg(long, value_name = "DIR")]
-        data_dir: PathBuf,
-        /// One JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    /// The events that were given up: lists, shows, exports, purges and redrives them
+    #[command(subcommand)]
+    DeadLetters(Box<dead_letters::Action>),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -72,7 +66,11 @@ enum Failure {
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        if e.kind() == ErrorKind::InvalidConfig { Failure::Usage(e) } else { Failure::Failed(e) }
+        if matches!(e.kind(), ErrorKind::InvalidConfig | ErrorKind::InvalidArgument) {
+            Failure::Usage(e)
+        } else {
+            Failure::Failed(e)
+        }
     }
 }
 
@@ -90,7 +88,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Run { config, data_dir } => run::run(config, data_dir.as_deref()),
         Command::Check { config } => print(|out| check::check(config, out)),
-        Command::DeadLetters { data_dir, json } => print(|out| dead_letters::list(data_dir, *json, out)),
+        Command::DeadLetters(action) => print(|out| dead_letters::run(action, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };

@@ -41,7 +41,7 @@ fn sequences(b: &Batch<u64>) -> Vec<u64> {
 }
 
 fn retry() -> Outcome {
-    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404 }
+    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404, answer: Bytes::new() }
 }
 
 #[test]
@@ -133,8 +133,11 @@ fn poison_is_cut_out_and_spent_after_three_attempts() {
         match l.poll(at(now)) {
             Action::Send(b) => {
                 let bad = sequences(&b).contains(&5);
-                let outcome =
-                    if bad { Outcome::Poison { reason: "bad".into(), status: 400 } } else { Outcome::Success };
+                let outcome = if bad {
+                    Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() }
+                } else {
+                    Outcome::Success
+                };
                 let done = l.complete(b, outcome, at(now), 0.5);
                 delivered += done.delivered;
                 spent.extend(done.spent.into_iter().map(|s| (s.item.sequence, s.status)));
@@ -158,7 +161,7 @@ fn poison_among_events_of_one_key_keeps_their_order() {
             Action::Send(b) => {
                 let s = sequences(&b);
                 let outcome = if s.contains(&3) {
-                    Outcome::Poison { reason: "bad".into(), status: 400 }
+                    Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() }
                 } else {
                     order.extend(s);
                     Outcome::Success
@@ -180,7 +183,7 @@ fn throttling_pauses_the_endpoint_and_counts_no_attempt() {
     l.push(item(1, 1), at(0));
     let b = send(&mut l, at(S));
     l.push(item(2, 2), at(S));
-    let slow = Outcome::Throttle { after_ns: Some(7 * S), reason: "429".into(), status: 429 };
+    let slow = Outcome::Throttle { after_ns: Some(7 * S), reason: "429".into(), status: 429, answer: Bytes::new() };
     l.complete(b, slow, at(S), 0.5);
     assert!(matches!(l.poll(at(2 * S)), Action::Wait(until) if until == 8 * S));
     let b = send(&mut l, at(8 * S));
@@ -193,7 +196,7 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
     for n in 1..=60 {
         l.push(item(n, n), at(0));
     }
-    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0 };
+    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0, answer: Bytes::new() };
     let mut now = 0;
     let mut sent = 0;
     while matches!(l.gate(at(now)), Gate::Closed) {
@@ -223,6 +226,79 @@ fn what_was_done_before_a_restart_is_not_done_again() {
         l.push(item(n, n), at(0));
     }
     assert_eq!(sequences(&send(&mut l, at(S))), [6, 7, 9]);
+}
+
+#[test]
+fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(3);
+    p.breaker.consecutive_failures = 100;
+    for (endpoint, status) in [(true, 0), (true, 503), (false, 302), (false, 403), (false, 404)] {
+        let mut l = Lane::new(p.clone(), Cursor::at(0));
+        l.push(item(1, 1), at(0));
+        let (mut now, mut spent) = (S, Vec::new());
+        for _ in 0..3 {
+            let b = send(&mut l, at(now));
+            let slow = Outcome::Throttle { after_ns: None, reason: "later".into(), status: 429, answer: Bytes::new() };
+            assert_eq!(l.complete(b, slow, at(now), 0.5).spent.len(), 0);
+            now += 10_000 * S;
+            let b = send(&mut l, at(now));
+            let answer = Bytes::from_static(b"no");
+            let failed = Outcome::Retry { endpoint, reason: "r".into(), status, answer };
+            spent.extend(l.complete(b, failed, at(now), 0.5).spent);
+            now += 10_000 * S;
+        }
+        assert_eq!((spent.len(), spent[0].attempts, spent[0].status, &*spent[0].answer), (1, 3, status, &b"no"[..]));
+        l.settle(1);
+        assert!(matches!(l.poll(at(now)), Action::Idle) && l.tried().is_empty());
+    }
+}
+
+#[test]
+fn attempts_made_before_a_restart_count() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(4);
+    let mut l = Lane::new(p.clone(), Cursor::at(0));
+    (1..=3).for_each(|n| l.push(item(n, n), at(0)));
+    l.push(item(4, 9), at(0));
+    let b = send(&mut l, at(S));
+    assert_eq!(b.items.len(), 4);
+    l.complete(b, retry(), at(S), 0.5);
+    let b = send(&mut l, at(10 * S));
+    l.complete(b, retry(), at(10 * S), 0.5);
+    let saved = l.tried().clone();
+    assert_eq!(saved.values().map(|t| t.attempts).collect::<Vec<_>>(), [2, 2, 2, 2]);
+
+    let mut l = Lane::new(p, Cursor::at(1));
+    l.restore_tried(saved);
+    assert_eq!(l.tried().len(), 3, "what is done needs no attempts");
+    (1..=6).for_each(|n| l.push(item(n, n), at(0)));
+    l.set_flushing(true);
+    // What was tried before does not share a batch, and so a number of attempts, with what was not.
+    let first = send(&mut l, at(S));
+    assert_eq!((sequences(&first), first.attempts), (vec![2, 3, 4], 2));
+    let second = send(&mut l, at(S));
+    assert_eq!((sequences(&second), second.attempts), (vec![5, 6], 0));
+    l.complete(first, retry(), at(S), 0.5);
+    l.complete(second, Outcome::Success, at(S), 0.5);
+    let b = send(&mut l, at(100 * S));
+    assert_eq!(l.complete(b, retry(), at(100 * S), 0.5).spent.len(), 3, "the fourth attempt is the last");
+}
+
+#[test]
+fn events_that_share_a_batch_with_a_wrong_one_keep_their_attempts() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(1);
+    let mut l = Lane::new(p, Cursor::at(0));
+    (1..=8).for_each(|n| l.push(item(n, n), at(0)));
+    l.set_flushing(true);
+    let wrong = || Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() };
+    let mut spent = Vec::new();
+    while let Action::Send(b) = l.poll(at(S)) {
+        let outcome = if sequences(&b).contains(&5) { wrong() } else { Outcome::Success };
+        spent.extend(l.complete(b, outcome, at(S), 0.5).spent.into_iter().map(|s| (s.item.sequence, s.attempts)));
+    }
+    assert_eq!(spent, [(5, 1)]);
 }
 
 proptest! {
@@ -268,10 +344,10 @@ proptest! {
                 let reason = || "r".to_owned();
                 let outcome = match if step > 5_000 { 0 } else { n } {
                     0..=5 => Outcome::Success,
-                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503 },
+                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503, answer: Bytes::new() },
                     7 => retry(),
-                    8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429 },
-                    _ => Outcome::Poison { reason: reason(), status: 400 },
+                    8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429, answer: Bytes::new() },
+                    _ => Outcome::Poison { reason: reason(), status: 400, answer: Bytes::new() },
                 };
                 let ok = outcome == Outcome::Success;
                 let items = b.items.clone();

@@ -1,0 +1,702 @@
+//! Dead letters: written as lanes give events up, kept within bounds, passed on, redriven and purged.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+use parking_lot::Mutex;
+
+use super::Shard;
+use super::commit::SegmentFiles;
+use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
+use crate::config::DeadLettersConfig;
+use crate::delivery::lane::Spent;
+use crate::delivery::pace::Pace;
+use crate::driver::{self, DiskFile, Notify, wall_ns};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::FrameView;
+use crate::log::BLOCK_BYTES;
+use crate::log::appender::{Appender, Group, Position, SegmentPlan};
+use crate::log::dead::{self, DeadSegment, DeadState, Letter, Selected, Wanted};
+use crate::log::record::{self, DeadLetter, Extensions, Kind, Origin, Parsed, Route};
+use crate::log::recovery::SegmentInfo;
+use crate::log::taken::Taken;
+
+/// Zeros ahead of dead letters, which are few.
+const ZERO_AHEAD_BYTES: u64 = 256 * 1024;
+/// Letters written, or redriven, with one sync.
+const BATCH: usize = 256;
+const REDRIVE_BATCH: usize = 64;
+/// Letters that a redrive looks for at a time; what it knows of them is held in memory.
+const SELECT_MAX: usize = 65_536;
+/// How many different reasons a redrive tells for what it left.
+const REASONS_MAX: usize = 16;
+
+/// What of the configuration one shard has to keep to.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    bytes_max: u64,
+    warn_bytes: u64,
+    age_max: Duration,
+    hops_max: u8,
+    segment_bytes: u64,
+}
+
+impl Bounds {
+    fn new(config: &DeadLettersConfig, shards: usize) -> Bounds {
+        let bytes_max = (config.bytes_max / shards.max(1) as u64).max(2 << 20);
+        Bounds {
+            bytes_max,
+            warn_bytes: (bytes_max as f64 * config.warn_at) as u64,
+            age_max: config.age_max,
+            hops_max: config.hops_max,
+            segment_bytes: (bytes_max / 8).clamp(1 << 20, 16 << 20),
+        }
+    }
+}
+
+/// A redrive as all shards work on it.
+#[derive(Debug)]
+pub(crate) struct RedriveOrder {
+    wanted: Wanted,
+    /// The number of another destination than that of the letter.
+    to: Option<u32>,
+    pace: Option<Pace>,
+    begun: Instant,
+    stopped: AtomicBool,
+    redriven: AtomicU64,
+    /// Letters that stay where they are, by reason.
+    left: Mutex<BTreeMap<String, u64>>,
+}
+
+impl RedriveOrder {
+    pub(crate) fn new(wanted: Wanted, to: Option<u32>, rate: Option<u32>) -> RedriveOrder {
+        RedriveOrder {
+            wanted,
+            to,
+            pace: rate.map(Pace::per_second),
+            begun: driver::now(),
+            stopped: AtomicBool::new(false),
+            redriven: AtomicU64::new(0),
+            left: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn redriven(&self) -> u64 {
+        self.redriven.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn left(&self) -> Vec<(String, u64)> {
+        self.left.lock().iter().map(|(why, n)| (why.clone(), *n)).collect()
+    }
+
+    fn leave(&self, why: String) {
+        let mut left = self.left.lock();
+        let why = if left.len() < REASONS_MAX || left.contains_key(&why) { why } else { "other reasons".into() };
+        *left.entry(why).or_default() += 1;
+    }
+}
+
+/// What is asked of the dead letters of a shard.
+pub(crate) enum DeadJob {
+    /// Removes letters; answers how many.
+    Purge { wanted: Wanted, reply: oneshot::Sender<Result<u64>> },
+    /// Puts letters back into the log; answers when it is through.
+    Redrive { order: Arc<RedriveOrder>, reply: oneshot::Sender<Result<()>> },
+}
+
+impl std::fmt::Debug for DeadJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DeadJob::Purge { .. } => "Purge",
+            DeadJob::Redrive { .. } => "Redrive",
+        })
+    }
+}
+
+/// The dead letters of a shard.
+pub(super) struct DeadLetters {
+    dir: PathBuf,
+    shard: u16,
+    bounds: Bounds,
+    appender: RefCell<Appender>,
+    files: SegmentFiles,
+    /// All that are kept, in order; the last one is being written if `active`.
+    segments: RefCell<Vec<DeadSegment>>,
+    active: Cell<bool>,
+    queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
+    notify: Notify,
+    jobs: RefCell<Vec<DeadJob>>,
+    jobs_wake: Notify,
+    warned: Cell<bool>,
+}
+
+/// A redrive as one shard works on it.
+struct Redriving {
+    order: Arc<RedriveOrder>,
+    reply: oneshot::Sender<Result<()>>,
+    /// Only letters with numbers below: what dies again meanwhile is not redriven again.
+    below: u64,
+    selected: VecDeque<Selected>,
+    /// The last one selected so far; `None` before the first look.
+    after: Option<Selected>,
+    exhausted: bool,
+    /// When the next step may be made, and how many letters it may take, if a rate is kept.
+    reserved: Option<(Instant, usize)>,
+}
+
+/// What became of a step of a redrive.
+enum Step {
+    Again,
+    Wait(Instant),
+    Through,
+}
+
+/// An event read back from the log.
+struct ReadEvent {
+    frame: Vec<u8>,
+    origin: Origin,
+    hops: u8,
+    /// The body of the letter that it came as, if it came from another destination's dead letters.
+    forwarded: Option<Vec<u8>>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(
+        dir: PathBuf,
+        state: DeadState,
+        clock_floor_ns: u64,
+        plan: SegmentPlan,
+        config: &DeadLettersConfig,
+        shards: usize,
+    ) -> DeadLetters {
+        let bounds = Bounds::new(config, shards);
+        let plan = SegmentPlan { bytes_max: bounds.segment_bytes.min(plan.bytes_max), ..plan };
+        let (segment, number) = state.next;
+        DeadLetters {
+            shard: plan.shard,
+            bounds,
+            appender: RefCell::new(Appender::new(plan, segment, number, clock_floor_ns)),
+            files: SegmentFiles::new(dir.clone(), Vec::new(), ZERO_AHEAD_BYTES),
+            dir,
+            segments: RefCell::new(state.segments),
+            active: Cell::new(false),
+            queue: RefCell::default(),
+            notify: Notify::default(),
+            jobs: RefCell::default(),
+            jobs_wake: Notify::default(),
+            warned: Cell::new(false),
+        }
+    }
+
+    pub(super) fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
+        self.queue.borrow_mut().push_back((slot, spent));
+        self.notify.notify();
+    }
+
+    /// Takes a job; it is dropped, and whoever waits for it told, when the shard ends.
+    pub(super) fn give(&self, job: DeadJob) {
+        self.jobs.borrow_mut().push(job);
+        self.jobs_wake.notify();
+    }
+
+    /// Makes the writer look whether it shall end.
+    pub(super) fn wake(&self) {
+        self.notify.notify();
+    }
+
+    /// Makes the one who works on jobs look whether it shall end.
+    pub(super) fn wake_jobs(&self) {
+        self.jobs_wake.notify();
+    }
+
+    pub(super) async fn close(&self) {
+        self.files.close().await;
+    }
+
+    /// The numbers of the next segment and the next letter.
+    pub(super) fn next(&self) -> (u64, u64) {
+        let appender = self.appender.borrow();
+        (appender.next_segment(), appender.next_sequence())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.segments.borrow().iter().map(|s| s.bytes).sum()
+    }
+
+    fn letters(&self) -> u64 {
+        self.segments.borrow().iter().map(DeadSegment::letters).sum()
+    }
+
+    /// Writes a group and notes what is in its segment now.
+    async fn write(&self, group: &Group) -> Result<()> {
+        self.files.write(group).await?;
+        // Of the files, only the one being written concerns them; what is kept is noted here.
+        self.files.take_passed(u64::MAX, false);
+        let mut segments = self.segments.borrow_mut();
+        if let Some(header) = group.new_segment {
+            let path = self.dir.join(crate::log::segment::SegmentHeader::file_name(header.id));
+            let info = SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) };
+            let taken = Taken::new(header.id, header.base_sequence);
+            segments.push(DeadSegment { info, taken, bytes: 0, newest_ns: 0 });
+            self.active.set(true);
+        }
+        if let Some(s) = segments.last_mut() {
+            s.info.last_sequence = group.last_sequence;
+            s.bytes = group.end().offset.next_multiple_of(ZERO_AHEAD_BYTES);
+            s.newest_ns = wall_ns();
+        }
+        Ok(())
+    }
+
+    /// Takes a segment out of the list, unless it is being written.
+    fn take_out(&self, which: impl Fn(&DeadSegment) -> bool) -> Option<DeadSegment> {
+        let mut segments = self.segments.borrow_mut();
+        let n = segments.len() - usize::from(self.active.get());
+        let at = segments[..n].iter().position(which)?;
+        Some(segments.remove(at))
+    }
+
+    /// Removes the segments of which every letter was taken.
+    async fn remove_empty(&self) {
+        while let Some(s) = self.take_out(|s| s.letters() == 0) {
+            self.remove_files(s).await;
+        }
+    }
+
+    async fn remove_files(&self, s: DeadSegment) {
+        let (path, id) = (s.info.path, s.info.header.id);
+        if let Err(e) = driver::blocking(move || dead::remove_segment(&path, id)).await {
+            // It is found again at the next open.
+            log::error!("{e}");
+        }
+    }
+
+    /// Takes letters of one segment out, durably. Returns how many were there.
+    async fn take(&self, segment: u64, numbers: &[u64]) -> Result<u64> {
+        let (before, taken, count) = {
+            let mut segments = self.segments.borrow_mut();
+            let Some(s) = segments.iter_mut().find(|s| s.info.header.id == segment) else { return Ok(0) };
+            let before = s.taken.clone();
+            let count = numbers.iter().filter(|n| s.taken.take(**n)).count();
+            (before, s.taken.clone(), count as u64)
+        };
+        if count > 0 {
+            let dir = self.dir.clone();
+            let written = driver::blocking(move || dead::write_taken(&dir, segment, &taken)).await;
+            if let Err(e) = written {
+                // Only this task takes letters, so nothing came between.
+                if let Some(s) = self.segments.borrow_mut().iter_mut().find(|s| s.info.header.id == segment) {
+                    s.taken = before;
+                }
+                return Err(e);
+            }
+            self.remove_empty().await;
+        }
+        Ok(count)
+    }
+
+    fn is_there(&self, s: &Selected) -> bool {
+        let segments = self.segments.borrow();
+        segments.iter().any(|x| x.info.header.id == s.segment && !x.taken.is_taken(s.number))
+    }
+}
+
+fn extensions(event: &ReadEvent, hops: u8) -> Extensions {
+    Extensions { origin: Some(event.origin), hops, ..Extensions::default() }
+}
+
+/// The letter of an event that was given up. One that had been passed on, and failed again, stays the letter of the
+/// destination that it was meant for.
+fn letter(slot: &LaneSlot, spent: &Spent<Body>, event: &ReadEvent, wall: u64) -> Vec<u8> {
+    let first = event.forwarded.as_deref().and_then(|body| DeadLetter::decode(body).ok());
+    let reason = match &first {
+        None => spent.reason.clone(),
+        Some(l) => {
+            let name = slot.destination().map_or_else(|| format!("#{}", slot.number), |d| d.name.clone());
+            format!("{}; then its dead-letter destination `{name}`: {}", l.reason, spent.reason)
+        }
+    };
+    let l = DeadLetter {
+        destination: first.as_ref().map_or(slot.number, |l| l.destination),
+        rule: spent.item.body.rule,
+        sequence: event.origin.sequence,
+        incarnation: event.origin.incarnation,
+        attempts: spent.attempts.saturating_add(first.as_ref().map_or(0, |l| l.attempts)),
+        // Of the event itself, not of its last way into the log.
+        first_ns: if event.origin.clock_ns > 0 { event.origin.clock_ns } else { spent.item.accepted_ns },
+        last_ns: wall,
+        status: spent.status,
+        reason: &reason,
+        answer: &spent.answer,
+        frame: &event.frame,
+    };
+    l.encode()
+}
+
+impl Shard {
+    /// Writes dead letters as they come, until the lanes have stopped and the last one is written. An event stays open in
+    /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
+    pub(super) async fn write_dead_letters(self: Rc<Self>) {
+        let tick = (self.dead.bounds.age_max / 4).min(Duration::from_secs(60));
+        self.dead.remove_empty().await;
+        loop {
+            while !self.dead.queue.borrow().is_empty() {
+                if let Err(e) = self.write_dead_batch().await {
+                    if self.stopping.get() {
+                        log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
+                        return;
+                    }
+                    log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+                    driver::sleep(TROUBLE_PAUSE).await;
+                }
+            }
+            self.keep_dead_letters_within_bounds().await;
+            if self.stopping.get() {
+                return;
+            }
+            let _ = driver::within(tick, self.dead.notify.notified()).await;
+        }
+    }
+
+    async fn write_dead_batch(&self) -> Result<()> {
+        let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
+        let wall = wall_ns();
+        let mut events = Vec::new();
+        for (_, spent) in &batch {
+            events.push(self.read_event(spent.item.body.position, spent.item.sequence).await?);
+        }
+        // First what is passed on: while that is not durable nothing of the batch is written anywhere else.
+        let mut forwarded = None;
+        let mut kept = Vec::new();
+        for ((slot, spent), event) in batch.iter().zip(&events) {
+            let body = letter(slot, spent, event, wall);
+            match self.forward_to(slot, event) {
+                Some(destination) => {
+                    let route = Route { destination, rule: spent.item.body.rule };
+                    let e = extensions(event, event.hops.saturating_add(1));
+                    forwarded = Some(self.append(Kind::Forward, route, &e, &body, wall));
+                }
+                None => kept.push((extensions(event, event.hops), body)),
+            }
+        }
+        if let Some(sequence) = forwarded {
+            self.commit_wanted.notify();
+            self.durable(sequence).await?;
+        }
+        for (extensions, body) in kept {
+            self.dead.appender.borrow_mut().append_extended(Kind::DeadLetter, &[], &extensions, &body, wall);
+        }
+        loop {
+            let group = self.dead.appender.borrow_mut().take();
+            let Some(group) = group else { break };
+            // A group that could not be written must be written before any later one, so it is tried until it is.
+            while let Err(e) = self.dead.write(&group).await {
+                if self.stopping.get() {
+                    return Err(e);
+                }
+                log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+                driver::sleep(TROUBLE_PAUSE).await;
+            }
+            self.dead.appender.borrow_mut().recycle(group);
+        }
+        self.dead.files.sync().await?;
+        self.count_dead_letters();
+        self.dead.queue.borrow_mut().drain(..batch.len());
+        for (slot, spent) in batch {
+            slot.settle(spent.item.sequence);
+            slot.stats.dead_lettered.add(1);
+            slot.stats.waiting.sub(1);
+            slot.notify.notify();
+        }
+        self.lane_settled.notify();
+        self.answer_flushes();
+        Ok(())
+    }
+
+    /// Appends a record for one destination to the log. Its sequence.
+    fn append(&self, kind: Kind, route: Route, extensions: &Extensions, body: &[u8], wall: u64) -> u64 {
+        let mut appender = self.appender.borrow_mut();
+        let sequence = appender.append_extended(kind, &[route], extensions, body, wall);
+        appender.want_synced();
+        self.shared.stats.stored.add(1);
+        self.shared.stats.routed.add(1);
+        sequence
+    }
+
+    /// The number of the destination that an event is passed on to, if its destination has one for dead letters. What cannot
+    /// go there now (the log does not take it, the event came round too often) is kept as a letter.
+    fn forward_to(&self, slot: &LaneSlot, event: &ReadEvent) -> Option<u32> {
+        let own = slot.destination()?;
+        let name = own.dead_letter_to.as_deref()?;
+        let progress = &self.shared.progress;
+        if event.hops >= self.dead.bounds.hops_max || progress.failure().is_some() || progress.stalled().is_some() {
+            return None;
+        }
+        let snapshot = self.snapshot.borrow();
+        let number = snapshot.destination_number(name)?;
+        let frame = FrameView::parse(&event.frame).ok()?;
+        snapshot.destination(number)?.profile.expressible(frame.event_type()).then_some(number)
+    }
+
+    /// Reads an event back from the log.
+    async fn read_event(&self, at: Position, sequence: u64) -> Result<ReadEvent> {
+        let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
+            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        };
+        let here = |clock_ns, tie| Origin {
+            incarnation: segment.header.incarnation,
+            shard: self.shared.index as u16,
+            sequence,
+            clock_ns,
+            tie,
+        };
+        let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+        let file = DiskFile::open(&segment.path).await.map_err(place)?;
+        let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let skip = (at.offset - aligned) as usize;
+        let mut want = 2 * BLOCK_BYTES;
+        let mut bytes = Vec::new();
+        let event = loop {
+            bytes.clear();
+            if let Err(e) = file.read_at(aligned, want, &mut bytes).await {
+                let _ = file.close().await;
+                return Err(place(e));
+            }
+            match record::parse(at.segment, bytes.get(skip..).unwrap_or_default()) {
+                Parsed::Record(r) if r.sequence() == sequence => {
+                    let (h, e) = (r.header(), r.extensions());
+                    let forwarded = (h.kind == Kind::Forward).then(|| r.body().to_vec());
+                    let frame = match &forwarded {
+                        Some(body) => DeadLetter::decode(body).map(|l| l.frame.to_vec()).unwrap_or_default(),
+                        None => r.body().to_vec(),
+                    };
+                    let origin = e.origin.unwrap_or_else(|| here(h.clock_ns, h.tie));
+                    break ReadEvent { frame, origin, hops: e.hops, forwarded };
+                }
+                Parsed::Short(need) if bytes.len() == want => want = (skip + need).next_multiple_of(BLOCK_BYTES),
+                _ => {
+                    self.shared.stats.damaged.add(1);
+                    log::error!("{} at byte {}: event {sequence} is damaged", segment.path.display(), at.offset);
+                    break ReadEvent { frame: Vec::new(), origin: here(0, 0), hops: 0, forwarded: None };
+                }
+            }
+        };
+        let _ = file.close().await;
+        Ok(event)
+    }
+
+    /// Lets the oldest segments go while there are too many or they are too old, and warns before that.
+    async fn keep_dead_letters_within_bounds(&self) {
+        let (dead, stats) = (&self.dead, &self.shared.stats);
+        loop {
+            let old = wall_ns().saturating_sub(dead.bounds.age_max.as_nanos() as u64);
+            let (aged, alone) = {
+                let segments = dead.segments.borrow();
+                (segments.first().is_some_and(|s| s.newest_ns < old), segments.len() == 1)
+            };
+            if aged && alone && dead.active.get() {
+                // It can go only when nothing is written into it any more.
+                dead.appender.borrow_mut().end_segment();
+                dead.files.close().await;
+                dead.active.set(false);
+            }
+            if !aged && dead.bytes() <= dead.bounds.bytes_max {
+                break;
+            }
+            let Some(segment) = dead.take_out(|_| true) else { break };
+            let lost = segment.letters();
+            stats.dead_lost.add(lost);
+            self.count_dead_letters();
+            let why = if aged { "they are too old" } else { "there are too many" };
+            log::warn!("shard {}: {lost} dead letters are dropped: {why}", self.shared.index);
+            dead.remove_files(segment).await;
+        }
+        let bytes = dead.bytes();
+        let full = bytes >= dead.bounds.warn_bytes;
+        if full != dead.warned.replace(full) {
+            let (index, max) = (self.shared.index, dead.bounds.bytes_max);
+            if full {
+                log::warn!(
+                    "shard {index}: dead letters fill {bytes} of the {max} bytes that are kept; redrive or purge some, or \
+                     the oldest go"
+                );
+            } else {
+                log::info!("shard {index}: there is room for dead letters again");
+            }
+        }
+        self.count_dead_letters();
+    }
+
+    pub(super) fn count_dead_letters(&self) {
+        let stats = &self.shared.stats;
+        stats.dead_kept.set(self.dead.letters());
+        stats.dead_bytes.set(self.dead.bytes());
+        stats.dead_warning.set(u64::from(self.dead.warned.get()));
+    }
+
+    /// Works on purges and redrives, until the shard stops.
+    pub(super) async fn work_on_dead_letters(self: Rc<Self>) {
+        let mut redrives: VecDeque<Redriving> = VecDeque::new();
+        while !self.stopping.get() {
+            let jobs = std::mem::take(&mut *self.dead.jobs.borrow_mut());
+            for job in jobs {
+                match job {
+                    DeadJob::Purge { wanted, reply } => {
+                        let _ = reply.send(self.purge(&wanted).await);
+                    }
+                    DeadJob::Redrive { order, reply } => redrives.push_back(Redriving {
+                        order,
+                        reply,
+                        below: self.dead.next().1,
+                        selected: VecDeque::new(),
+                        after: None,
+                        exhausted: false,
+                        reserved: None,
+                    }),
+                }
+            }
+            let mut until: Option<Instant> = None;
+            let mut again = false;
+            for _ in 0..redrives.len() {
+                let Some(mut r) = redrives.pop_front() else { break };
+                match self.redrive_step(&mut r).await {
+                    Ok(Step::Through) => drop(r.reply.send(Ok(()))),
+                    Err(e) => drop(r.reply.send(Err(e))),
+                    Ok(Step::Again) => {
+                        again = true;
+                        redrives.push_back(r);
+                    }
+                    Ok(Step::Wait(at)) => {
+                        until = Some(until.map_or(at, |u| u.min(at)));
+                        redrives.push_back(r);
+                    }
+                }
+                self.count_dead_letters();
+            }
+            match until {
+                _ if again => {}
+                Some(at) => drop(driver::until(at, self.dead.jobs_wake.notified()).await),
+                None => self.dead.jobs_wake.notified().await,
+            }
+        }
+        self.dead.jobs.borrow_mut().clear();
+    }
+
+    async fn purge(&self, wanted: &Wanted) -> Result<u64> {
+        let mut purged = 0;
+        let ids: Vec<u64> = self.dead.segments.borrow().iter().map(|s| s.info.header.id).collect();
+        for id in ids {
+            let segment = self.dead.segments.borrow().iter().find(|s| s.info.header.id == id).cloned();
+            let Some(segment) = segment else { continue };
+            let (shard, wanted) = (self.dead.shard, wanted.clone());
+            let found = driver::blocking(move || dead::select(shard, &[segment], &wanted, None, u64::MAX, usize::MAX));
+            let numbers: Vec<u64> = found.await?.iter().map(|s| s.number).collect();
+            purged += self.dead.take(id, &numbers).await?;
+        }
+        self.shared.stats.dead_purged.add(purged);
+        self.count_dead_letters();
+        Ok(purged)
+    }
+
+    /// Puts the next few letters of a redrive back into the log, in the order of their events, and takes them out of the
+    /// dead letters once they are durable there.
+    async fn redrive_step(&self, r: &mut Redriving) -> Result<Step> {
+        let order = r.order.clone();
+        if order.stopped.load(Ordering::Relaxed) {
+            return Ok(Step::Through);
+        }
+        if r.selected.is_empty() {
+            if r.exhausted {
+                return Ok(Step::Through);
+            }
+            let segments = self.dead.segments.borrow().clone();
+            let (shard, wanted, after, below) = (self.dead.shard, order.wanted.clone(), r.after, r.below);
+            let found =
+                driver::blocking(move || dead::select(shard, &segments, &wanted, after.as_ref(), below, SELECT_MAX));
+            r.selected = found.await?.into();
+            r.exhausted = r.selected.len() < SELECT_MAX;
+            r.after = r.selected.back().copied().or(r.after);
+            return Ok(Step::Again);
+        }
+        let mut size = REDRIVE_BATCH;
+        if let Some(pace) = &order.pace {
+            let (at, reserved) = *r.reserved.get_or_insert_with(|| {
+                let n = pace.step().min(REDRIVE_BATCH.min(r.selected.len()) as u64);
+                let now = driver::since(order.begun).as_nanos() as u64;
+                (order.begun + Duration::from_nanos(pace.reserve(n, now)), n as usize)
+            });
+            if at > driver::now() {
+                return Ok(Step::Wait(at));
+            }
+            r.reserved = None;
+            size = reserved;
+        }
+        let size = size.min(r.selected.len());
+        let batch: Vec<Selected> = r.selected.drain(..size).filter(|s| self.dead.is_there(s)).collect();
+        let (dir, places) = (self.dead.dir.clone(), batch.clone());
+        let records =
+            driver::blocking(move || Ok(places.iter().map(|s| dead::fetch(&dir, s)).collect::<Vec<_>>())).await?;
+        let wall = wall_ns();
+        let mut last = None;
+        let mut gone: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for (selected, bytes) in batch.iter().zip(&records) {
+            match bytes.as_deref().map(|b| self.redrive_one(&order, selected.segment, b, wall)) {
+                Some(Ok(sequence)) => {
+                    last = Some(sequence);
+                    gone.entry(selected.segment).or_default().push(selected.number);
+                }
+                Some(Err(why)) => order.leave(why),
+                // Its segment went meanwhile, or it is damaged.
+                None => order.leave("the letter cannot be read any more".into()),
+            }
+        }
+        if let Some(sequence) = last {
+            self.commit_wanted.notify();
+            self.durable(sequence).await?;
+        }
+        for (segment, numbers) in gone {
+            let n = self.dead.take(segment, &numbers).await?;
+            order.redriven.fetch_add(n, Ordering::Relaxed);
+            self.shared.stats.dead_redriven.add(n);
+        }
+        Ok(Step::Again)
+    }
+
+    /// Appends the event of a letter to the log again; why not, if it cannot be.
+    fn redrive_one(&self, order: &RedriveOrder, segment: u64, bytes: &[u8], wall: u64) -> Result<u64, String> {
+        let Parsed::Record(r) = record::parse(segment, bytes) else { return Err("the letter is damaged".into()) };
+        let l = Letter::read(self.dead.shard, &r).map_err(|e| e.to_string())?;
+        if l.hops >= self.dead.bounds.hops_max {
+            return Err(format!(
+                "it came out of the dead letters {} times already (engine.dead_letters.hops_max)",
+                l.hops
+            ));
+        }
+        let destination = order.to.unwrap_or(l.letter.destination);
+        let snapshot = self.snapshot.borrow();
+        let Some(d) = snapshot.destination(destination) else {
+            return Err("its destination is not configured any more; name another one".into());
+        };
+        if !d.profile.expressible(l.frame.event_type()) {
+            return Err(format!(
+                "{} writes records of profile `{}`, which has none for {}",
+                d.label(),
+                d.profile.name(),
+                l.frame.event_type()
+            ));
+        }
+        let extensions = Extensions { origin: Some(l.origin), hops: l.hops + 1, ..Extensions::default() };
+        let route = Route { destination, rule: l.letter.rule };
+        Ok(self.append(Kind::Event, route, &extensions, l.letter.frame, wall))
+    }
+}
