@@ -1,8 +1,10 @@
 //! The engine: open, publish, flush, close.
 
 mod dead_letters;
+mod losses;
 
 pub use dead_letters::{Redrive, RedriveOptions, Redriven};
+pub use losses::LossCount;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,12 +22,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
+use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir};
-use crate::rule::RuleSet;
+use crate::rule::{OnQueueFull, RuleSet};
+use crate::shard::fair::{Fairness, Unfair};
 use crate::shard::progress::{Receipt, block_on};
+use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
-use crate::shard::snapshot::Snapshot;
-use crate::shard::{self, Command, Shared, stats};
+use crate::shard::snapshot::{Scratch, Snapshot};
+use crate::shard::{self, Command, Common, Shared, stats};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +91,15 @@ struct Inner {
     config: Arc<EngineConfig>,
     shards: Vec<Arc<Shared>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    queues: Arc<Queues>,
+    fairness: Option<Arc<Fairness>>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
     fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
+    refused_queue: AtomicU64,
+    refused_unfair: AtomicU64,
     no_match: SpreadCount,
 }
 
@@ -143,13 +152,19 @@ impl Engine {
             s.clock_floor_ns = floor;
         }
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
-        let config = Arc::new(config);
+        let common = Common {
+            queues: Arc::new(Queues::new(&config.queue, dir.shards)),
+            fairness: Fairness::new(&config.fairness, config.ring_bytes, dir.shards).map(Arc::new),
+            config: Arc::new(config),
+            snapshot,
+        };
+        let config = common.config.clone();
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
         for (i, state) in states.into_iter().enumerate() {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), snapshot.clone(), config.clone(), state, &dir, cpu);
+            let start = shard::Start::new(shared.clone(), common.clone(), state, &dir, cpu);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -159,15 +174,20 @@ impl Engine {
             }
             shards.push(shared);
         }
+        let Common { config, snapshot, queues, fairness } = common;
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
                 shards,
                 snapshot,
+                queues,
+                fairness,
                 life: Mutex::new(Life { threads, dir: Some(dir) }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
+                refused_queue: AtomicU64::new(0),
+                refused_unfair: AtomicU64::new(0),
                 no_match: SpreadCount::default(),
             }),
         })
@@ -230,13 +250,25 @@ impl Engine {
             return Ok(None);
         }
         drop(snapshot);
+        if inner.queues.is_telling() {
+            inner.wait_for_queues(event)?;
+        }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        if let Some(fairness) = &inner.fairness {
+            inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
+        }
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = options.ack as u32;
         let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
             Ok(p) => p,
-            Err(e) => inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e)?,
+            Err(e) => {
+                let pushed = inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e);
+                if let (Err(_), Some(fairness)) = (&pushed, &inner.fairness) {
+                    fairness.leave(shard.index, event.bucket, layout.len());
+                }
+                pushed?
+            }
         };
         shard.ring.notify(options.ack > Ack::Memory);
         Ok(Some((shard, position)))
@@ -316,6 +348,9 @@ impl Engine {
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
             no_match: inner.no_match.get(),
+            refused_queue: inner.refused_queue.load(Ordering::Relaxed),
+            refused_unfair: inner.refused_unfair.load(Ordering::Relaxed),
+            log_warning: inner.queues.log.is_warned(),
             shards: inner.shards.len() as u64,
             ..Stats::default()
         };
@@ -336,6 +371,8 @@ impl Engine {
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.held_bytes += c.held_bytes.get();
+            s.log_file_bytes += c.log_file_bytes.get();
+            s.losses_untold += c.losses_untold.get();
             s.dead_letters_kept += c.dead_kept.get();
             s.dead_letters_bytes += c.dead_bytes.get();
             s.dead_letters_lost += c.dead_lost.get();
@@ -353,7 +390,14 @@ impl Engine {
                 d.dead_lettered += lane.dead_lettered.get();
                 d.requests += lane.requests.get();
                 d.failures += lane.failures.get();
+                d.inherited += lane.inherited.get();
                 d.waiting += lane.waiting.get();
+                d.waiting_bytes += lane.waiting_bytes.get();
+                for (reason, lost) in LossReason::ALL.into_iter().zip(&lane.lost) {
+                    if lost.get() > 0 {
+                        *d.losses.entry(reason).or_default() += lost.get();
+                    }
+                }
                 d.connections += lane.connections.get();
                 let last = lane.last_error.lock();
                 if !last.is_empty() {
@@ -364,6 +408,13 @@ impl Engine {
         }
         for (number, mut d) in all {
             d.name = snapshot.destination(number).map_or_else(|| format!("removed #{number}"), |x| x.name.clone());
+            d.dropped = d.losses.iter().filter(|(reason, _)| reason.was_waiting()).map(|(_, n)| n).sum();
+            if let Some(queue) = inner.queues.get(number) {
+                d.refused = queue.refused.load(Ordering::Relaxed);
+                d.queue_warning = queue.is_warned();
+            }
+            s.dropped += d.dropped;
+            s.inherited += d.inherited;
             s.delivered += d.delivered;
             s.dead_lettered += d.dead_lettered;
             s.waiting += d.waiting;
@@ -477,6 +528,104 @@ impl Inner {
         }
     }
 
+    /// Waits for a place in the queues of the destinations that an event goes to, if some of them have none and say that
+    /// publishers are to be told. Only called while there may be such.
+    #[cold]
+    fn wait_for_queues(&self, event: &Event<'_>) -> Result<()> {
+        let (mut scratch, mut routes) = (Scratch::default(), Vec::new());
+        let mut deadline = None;
+        loop {
+            let snapshot = self.snapshot.load();
+            snapshot.routes(event.bucket, event.event_type, event.key, event.priority, &mut scratch, &mut routes);
+            let highest = routes.iter().map(|r| r.priority).max();
+            let Some(highest) = highest else { return Ok(()) };
+            let mut full = None;
+            let queues = &self.queues;
+            if queues.log.level().excludes(highest) && queues.log.rules().on_full.is_told() {
+                full = Some((queues.log.rules(), "the log".to_owned(), None));
+            }
+            for r in &routes {
+                let Some(queue) = queues.get(r.destination).filter(|q| q.level().excludes(r.priority)) else {
+                    continue;
+                };
+                let rules = queue.rules();
+                if rules.on_full.is_told() {
+                    let name = snapshot.destination(r.destination).map_or_else(String::new, |d| d.label());
+                    // One that refuses at once need not be waited for.
+                    if rules.on_full == OnQueueFull::Refuse || full.is_none() {
+                        full = Some((rules, name, Some(queue)));
+                    }
+                }
+            }
+            drop(snapshot);
+            let Some((rules, name, queue)) = full else { return Ok(()) };
+            let deadline = *deadline.get_or_insert_with(|| deadline_in(rules.block_timeout));
+            if rules.on_full == OnQueueFull::Block && self.queues.wait(deadline) {
+                if self.closed.load(Ordering::Relaxed) {
+                    return Err(closed());
+                }
+                continue;
+            }
+            self.refused_queue.fetch_add(1, Ordering::Relaxed);
+            let load = queue.as_ref().map_or_else(|| self.queues.log.load(), |q| q.load());
+            if let Some(queue) = queue {
+                queue.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            let waits = if load.events > 0 { format!("{} events, ", load.events) } else { String::new() };
+            return Err(Error::new(
+                ErrorKind::Full,
+                format!("the queue of {name} is full: {waits}{} bytes wait", load.bytes),
+            )
+            .remedy("mend the destination, raise its limits, or let it shed (`queue.on_full`)"));
+        }
+    }
+
+    /// Waits until the event's bucket may bring another event into the ring.
+    fn enter_fairly(
+        &self,
+        fairness: &Fairness,
+        shard: &Shared,
+        bucket: &str,
+        bytes: usize,
+        on_full: OnFull,
+    ) -> Result<()> {
+        let mut deadline = None;
+        while let Err(why) = fairness.enter(shard.index, bucket, bytes) {
+            let left = match on_full {
+                OnFull::Refuse => Duration::ZERO,
+                OnFull::Block(limit) | OnFull::Retry(limit) => {
+                    let deadline = *deadline.get_or_insert_with(|| deadline_in(limit));
+                    deadline.saturating_duration_since(driver::now())
+                }
+            };
+            let wait = match why {
+                Unfair::Share => Duration::from_millis(1),
+                Unfair::Rate(wait) => wait,
+            };
+            if left.is_zero() || (matches!(why, Unfair::Rate(_)) && wait > left) {
+                if !matches!(on_full, OnFull::Retry(_)) {
+                    self.refused_unfair.fetch_add(1, Ordering::Relaxed);
+                }
+                let (what, remedy) = match why {
+                    Unfair::Share => ("has its share of the ring", "raise engine.fairness.bucket_ring_share"),
+                    Unfair::Rate(_) => ("publishes too fast", "raise engine.fairness.bucket_rate"),
+                };
+                let error = format!("bucket `{}` {what}", bucket.escape_debug());
+                return Err(
+                    Error::new(ErrorKind::Full, error).remedy(format!("publish more slowly, wait longer, or {remedy}"))
+                );
+            }
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(closed());
+            }
+            match why {
+                Unfair::Share => drop(shard.ring.wait_for_space(Some(driver::now() + wait.min(left)))),
+                Unfair::Rate(_) => std::thread::sleep(wait.min(Duration::from_millis(20))),
+            }
+        }
+        Ok(())
+    }
+
     #[cold]
     #[allow(clippy::too_many_arguments)]
     fn push_slowly(
@@ -572,6 +721,10 @@ pub struct Stats {
     pub accepted: u64,
     /// Events refused because a ring was full.
     pub refused_full: u64,
+    /// Events refused because the queue of a destination, or the log, was full.
+    pub refused_queue: u64,
+    /// Events refused because their bucket had its share already.
+    pub refused_unfair: u64,
     /// Events refused because they were not valid.
     pub invalid: u64,
     /// Events that no rule wanted.
@@ -584,7 +737,13 @@ pub struct Stats {
     pub delivered: u64,
     /// Deliveries given up: kept as dead letters, or passed on to a dead-letter destination.
     pub dead_lettered: u64,
-    /// Deliveries that this run knows of and that are not done yet.
+    /// Deliveries dropped by a policy, or because the log was damaged; per destination, [`DestinationStats::losses`] tells
+    /// which.
+    pub dropped: u64,
+    /// Deliveries that earlier runs left; for a while after opening, as far as they are counted.
+    pub inherited: u64,
+    /// Deliveries that are not done yet. Always `inherited + routed = delivered + dead_lettered + dropped + waiting`, but
+    /// for what is being moved from one to the other.
     pub waiting: u64,
     /// Bytes of records written to the log.
     pub log_bytes: u64,
@@ -600,6 +759,12 @@ pub struct Stats {
     pub ring_used_bytes: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
+    /// Bytes of the files of the log, where those have a limit.
+    pub log_file_bytes: u64,
+    /// Whether the files of the log take so much that events will soon be shed or refused.
+    pub log_warning: bool,
+    /// Losses that were counted, but of which the audit could not tell.
+    pub losses_untold: u64,
     /// Dead letters that are kept, those of earlier runs included.
     pub dead_letters_kept: u64,
     /// Bytes of their files.
@@ -626,12 +791,16 @@ impl Default for Stats {
             shards: 0,
             accepted: 0,
             refused_full: 0,
+            refused_queue: 0,
+            refused_unfair: 0,
             invalid: 0,
             no_match: 0,
             stored: 0,
             routed: 0,
             delivered: 0,
             dead_lettered: 0,
+            dropped: 0,
+            inherited: 0,
             waiting: 0,
             log_bytes: 0,
             commits: 0,
@@ -640,6 +809,9 @@ impl Default for Stats {
             damaged: 0,
             ring_used_bytes: 0,
             held_bytes: 0,
+            log_file_bytes: 0,
+            log_warning: false,
+            losses_untold: 0,
             dead_letters_kept: 0,
             dead_letters_bytes: 0,
             dead_letters_lost: 0,
@@ -671,8 +843,20 @@ pub struct DestinationStats {
     pub requests: u64,
     /// Requests that failed.
     pub failures: u64,
+    /// Deliveries that earlier runs left; for a while after opening, as far as they are counted.
+    pub inherited: u64,
     /// Deliveries not done yet.
     pub waiting: u64,
+    /// Bytes of the log that they take.
+    pub waiting_bytes: u64,
+    /// Deliveries dropped by a policy, or because the log was damaged.
+    pub dropped: u64,
+    /// Losses by reason: those that make up `dropped`, and those of dead letters.
+    pub losses: std::collections::BTreeMap<LossReason, u64>,
+    /// Events refused to publishers because the queue was full.
+    pub refused: u64,
+    /// Whether the queue is so full that events will soon be shed or refused.
+    pub queue_warning: bool,
     /// Connections made.
     pub connections: u64,
     /// What went wrong last; empty if nothing ever did.

@@ -16,10 +16,12 @@ pub mod shard;
 pub mod source;
 
 pub use engine::{
-    DestinationStats, Engine, Flush, OnFull, PublishOptions, Published, Redrive, RedriveOptions, Redriven, Stats,
+    DestinationStats, Engine, Flush, LossCount, OnFull, PublishOptions, Published, Redrive, RedriveOptions, Redriven,
+    Stats,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;
 pub use log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};
+pub use log::losses::{LossReason, RecordedLoss};
 pub use shard::progress::{Receipt, ReceiptFuture};

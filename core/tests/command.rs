@@ -223,6 +223,10 @@ fn dead_letters_are_shown_exported_purged_and_redriven() {
     let dir = tempfile::tempdir().unwrap();
     let receiver = receiver(Behaviour::Status(400));
     let file = configuration(dir.path(), &receiver.url(), "");
+    // One after the other, so that the letters have the order of the events.
+    let text_of = fs::read_to_string(&file).unwrap();
+    let one = "concurrency = 1\nbatch = { events_max = 1 }\nretry = {";
+    fs::write(&file, text_of.replacen("retry = {", one, 1)).unwrap();
     let data = dir.path().join("data");
     let data = data.to_str().unwrap();
     let ok = |arguments: &[&str]| {
@@ -272,6 +276,39 @@ fn dead_letters_are_shown_exported_purged_and_redriven() {
     assert_eq!(said, "5 dead letters redriven\n5 delivered, 0 given up again\n");
     assert_eq!(receiver.accepted(), 5);
     assert_eq!(ok(&["dead-letters", "list", "--data-dir", data]), "0 dead letters\n");
+}
+
+#[test]
+fn losses_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "http://127.0.0.1:9/", "");
+    let text_of = fs::read_to_string(&file).unwrap();
+    let queue = "[destination.queue]\nevents_max = 2\non_full = \"drop_newest\"\n[[rule]]";
+    fs::write(&file, text_of.replacen("[[rule]]", queue, 1)).unwrap();
+    let engine = Engine::open(Config::from_file(Path::new(&file)).unwrap()).unwrap();
+    for n in 0..5 {
+        let key = format!("in/{n}");
+        engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "b", key.as_bytes())).unwrap();
+    }
+    let data = dir.path().join("data");
+    let list = |more: &[&str]| {
+        let out = tidewire(&[&["losses", "list", "--data-dir", data.to_str().unwrap()], more].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let said = list(&[]);
+    assert!(said.contains("hook (rule all): drop_newest: s3:ObjectCreated:Put b/in/2\n"), "{said}");
+    assert!(said.ends_with("3 events lost\n"), "{said}");
+    assert_eq!(list(&["--reason", "purged"]), "0 events lost\n");
+    assert_eq!(list(&["--destination", "other"]), "0 events lost\n");
+    let json = list(&["--json", "--reason", "drop_newest", "--destination", "hook"]);
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((first["key"].as_str(), first["reason"].as_str()), (Some("in/2"), Some("drop_newest")));
+    engine.close(Duration::ZERO).unwrap();
+    let out = tidewire(&["losses", "list", "--data-dir", "/nowhere"]);
+    assert_eq!(out.status.code(), Some(1));
+    let out = tidewire(&["losses", "list", "--data-dir", "x", "--reason", "bad luck"]);
+    assert_eq!(out.status.code(), Some(2));
 }
 
 #[test]

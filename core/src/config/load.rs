@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::text::{self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, RuleTable, SourceTable};
+use super::text::{
+    self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, PriorityName, RuleTable, SourceTable,
+};
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Source, clamp};
 use crate::error::{Error, Result};
-use crate::event::EventTypes;
 use crate::event::profile::Profile;
+use crate::event::{EventTypes, Priority};
 use crate::filter::Filter;
 use crate::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, Overlap, Rule,
-    RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, OnQueueFull, Overlap,
+    Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 
 /// The largest file that is read, in bytes.
@@ -197,6 +199,23 @@ impl Loader<'_> {
         set(&mut own.age_max, &mut places, "engine.dead_letters.age_max", dead.age_max, time);
         set(&mut own.warn_at, &mut places, "engine.dead_letters.warn_at", dead.warn_at, |n| n);
         set(&mut own.hops_max, &mut places, "engine.dead_letters.hops_max", dead.hops_max, |n| n);
+        let (own, queue) = (&mut engine.queue, table.queue);
+        set(&mut own.bytes_max, &mut places, "engine.queue.bytes_max", queue.bytes_max, |Size(n)| Some(n));
+        set(&mut own.block_timeout, &mut places, "engine.queue.block_timeout", queue.block_timeout, time);
+        set(&mut own.warn_at, &mut places, "engine.queue.warn_at", queue.warn_at, |n| n);
+        if let Some(name) = queue.on_full {
+            own.on_full = OnQueueFull::parse(name.get_ref())
+                .map_err(|e| self.at(name.span().start, e.at("queue").at("engine")))?;
+        }
+        let key = "engine.losses.bytes_max";
+        set(&mut engine.losses.bytes_max, &mut places, key, table.losses.bytes_max, |Size(n)| n);
+        let (own, fair) = (&mut engine.fairness, table.fairness);
+        let key = "engine.fairness.bucket_ring_share";
+        set(&mut own.bucket_ring_share, &mut places, key, fair.bucket_ring_share, Some);
+        set(&mut own.bucket_rate, &mut places, "engine.fairness.bucket_rate", fair.bucket_rate, Some);
+        set(&mut own.bucket_burst, &mut places, "engine.fairness.bucket_burst", fair.bucket_burst, |n| n);
+        let key = "engine.fairness.tenant_separator";
+        set(&mut own.tenant_separator, &mut places, key, fair.tenant_separator, Some);
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -260,6 +279,15 @@ impl Loader<'_> {
         set(&mut d.retry.poison_attempts, &mut places, "retry.poison_attempts", retry.poison_attempts, |n| n);
         set(&mut d.retry.attempts_max, &mut places, "retry.attempts_max", retry.attempts_max, Some);
         set(&mut d.dead_letter_to, &mut places, "dead_letter_to", table.dead_letter_to, Some);
+        let queue = table.queue;
+        set(&mut d.queue.events_max, &mut places, "queue.events_max", queue.events_max, Some);
+        set(&mut d.queue.bytes_max, &mut places, "queue.bytes_max", queue.bytes_max, |Size(n)| n);
+        set(&mut d.queue.age_max, &mut places, "queue.age_max", queue.age_max, |Time(t)| Some(t));
+        set(&mut d.queue.block_timeout, &mut places, "queue.block_timeout", queue.block_timeout, time);
+        set(&mut d.queue.warn_at, &mut places, "queue.warn_at", queue.warn_at, |n| n);
+        if let Some(name) = queue.on_full {
+            d.queue.on_full = OnQueueFull::parse(name.get_ref()).map_err(|e| at(name.span().start, e.at("queue")))?;
+        }
         let breaker = table.breaker;
         let key = "breaker.consecutive_failures";
         set(&mut d.breaker.consecutive_failures, &mut places, key, breaker.consecutive_failures, |n| n);
@@ -281,6 +309,11 @@ impl Loader<'_> {
         let text = |v: Option<Spanned<String>>| v.map(Spanned::into_inner).unwrap_or_default();
         rule.bucket = table.bucket.map(Spanned::into_inner).filter(|b| b != "*");
         rule.filter = Filter::new(text(table.prefix), text(table.suffix));
+        rule.priority = table.priority.map(|p| match p {
+            PriorityName::High => Priority::High,
+            PriorityName::Normal => Priority::Normal,
+            PriorityName::Low => Priority::Low,
+        });
         let places = RulePlaces {
             text: self.text.clone(),
             whole,

@@ -78,6 +78,18 @@ bytes_max = "16MiB"
 age_max = "7d"
 warn_at = 0.5
 hops_max = 3
+[engine.queue]
+bytes_max = "1GiB"
+on_full = "refuse"
+block_timeout = "1s"
+warn_at = 1
+[engine.losses]
+bytes_max = "2MiB"
+[engine.fairness]
+bucket_ring_share = 0.25
+bucket_rate = 500
+bucket_burst = 50
+tenant_separator = "-"
 
 [[destination]]
 name = "hook"
@@ -138,6 +150,20 @@ on_start = "emit"
     let dead =
         DeadLettersConfig { bytes_max: 16 << 20, age_max: Duration::from_secs(7 * 86400), warn_at: 0.5, hops_max: 3 };
     assert_eq!(e.dead_letters, dead);
+    let queue = QueueConfig {
+        bytes_max: Some(1 << 30),
+        on_full: OnQueueFull::Refuse,
+        block_timeout: Duration::from_secs(1),
+        warn_at: 1.0,
+    };
+    assert_eq!((e.queue, e.losses), (queue, LossesConfig { bytes_max: 2 << 20 }));
+    let fairness = FairnessConfig {
+        bucket_ring_share: Some(0.25),
+        bucket_rate: Some(500),
+        bucket_burst: 50,
+        tenant_separator: Some("-".to_owned()),
+    };
+    assert_eq!(e.fairness, fairness);
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -289,6 +315,14 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("dead_letters.age_max = \"0s\"", ["t.toml:3:24", "engine.dead_letters.age_max", "1s"]),
         ("dead_letters.warn_at = 1.5", ["t.toml:3:24", "engine.dead_letters.warn_at", "0.1 to 1"]),
         ("dead_letters.hops_max = 0", ["t.toml:3:25", "engine.dead_letters.hops_max", "1 to 255"]),
+        ("queue.bytes_max = \"1KiB\"", ["t.toml:3:19", "engine.queue.bytes_max", "1048576"]),
+        ("queue.on_full = \"drop\"", ["t.toml:3:17", "unknown policy `drop`", "drop_newest"]),
+        ("queue.warn_at = 0", ["t.toml:3:17", "engine.queue.warn_at", "0.1 to 1"]),
+        ("losses.bytes_max = 0", ["t.toml:3:20", "engine.losses.bytes_max", "1048576"]),
+        ("fairness.bucket_ring_share = 2.0", ["t.toml:3:30", "bucket_ring_share", "0.05 to 1"]),
+        ("fairness.bucket_rate = 0", ["t.toml:3:24", "bucket_rate is 0", "1 to"]),
+        ("fairness.bucket_burst = 0", ["t.toml:3:25", "bucket_burst is 0", "1 to"]),
+        ("fairness.tenant_separator = \"\"", ["t.toml:3:29", "tenant_separator", "such as `-`"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
         ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
     ] {
@@ -298,6 +332,17 @@ fn limits_of_the_engine_are_told_at_their_key() {
 
 #[test]
 fn destinations_are_checked_at_their_keys() {
+    for (line, parts) in [
+        ("queue.events_max = 0", ["t.toml:7:20", "queue.events_max", "1 to"]),
+        ("queue.bytes_max = 7", ["t.toml:7:19", "queue.bytes_max", "4096 to"]),
+        ("queue.age_max = \"0s\"", ["t.toml:7:17", "queue.age_max", "1ms"]),
+        ("queue.block_timeout = \"2h\"", ["t.toml:7:23", "queue.block_timeout", "3600s"]),
+        ("queue.warn_at = 0.01", ["t.toml:7:17", "queue.warn_at", "0.1 to 1"]),
+        ("queue.on_full = \"block!\"", ["t.toml:7:17", "destination `hook`", "did you mean `block`?"]),
+    ] {
+        refused(&hook(line), &parts);
+    }
+    refused(&rule("priority = \"urgent\""), &["t.toml:12:12", "unknown value `urgent`", "high"]);
     refused(&hook("retry.attempts_max = 0"), &["t.toml:7:22: destination `hook`: retry.attempts_max", "1 to"]);
     refused(&hook("dead_letter_to = \"hook\""), &["t.toml:7:18: destination `hook`: dead_letter_to", "hook -> hook"]);
     refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);

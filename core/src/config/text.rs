@@ -47,6 +47,47 @@ pub(super) struct Engine {
     pub(super) delivery: Delivery,
     #[serde(default)]
     pub(super) dead_letters: DeadLetters,
+    #[serde(default)]
+    pub(super) queue: EngineQueue,
+    #[serde(default)]
+    pub(super) losses: Losses,
+    #[serde(default)]
+    pub(super) fairness: Fairness,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) events_max: Option<Spanned<u64>>,
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) on_full: Option<Spanned<String>>,
+    pub(super) block_timeout: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineQueue {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) on_full: Option<Spanned<String>>,
+    pub(super) block_timeout: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Losses {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fairness {
+    pub(super) bucket_ring_share: Option<Spanned<f64>>,
+    pub(super) bucket_rate: Option<Spanned<u32>>,
+    pub(super) bucket_burst: Option<Spanned<u32>>,
+    pub(super) tenant_separator: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +134,8 @@ pub(super) struct DestinationTable {
     #[serde(default)]
     pub(super) breaker: Breaker,
     pub(super) dead_letter_to: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) queue: Queue,
     pub(super) tls: Option<Tls>,
 }
 
@@ -137,6 +180,15 @@ pub(super) struct RuleTable {
     pub(super) prefix: Option<Spanned<String>>,
     pub(super) suffix: Option<Spanned<String>>,
     pub(super) destinations: Vec<Spanned<String>>,
+    pub(super) priority: Option<PriorityName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PriorityName {
+    High,
+    Normal,
+    Low,
 }
 
 #[derive(Debug, Deserialize)]

@@ -326,7 +326,7 @@ mod tests {
             let mut files = BTreeMap::new();
             let mut seen = 99;
             for (i, (size, routes, take)) in sizes.iter().enumerate() {
-                let routes: Vec<Route> = (0..*routes as u32).map(|n| Route { destination: n, rule: n + 1 }).collect();
+                let routes: Vec<Route> = (0..*routes as u32).map(|n| Route::new(n, n + 1)).collect();
                 let s = a.append(Kind::Event, &routes, &vec![i as u8; *size], 10);
                 prop_assert_eq!(s, 100 + i as u64);
                 if *take {

@@ -105,10 +105,12 @@ pub mod section {
     pub const ATTEMPTS: u16 = 3;
     /// The keys by which repeats are recognised.
     pub const DEDUP: u16 = 4;
-    /// What was dropped, by policy.
+    /// u64, u64: the number of the next segment of losses, and of the next loss.
     pub const LOSSES: u16 = 5;
     /// u64, u64: the number of the next segment of dead letters, and of the next letter, so that neither is used again.
     pub const NEXT_DEAD: u16 = 6;
+    /// What lanes have shed: see [`crate::log::shed`].
+    pub const SHED: u16 = 7;
 
     /// A section of two numbers.
     pub(crate) fn two(bytes: &[u8]) -> Option<(u64, u64)> {

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::losses::{self, Loss, LossReason};
 use super::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView};
 use super::recovery::{
     self, Findings, Names, OwnedDeadLetter, SHARDS_MAX, SegmentInfo, list_segments, lock_data_dir, scan, shard_path,
@@ -254,14 +255,14 @@ struct Line<'a> {
 }
 
 /// Text as it is, anything else as base64.
-fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (Some(text), None),
         Err(_) => (None, Some(BASE64.encode(bytes))),
     }
 }
 
-fn time(ns: u64) -> String {
+pub(super) fn time(ns: u64) -> String {
     String::from_utf8_lossy(&text::timestamp(ns)).into_owned()
 }
 
@@ -381,18 +382,18 @@ pub fn export_dead_letters(
     failed.map_or(Ok(count), Err)
 }
 
-/// A segment of dead letters on disk.
+/// A segment of dead letters, or of losses, on disk.
 #[derive(Clone, Debug)]
-pub(crate) struct DeadSegment {
+pub(crate) struct KeptSegment {
     pub(crate) info: SegmentInfo,
     pub(crate) taken: Taken,
     /// Of its file.
     pub(crate) bytes: u64,
-    /// When the youngest letter in it was given up, or later.
+    /// When the youngest record in it was written, or later.
     pub(crate) newest_ns: u64,
 }
 
-impl DeadSegment {
+impl KeptSegment {
     /// Letters that are in it and were not taken.
     pub(crate) fn letters(&self) -> u64 {
         (self.info.last_sequence + 1).saturating_sub(self.info.header.base_sequence).saturating_sub(self.taken.count())
@@ -407,15 +408,15 @@ impl DeadSegment {
     }
 }
 
-/// The dead letters of a shard as recovery found them.
+/// The dead letters, or the losses, of a shard as recovery found them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct DeadState {
-    pub(crate) segments: Vec<DeadSegment>,
+pub(crate) struct KeptState {
+    pub(crate) segments: Vec<KeptSegment>,
     /// The number of the next segment, and the next letter's.
     pub(crate) next: (u64, u64),
 }
 
-fn at_path(path: &Path) -> impl Fn(Error) -> Error {
+pub(super) fn at_path(path: &Path) -> impl Fn(Error) -> Error {
     let place = path.display().to_string();
     move |e| e.at(place.clone())
 }
@@ -424,8 +425,8 @@ fn at_path(path: &Path) -> impl Fn(Error) -> Error {
 ///
 /// # Errors
 /// If a file cannot be read or was written by a newer version.
-pub(crate) fn recover(dir: &Path, findings: &mut Findings) -> Result<DeadState> {
-    let mut state = DeadState { segments: find(dir, findings)?, next: (1, 1) };
+pub(crate) fn recover(dir: &Path, findings: &mut Findings) -> Result<KeptState> {
+    let mut state = KeptState { segments: find(dir, findings)?, next: (1, 1) };
     if let Some(last) = state.segments.last() {
         let number = last.info.last_sequence.max(last.first().saturating_sub(1)) + 1;
         state.next = (last.info.header.id + 1, number);
@@ -450,9 +451,9 @@ fn list(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// As [`recover`], without changing anything.
-fn find(dir: &Path, findings: &mut Findings) -> Result<Vec<DeadSegment>> {
+fn find(dir: &Path, findings: &mut Findings) -> Result<Vec<KeptSegment>> {
     let infos = list_segments(dir, findings)?;
-    let mut segments: Vec<DeadSegment> = Vec::with_capacity(infos.len());
+    let mut segments: Vec<KeptSegment> = Vec::with_capacity(infos.len());
     let count = infos.len();
     for (i, mut info) in infos.into_iter().enumerate() {
         if let Some(before) = segments.last_mut() {
@@ -467,7 +468,7 @@ fn find(dir: &Path, findings: &mut Findings) -> Result<Vec<DeadSegment>> {
             }
         }
         let taken = read_taken(dir, &info.header)?;
-        segments.push(DeadSegment { info, taken, bytes, newest_ns });
+        segments.push(KeptSegment { info, taken, bytes, newest_ns });
     }
     Ok(segments)
 }
@@ -481,7 +482,7 @@ fn gone_is_none<T>(result: std::io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     gone_is_none(fs::read(path)).map_err(at_path(path))
 }
 
@@ -522,7 +523,7 @@ pub(crate) fn remove_segment(path: &Path, id: u64) -> Result<()> {
 /// stop. What cannot be understood is told to the log and passed over.
 fn each_letter(
     shard: u16,
-    segment: &DeadSegment,
+    segment: &KeptSegment,
     wanted: &Wanted,
     mut each: impl FnMut(usize, usize, &Letter<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
@@ -547,6 +548,55 @@ fn each_letter(
     Ok(flow)
 }
 
+/// What the audit tells of a letter that is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Story {
+    pub(crate) number: u64,
+    pub(crate) destination: u32,
+    pub(crate) rule: u32,
+    pub(crate) id: EventId,
+    pub(crate) accepted_ns: u64,
+    pub(crate) event_type: String,
+    pub(crate) bucket: String,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Story {
+    pub(crate) fn loss(&self, reason: LossReason) -> Loss<'_> {
+        Loss {
+            reason,
+            destination: self.destination,
+            rule: self.rule,
+            count: 1,
+            id: Some(self.id),
+            accepted_ns: self.accepted_ns,
+            event_type: &self.event_type,
+            bucket: &self.bucket,
+            key: &self.key,
+        }
+    }
+}
+
+/// The stories of the letters of a segment that are wanted.
+pub(crate) fn stories(shard: u16, segment: &KeptSegment, wanted: &Wanted) -> Result<Vec<Story>> {
+    let mut out = Vec::new();
+    let _ = each_letter(shard, segment, wanted, |_, _, l| {
+        let o = l.origin;
+        out.push(Story {
+            number: l.number,
+            destination: l.letter.destination,
+            rule: l.letter.rule,
+            id: EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence },
+            accepted_ns: l.letter.first_ns,
+            event_type: l.frame.event_type().name().to_owned(),
+            bucket: l.frame.bucket().to_owned(),
+            key: l.frame.key().to_owned(),
+        });
+        ControlFlow::Continue(())
+    })?;
+    Ok(out)
+}
+
 /// Where a letter is, and its event's place in the order of its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Selected {
@@ -562,7 +612,7 @@ pub(crate) struct Selected {
 /// their events.
 pub(crate) fn select(
     shard: u16,
-    segments: &[DeadSegment],
+    segments: &[KeptSegment],
     wanted: &Wanted,
     after: Option<&Selected>,
     below: u64,
@@ -659,7 +709,7 @@ pub(super) fn bodies(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
     Ok(out)
 }
 
-/// Removes dead letters from a data directory that no engine has open. Returns how many.
+/// Removes dead letters from a data directory that no engine has open, and tells the audit. Returns how many.
 ///
 /// # Errors
 /// [`ErrorKind::Locked`] if an engine has it open; as [`each_dead_letter`]; or if a file cannot be written.
@@ -670,15 +720,15 @@ pub fn purge_dead_letters(data_dir: &Path, filter: &DeadLetterFilter) -> Result<
     let mut purged = 0;
     for (shard, dir) in shards(data_dir) {
         for mut s in recover(&dir, &mut Findings::default())?.segments {
-            let mut numbers = Vec::new();
-            let _ = each_letter(shard, &s, &wanted, |_, _, l| {
-                numbers.push(l.number);
-                ControlFlow::Continue(())
-            })?;
-            if numbers.is_empty() {
+            let mut stories = stories(shard, &s, &wanted)?;
+            stories.retain(|story| s.taken.take(story.number));
+            if stories.is_empty() {
                 continue;
             }
-            purged += numbers.iter().filter(|n| s.taken.take(**n)).count() as u64;
+            // Told before it is done: what is told twice is better than what is not told.
+            let told: Vec<Vec<u8>> = stories.iter().map(|s| s.loss(LossReason::Purged).encode()).collect();
+            losses::append(&shard_path(data_dir, shard.into()), shard, &told)?;
+            purged += stories.len() as u64;
             if s.letters() == 0 {
                 s.remove()?;
             } else {

@@ -1,6 +1,6 @@
 //! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
-//! reads a data directory before its shards start, and in [`dead`], which reads dead letters; the shard's
-//! [`crate::shard`] code does the rest through the driver.
+//! reads a data directory before its shards start, and in [`dead`] and [`losses`], which read what is kept
+//! beside; the shard's [`crate::shard`] code does the rest through the driver.
 //!
 //! # A data directory
 //!
@@ -12,6 +12,7 @@
 //!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
 //!   cursor.a, cursor.b       what each lane has delivered; written in turn
 //!   dead/                    dead letters, in segments of the same format, and which of them were taken out
+//!   losses/                  the audit of what was dropped, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
 //! ```
 //!
@@ -22,9 +23,11 @@ pub mod appender;
 pub mod attempts;
 pub mod cursor;
 pub mod dead;
+pub mod losses;
 pub mod record;
 pub mod recovery;
 pub mod segment;
+pub mod shed;
 pub mod taken;
 
 pub use ack::Ack;

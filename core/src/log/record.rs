@@ -7,7 +7,7 @@
 //! 16  u8   kind           17  u8  flags: 1 = there are extensions
 //! 18  u16  number of routes
 //! 20  u32  clock tie      24  u64 hybrid clock, ns since the epoch
-//! 32  per route: u32 destination, u32 rule
+//! 32  per route: u32 destination, u32 rule with the priority in its top two bits (0 normal, 1 low, 2 high)
 //! ..  extensions, if there are any: u16 length of them all with this field, then each as u8 tag, u8 length, value
 //! ..  body, padded with zeros to 8 bytes
 //! ```
@@ -17,6 +17,7 @@
 //! The segment id in the checksum keeps a recycled file's old records from being taken for new ones.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Priority;
 
 /// The fixed part of a record, in bytes.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -44,6 +45,8 @@ pub enum Kind {
     /// A dead letter on its way to the dead-letter destination of its destination: its body is a [`DeadLetter`], of which
     /// the frame is delivered along the routes.
     Forward = 6,
+    /// An event that was dropped (only in `losses/` segments): its body is a [`super::losses::Loss`].
+    Loss = 7,
 }
 
 impl Kind {
@@ -55,6 +58,7 @@ impl Kind {
             4 => Kind::Abort,
             5 => Kind::Mark,
             6 => Kind::Forward,
+            7 => Kind::Loss,
             _ => return None,
         })
     }
@@ -186,8 +190,38 @@ impl Extensions {
 pub struct Route {
     /// The destination's number.
     pub destination: u32,
-    /// The rule's number.
+    /// The rule's number, below 2^30.
     pub rule: u32,
+    /// What goes first when not everything can. Stored, because a rule may change what it says about that.
+    pub priority: Priority,
+}
+
+/// Where the priority stands in the number of the rule.
+const PRIORITY_SHIFT: u32 = 30;
+
+impl Route {
+    /// A route of normal priority.
+    pub fn new(destination: u32, rule: u32) -> Route {
+        Route { destination, rule, priority: Priority::Normal }
+    }
+
+    fn rule_word(self) -> u32 {
+        let priority = match self.priority {
+            Priority::Normal => 0,
+            Priority::Low => 1,
+            Priority::High => 2,
+        };
+        (self.rule & !(3 << PRIORITY_SHIFT)) | priority << PRIORITY_SHIFT
+    }
+
+    fn from_words(destination: u32, rule: u32) -> Route {
+        let priority = match rule >> PRIORITY_SHIFT {
+            1 => Priority::Low,
+            2 => Priority::High,
+            _ => Priority::Normal,
+        };
+        Route { destination, rule: rule & !(3 << PRIORITY_SHIFT), priority }
+    }
 }
 
 /// A record's fields in memory.
@@ -234,7 +268,7 @@ pub fn encode(
     let mut at = RECORD_HEADER_BYTES;
     for r in routes {
         out[at..at + 4].copy_from_slice(&r.destination.to_le_bytes());
-        out[at + 4..at + 8].copy_from_slice(&r.rule.to_le_bytes());
+        out[at + 4..at + 8].copy_from_slice(&r.rule_word().to_le_bytes());
         at += ROUTE_BYTES;
     }
     if extra > 0 {
@@ -362,7 +396,7 @@ impl<'a> RecordView<'a> {
         let bytes = self.bytes;
         (0..self.routes).map(move |i| {
             let at = RECORD_HEADER_BYTES + i * ROUTE_BYTES;
-            Route { destination: u32_at(bytes, at), rule: u32_at(bytes, at + 4) }
+            Route::from_words(u32_at(bytes, at), u32_at(bytes, at + 4))
         })
     }
 
@@ -515,7 +549,7 @@ mod tests {
     }
 
     fn extended(segment: u64, sequence: u64, extensions: &Extensions, body: &[u8]) -> Vec<u8> {
-        let routes = [Route { destination: 1, rule: 2 }, Route { destination: 3, rule: 4 }];
+        let routes = [Route::new(1, 2), Route { priority: Priority::High, ..Route::new(3, 4) }];
         let mut out = vec![0xAA; padded_len(routes.len(), extensions, body.len())];
         let h = RecordHeader { kind: Kind::Event, sequence, clock_ns: 77, tie: 5 };
         encode(segment, &h, &routes, extensions, body, &mut out);
@@ -528,6 +562,7 @@ mod tests {
         let Parsed::Record(v) = parse(9, &r) else { panic!("not a record") };
         assert_eq!((v.sequence(), v.header().clock_ns, v.header().tie), (42, 77, 5));
         assert_eq!(v.routes().map(|r| (r.destination, r.rule)).collect::<Vec<_>>(), [(1, 2), (3, 4)]);
+        assert_eq!(v.routes().map(|r| r.priority).collect::<Vec<_>>(), [Priority::Normal, Priority::High]);
         assert_eq!(v.body(), b"hello");
         assert_eq!(v.padded_len(), r.len());
     }
@@ -559,6 +594,15 @@ mod tests {
         let mut unknown = vec![0, 0, 99, 2, 1, 1, HOPS, 1, 3];
         unknown[0] = unknown.len() as u8;
         assert_eq!(Extensions::decode(&unknown), Extensions { hops: 3, ..none });
+    }
+
+    #[test]
+    fn priorities_take_no_bits_from_the_rule() {
+        for priority in [Priority::Low, Priority::Normal, Priority::High] {
+            let r = Route { destination: u32::MAX, rule: (1 << 30) - 1, priority };
+            assert_eq!(Route::from_words(r.destination, r.rule_word()), r);
+        }
+        assert_eq!(Route::from_words(1, 2), Route::new(1, 2), "as format 1 wrote it");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{Cursors, section};
-use super::dead::{self, DeadState};
+use super::dead::{self, KeptState};
+use super::losses;
 use super::record::{self, Parsed, RecordView};
 use super::segment::{SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
@@ -342,7 +343,9 @@ pub struct ShardState {
     /// What the lanes had delivered.
     pub cursors: Cursors,
     /// Its dead letters.
-    pub(crate) dead: DeadState,
+    pub(crate) dead: KeptState,
+    /// What it has told of losses.
+    pub(crate) losses: KeptState,
     /// What else was found.
     pub findings: Findings,
 }
@@ -446,7 +449,7 @@ pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentI
 /// If a file cannot be read or was written by a newer version. Damage is no error: it is quarantined and reported.
 pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     let at_dir = |e: Error| e.at(dir.display().to_string());
-    for sub in ["dead", "quarantine"] {
+    for sub in ["dead", losses::DIRECTORY, "quarantine"] {
         fs::create_dir_all(&dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
     }
     let mut findings = Findings::default();
@@ -495,6 +498,10 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     if let Some((segment, number)) = cursors.sections.get(&section::NEXT_DEAD).and_then(|b| section::two(b)) {
         dead.next = (dead.next.0.max(segment), dead.next.1.max(number));
     }
+    let mut losses = dead::recover(&dir.join(losses::DIRECTORY), &mut findings)?;
+    if let Some((segment, number)) = cursors.sections.get(&section::LOSSES).and_then(|b| section::two(b)) {
+        losses.next = (losses.next.0.max(segment), losses.next.1.max(number));
+    }
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
@@ -503,6 +510,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         clock_floor_ns,
         cursors,
         dead,
+        losses,
         findings,
     })
 }
@@ -519,6 +527,12 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
+
+/// Two numbers that were saved with the cursors of a shard.
+pub(crate) fn saved_numbers(dir: &Path, tag: u16) -> Result<Option<(u64, u64)>> {
+    let cursors = read_cursors(dir, &mut Findings::default())?;
+    Ok(cursors.sections.get(&tag).and_then(|b| section::two(b)))
+}
 
 fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     let mut best = Cursors::default();

@@ -48,6 +48,8 @@ pub enum Purpose {
     Events = 0,
     /// Dead letters.
     DeadLetters = 1,
+    /// What was dropped.
+    Losses = 2,
 }
 
 impl SegmentHeader {
@@ -98,6 +100,7 @@ impl SegmentHeader {
             purpose: match u16::from_le_bytes([block[58], block[59]]) {
                 0 => Purpose::Events,
                 1 => Purpose::DeadLetters,
+                2 => Purpose::Losses,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
             recycled: format > 1 && u32::from_le_bytes([block[60], block[61], block[62], block[63]]) & RECYCLED != 0,

@@ -59,6 +59,9 @@ impl Shard {
                 self.appender.borrow_mut().recycle(group);
                 self.commit_took.notify();
                 let synced = if unsynced_since.is_none() { written } else { progress.synced() };
+                if self.unaudited.replace(false) {
+                    self.write_losses().await;
+                }
                 progress.advance(written, synced);
                 wants_sync &= unsynced_since.is_some();
                 if !wants_sync && unsynced_since.is_none_or(|t| driver::since(t) < self.config.log.sync_interval) {
@@ -242,9 +245,16 @@ impl SegmentFiles {
         Ok(())
     }
 
-    /// The segment of a number, or the first one after it.
+    /// All segments, in order.
+    pub(super) fn all(&self) -> Vec<SegmentInfo> {
+        self.segments.borrow().clone()
+    }
+
+    /// The segment of a number, or the first one after it. One that was begun, and into which the first group is being
+    /// written, is not there yet: what it holds has not been handed to the lanes.
     pub(super) fn at_or_after(&self, id: u64) -> Option<SegmentInfo> {
-        self.segments.borrow().iter().find(|s| s.header.id >= id).cloned()
+        let written = |s: &&SegmentInfo| s.header.id >= id && s.last_sequence >= s.header.base_sequence;
+        self.segments.borrow().iter().find(written).cloned()
     }
 
     /// The segment that a sequence is in, or the first one that could hold a later one.

@@ -1,7 +1,7 @@
 //! Dead letters: written as lanes give events up, kept within bounds, passed on, redriven and purged.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::Shard;
-use super::commit::SegmentFiles;
+use super::kept::KeptLog;
 use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
 use crate::config::DeadLettersConfig;
 use crate::delivery::lane::Spent;
@@ -21,11 +21,10 @@ use crate::driver::{self, DiskFile, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::FrameView;
 use crate::log::BLOCK_BYTES;
-use crate::log::appender::{Appender, Group, Position, SegmentPlan};
-use crate::log::dead::{self, DeadSegment, DeadState, Letter, Selected, Wanted};
-use crate::log::record::{self, DeadLetter, Extensions, Kind, Origin, Parsed, Route};
-use crate::log::recovery::SegmentInfo;
-use crate::log::taken::Taken;
+use crate::log::appender::{Position, SegmentPlan};
+use crate::log::dead::{self, KeptSegment, KeptState, Letter, Selected, Story, Wanted};
+use crate::log::losses::{Loss, LossReason};
+use crate::log::record::{self, DeadLetter, Extensions, Kind, Origin, Parsed, RecordView, Route};
 
 /// Zeros ahead of dead letters, which are few.
 const ZERO_AHEAD_BYTES: u64 = 256 * 1024;
@@ -125,19 +124,38 @@ impl std::fmt::Debug for DeadJob {
 
 /// The dead letters of a shard.
 pub(super) struct DeadLetters {
-    dir: PathBuf,
     shard: u16,
     bounds: Bounds,
-    appender: RefCell<Appender>,
-    files: SegmentFiles,
-    /// All that are kept, in order; the last one is being written if `active`.
-    segments: RefCell<Vec<DeadSegment>>,
-    active: Cell<bool>,
-    queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
+    log: KeptLog,
+    queue: RefCell<VecDeque<DeadEntry>>,
     notify: Notify,
     jobs: RefCell<Vec<DeadJob>>,
     jobs_wake: Notify,
     warned: Cell<bool>,
+}
+
+/// An event on its way into the dead letters.
+pub(super) enum DeadEntry {
+    /// Its budget is spent. It is open in its lane until the letter is durable, and is read from the log.
+    Spent(Rc<LaneSlot>, Spent<Body>),
+    /// It was shed of its queue; who did so is told when the letter is durable.
+    Shed {
+        slot: Rc<LaneSlot>,
+        rule: u32,
+        attempts: u32,
+        accepted_ns: u64,
+        reason: String,
+        event: ReadEvent,
+        told: oneshot::Sender<()>,
+    },
+}
+
+impl DeadEntry {
+    fn slot(&self) -> &Rc<LaneSlot> {
+        match self {
+            DeadEntry::Spent(slot, _) | DeadEntry::Shed { slot, .. } => slot,
+        }
+    }
 }
 
 /// A redrive as one shard works on it.
@@ -162,18 +180,32 @@ enum Step {
 }
 
 /// An event read back from the log.
-struct ReadEvent {
-    frame: Vec<u8>,
-    origin: Origin,
+#[derive(Clone)]
+pub(super) struct ReadEvent {
+    pub(super) frame: Vec<u8>,
+    pub(super) origin: Origin,
     hops: u8,
     /// The body of the letter that it came as, if it came from another destination's dead letters.
     forwarded: Option<Vec<u8>>,
 }
 
+impl ReadEvent {
+    /// The event of a record, accepted `here` unless the record says where else.
+    pub(super) fn of(r: &RecordView<'_>, here: Origin) -> ReadEvent {
+        let e = r.extensions();
+        let forwarded = (r.header().kind == Kind::Forward).then(|| r.body().to_vec());
+        let frame = match &forwarded {
+            Some(body) => DeadLetter::decode(body).map(|l| l.frame.to_vec()).unwrap_or_default(),
+            None => r.body().to_vec(),
+        };
+        ReadEvent { frame, origin: e.origin.unwrap_or(here), hops: e.hops, forwarded }
+    }
+}
+
 impl DeadLetters {
     pub(super) fn new(
         dir: PathBuf,
-        state: DeadState,
+        state: KeptState,
         clock_floor_ns: u64,
         plan: SegmentPlan,
         config: &DeadLettersConfig,
@@ -181,15 +213,10 @@ impl DeadLetters {
     ) -> DeadLetters {
         let bounds = Bounds::new(config, shards);
         let plan = SegmentPlan { bytes_max: bounds.segment_bytes.min(plan.bytes_max), ..plan };
-        let (segment, number) = state.next;
         DeadLetters {
             shard: plan.shard,
             bounds,
-            appender: RefCell::new(Appender::new(plan, segment, number, clock_floor_ns)),
-            files: SegmentFiles::new(dir.clone(), Vec::new(), ZERO_AHEAD_BYTES),
-            dir,
-            segments: RefCell::new(state.segments),
-            active: Cell::new(false),
+            log: KeptLog::new(dir, state, clock_floor_ns, plan, ZERO_AHEAD_BYTES),
             queue: RefCell::default(),
             notify: Notify::default(),
             jobs: RefCell::default(),
@@ -198,8 +225,8 @@ impl DeadLetters {
         }
     }
 
-    pub(super) fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
-        self.queue.borrow_mut().push_back((slot, spent));
+    pub(super) fn push(&self, entry: DeadEntry) {
+        self.queue.borrow_mut().push_back(entry);
         self.notify.notify();
     }
 
@@ -207,6 +234,11 @@ impl DeadLetters {
     pub(super) fn give(&self, job: DeadJob) {
         self.jobs.borrow_mut().push(job);
         self.jobs_wake.notify();
+    }
+
+    /// Drops what could not be written: the events stay in the log, and who waits is told.
+    pub(super) fn forget(&self) {
+        self.queue.borrow_mut().clear();
     }
 
     /// Makes the writer look whether it shall end.
@@ -220,93 +252,51 @@ impl DeadLetters {
     }
 
     pub(super) async fn close(&self) {
-        self.files.close().await;
+        self.log.close().await;
     }
 
     /// The numbers of the next segment and the next letter.
     pub(super) fn next(&self) -> (u64, u64) {
-        let appender = self.appender.borrow();
-        (appender.next_segment(), appender.next_sequence())
-    }
-
-    fn bytes(&self) -> u64 {
-        self.segments.borrow().iter().map(|s| s.bytes).sum()
+        self.log.next()
     }
 
     fn letters(&self) -> u64 {
-        self.segments.borrow().iter().map(DeadSegment::letters).sum()
-    }
-
-    /// Writes a group and notes what is in its segment now.
-    async fn write(&self, group: &Group) -> Result<()> {
-        self.files.write(group).await?;
-        // Of the files, only the one being written concerns them; what is kept is noted here.
-        self.files.take_passed(u64::MAX, false);
-        let mut segments = self.segments.borrow_mut();
-        if let Some(header) = group.new_segment {
-            let path = self.dir.join(crate::log::segment::SegmentHeader::file_name(header.id));
-            let info = SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) };
-            let taken = Taken::new(header.id, header.base_sequence);
-            segments.push(DeadSegment { info, taken, bytes: 0, newest_ns: 0 });
-            self.active.set(true);
-        }
-        if let Some(s) = segments.last_mut() {
-            s.info.last_sequence = group.last_sequence;
-            s.bytes = group.end().offset.next_multiple_of(ZERO_AHEAD_BYTES);
-            s.newest_ns = wall_ns();
-        }
-        Ok(())
-    }
-
-    /// Takes a segment out of the list, unless it is being written.
-    fn take_out(&self, which: impl Fn(&DeadSegment) -> bool) -> Option<DeadSegment> {
-        let mut segments = self.segments.borrow_mut();
-        let n = segments.len() - usize::from(self.active.get());
-        let at = segments[..n].iter().position(which)?;
-        Some(segments.remove(at))
+        self.log.segments.borrow().iter().map(KeptSegment::letters).sum()
     }
 
     /// Removes the segments of which every letter was taken.
     async fn remove_empty(&self) {
-        while let Some(s) = self.take_out(|s| s.letters() == 0) {
-            self.remove_files(s).await;
+        while let Some(s) = self.log.take_out(|s| s.letters() == 0) {
+            self.log.remove_files(s).await;
         }
     }
 
-    async fn remove_files(&self, s: DeadSegment) {
-        let (path, id) = (s.info.path, s.info.header.id);
-        if let Err(e) = driver::blocking(move || dead::remove_segment(&path, id)).await {
-            // It is found again at the next open.
-            log::error!("{e}");
-        }
-    }
-
-    /// Takes letters of one segment out, durably. Returns how many were there.
-    async fn take(&self, segment: u64, numbers: &[u64]) -> Result<u64> {
-        let (before, taken, count) = {
-            let mut segments = self.segments.borrow_mut();
-            let Some(s) = segments.iter_mut().find(|s| s.info.header.id == segment) else { return Ok(0) };
+    /// Takes letters of one segment out, durably. Returns those that were there.
+    async fn take(&self, segment: u64, numbers: &[u64]) -> Result<Vec<u64>> {
+        let (before, taken, out) = {
+            let mut segments = self.log.segments.borrow_mut();
+            let Some(s) = segments.iter_mut().find(|s| s.info.header.id == segment) else { return Ok(Vec::new()) };
             let before = s.taken.clone();
-            let count = numbers.iter().filter(|n| s.taken.take(**n)).count();
-            (before, s.taken.clone(), count as u64)
+            let out: Vec<u64> = numbers.iter().copied().filter(|n| s.taken.take(*n)).collect();
+            (before, s.taken.clone(), out)
         };
-        if count > 0 {
-            let dir = self.dir.clone();
+        if !out.is_empty() {
+            let dir = self.log.dir().to_owned();
             let written = driver::blocking(move || dead::write_taken(&dir, segment, &taken)).await;
             if let Err(e) = written {
                 // Only this task takes letters, so nothing came between.
-                if let Some(s) = self.segments.borrow_mut().iter_mut().find(|s| s.info.header.id == segment) {
+                if let Some(s) = self.log.segments.borrow_mut().iter_mut().find(|s| s.info.header.id == segment) {
                     s.taken = before;
                 }
                 return Err(e);
             }
             self.remove_empty().await;
         }
-        Ok(count)
+        Ok(out)
     }
 
     fn is_there(&self, s: &Selected) -> bool {
-        let segments = self.segments.borrow();
+        let segments = self.log.segments.borrow();
         segments.iter().any(|x| x.info.header.id == s.segment && !x.taken.is_taken(s.number))
     }
 }
@@ -317,27 +307,36 @@ fn extensions(event: &ReadEvent, hops: u8) -> Extensions {
 
 /// The letter of an event that was given up. One that had been passed on, and failed again, stays the letter of the
 /// destination that it was meant for.
-fn letter(slot: &LaneSlot, spent: &Spent<Body>, event: &ReadEvent, wall: u64) -> Vec<u8> {
+fn letter(entry: &DeadEntry, event: &ReadEvent, wall: u64) -> Vec<u8> {
     let first = event.forwarded.as_deref().and_then(|body| DeadLetter::decode(body).ok());
+    let slot = entry.slot();
+    let (rule, attempts, status, why, answer, accepted_ns) = match entry {
+        DeadEntry::Spent(_, s) => {
+            (s.item.body.rule, s.attempts, s.status, &s.reason, &s.answer[..], s.item.accepted_ns)
+        }
+        DeadEntry::Shed { rule, attempts, reason, accepted_ns, .. } => {
+            (*rule, *attempts, 0, reason, &[][..], *accepted_ns)
+        }
+    };
     let reason = match &first {
-        None => spent.reason.clone(),
+        None => why.clone(),
         Some(l) => {
             let name = slot.destination().map_or_else(|| format!("#{}", slot.number), |d| d.name.clone());
-            format!("{}; then its dead-letter destination `{name}`: {}", l.reason, spent.reason)
+            format!("{}; then its dead-letter destination `{name}`: {why}", l.reason)
         }
     };
     let l = DeadLetter {
         destination: first.as_ref().map_or(slot.number, |l| l.destination),
-        rule: spent.item.body.rule,
+        rule,
         sequence: event.origin.sequence,
         incarnation: event.origin.incarnation,
-        attempts: spent.attempts.saturating_add(first.as_ref().map_or(0, |l| l.attempts)),
+        attempts: attempts.saturating_add(first.as_ref().map_or(0, |l| l.attempts)),
         // Of the event itself, not of its last way into the log.
-        first_ns: if event.origin.clock_ns > 0 { event.origin.clock_ns } else { spent.item.accepted_ns },
+        first_ns: if event.origin.clock_ns > 0 { event.origin.clock_ns } else { accepted_ns },
         last_ns: wall,
-        status: spent.status,
+        status,
         reason: &reason,
-        answer: &spent.answer,
+        answer,
         frame: &event.frame,
     };
     l.encode()
@@ -369,53 +368,84 @@ impl Shard {
     }
 
     async fn write_dead_batch(&self) -> Result<()> {
-        let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
+        let count = self.dead.queue.borrow().len().min(BATCH);
         let wall = wall_ns();
-        let mut events = Vec::new();
-        for (_, spent) in &batch {
-            events.push(self.read_event(spent.item.body.position, spent.item.sequence).await?);
+        // The entries stay in the queue until they are through; only this task takes any out.
+        let mut events: Vec<Option<ReadEvent>> = Vec::with_capacity(count);
+        for i in 0..count {
+            let place = match &self.dead.queue.borrow()[i] {
+                DeadEntry::Spent(_, spent) => Err((spent.item.body.position, spent.item.sequence)),
+                DeadEntry::Shed { event, .. } => Ok(event.clone()),
+            };
+            events.push(match place {
+                Ok(event) => Some(event),
+                Err((position, sequence)) => Some(self.read_event(position, sequence).await?),
+            });
         }
         // First what is passed on: while that is not durable nothing of the batch is written anywhere else.
         let mut forwarded = None;
         let mut kept = Vec::new();
-        for ((slot, spent), event) in batch.iter().zip(&events) {
-            let body = letter(slot, spent, event, wall);
-            match self.forward_to(slot, event) {
+        for (entry, event) in self.dead.queue.borrow().iter().zip(&mut events) {
+            let Some(e) = event.as_ref().filter(|e| FrameView::parse(&e.frame).is_ok()) else {
+                *event = None; // Damaged: there is nothing left to keep.
+                continue;
+            };
+            let body = letter(entry, e, wall);
+            let (rule, priority) = match entry {
+                DeadEntry::Spent(_, s) => (s.item.body.rule, s.item.priority),
+                DeadEntry::Shed { rule, .. } => (*rule, FrameView::trusted(&e.frame).priority()),
+            };
+            match self.forward_to(entry.slot(), e) {
                 Some(destination) => {
-                    let route = Route { destination, rule: spent.item.body.rule };
-                    let e = extensions(event, event.hops.saturating_add(1));
-                    forwarded = Some(self.append(Kind::Forward, route, &e, &body, wall));
+                    let route = Route { destination, rule, priority };
+                    let extensions = extensions(e, e.hops.saturating_add(1));
+                    forwarded = Some(self.append(Kind::Forward, route, &extensions, &body, wall));
                 }
-                None => kept.push((extensions(event, event.hops), body)),
+                None => kept.push((extensions(e, e.hops), body)),
             }
         }
         if let Some(sequence) = forwarded {
             self.commit_wanted.notify();
             self.durable(sequence).await?;
         }
+        let log = &self.dead.log;
         for (extensions, body) in kept {
-            self.dead.appender.borrow_mut().append_extended(Kind::DeadLetter, &[], &extensions, &body, wall);
+            log.append(Kind::DeadLetter, &extensions, &body, wall);
         }
-        loop {
-            let group = self.dead.appender.borrow_mut().take();
-            let Some(group) = group else { break };
+        while let Some(group) = log.take() {
             // A group that could not be written must be written before any later one, so it is tried until it is.
-            while let Err(e) = self.dead.write(&group).await {
+            while let Err(e) = log.write(&group).await {
                 if self.stopping.get() {
                     return Err(e);
                 }
                 log::error!("shard {}: dead letters wait: {e}", self.shared.index);
                 driver::sleep(TROUBLE_PAUSE).await;
             }
-            self.dead.appender.borrow_mut().recycle(group);
+            log.recycle(group);
         }
-        self.dead.files.sync().await?;
+        log.sync().await?;
         self.count_dead_letters();
-        self.dead.queue.borrow_mut().drain(..batch.len());
-        for (slot, spent) in batch {
-            slot.settle(spent.item.sequence);
-            slot.stats.dead_lettered.add(1);
-            slot.stats.waiting.sub(1);
+        let entries: Vec<DeadEntry> = self.dead.queue.borrow_mut().drain(..count).collect();
+        for (entry, event) in entries.into_iter().zip(events) {
+            let slot = entry.slot().clone();
+            let rule = match &entry {
+                DeadEntry::Spent(_, s) => s.item.body.rule,
+                DeadEntry::Shed { rule, .. } => *rule,
+            };
+            match event {
+                Some(_) => slot.stats.dead_lettered.add(1),
+                None => self.lose(&Loss::sum(LossReason::Damaged, slot.number, rule, 1)),
+            }
+            match entry {
+                DeadEntry::Spent(_, spent) => {
+                    slot.release(&spent.item);
+                    slot.settle(spent.item.sequence);
+                }
+                DeadEntry::Shed { told, .. } => {
+                    let _ = told.send(());
+                }
+            }
+            self.settle_queue(&slot);
             slot.notify.notify();
         }
         self.lane_settled.notify();
@@ -449,7 +479,7 @@ impl Shard {
     }
 
     /// Reads an event back from the log.
-    async fn read_event(&self, at: Position, sequence: u64) -> Result<ReadEvent> {
+    pub(super) async fn read_event(&self, at: Position, sequence: u64) -> Result<ReadEvent> {
         let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
             return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
         };
@@ -474,14 +504,7 @@ impl Shard {
             }
             match record::parse(at.segment, bytes.get(skip..).unwrap_or_default()) {
                 Parsed::Record(r) if r.sequence() == sequence => {
-                    let (h, e) = (r.header(), r.extensions());
-                    let forwarded = (h.kind == Kind::Forward).then(|| r.body().to_vec());
-                    let frame = match &forwarded {
-                        Some(body) => DeadLetter::decode(body).map(|l| l.frame.to_vec()).unwrap_or_default(),
-                        None => r.body().to_vec(),
-                    };
-                    let origin = e.origin.unwrap_or_else(|| here(h.clock_ns, h.tie));
-                    break ReadEvent { frame, origin, hops: e.hops, forwarded };
+                    break ReadEvent::of(&r, here(r.header().clock_ns, r.header().tie));
                 }
                 Parsed::Short(need) if bytes.len() == want => want = (skip + need).next_multiple_of(BLOCK_BYTES),
                 _ => {
@@ -500,28 +523,31 @@ impl Shard {
         let (dead, stats) = (&self.dead, &self.shared.stats);
         loop {
             let old = wall_ns().saturating_sub(dead.bounds.age_max.as_nanos() as u64);
-            let (aged, alone) = {
-                let segments = dead.segments.borrow();
-                (segments.first().is_some_and(|s| s.newest_ns < old), segments.len() == 1)
-            };
-            if aged && alone && dead.active.get() {
+            let aged = dead.log.segments.borrow().first().is_some_and(|s| s.newest_ns < old);
+            if aged && dead.log.is_only_active() {
                 // It can go only when nothing is written into it any more.
-                dead.appender.borrow_mut().end_segment();
-                dead.files.close().await;
-                dead.active.set(false);
+                dead.log.end_segment().await;
             }
-            if !aged && dead.bytes() <= dead.bounds.bytes_max {
+            if !aged && dead.log.bytes() <= dead.bounds.bytes_max {
                 break;
             }
-            let Some(segment) = dead.take_out(|_| true) else { break };
+            let Some(segment) = dead.log.take_out(|_| true) else { break };
             let lost = segment.letters();
+            let (reason, why) = match aged {
+                true => (LossReason::DeadLetterTooOld, "they are too old"),
+                false => (LossReason::DeadLettersFull, "there are too many"),
+            };
+            log::warn!("shard {}: {lost} dead letters are dropped: {why}", self.shared.index);
+            let (shard, read) = (dead.shard, segment.clone());
+            match driver::blocking(move || dead::stories(shard, &read, &Wanted::default())).await {
+                Ok(stories) => self.lose_letters(&stories, reason).await,
+                Err(e) => log::error!("shard {}: which ones cannot be told: {e}", self.shared.index),
+            }
+            dead.log.remove_files(segment).await;
             stats.dead_lost.add(lost);
             self.count_dead_letters();
-            let why = if aged { "they are too old" } else { "there are too many" };
-            log::warn!("shard {}: {lost} dead letters are dropped: {why}", self.shared.index);
-            dead.remove_files(segment).await;
         }
-        let bytes = dead.bytes();
+        let bytes = dead.log.bytes();
         let full = bytes >= dead.bounds.warn_bytes;
         if full != dead.warned.replace(full) {
             let (index, max) = (self.shared.index, dead.bounds.bytes_max);
@@ -537,10 +563,20 @@ impl Shard {
         self.count_dead_letters();
     }
 
+    /// Tells the audit of letters that are gone.
+    async fn lose_letters(&self, stories: &[Story], reason: LossReason) {
+        for some in stories.chunks(1024) {
+            for s in some {
+                self.lose(&s.loss(reason));
+            }
+            self.write_losses().await;
+        }
+    }
+
     pub(super) fn count_dead_letters(&self) {
         let stats = &self.shared.stats;
         stats.dead_kept.set(self.dead.letters());
-        stats.dead_bytes.set(self.dead.bytes());
+        stats.dead_bytes.set(self.dead.log.bytes());
         stats.dead_warning.set(u64::from(self.dead.warned.get()));
     }
 
@@ -594,14 +630,17 @@ impl Shard {
 
     async fn purge(&self, wanted: &Wanted) -> Result<u64> {
         let mut purged = 0;
-        let ids: Vec<u64> = self.dead.segments.borrow().iter().map(|s| s.info.header.id).collect();
+        let ids: Vec<u64> = self.dead.log.segments.borrow().iter().map(|s| s.info.header.id).collect();
         for id in ids {
-            let segment = self.dead.segments.borrow().iter().find(|s| s.info.header.id == id).cloned();
+            let segment = self.dead.log.segments.borrow().iter().find(|s| s.info.header.id == id).cloned();
             let Some(segment) = segment else { continue };
             let (shard, wanted) = (self.dead.shard, wanted.clone());
-            let found = driver::blocking(move || dead::select(shard, &[segment], &wanted, None, u64::MAX, usize::MAX));
-            let numbers: Vec<u64> = found.await?.iter().map(|s| s.number).collect();
-            purged += self.dead.take(id, &numbers).await?;
+            let mut stories = driver::blocking(move || dead::stories(shard, &segment, &wanted)).await?;
+            let numbers: Vec<u64> = stories.iter().map(|s| s.number).collect();
+            let taken: BTreeSet<u64> = self.dead.take(id, &numbers).await?.into_iter().collect();
+            stories.retain(|s| taken.contains(&s.number));
+            self.lose_letters(&stories, LossReason::Purged).await;
+            purged += taken.len() as u64;
         }
         self.shared.stats.dead_purged.add(purged);
         self.count_dead_letters();
@@ -619,7 +658,7 @@ impl Shard {
             if r.exhausted {
                 return Ok(Step::Through);
             }
-            let segments = self.dead.segments.borrow().clone();
+            let segments = self.dead.log.segments.borrow().clone();
             let (shard, wanted, after, below) = (self.dead.shard, order.wanted.clone(), r.after, r.below);
             let found =
                 driver::blocking(move || dead::select(shard, &segments, &wanted, after.as_ref(), below, SELECT_MAX));
@@ -643,7 +682,7 @@ impl Shard {
         }
         let size = size.min(r.selected.len());
         let batch: Vec<Selected> = r.selected.drain(..size).filter(|s| self.dead.is_there(s)).collect();
-        let (dir, places) = (self.dead.dir.clone(), batch.clone());
+        let (dir, places) = (self.dead.log.dir().to_owned(), batch.clone());
         let records =
             driver::blocking(move || Ok(places.iter().map(|s| dead::fetch(&dir, s)).collect::<Vec<_>>())).await?;
         let wall = wall_ns();
@@ -665,7 +704,7 @@ impl Shard {
             self.durable(sequence).await?;
         }
         for (segment, numbers) in gone {
-            let n = self.dead.take(segment, &numbers).await?;
+            let n = self.dead.take(segment, &numbers).await?.len() as u64;
             order.redriven.fetch_add(n, Ordering::Relaxed);
             self.shared.stats.dead_redriven.add(n);
         }
@@ -696,7 +735,7 @@ impl Shard {
             ));
         }
         let extensions = Extensions { origin: Some(l.origin), hops: l.hops + 1, ..Extensions::default() };
-        let route = Route { destination, rule: l.letter.rule };
+        let route = Route { destination, rule: l.letter.rule, priority: l.frame.priority() };
         Ok(self.append(Kind::Event, route, &extensions, l.letter.frame, wall))
     }
 }

@@ -8,23 +8,28 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 use super::Shard;
-use super::lanes::{Body, LaneSlot};
+use super::lanes::{Body, LaneSlot, Saved};
+use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
 use crate::event::profile::{DeadNote, Profile, RecordContext};
-use crate::event::{EventId, FrameView, Sequencer};
+use crate::event::{EventId, FrameView, Priority, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
-use crate::log::attempts::{self, AllTried, Tried};
+use crate::log::attempts::{self, AllTried};
 use crate::log::cursor::{Cursor, section};
+use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
+use crate::log::shed;
 
 /// Bytes read from a segment at a time.
-const READ_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 /// A lane that has fallen behind reads on once it has room for so many events.
 pub(super) const READ_ON_ROOM: usize = 64;
 
+/// Lanes of a shard that note whose events they leave in the log; each takes [`KeysBehind::BYTES`].
+const KEY_TABLES_MAX: usize = 16;
 /// More events than a lane can have tried.
 const TRIED_MAX: u64 = 1 << 24;
 
@@ -97,6 +102,11 @@ impl Shard {
             log::error!("shard {}: the counts of attempts cannot be understood and begin anew", self.shared.index);
             AllTried::default()
         });
+        let saved = state.cursors.sections.get(&section::SHED).map_or(&[][..], Vec::as_slice);
+        let mut shed = shed::decode(saved).unwrap_or_else(|| {
+            log::error!("shard {}: what was shed is not known any more; it is delivered", self.shared.index);
+            BTreeMap::new()
+        });
         for (number, destination) in all {
             let tried = tried.remove(&number).unwrap_or_default();
             let cursor = match state.cursors.lanes.get(&number) {
@@ -105,7 +115,8 @@ impl Shard {
                 // Known by name but never saved: whatever the log has for it is undelivered.
                 None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
             };
-            self.add_lane(number, destination, cursor, tried, head);
+            let shed = shed.remove(&number).unwrap_or_default();
+            self.add_lane(number, destination, Saved { cursor, tried, shed }, head);
         }
     }
 
@@ -114,22 +125,23 @@ impl Shard {
         self: &Rc<Self>,
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
-        mut cursor: Cursor,
-        tried: BTreeMap<u64, Tried>,
+        mut saved: Saved,
         head: u64,
     ) -> Rc<LaneSlot> {
-        let backlog = match self.files.containing(cursor.low() + 1) {
-            Some(s) if cursor.low() < head => {
-                Some(Backlog::at(Position { segment: s.header.id, offset: BLOCK_BYTES as u64 }, cursor.low()))
+        let backlog = match self.files.containing(saved.cursor.low() + 1) {
+            Some(s) if saved.cursor.low() < head => {
+                Some(Backlog::at(Position { segment: s.header.id, offset: BLOCK_BYTES as u64 }, saved.cursor.low()))
             }
             _ => {
-                cursor.raise(head);
+                saved.cursor.raise(head);
                 None
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
         let events_max = self.config.delivery.lane_events_max;
-        let slot = Rc::new(LaneSlot::new(number, destination, cursor, tried, backlog, stats, events_max));
+        let queue = self.queues.of(number, destination.as_ref().map(|d| &d.queue));
+        let slot = LaneSlot::new(number, destination, saved, backlog, stats, queue, events_max);
+        let slot = Rc::new(slot);
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -143,11 +155,11 @@ impl Shard {
         let head = self.appender.borrow().next_sequence() - 1;
         for (number, destination) in snapshot.destinations() {
             let existing = self.lanes.borrow().get(&number).cloned();
+            self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone()),
                 None => {
-                    let slot =
-                        self.add_lane(number, Some(destination.clone()), Cursor::at(head), BTreeMap::new(), head);
+                    let slot = self.add_lane(number, Some(destination.clone()), Saved::new(head), head);
                     self.start_lane(&slot);
                 }
             }
@@ -159,14 +171,21 @@ impl Shard {
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
         let lanes = self.lanes.borrow();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
+        let mut told: Vec<u32> = Vec::new();
         for (position, record) in group.iter() {
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 slot.stats.routed.add(1);
+                if slot.is_unchanged() {
+                    told.push(slot.number);
+                }
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
             }
             self.dispatched.set(record.sequence());
+        }
+        for slot in told.iter().filter_map(|number| lanes.get(number)) {
+            self.settle_queue(slot);
         }
         drop(lanes);
         let mut flushes = self.flushes.borrow_mut();
@@ -187,12 +206,33 @@ impl Shard {
         incarnation: u64,
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
-        slot.stats.waiting.add(1);
-        if slot.is_behind() {
-            return;
+        let priority = route.priority;
+        slot.admit(priority, record.padded_len());
+        if priority != Priority::Normal {
+            self.prioritised.set(true);
         }
-        if slot.room() == 0 || self.out_of_memory_for(slot) {
-            slot.fall_behind(Backlog::at(position, record.sequence() - 1));
+        let key = || FrameView::trusted(deliverable(record).0).resource_hash();
+        if slot.is_behind() {
+            if !slot.notes_keys() {
+                return;
+            }
+            let key = key();
+            if priority != Priority::High
+                || !slot.may_pass(key)
+                || !slot.has_room(priority)
+                || self.out_of_memory_for(slot, priority)
+            {
+                slot.leave(key, record.sequence());
+                return;
+            }
+        } else if !slot.has_room(priority) || self.out_of_memory_for(slot, priority) {
+            // Keys are noted only where there is something that could go before others.
+            let noting = self.lanes.borrow().values().filter(|s| s.notes_keys()).count();
+            let keys = (self.prioritised.get() && noting < KEY_TABLES_MAX).then(KeysBehind::default);
+            slot.fall_behind(Backlog::at(position, record.sequence() - 1), keys);
+            if slot.notes_keys() {
+                slot.leave(key(), record.sequence());
+            }
             return;
         }
         self.push(slot, position, record, route, incarnation, rendered);
@@ -200,9 +240,11 @@ impl Shard {
     }
 
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
-    /// who would wake it later.
-    fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
-        self.held_bytes.get() as u64 > self.config.delivery.memory_bytes && !slot.is_empty()
+    /// who would wake it later. For high priority there is an eighth more memory.
+    fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
+        let max = self.config.delivery.memory_bytes;
+        let max = if priority == Priority::High { max + max / 8 } else { max };
+        self.held_bytes.get() as u64 > max && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -230,8 +272,10 @@ impl Shard {
             },
         };
         let len = bytes.len();
-        let body = Body { record: bytes, position, rule: route.rule, shared: true };
-        if slot.push(record.sequence(), frame.resource_hash(), record.header().clock_ns, body, self.now()) {
+        let log_bytes = record.padded_len() as u32;
+        let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: true };
+        let (key, accepted_ns) = (frame.resource_hash(), record.header().clock_ns);
+        if slot.push(record.sequence(), key, accepted_ns, route.priority, body, self.now()) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
@@ -302,11 +346,11 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
-            if !slot.may_read_on() || self.out_of_memory_for(slot) {
+            if !slot.may_read_on() || self.out_of_memory_for(slot, Priority::Normal) {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
-                slot.catch_up();
+                self.catch_up(slot);
                 return Ok(());
             };
             let at = if segment.header.id == at.segment {
@@ -318,7 +362,7 @@ impl Shard {
             let end = self.files.end();
             let live = end.filter(|e| e.segment == at.segment);
             if live.is_some_and(|e| e.offset <= at.offset) {
-                slot.catch_up();
+                self.catch_up(slot);
                 return Ok(());
             }
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
@@ -351,7 +395,7 @@ impl Shard {
                     }
                     Fed::SegmentDone { seen } => {
                         if live.is_some() && self.files.end() == live {
-                            slot.catch_up();
+                            self.catch_up(slot);
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
                             let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
@@ -385,13 +429,14 @@ impl Shard {
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
                     if r.sequence() > seen && r.header().kind.is_delivered() {
-                        if let Some(route) = r.routes().find(|x| x.destination == slot.number) {
+                        let route = r.routes().find(|x| x.destination == slot.number).filter(|route| {
+                            let sequence = r.sequence();
+                            !slot.is_done(sequence) && !slot.holds(sequence) && !slot.is_shed(sequence, route.priority)
+                        });
+                        if let Some(route) = route {
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(deliverable(&r).0) {
                                 Ok(_) => {
-                                    if r.sequence() <= self.inherited && !slot.is_done(r.sequence()) {
-                                        slot.stats.waiting.add(1);
-                                    }
                                     rendered.clear();
                                     let incarnation = segment.header.incarnation;
                                     self.push(slot, position, &r, route, incarnation, &mut rendered);
@@ -399,6 +444,14 @@ impl Shard {
                                 Err(e) => {
                                     self.found_damage(segment, position.offset, r.body(), &e.to_string());
                                     slot.skip(r.sequence());
+                                    slot.dismiss(route.priority, r.padded_len());
+                                    let shard = self.shared.index as u16;
+                                    let incarnation = segment.header.incarnation;
+                                    self.lose(&Loss {
+                                        id: Some(EventId { incarnation, shard, sequence: r.sequence() }),
+                                        accepted_ns: r.header().clock_ns,
+                                        ..Loss::sum(LossReason::Damaged, slot.number, route.rule, 1)
+                                    });
                                 }
                             }
                         }
@@ -434,6 +487,15 @@ impl Shard {
             }
         }
         if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
+    }
+
+    /// A lane has read everything. What was counted for it and is not to be found was damaged.
+    fn catch_up(&self, slot: &LaneSlot) {
+        let missing = slot.catch_up();
+        if missing > 0 {
+            self.lose(&Loss::sum(LossReason::Damaged, slot.number, 0, missing));
+        }
+        self.settle_queue(slot);
     }
 
     fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
@@ -514,7 +576,7 @@ mod tests {
 
     #[test]
     fn repeats_are_split_into_records_of_their_own() {
-        let r = |destination, rule| Route { destination, rule };
+        let r = Route::new;
         let mut routes = vec![r(1, 1), r(1, 2), r(1, 3), r(2, 1)];
         let mut rounds = Vec::new();
         while !routes.is_empty() {

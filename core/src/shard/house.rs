@@ -12,6 +12,7 @@ use crate::log::BLOCK_BYTES;
 use crate::log::attempts::{self, AllTried};
 use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::recovery::CURSOR_FILES;
+use crate::log::shed::{self, Shed};
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
 pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
@@ -51,17 +52,24 @@ impl Shard {
     }
 
     /// What tells whether cursors have moved since they were saved, cheaply.
-    fn cursor_marks(&self) -> Vec<[u64; 3]> {
+    fn cursor_marks(&self) -> Vec<[u64; 4]> {
         let head = self.dispatched.get();
         self.lanes.borrow().values().map(|s| s.marks(head)).collect()
     }
 
     /// What is saved with the cursors.
-    fn sections(&self) -> BTreeMap<u16, Vec<u8>> {
+    fn sections(&self, head: u64) -> BTreeMap<u16, Vec<u8>> {
         let mut sections = BTreeMap::new();
         sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
         let (segment, letter) = self.dead.next();
         sections.insert(section::NEXT_DEAD, [segment.to_le_bytes(), letter.to_le_bytes()].concat());
+        let (segment, loss) = self.losses.next();
+        sections.insert(section::LOSSES, [segment.to_le_bytes(), loss.to_le_bytes()].concat());
+        let shed: BTreeMap<u32, Shed> =
+            self.lanes.borrow().iter().filter_map(|(n, s)| Some((*n, s.shed_to_save(s.low(head))?))).collect();
+        if !shed.is_empty() {
+            sections.insert(section::SHED, shed::encode(&shed));
+        }
         let tried: AllTried = self.lanes.borrow().iter().map(|(n, s)| (*n, s.tried())).collect();
         let tried = attempts::encode(&tried);
         if !tried.is_empty() {
@@ -82,9 +90,11 @@ impl Shard {
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: self.sections(),
+            sections: self.sections(head),
         };
         let bytes = cursors.encode();
+        // What these cursors pass over because it was dropped is told first.
+        self.write_losses().await;
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
         let place = |e| Error::io("cannot save the cursors", &e).at(path.display().to_string());
         let file = DiskFile::open_or_create(&path).await.map_err(place)?;
@@ -113,7 +123,8 @@ impl Shard {
 
     /// Removes the segments that every lane has passed by its saved cursor.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
-        let passed = self.saved.get();
+        // What is not counted yet stays until it is.
+        let passed = self.saved.get().min(self.inherited_seen.get());
         if also_active && passed >= self.dispatched.get() {
             self.files.close().await;
         }

@@ -10,9 +10,10 @@ use super::{Command, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
-use crate::event::FrameView;
+use crate::event::{EventId, FrameView};
 use crate::log::Ack;
 use crate::log::appender::ROUTES_MAX;
+use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{Kind, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
@@ -99,14 +100,20 @@ impl Shard {
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
         let mut position = 0;
+        let dropping = self.queues.is_dropping();
         let taken = consumer.drain(TURN_BYTES, |frame, tag, after| {
             accepted += 1;
             position = after;
             wants = wants.max(Ack::from_number(tag));
             let view = FrameView::trusted(frame);
-            snapshot.routes(view.bucket(), view.event_type(), view.key(), scratch, routes);
+            snapshot.routes(view.bucket(), view.event_type(), view.key(), view.priority(), scratch, routes);
             if routes.is_empty() {
                 unmatched += 1;
+            } else if dropping {
+                routed += self.drop_newest(&view, routes, appender.next_sequence());
+            }
+            if let Some(f) = &self.fairness {
+                f.leave(self.shared.index, view.bucket(), frame.len());
             }
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
@@ -133,6 +140,41 @@ impl Shard {
             self.commit_wanted.notify();
         }
         true
+    }
+
+    /// Takes out the routes to queues that are full and drop what is new. The event will have the number `sequence` if
+    /// another route is left. Returns how many were taken out.
+    #[cold]
+    fn drop_newest(&self, event: &FrameView<'_>, routes: &mut Vec<Route>, sequence: u64) -> u64 {
+        let lanes = self.lanes.borrow();
+        let mut dropped = Vec::new();
+        routes.retain(|r| {
+            let full = self.queues.drops(&self.queues.log, r.priority)
+                || lanes.get(&r.destination).is_some_and(|slot| self.queues.drops(&slot.queue, r.priority));
+            if full {
+                dropped.push(*r);
+            }
+            !full
+        });
+        let id = EventId { incarnation: self.incarnation, shard: self.shared.index as u16, sequence };
+        for r in &dropped {
+            if let Some(slot) = lanes.get(&r.destination) {
+                slot.stats.routed.add(1);
+            }
+            self.lose(&Loss {
+                reason: LossReason::DropNewest,
+                destination: r.destination,
+                rule: r.rule,
+                count: 1,
+                id: (!routes.is_empty()).then_some(id),
+                accepted_ns: wall_ns(),
+                event_type: event.event_type().name(),
+                bucket: event.bucket(),
+                key: event.key(),
+            });
+        }
+        self.unaudited.set(self.unaudited.get() || !dropped.is_empty());
+        dropped.len() as u64
     }
 
     /// Waits for a command, once ingest has ended.

@@ -1,7 +1,7 @@
 //! Lanes at work: the task of each lane and its attempts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,17 +13,24 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 
 use super::Shard;
+use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::queues::Queue;
 use super::stats::LaneStats;
+use super::walk::Walk;
 use crate::connect;
+use crate::delivery::behind::KeysBehind;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
+use crate::delivery::quota::{Level, Load};
 use crate::delivery::{Connector, Outcome};
 use crate::driver::{self, Notify, Task};
 use crate::error::Result;
+use crate::event::Priority;
 use crate::event::profile::Profile;
 use crate::log::appender::Position;
 use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
+use crate::log::shed::Shed;
 use crate::rule::Destination;
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
@@ -38,6 +45,8 @@ pub(super) struct Body {
     pub(super) position: Position,
     /// The rule that sends it here.
     pub(super) rule: u32,
+    /// Bytes that it takes in the log.
+    pub(super) log_bytes: u32,
     /// The record shares its memory with others.
     pub(super) shared: bool,
 }
@@ -47,6 +56,44 @@ struct Running {
     task: Task<()>,
     /// Ends it before its time.
     stop: Rc<Notify>,
+}
+
+/// Events and bytes by priority; for a while there may be fewer than none.
+type Loads = [(i64, i64); 3];
+
+fn count(loads: &RefCell<Loads>, priority: Priority, events: i64, bytes: i64) {
+    let load = &mut loads.borrow_mut()[priority as usize];
+    load.0 += events;
+    load.1 += bytes;
+}
+
+/// What is saved of a lane.
+pub(super) struct Saved {
+    pub(super) cursor: Cursor,
+    pub(super) tried: BTreeMap<u64, Tried>,
+    pub(super) shed: Shed,
+}
+
+impl Saved {
+    /// Of a lane that is new, with everything up to `head` done.
+    pub(super) fn new(head: u64) -> Saved {
+        Saved { cursor: Cursor::at(head), tried: BTreeMap::new(), shed: Shed::default() }
+    }
+}
+
+/// What a lane had open when the engine was opened, until that is counted.
+struct Inherited {
+    cursor: Cursor,
+    shed: Shed,
+}
+
+/// What a lane has shed.
+#[derive(Default)]
+struct Shedding {
+    shed: Shed,
+    /// As far as it is durable what became of what was shed.
+    saved: [u64; 3],
+    walks: [Option<Walk>; 3],
 }
 
 /// A lane with what surrounds it.
@@ -60,6 +107,21 @@ pub(super) struct LaneSlot {
     backlog: RefCell<Option<Backlog>>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
+    pub(super) queue: Arc<Queue>,
+    /// What waits: everything that was dispatched here or left by earlier runs, and is not done.
+    waiting: RefCell<Loads>,
+    /// Of that, what the lane holds in memory.
+    held: RefCell<Loads>,
+    /// Of that, what is shed but not yet durably so.
+    leaving: RefCell<Loads>,
+    /// What of `waiting` the queue was not told yet.
+    change: Cell<(i64, i64)>,
+    inherited: RefCell<Option<Inherited>>,
+    shedding: RefCell<Shedding>,
+    /// Nothing that waits was accepted before.
+    oldest_ns: Cell<u64>,
+    /// The keys that have events which are left in the log, while the lane is behind.
+    behind: RefCell<Option<KeysBehind>>,
     task: RefCell<Option<Task<()>>>,
     /// The task shall end.
     stopping: Cell<bool>,
@@ -84,12 +146,14 @@ impl LaneSlot {
     pub(super) fn new(
         number: u32,
         destination: Option<Arc<Destination>>,
-        cursor: Cursor,
-        tried: BTreeMap<u64, Tried>,
+        saved: Saved,
         backlog: Option<Backlog>,
         stats: Arc<LaneStats>,
+        queue: Arc<Queue>,
         events_max: usize,
     ) -> LaneSlot {
+        let Saved { cursor, tried, shed } = saved;
+        let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
         let mut lane = Lane::new(policy(destination.as_deref(), events_max), cursor);
         lane.restore_tried(tried);
         LaneSlot {
@@ -101,6 +165,15 @@ impl LaneSlot {
             backlog: RefCell::new(backlog),
             notify: Notify::default(),
             stats,
+            queue,
+            waiting: RefCell::default(),
+            held: RefCell::default(),
+            leaving: RefCell::default(),
+            change: Cell::default(),
+            inherited: RefCell::new(inherited),
+            shedding: RefCell::new(Shedding { saved: shed.up_to, shed, walks: [None; 3] }),
+            oldest_ns: Cell::new(0),
+            behind: RefCell::default(),
             task: RefCell::new(None),
             stopping: Cell::new(false),
             attempts: RefCell::default(),
@@ -127,6 +200,18 @@ impl LaneSlot {
         self.destination.borrow().as_ref().map(|d| d.profile)
     }
 
+    pub(super) fn name(&self) -> String {
+        match &*self.destination.borrow() {
+            Some(d) => d.label(),
+            None => format!("removed destination #{}", self.number),
+        }
+    }
+
+    /// Whether the destination is configured no more.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.destination.borrow().is_none()
+    }
+
     pub(super) fn is_behind(&self) -> bool {
         self.backlog.borrow().is_some()
     }
@@ -146,9 +231,37 @@ impl LaneSlot {
         !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
-    pub(super) fn fall_behind(&self, backlog: Backlog) {
+    /// Whether an event of this priority may be pushed.
+    pub(super) fn has_room(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::High => self.lane.borrow().has_high_room(),
+            _ => self.room() > 0,
+        }
+    }
+
+    /// From now on events stay in the log. With `keys` it is noted whose, so that others need not wait behind them.
+    pub(super) fn fall_behind(&self, backlog: Backlog, keys: Option<KeysBehind>) {
         *self.backlog.borrow_mut() = Some(backlog);
+        *self.behind.borrow_mut() = keys;
         self.notify.notify();
+    }
+
+    /// Whether it is noted whose events stay in the log.
+    pub(super) fn notes_keys(&self) -> bool {
+        self.behind.borrow().is_some()
+    }
+
+    /// An event stays in the log, while the lane is behind.
+    pub(super) fn leave(&self, key: u64, sequence: u64) {
+        if let Some(keys) = &mut *self.behind.borrow_mut() {
+            keys.left(key, sequence);
+        }
+    }
+
+    /// Whether an event may be pushed before what the lane has not read yet.
+    pub(super) fn may_pass(&self, key: u64) -> bool {
+        let seen = self.backlog.borrow().as_ref().map_or(0, Backlog::seen);
+        self.behind.borrow().as_ref().is_some_and(|keys| keys.may_pass(key, seen))
     }
 
     pub(super) fn backlog_position(&self) -> Option<(Position, u64)> {
@@ -159,20 +272,226 @@ impl LaneSlot {
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
-    /// Everything in the segments is in the lane or done: from now on events are offered.
-    pub(super) fn catch_up(&self) {
+    /// Everything in the segments is in the lane or done: from now on events are offered. Returns how many events were
+    /// counted that are not to be found any more.
+    pub(super) fn catch_up(&self) -> u64 {
         *self.backlog.borrow_mut() = None;
+        *self.behind.borrow_mut() = None;
+        let counted = self.inherited.borrow_mut().take().is_none();
+        let mut missing = 0;
+        for p in [Priority::Low, Priority::Normal, Priority::High] {
+            let at = |loads: &RefCell<Loads>| loads.borrow()[p as usize];
+            let (held, leaving, waiting) = (at(&self.held), at(&self.leaving), at(&self.waiting));
+            let (events, bytes) = (held.0 + leaving.0 - waiting.0, held.1 + leaving.1 - waiting.1);
+            if (events, bytes) == (0, 0) {
+                continue;
+            }
+            self.wait(p, events, bytes);
+            if counted {
+                missing += u64::try_from(-events).unwrap_or(0);
+            } else {
+                self.stats.inherited.add(events);
+            }
+        }
+        missing
     }
 
-    /// Pushes an event; `false` if it was done before.
-    pub(super) fn push(&self, sequence: u64, key: u64, accepted_ns: u64, body: Body, now: Now) -> bool {
-        let mut lane = self.lane.borrow_mut();
-        if lane.is_done(sequence) {
-            return false;
+    /// Adds to what waits.
+    fn wait(&self, priority: Priority, events: i64, bytes: i64) {
+        count(&self.waiting, priority, events, bytes);
+        self.stats.waiting.add(events);
+        self.stats.waiting_bytes.add(bytes);
+        let (e, b) = self.change.get();
+        self.change.set((e + events, b + bytes));
+    }
+
+    /// An event was dispatched here.
+    pub(super) fn admit(&self, priority: Priority, log_bytes: usize) {
+        self.wait(priority, 1, log_bytes as i64);
+    }
+
+    /// An event that was never pushed is not to be delivered any more.
+    pub(super) fn dismiss(&self, priority: Priority, log_bytes: usize) {
+        self.wait(priority, -1, -(log_bytes as i64));
+    }
+
+    /// An event that was pushed is done with.
+    pub(super) fn release(&self, item: &Item<Body>) {
+        count(&self.held, item.priority, -1, -i64::from(item.body.log_bytes));
+        self.wait(item.priority, -1, -i64::from(item.body.log_bytes));
+    }
+
+    /// What waits here.
+    pub(super) fn waiting(&self) -> Load {
+        let (events, bytes) = self.waiting.borrow().iter().fold((0, 0), |(e, b), l| (e + l.0, b + l.1));
+        Load { events: events.max(0) as u64, bytes: bytes.max(0) as u64 }
+    }
+
+    pub(super) fn waiting_of(&self, priority: Priority) -> Load {
+        let (events, bytes) = self.waiting.borrow()[priority as usize];
+        Load { events: events.max(0) as u64, bytes: bytes.max(0) as u64 }
+    }
+
+    /// Whether the queue knows what waits here.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.change.get() == (0, 0)
+    }
+
+    /// What has changed since it was asked last: events and bytes.
+    pub(super) fn take_change(&self) -> (i64, i64) {
+        self.change.take()
+    }
+
+    /// Looks how full the queue is.
+    pub(super) fn take_level(&self) {
+        self.lane.borrow_mut().set_pressure(self.queue.level() > Level::Free);
+    }
+
+    /// Whether an event was open when the engine was opened, as far as that is not counted yet.
+    pub(super) fn was_open(&self, sequence: u64, priority: Priority) -> bool {
+        let inherited = self.inherited.borrow();
+        inherited.as_ref().is_some_and(|i| !i.cursor.is_done(sequence) && !i.shed.is_shed(sequence, priority))
+    }
+
+    /// So much was found to have been left by earlier runs.
+    pub(super) fn inherit(&self, loads: [Load; 3]) {
+        if self.inherited.borrow().is_none() {
+            return; // It has caught up meanwhile, and knows.
         }
-        let bytes = body.record.len();
-        lane.push(Item { sequence, key, bytes, accepted_ns, body }, now);
-        true
+        for (p, load) in [Priority::Low, Priority::Normal, Priority::High].into_iter().zip(loads) {
+            self.wait(p, load.events as i64, load.bytes as i64);
+            self.stats.inherited.add(load.events as i64);
+        }
+    }
+
+    /// Everything that earlier runs left is counted.
+    pub(super) fn has_inherited(&self) {
+        *self.inherited.borrow_mut() = None;
+    }
+
+    pub(super) fn oldest_ns(&self) -> u64 {
+        self.oldest_ns.get()
+    }
+
+    pub(super) fn set_oldest_ns(&self, ns: u64) {
+        self.oldest_ns.set(ns);
+    }
+
+    /// Whether an event was shed.
+    pub(super) fn is_shed(&self, sequence: u64, priority: Priority) -> bool {
+        self.shedding.borrow().shed.is_shed(sequence, priority)
+    }
+
+    pub(super) fn shed_up_to(&self, priority: Priority) -> u64 {
+        self.shedding.borrow().shed.up_to[priority as usize]
+    }
+
+    pub(super) fn shed_walk(&self, priority: Priority) -> Option<Walk> {
+        self.shedding.borrow().walks[priority as usize]
+    }
+
+    /// Everything of a priority up to where `walk` has come is shed, but for what is on its way. Of what waits, so much is
+    /// not in memory.
+    pub(super) fn shed(&self, priority: Priority, walk: Walk, load: Load) {
+        count(&self.leaving, priority, load.events as i64, load.bytes as i64);
+        let mut shedding = self.shedding.borrow_mut();
+        let counted = self.inherited.borrow().is_none();
+        for p in [Priority::Low, Priority::Normal, Priority::High] {
+            // Of a priority of which nothing waits there is nothing up to here either.
+            if p == priority || (counted && self.waiting_of(p).events == 0) {
+                let up_to = &mut shedding.shed.up_to[p as usize];
+                if walk.seen >= *up_to {
+                    *up_to = walk.seen;
+                    shedding.walks[p as usize] = Some(walk);
+                }
+            }
+        }
+        // What is shed whatever its priority need not be read again.
+        let lowest = shedding.shed.lowest();
+        let to = shedding.walks.iter().flatten().min_by_key(|w| w.seen).copied();
+        if let Some(to) = to.filter(|w| w.seen == lowest)
+            && let Some(backlog) = &mut *self.backlog.borrow_mut()
+            && backlog.seen() < to.seen
+        {
+            *backlog = Backlog::at(to.at, to.seen);
+        }
+    }
+
+    /// What was shed is durably so: `taken`, which the lane held, and so much else.
+    pub(super) fn has_shed(&self, priority: Priority, load: Load, taken: &[Item<Body>]) {
+        for item in taken {
+            self.release(item);
+            self.settle(item.sequence);
+        }
+        self.leaving.borrow_mut()[priority as usize] = (0, 0);
+        self.wait(priority, -(load.events as i64), -(load.bytes as i64));
+        let mut shedding = self.shedding.borrow_mut();
+        shedding.saved = shedding.shed.up_to;
+    }
+
+    /// Where the waiting events are that `which` chooses: sequence, position and bytes in the log.
+    pub(super) fn waiting_at(&self, which: impl Fn(&Item<Body>) -> bool) -> Vec<(u64, Position, u64)> {
+        let lane = self.lane.borrow();
+        let chosen = lane.waiting().filter(|i| which(i));
+        chosen.map(|i| (i.sequence, i.body.position, u64::from(i.body.log_bytes))).collect()
+    }
+
+    /// Takes waiting events out of the lane; see [`Lane::take`].
+    pub(super) fn take(&self, gone: impl Fn(&Item<Body>) -> bool) -> Vec<Item<Body>> {
+        self.lane.borrow_mut().take(gone)
+    }
+
+    pub(super) fn busy(&self, retries: bool) -> BTreeSet<u64> {
+        self.lane.borrow().busy(retries)
+    }
+
+    pub(super) fn attempts_of(&self, sequence: u64) -> u32 {
+        self.lane.borrow().tried().get(&sequence).map_or(0, |t| t.attempts)
+    }
+
+    /// What was shed, as it is to be saved; `None` if the cursor says it all.
+    pub(super) fn shed_to_save(&self, low: u64) -> Option<Shed> {
+        let mut shedding = self.shedding.borrow_mut();
+        let lane = self.lane.borrow();
+        shedding.shed.kept.retain(|s| *s > low && !lane.is_done(*s));
+        let mut shed = Shed { up_to: shedding.saved, kept: shedding.shed.kept.clone() };
+        if shed.highest() <= low {
+            return None;
+        }
+        shed.kept.extend(lane.open_up_to(shed.highest()));
+        Some(shed)
+    }
+
+    /// Up to here at most the cursor may be raised: what is shed beyond is not durably so.
+    fn seen(&self, head: u64) -> u64 {
+        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        let shedding = self.shedding.borrow();
+        let marks = shedding.saved.iter().zip(&shedding.shed.up_to);
+        marks.filter(|(saved, up_to)| saved < up_to).map(|(saved, _)| *saved).fold(seen, u64::min)
+    }
+
+    /// Pushes an event; `false` if it was done before, or is here already.
+    pub(super) fn push(
+        &self,
+        sequence: u64,
+        key: u64,
+        accepted_ns: u64,
+        priority: Priority,
+        body: Body,
+        now: Now,
+    ) -> bool {
+        let mut lane = self.lane.borrow_mut();
+        let (bytes, log_bytes) = (body.record.len(), i64::from(body.log_bytes));
+        let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
+        if pushed {
+            count(&self.held, priority, 1, log_bytes);
+        }
+        pushed
+    }
+
+    /// Whether the lane has the event, and it is not done.
+    pub(super) fn holds(&self, sequence: u64) -> bool {
+        self.lane.borrow().holds(sequence)
     }
 
     pub(super) fn is_done(&self, sequence: u64) -> bool {
@@ -199,14 +518,14 @@ impl LaneSlot {
         self.marks(head)[0]
     }
 
-    /// What changes with everything that is to be saved: the cursor's low-water mark and highest sequence, and how often
-    /// attempts were counted.
-    pub(super) fn marks(&self, head: u64) -> [u64; 3] {
-        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+    /// What changes with everything that is to be saved: the cursor's low-water mark and highest sequence, how often
+    /// attempts were counted, and how far was shed.
+    pub(super) fn marks(&self, head: u64) -> [u64; 4] {
+        let seen = self.seen(head);
         let mut lane = self.lane.borrow_mut();
         let changes = lane.tried_changes();
         let c = lane.cursor(seen);
-        [c.low(), c.high(), changes]
+        [c.low(), c.high(), changes, self.shedding.borrow().saved.iter().fold(0, |a, b| a.max(*b))]
     }
 
     /// The attempts that events have behind them which are not done.
@@ -216,7 +535,7 @@ impl LaneSlot {
 
     /// The lane's cursor as it is to be saved.
     pub(super) fn cursor(&self, head: u64) -> Cursor {
-        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        let seen = self.seen(head);
         self.lane.borrow_mut().cursor(seen).clone()
     }
 
@@ -334,6 +653,7 @@ impl Shard {
         match &outcome {
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
+                batch.items.iter().for_each(|i| slot.release(i));
                 stats.latency.record(
                     batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
                 );
@@ -354,18 +674,25 @@ impl Shard {
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
         stats.delivered.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
-        stats.waiting.sub(done.delivered as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
-        self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
-        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
+        self.free(freed);
         for spent in done.spent {
-            self.dead.push(slot.clone(), spent);
+            self.dead.push(DeadEntry::Spent(slot.clone(), spent));
         }
+        self.settle_queue(slot);
         slot.notify.notify();
         if done.delivered > 0 {
             self.lane_settled.notify();
             self.answer_flushes();
         }
+    }
+}
+
+impl Shard {
+    /// Bytes of rendered records that are not held any more.
+    pub(super) fn free(&self, bytes: usize) {
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(bytes));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }
 }
 

@@ -7,13 +7,19 @@
 mod commit;
 pub(crate) mod dead;
 mod dispatch;
+pub(crate) mod fair;
+mod guard;
 mod house;
 mod ingest;
+mod kept;
 mod lanes;
+pub(crate) mod losses;
 pub mod progress;
+pub(crate) mod queues;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -39,8 +45,11 @@ use crate::log::segment::Purpose;
 
 use commit::SegmentFiles;
 use dead::{DeadJob, DeadLetters};
+use fair::Fairness;
 use lanes::LaneSlot;
+use losses::{LossCounts, Losses};
 use progress::Progress;
+use queues::Queues;
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
@@ -53,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    pub(crate) losses: Mutex<LossCounts>,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
@@ -95,6 +105,7 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
+            losses: Mutex::default(),
             commands: Mutex::new(Some(Vec::new())),
         }
     }
@@ -116,11 +127,19 @@ impl Shared {
     }
 }
 
+/// What all shards of an engine share with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) fairness: Option<Arc<Fairness>>,
+}
+
 /// Everything a shard's thread is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) common: Common,
     pub(crate) state: ShardState,
     pub(crate) incarnation: u64,
     pub(crate) writer: u32,
@@ -132,14 +151,13 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        config: Arc<EngineConfig>,
+        common: Common,
         state: ShardState,
         dir: &DataDir,
         cpu: Option<usize>,
     ) -> Start {
         let (incarnation, writer, shards) = (dir.incarnation, dir.writer, dir.shards);
-        Start { shared, snapshot, config, state, incarnation, writer, shards, cpu }
+        Start { shared, common, state, incarnation, writer, shards, cpu }
     }
 }
 
@@ -196,11 +214,23 @@ pub(crate) struct Shard {
     appender: RefCell<Appender>,
     files: SegmentFiles,
     dead: DeadLetters,
+    losses: Losses,
+    /// Losses were noted of events that are not in the log: they are told before anybody hears that those are accepted.
+    unaudited: Cell<bool>,
+    queues: Arc<Queues>,
+    fairness: Option<Arc<Fairness>>,
+    /// Of the whole engine.
+    shards: u64,
+    /// Some event had another priority than the normal one.
+    prioritised: Cell<bool>,
+    guard_wake: Notify,
+    guarding: Cell<bool>,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
-    /// Sequence of the last event that earlier runs left.
+    /// Sequence of the last event that earlier runs left, and up to where they are counted.
     inherited: u64,
+    inherited_seen: Cell<u64>,
     /// Bytes of rendered records that lanes hold.
     held_bytes: Cell<usize>,
     arena: RefCell<BytesMut>,
@@ -234,7 +264,8 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, snapshot, config, mut state, incarnation, writer, shards, .. } = start;
+        let Start { shared, common, mut state, incarnation, writer, shards, .. } = start;
+        let Common { config, snapshot, queues, fairness } = common;
         let plan = SegmentPlan {
             bytes_max: config.log.segment_bytes,
             shard: shared.index as u16,
@@ -252,6 +283,21 @@ impl Shard {
                 &config.dead_letters,
                 shards,
             ),
+            losses: Losses::new(
+                state.path.join(crate::log::losses::DIRECTORY),
+                std::mem::take(&mut state.losses),
+                state.clock_floor_ns,
+                SegmentPlan { purpose: Purpose::Losses, ..plan },
+                &config.losses,
+                shards,
+            ),
+            unaudited: Cell::new(false),
+            queues,
+            fairness,
+            shards: shards as u64,
+            prioritised: Cell::new(false),
+            guard_wake: Notify::default(),
+            guarding: Cell::new(false),
             files: SegmentFiles::new(
                 state.path.clone(),
                 state.segments.clone(),
@@ -266,6 +312,7 @@ impl Shard {
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
             inherited: state.next_sequence - 1,
+            inherited_seen: Cell::new(state.segments.first().map_or(u64::MAX, |s| s.header.base_sequence - 1)),
             held_bytes: Cell::new(0),
             arena: RefCell::default(),
             flushes: RefCell::default(),
@@ -304,6 +351,7 @@ impl Shard {
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         let jobs = driver::spawn(self.clone().guarded("redrive", Shard::work_on_dead_letters));
+        let guard = driver::spawn(self.clone().guarded("queue guard", Shard::guard_queues));
         self.start_lanes();
 
         ingest.await;
@@ -323,6 +371,10 @@ impl Shard {
         self.stopping.set(true);
         self.dead.wake();
         dead.await;
+        // It may wait for the dead letters, which are all told by now.
+        self.dead.forget();
+        self.guard_wake.notify();
+        guard.await;
         self.dead.wake_jobs();
         jobs.await;
         self.appending_ended.set(true);
@@ -335,8 +387,10 @@ impl Shard {
         } else {
             self.remove_passed_segments(true).await;
         }
+        self.write_losses().await;
         self.files.close().await;
         self.dead.close().await;
+        self.losses.close().await;
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.

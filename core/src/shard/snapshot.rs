@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::EventType;
 use crate::event::profile::Profile;
+use crate::event::{EventType, Priority};
 use crate::filter::Matcher;
 use crate::log::record::Route;
 use crate::log::recovery::Names;
@@ -64,12 +64,13 @@ impl Snapshot {
         self.matcher.interested(bucket, event_type)
     }
 
-    /// Replaces `out` by the routes of an event. `scratch` is working memory.
+    /// Replaces `out` by the routes of an event. `priority` is the event's own, `scratch` is working memory.
     pub(crate) fn routes(
         &self,
         bucket: &str,
         event_type: EventType<'_>,
         key: &[u8],
+        priority: Priority,
         scratch: &mut Scratch,
         out: &mut Vec<Route>,
     ) {
@@ -86,6 +87,7 @@ impl Snapshot {
             d.profile.expressible(event_type).then(|| Route {
                 destination: self.destination_numbers[r.destination as usize],
                 rule: self.rule_numbers[r.rule as usize],
+                priority: self.rules.rules[r.rule as usize].priority.unwrap_or(priority),
             })
         }));
     }

@@ -1,10 +1,12 @@
 //! What a shard counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+
+use crate::log::losses::LossReason;
 
 /// A counter or gauge that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -14,11 +16,6 @@ impl Count {
     /// Adds, on the one thread that writes.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes away, on the one thread that writes; not below zero.
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(n), Ordering::Relaxed);
     }
 
     /// Adds, on any thread.
@@ -32,6 +29,21 @@ impl Count {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that one thread adds to and takes from, and any thread reads. It may be below zero for a while, when what is
+/// taken is found only afterwards to have been there.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicI64);
+
+impl Gauge {
+    pub(crate) fn add(&self, n: i64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).max(0) as u64
     }
 }
 
@@ -56,18 +68,27 @@ pub(crate) struct ShardStats {
     pub(crate) dead_lost: Count,
     pub(crate) dead_redriven: Count,
     pub(crate) dead_purged: Count,
+    /// Losses of which the audit could not tell.
+    pub(crate) losses_untold: Count,
+    /// Of the log, where its files have a limit.
+    pub(crate) log_file_bytes: Count,
 }
 
 /// Counters of one destination on one shard.
 #[derive(Debug, Default)]
 pub(crate) struct LaneStats {
     pub(crate) routed: Count,
+    /// Deliveries that earlier runs left, as far as they are counted.
+    pub(crate) inherited: Gauge,
     pub(crate) delivered: Count,
     pub(crate) retried: Count,
     pub(crate) dead_lettered: Count,
     pub(crate) requests: Count,
     pub(crate) failures: Count,
-    pub(crate) waiting: Count,
+    pub(crate) waiting: Gauge,
+    pub(crate) waiting_bytes: Gauge,
+    /// By reason, in the order of [`LossReason::ALL`].
+    pub(crate) lost: [Count; LossReason::ALL.len()],
     pub(crate) connections: Count,
     pub(crate) last_error: Mutex<String>,
     pub(crate) latency: Latency,

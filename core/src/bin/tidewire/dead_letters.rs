@@ -280,7 +280,7 @@ fn redrive(
     if done.left > 0 { Err(Failure::Told) } else { Ok(()) }
 }
 
-fn time(ns: u64) -> String {
+pub(crate) fn time(ns: u64) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(ns)) {
         Ok(t) => format!("{t:.3}"),
         Err(_) => format!("{ns} ns"),

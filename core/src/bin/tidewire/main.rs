@@ -6,6 +6,7 @@ mod check;
 mod dead_letters;
 mod demo;
 mod event_types;
+mod losses;
 mod run;
 
 use std::io::{self, Write};
@@ -47,6 +48,9 @@ enum Command {
     /// The events that were given up: lists, shows, exports, purges and redrives them
     #[command(subcommand)]
     DeadLetters(Box<dead_letters::Action>),
+    /// The events that were dropped, by a policy or otherwise: which, when and why
+    #[command(subcommand)]
+    Losses(losses::Action),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Run { config, data_dir } => run::run(config, data_dir.as_deref()),
         Command::Check { config } => print(|out| check::check(config, out)),
         Command::DeadLetters(action) => print(|out| dead_letters::run(action, out)),
+        Command::Losses(action) => print(|out| losses::run(action, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };
