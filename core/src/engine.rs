@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod losses;
+mod pressure;
 
 pub use dead_letters::{Redrive, RedriveOptions, Redriven};
 pub use losses::LossCount;
@@ -24,12 +25,12 @@ use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir};
-use crate::rule::{OnQueueFull, RuleSet};
-use crate::shard::fair::{Fairness, Unfair};
+use crate::rule::RuleSet;
+use crate::shard::fair::Fairness;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
-use crate::shard::snapshot::{Scratch, Snapshot};
+use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Common, Shared, stats};
 
 /// What `publish` does when the ring of the event's shard is full.
@@ -251,7 +252,7 @@ impl Engine {
         }
         drop(snapshot);
         if inner.queues.is_telling() {
-            inner.wait_for_queues(event)?;
+            inner.wait_for_queues(event, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = &inner.shards[shard_of(hash, inner.shards.len())];
@@ -526,104 +527,6 @@ impl Inner {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Waits for a place in the queues of the destinations that an event goes to, if some of them have none and say that
-    /// publishers are to be told. Only called while there may be such.
-    #[cold]
-    fn wait_for_queues(&self, event: &Event<'_>) -> Result<()> {
-        let (mut scratch, mut routes) = (Scratch::default(), Vec::new());
-        let mut deadline = None;
-        loop {
-            let snapshot = self.snapshot.load();
-            snapshot.routes(event.bucket, event.event_type, event.key, event.priority, &mut scratch, &mut routes);
-            let highest = routes.iter().map(|r| r.priority).max();
-            let Some(highest) = highest else { return Ok(()) };
-            let mut full = None;
-            let queues = &self.queues;
-            if queues.log.level().excludes(highest) && queues.log.rules().on_full.is_told() {
-                full = Some((queues.log.rules(), "the log".to_owned(), None));
-            }
-            for r in &routes {
-                let Some(queue) = queues.get(r.destination).filter(|q| q.level().excludes(r.priority)) else {
-                    continue;
-                };
-                let rules = queue.rules();
-                if rules.on_full.is_told() {
-                    let name = snapshot.destination(r.destination).map_or_else(String::new, |d| d.label());
-                    // One that refuses at once need not be waited for.
-                    if rules.on_full == OnQueueFull::Refuse || full.is_none() {
-                        full = Some((rules, name, Some(queue)));
-                    }
-                }
-            }
-            drop(snapshot);
-            let Some((rules, name, queue)) = full else { return Ok(()) };
-            let deadline = *deadline.get_or_insert_with(|| deadline_in(rules.block_timeout));
-            if rules.on_full == OnQueueFull::Block && self.queues.wait(deadline) {
-                if self.closed.load(Ordering::Relaxed) {
-                    return Err(closed());
-                }
-                continue;
-            }
-            self.refused_queue.fetch_add(1, Ordering::Relaxed);
-            let load = queue.as_ref().map_or_else(|| self.queues.log.load(), |q| q.load());
-            if let Some(queue) = queue {
-                queue.refused.fetch_add(1, Ordering::Relaxed);
-            }
-            let waits = if load.events > 0 { format!("{} events, ", load.events) } else { String::new() };
-            return Err(Error::new(
-                ErrorKind::Full,
-                format!("the queue of {name} is full: {waits}{} bytes wait", load.bytes),
-            )
-            .remedy("mend the destination, raise its limits, or let it shed (`queue.on_full`)"));
-        }
-    }
-
-    /// Waits until the event's bucket may bring another event into the ring.
-    fn enter_fairly(
-        &self,
-        fairness: &Fairness,
-        shard: &Shared,
-        bucket: &str,
-        bytes: usize,
-        on_full: OnFull,
-    ) -> Result<()> {
-        let mut deadline = None;
-        while let Err(why) = fairness.enter(shard.index, bucket, bytes) {
-            let left = match on_full {
-                OnFull::Refuse => Duration::ZERO,
-                OnFull::Block(limit) | OnFull::Retry(limit) => {
-                    let deadline = *deadline.get_or_insert_with(|| deadline_in(limit));
-                    deadline.saturating_duration_since(driver::now())
-                }
-            };
-            let wait = match why {
-                Unfair::Share => Duration::from_millis(1),
-                Unfair::Rate(wait) => wait,
-            };
-            if left.is_zero() || (matches!(why, Unfair::Rate(_)) && wait > left) {
-                if !matches!(on_full, OnFull::Retry(_)) {
-                    self.refused_unfair.fetch_add(1, Ordering::Relaxed);
-                }
-                let (what, remedy) = match why {
-                    Unfair::Share => ("has its share of the ring", "raise engine.fairness.bucket_ring_share"),
-                    Unfair::Rate(_) => ("publishes too fast", "raise engine.fairness.bucket_rate"),
-                };
-                let error = format!("bucket `{}` {what}", bucket.escape_debug());
-                return Err(
-                    Error::new(ErrorKind::Full, error).remedy(format!("publish more slowly, wait longer, or {remedy}"))
-                );
-            }
-            if self.closed.load(Ordering::Relaxed) {
-                return Err(closed());
-            }
-            match why {
-                Unfair::Share => drop(shard.ring.wait_for_space(Some(driver::now() + wait.min(left)))),
-                Unfair::Rate(_) => std::thread::sleep(wait.min(Duration::from_millis(20))),
-            }
-        }
-        Ok(())
     }
 
     #[cold]

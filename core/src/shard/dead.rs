@@ -19,7 +19,7 @@ use crate::delivery::lane::Spent;
 use crate::delivery::pace::Pace;
 use crate::driver::{self, DiskFile, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::FrameView;
+use crate::event::{FrameView, Priority};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Position, SegmentPlan};
 use crate::log::dead::{self, KeptSegment, KeptState, Letter, Selected, Story, Wanted};
@@ -438,7 +438,7 @@ impl Shard {
             }
             match entry {
                 DeadEntry::Spent(_, spent) => {
-                    slot.release(&spent.item);
+                    slot.release([&spent.item]);
                     slot.settle(spent.item.sequence);
                 }
                 DeadEntry::Shed { told, .. } => {
@@ -464,7 +464,7 @@ impl Shard {
     }
 
     /// The number of the destination that an event is passed on to, if its destination has one for dead letters. What cannot
-    /// go there now (the log does not take it, the event came round too often) is kept as a letter.
+    /// go there now (the log does not take it, the queue is full, the event came round too often) is kept as a letter.
     fn forward_to(&self, slot: &LaneSlot, event: &ReadEvent) -> Option<u32> {
         let own = slot.destination()?;
         let name = own.dead_letter_to.as_deref()?;
@@ -475,7 +475,13 @@ impl Shard {
         let snapshot = self.snapshot.borrow();
         let number = snapshot.destination_number(name)?;
         let frame = FrameView::parse(&event.frame).ok()?;
-        snapshot.destination(number)?.profile.expressible(frame.event_type()).then_some(number)
+        let fits = snapshot.destination(number)?.profile.expressible(frame.event_type());
+        (fits && !self.is_full_for(number, frame.priority())).then_some(number)
+    }
+
+    /// Whether a destination's queue has no place for an event that comes out of the dead letters.
+    fn is_full_for(&self, destination: u32, priority: Priority) -> bool {
+        self.lanes.borrow().get(&destination).is_some_and(|slot| slot.queue.level().excludes(priority))
     }
 
     /// Reads an event back from the log.
@@ -733,6 +739,9 @@ impl Shard {
                 d.profile.name(),
                 l.frame.event_type()
             ));
+        }
+        if self.is_full_for(destination, l.frame.priority()) {
+            return Err(format!("the queue of {} is full", d.label()));
         }
         let extensions = Extensions { origin: Some(l.origin), hops: l.hops + 1, ..Extensions::default() };
         let route = Route { destination, rule: l.letter.rule, priority: l.frame.priority() };

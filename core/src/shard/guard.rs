@@ -11,6 +11,7 @@ use super::Shard;
 use super::dead::{DeadEntry, ReadEvent};
 use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
 use super::walk::{Look, Walk, Walked};
+use crate::delivery::account::Sum;
 use crate::delivery::lane::Item;
 use crate::delivery::quota::Load;
 use crate::driver::{self, wall_ns};
@@ -22,6 +23,8 @@ use crate::rule::OnQueueFull;
 
 /// How often the guard looks by itself.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while nothing waits.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How often it looks for what is too old.
 const AGE_TICK: Duration = Duration::from_secs(1);
 
@@ -96,7 +99,9 @@ impl Shard {
                 log::error!("shard {}: the queues cannot be kept within their limits: {e}", self.shared.index);
                 driver::sleep(TROUBLE_PAUSE).await;
             }
-            let _ = driver::within(TICK, self.guard_wake.notified()).await;
+            let waits = self.lanes.borrow().values().any(|slot| slot.waiting().events > 0);
+            let tick = if waits || self.queues.is_log_limited() { TICK } else { IDLE_TICK };
+            let _ = driver::within(tick, self.guard_wake.notified()).await;
         }
     }
 
@@ -123,6 +128,10 @@ impl Shard {
 
     /// Counts what earlier runs left for each lane, in one walk through the log. Segments stay until they are counted.
     async fn count_inherited(self: &Rc<Self>) -> Result<()> {
+        let head = self.dispatched.get();
+        let behind = self.lanes.borrow().values().filter(|s| !s.is_counted()).map(|s| s.low(head)).min();
+        let Some(low) = behind else { return Ok(()) };
+        self.inherited_seen.set(self.inherited_seen.get().max(low));
         let Some(mut walk) = self.walk_from(self.inherited_seen.get()) else { return Ok(()) };
         let end = self.inherited;
         while walk.seen < end && !self.stopping.get() {
@@ -164,10 +173,9 @@ impl Shard {
 
     /// Tells the queue what has changed in a lane, and the lane what the queue is at.
     pub(super) fn settle_queue(&self, slot: &LaneSlot) {
-        let (events, bytes) = slot.take_change();
-        let name = || slot.name();
-        if (events, bytes) != (0, 0) {
-            self.queues.add(&slot.queue, events, bytes, name);
+        let change = slot.take_change();
+        if change != Sum::default() {
+            self.queues.add(&slot.queue, change, || slot.name());
         }
         slot.take_level();
         // The guard does not wake itself: what it could not shed just now is on its way.
@@ -196,23 +204,21 @@ impl Shard {
             OnQueueFull::DropOldest => How::Drop(LossReason::DropOldest),
             _ => How::DeadLetter("the destination's queue was full, and the oldest events had to go".into()),
         };
-        for priority in ORDER {
-            loop {
-                let load = self.excess(slot);
-                if load.is_nothing() || self.stopping.get() {
-                    return Ok(());
-                }
-                if slot.waiting_of(priority).events == 0 {
-                    break;
-                }
-                let stepped = self.shed_step(slot, priority, Extent { load, ..Extent::ALL }, &how).await?;
-                // At the end everything of this priority is gone, but for what is on its way just now.
-                if stepped.walked == Walked::End {
-                    break;
-                }
+        // Up to where nothing of a priority is left that could be shed.
+        let mut bare = [0; 3];
+        loop {
+            let (load, head) = (self.excess(slot), self.dispatched.get());
+            if load.is_nothing() || self.stopping.get() {
+                return Ok(());
+            }
+            // More of low priority may have come while the next higher one was shed.
+            let sheddable = |p: &Priority| bare[*p as usize] < head && slot.waiting_of(*p).events > 0;
+            let Some(priority) = ORDER.into_iter().find(sheddable) else { return Ok(()) };
+            let stepped = self.shed_step(slot, priority, Extent { load, ..Extent::ALL }, &how).await?;
+            if stepped.walked == Walked::End {
+                bare[priority as usize] = head;
             }
         }
-        Ok(())
     }
 
     /// Sheds what has waited for too long.
@@ -269,7 +275,14 @@ impl Shard {
                 && i.accepted_ns < extent.before_ns
                 && !spared.contains(&i.sequence)
         };
-        for (sequence, position, bytes) in slot.waiting_at(came_back) {
+        let aim = extent.load;
+        let reached = |load: Load| !aim.is_nothing() && load.events >= aim.events && load.bytes >= aim.bytes;
+        let mut candidates = slot.waiting_at(came_back);
+        candidates.sort_unstable();
+        for (sequence, position, bytes) in candidates {
+            if reached(load) {
+                break;
+            }
             back.push((sequence, self.read_event(position, sequence).await?));
             load.events += 1;
             load.bytes += bytes;
@@ -279,13 +292,11 @@ impl Shard {
         let before = load;
         if let Some(walk) = &mut walk {
             let mut busy: Option<BTreeSet<u64>> = None;
-            let aim = extent.load;
             let shard = self.shared.index as u16;
             walked = self
                 .walk(walk, |segment, _, r| {
                     let (sequence, header) = (r.sequence(), r.header());
-                    let reached = !aim.is_nothing() && load.events >= aim.events && load.bytes >= aim.bytes;
-                    if reached || sequence > extent.through || header.clock_ns >= extent.before_ns {
+                    if reached(load) || sequence > extent.through || header.clock_ns >= extent.before_ns {
                         stopped_ns = Some(header.clock_ns);
                         return Look::Stop;
                     }

@@ -19,6 +19,7 @@ use super::queues::Queue;
 use super::stats::LaneStats;
 use super::walk::Walk;
 use crate::connect;
+use crate::delivery::account::{Account, Sum};
 use crate::delivery::behind::KeysBehind;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::quota::{Level, Load};
@@ -56,15 +57,6 @@ struct Running {
     task: Task<()>,
     /// Ends it before its time.
     stop: Rc<Notify>,
-}
-
-/// Events and bytes by priority; for a while there may be fewer than none.
-type Loads = [(i64, i64); 3];
-
-fn count(loads: &RefCell<Loads>, priority: Priority, events: i64, bytes: i64) {
-    let load = &mut loads.borrow_mut()[priority as usize];
-    load.0 += events;
-    load.1 += bytes;
 }
 
 /// What is saved of a lane.
@@ -108,14 +100,7 @@ pub(super) struct LaneSlot {
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     pub(super) queue: Arc<Queue>,
-    /// What waits: everything that was dispatched here or left by earlier runs, and is not done.
-    waiting: RefCell<Loads>,
-    /// Of that, what the lane holds in memory.
-    held: RefCell<Loads>,
-    /// Of that, what is shed but not yet durably so.
-    leaving: RefCell<Loads>,
-    /// What of `waiting` the queue was not told yet.
-    change: Cell<(i64, i64)>,
+    account: RefCell<Account>,
     inherited: RefCell<Option<Inherited>>,
     shedding: RefCell<Shedding>,
     /// Nothing that waits was accepted before.
@@ -166,10 +151,7 @@ impl LaneSlot {
             notify: Notify::default(),
             stats,
             queue,
-            waiting: RefCell::default(),
-            held: RefCell::default(),
-            leaving: RefCell::default(),
-            change: Cell::default(),
+            account: RefCell::new(Account::new(inherited.is_none())),
             inherited: RefCell::new(inherited),
             shedding: RefCell::new(Shedding { saved: shed.up_to, shed, walks: [None; 3] }),
             oldest_ns: Cell::new(0),
@@ -277,69 +259,53 @@ impl LaneSlot {
     pub(super) fn catch_up(&self) -> u64 {
         *self.backlog.borrow_mut() = None;
         *self.behind.borrow_mut() = None;
-        let counted = self.inherited.borrow_mut().take().is_none();
-        let mut missing = 0;
-        for p in [Priority::Low, Priority::Normal, Priority::High] {
-            let at = |loads: &RefCell<Loads>| loads.borrow()[p as usize];
-            let (held, leaving, waiting) = (at(&self.held), at(&self.leaving), at(&self.waiting));
-            let (events, bytes) = (held.0 + leaving.0 - waiting.0, held.1 + leaving.1 - waiting.1);
-            if (events, bytes) == (0, 0) {
-                continue;
-            }
-            self.wait(p, events, bytes);
-            if counted {
-                missing += u64::try_from(-events).unwrap_or(0);
-            } else {
-                self.stats.inherited.add(events);
-            }
-        }
-        missing
+        *self.inherited.borrow_mut() = None;
+        self.account(Account::catch_up)
     }
 
-    /// Adds to what waits.
-    fn wait(&self, priority: Priority, events: i64, bytes: i64) {
-        count(&self.waiting, priority, events, bytes);
-        self.stats.waiting.add(events);
-        self.stats.waiting_bytes.add(bytes);
-        let (e, b) = self.change.get();
-        self.change.set((e + events, b + bytes));
+    /// Does something with the account, and tells the statistics.
+    fn account<R>(&self, with: impl FnOnce(&mut Account) -> R) -> R {
+        let mut account = self.account.borrow_mut();
+        let result = with(&mut account);
+        let Load { events, bytes } = account.waiting();
+        self.stats.waiting.set(events);
+        self.stats.waiting_bytes.set(bytes);
+        self.stats.inherited.set(account.inherited());
+        result
     }
 
     /// An event was dispatched here.
     pub(super) fn admit(&self, priority: Priority, log_bytes: usize) {
-        self.wait(priority, 1, log_bytes as i64);
+        self.account(|a| a.admit(priority, log_bytes as u64));
     }
 
     /// An event that was never pushed is not to be delivered any more.
     pub(super) fn dismiss(&self, priority: Priority, log_bytes: usize) {
-        self.wait(priority, -1, -(log_bytes as i64));
+        self.account(|a| a.dismiss(priority, log_bytes as u64));
     }
 
-    /// An event that was pushed is done with.
-    pub(super) fn release(&self, item: &Item<Body>) {
-        count(&self.held, item.priority, -1, -i64::from(item.body.log_bytes));
-        self.wait(item.priority, -1, -i64::from(item.body.log_bytes));
+    /// Events that were pushed are done with.
+    pub(super) fn release<'a>(&self, items: impl IntoIterator<Item = &'a Item<Body>>) {
+        self.account(|a| items.into_iter().for_each(|i| a.release(i.priority, i.body.log_bytes.into())));
     }
 
     /// What waits here.
     pub(super) fn waiting(&self) -> Load {
-        let (events, bytes) = self.waiting.borrow().iter().fold((0, 0), |(e, b), l| (e + l.0, b + l.1));
-        Load { events: events.max(0) as u64, bytes: bytes.max(0) as u64 }
+        self.account.borrow().waiting()
     }
 
     pub(super) fn waiting_of(&self, priority: Priority) -> Load {
-        let (events, bytes) = self.waiting.borrow()[priority as usize];
-        Load { events: events.max(0) as u64, bytes: bytes.max(0) as u64 }
+        self.account.borrow().waiting_of(priority)
     }
 
     /// Whether the queue knows what waits here.
     pub(super) fn is_unchanged(&self) -> bool {
-        self.change.get() == (0, 0)
+        !self.account.borrow().is_changed()
     }
 
-    /// What has changed since it was asked last: events and bytes.
-    pub(super) fn take_change(&self) -> (i64, i64) {
-        self.change.take()
+    /// What has changed since it was asked last.
+    pub(super) fn take_change(&self) -> Sum {
+        self.account.borrow_mut().take_change()
     }
 
     /// Looks how full the queue is.
@@ -353,20 +319,20 @@ impl LaneSlot {
         inherited.as_ref().is_some_and(|i| !i.cursor.is_done(sequence) && !i.shed.is_shed(sequence, priority))
     }
 
+    /// Whether everything that earlier runs left is counted.
+    pub(super) fn is_counted(&self) -> bool {
+        self.account.borrow().is_counted()
+    }
+
     /// So much was found to have been left by earlier runs.
     pub(super) fn inherit(&self, loads: [Load; 3]) {
-        if self.inherited.borrow().is_none() {
-            return; // It has caught up meanwhile, and knows.
-        }
-        for (p, load) in [Priority::Low, Priority::Normal, Priority::High].into_iter().zip(loads) {
-            self.wait(p, load.events as i64, load.bytes as i64);
-            self.stats.inherited.add(load.events as i64);
-        }
+        self.account(|a| a.inherit(loads));
     }
 
     /// Everything that earlier runs left is counted.
     pub(super) fn has_inherited(&self) {
         *self.inherited.borrow_mut() = None;
+        self.account(Account::has_inherited);
     }
 
     pub(super) fn oldest_ns(&self) -> u64 {
@@ -393,12 +359,11 @@ impl LaneSlot {
     /// Everything of a priority up to where `walk` has come is shed, but for what is on its way. Of what waits, so much is
     /// not in memory.
     pub(super) fn shed(&self, priority: Priority, walk: Walk, load: Load) {
-        count(&self.leaving, priority, load.events as i64, load.bytes as i64);
+        self.account(|a| a.leave(priority, load));
         let mut shedding = self.shedding.borrow_mut();
-        let counted = self.inherited.borrow().is_none();
         for p in [Priority::Low, Priority::Normal, Priority::High] {
             // Of a priority of which nothing waits there is nothing up to here either.
-            if p == priority || (counted && self.waiting_of(p).events == 0) {
+            if p == priority || self.account.borrow().has_none_of(p) {
                 let up_to = &mut shedding.shed.up_to[p as usize];
                 if walk.seen >= *up_to {
                     *up_to = walk.seen;
@@ -419,12 +384,9 @@ impl LaneSlot {
 
     /// What was shed is durably so: `taken`, which the lane held, and so much else.
     pub(super) fn has_shed(&self, priority: Priority, load: Load, taken: &[Item<Body>]) {
-        for item in taken {
-            self.release(item);
-            self.settle(item.sequence);
-        }
-        self.leaving.borrow_mut()[priority as usize] = (0, 0);
-        self.wait(priority, -(load.events as i64), -(load.bytes as i64));
+        self.release(taken);
+        taken.iter().for_each(|item| self.settle(item.sequence));
+        self.account(|a| a.left(priority, load));
         let mut shedding = self.shedding.borrow_mut();
         shedding.saved = shedding.shed.up_to;
     }
@@ -481,10 +443,10 @@ impl LaneSlot {
         now: Now,
     ) -> bool {
         let mut lane = self.lane.borrow_mut();
-        let (bytes, log_bytes) = (body.record.len(), i64::from(body.log_bytes));
+        let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
         let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
         if pushed {
-            count(&self.held, priority, 1, log_bytes);
+            self.account(|a| a.hold(priority, log_bytes));
         }
         pushed
     }
@@ -525,7 +487,7 @@ impl LaneSlot {
         let mut lane = self.lane.borrow_mut();
         let changes = lane.tried_changes();
         let c = lane.cursor(seen);
-        [c.low(), c.high(), changes, self.shedding.borrow().saved.iter().fold(0, |a, b| a.max(*b))]
+        [c.low(), c.high(), changes, self.shedding.borrow().saved.iter().fold(0, |sum, mark| sum.wrapping_add(*mark))]
     }
 
     /// The attempts that events have behind them which are not done.
@@ -653,7 +615,7 @@ impl Shard {
         match &outcome {
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
-                batch.items.iter().for_each(|i| slot.release(i));
+                slot.release(&batch.items);
                 stats.latency.record(
                     batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
                 );

@@ -12,7 +12,9 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::QueueConfig;
+use crate::delivery::account::Sum;
 use crate::delivery::quota::{Level, Limits, Load};
+use crate::driver;
 use crate::event::Priority;
 use crate::rule::{OnQueueFull, QueueLimits};
 
@@ -149,9 +151,9 @@ impl Queues {
     }
 
     /// Adds to what waits, or takes from it.
-    pub(crate) fn add(&self, queue: &Queue, events: i64, bytes: i64, name: impl Fn() -> String) {
-        queue.events.fetch_add(events, Ordering::Relaxed);
-        queue.bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn add(&self, queue: &Queue, change: Sum, name: impl Fn() -> String) {
+        queue.events.fetch_add(change.events, Ordering::Relaxed);
+        queue.bytes.fetch_add(change.bytes, Ordering::Relaxed);
         self.look(queue, name);
     }
 
@@ -218,11 +220,11 @@ impl Queues {
     /// Waits a moment for a queue to become less full, at most until `deadline`. Whether there is time left.
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         // Short rounds: a word that was missed costs a moment, never the deadline.
-        let round = Instant::now() + Duration::from_millis(10);
+        let round = driver::now() + Duration::from_millis(10);
         let mut guard = self.freed_lock.lock();
         self.freed.wait_until(&mut guard, round.min(deadline));
         drop(guard);
-        Instant::now() < deadline
+        driver::now() < deadline
     }
 }
 
@@ -244,17 +246,17 @@ mod tests {
         let shedding = q.of(1, Some(&limits(OnQueueFull::DropOldest)));
         let refusing = q.of(2, Some(&limits(OnQueueFull::Refuse)));
         let name = || "x".to_owned();
-        q.add(&shedding, 50, 5000, name);
+        q.add(&shedding, Sum { events: 50, bytes: 5000 }, name);
         assert!(shedding.level() == Level::Over && !q.is_telling() && !q.is_dropping());
-        q.add(&refusing, 8, 80, name);
+        q.add(&refusing, Sum { events: 8, bytes: 80 }, name);
         assert!(q.is_telling());
-        q.add(&refusing, -1, -10, name);
+        q.add(&refusing, Sum { events: -1, bytes: -10 }, name);
         assert!(!q.is_telling());
         q.configure(&shedding, &limits(OnQueueFull::Block));
         assert!(q.is_telling());
         q.configure(&shedding, &limits(OnQueueFull::DropNewest));
         assert!(!q.is_telling() && q.is_dropping() && q.drops(&shedding, Priority::High));
-        q.add(&shedding, -50, -5000, name);
+        q.add(&shedding, Sum { events: -50, bytes: -5000 }, name);
         assert!(!q.is_dropping());
     }
 
@@ -262,9 +264,9 @@ mod tests {
     fn what_is_taken_before_it_is_counted_is_no_debt() {
         let q = queues();
         let a = q.of(1, None);
-        q.add(&a, -5, -50, || "x".to_owned());
+        q.add(&a, Sum { events: -5, bytes: -50 }, || "x".to_owned());
         assert_eq!(a.load(), Load::default());
-        q.add(&a, 7, 70, || "x".to_owned());
+        q.add(&a, Sum { events: 7, bytes: 70 }, || "x".to_owned());
         assert_eq!(a.load(), Load { events: 2, bytes: 20 });
     }
 

@@ -1,6 +1,6 @@
 //! What a shard counts.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -29,21 +29,6 @@ impl Count {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that one thread adds to and takes from, and any thread reads. It may be below zero for a while, when what is
-/// taken is found only afterwards to have been there.
-#[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicI64);
-
-impl Gauge {
-    pub(crate) fn add(&self, n: i64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed).max(0) as u64
     }
 }
 
@@ -79,14 +64,14 @@ pub(crate) struct ShardStats {
 pub(crate) struct LaneStats {
     pub(crate) routed: Count,
     /// Deliveries that earlier runs left, as far as they are counted.
-    pub(crate) inherited: Gauge,
+    pub(crate) inherited: Count,
     pub(crate) delivered: Count,
     pub(crate) retried: Count,
     pub(crate) dead_lettered: Count,
     pub(crate) requests: Count,
     pub(crate) failures: Count,
-    pub(crate) waiting: Gauge,
-    pub(crate) waiting_bytes: Gauge,
+    pub(crate) waiting: Count,
+    pub(crate) waiting_bytes: Count,
     /// By reason, in the order of [`LossReason::ALL`].
     pub(crate) lost: [Count; LossReason::ALL.len()],
     pub(crate) connections: Count,

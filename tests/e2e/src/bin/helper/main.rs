@@ -5,6 +5,7 @@
 
 mod disk;
 mod golden;
+mod shed;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -22,6 +23,7 @@ fn main() {
         ["full", dir] => disk::full(Path::new(dir)),
         ["full-at-start", dir] => disk::full_at_start(Path::new(dir)),
         ["read-only", dir] => disk::read_only(Path::new(dir)),
+        ["shed", dir, url, policy, first] => shed::run(Path::new(dir), url, policy, first),
         ["golden", dir, expected] => golden::write(Path::new(dir), Path::new(expected)),
         _ => panic!("unknown arguments {args:?}"),
     }
