@@ -73,6 +73,7 @@ struct Stepped {
 }
 
 impl Shard {
+    /// Counts what there is, then looks after the queues until the shard stops.
     pub(super) async fn guard_queues(self: Rc<Self>) {
         while !self.stopping.get() {
             match self.count_inherited().await {
