@@ -117,7 +117,7 @@ pub fn median(values: &mut [f64]) -> f64 {
 /// If it has not been measured.
 pub fn criterion_median(group: &str, id: &str) -> f64 {
     let clean = |s: &str| s.replace('/', "_");
-    let path = dir().join(format!("../criterion/{}/{}/new/estimates.json", clean(group), clean(id)));
+    let path = dir().with_file_name("criterion").join(clean(group)).join(clean(id)).join("new/estimates.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let estimates: serde_json::Value = serde_json::from_str(&text).expect("criterion writes JSON");
     estimates["median"]["point_estimate"].as_f64().expect("a median")

@@ -1,11 +1,16 @@
 //! The engine: open, publish, flush, close.
 
+use std::collections::BTreeMap;
+
+mod consumer;
 mod dead_letters;
+mod history;
+mod keep;
 mod losses;
 mod pressure;
-
-pub use dead_letters::{Redrive, RedriveOptions, Redriven};
-pub use losses::LossCount;
+mod replay;
+mod snapshot;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,21 +22,31 @@ use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use crate::config::{Config, EngineConfig};
+use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
+use crate::engine::consumer::Groups;
+use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::losses::LossReason;
-use crate::log::recovery::{self, DataDir};
+use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::RuleSet;
 use crate::shard::fair::Fairness;
+use crate::shard::gate::{self, Peers};
+use crate::shard::keep::KeepStart;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Common, Shared, stats};
+
+pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
+pub use dead_letters::{Redrive, RedriveOptions, Redriven};
+pub use losses::LossCount;
+pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +102,14 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     config: Arc<EngineConfig>,
+    /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
+    /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
+    publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    writers: Arc<Writers>,
     queues: Arc<Queues>,
     fairness: Option<Arc<Fairness>>,
     /// What opening and closing change.
@@ -104,9 +122,21 @@ struct Inner {
     no_match: SpreadCount,
 }
 
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("data_dir", &self.config.data_dir)
+            .field("shards", &self.shards.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Life {
     threads: Vec<ShardThread>,
     dir: Option<DataDir>,
+    replays: Replays,
+    groups: Groups,
 }
 
 impl std::fmt::Debug for Life {
@@ -133,28 +163,52 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
+        config.check_retention(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
-        let mut states = Vec::new();
-        for shard in 0..dir.shards {
-            states.push(recovery::recover_shard(&dir.shard_path(shard))?);
+        let mut states = BTreeMap::new();
+        for shard in dir.shard_numbers()? {
+            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard))?);
         }
-        for s in &states {
+        for s in states.values() {
             let f = &s.findings;
             if *f != recovery::Findings::default() {
                 log::warn!("{}: recovered: {f:?}", s.path.display());
             }
         }
         dir.upgrade()?;
+        let keep_all = config.retention.keep == Keep::All;
+        let all: Vec<ShardState> = states.values().cloned().collect();
+        let groups = Groups::open(&dir, &config.event_types, &all)?;
+        let rules = groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        let is_new = |destination| snapshot.new_destinations.contains(&destination);
+        let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
-        let floor = states.iter().map(|s| s.clock_floor_ns).max().unwrap_or(0);
-        for s in &mut states {
+        let floor = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        for s in states.values_mut() {
             s.clock_floor_ns = floor;
         }
-        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::new(1, rules, &mut dir.names)?));
+        let peers = Peers::default();
+        let numbers: Vec<usize> = states.keys().copied().collect();
+        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let writers = Arc::new(dir.writers.clone());
+        let mut replays = Replays::open(&dir, &config.event_types, &all, |name| {
+            let place = snapshot.load().rules.destination(name)?;
+            Some(snapshot.load().rules.destinations[place as usize].clone())
+        })?;
+        let keep = KeepStart {
+            shards: dir.shards,
+            writers: writers.clone(),
+            replays: replays.running().to_vec(),
+            groups: groups.live().to_vec(),
+        };
+        // By their numbers, which may have gaps.
+        let places = numbers.last().map_or(0, |last| last + 1);
         let common = Common {
-            queues: Arc::new(Queues::new(&config.queue, dir.shards)),
+            queues: Arc::new(Queues::new(&config.queue, places)),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, dir.shards).map(Arc::new),
             config: Arc::new(config),
             snapshot,
@@ -162,10 +216,13 @@ impl Engine {
         let config = common.config.clone();
         let mut shards = Vec::new();
         let mut threads: Vec<ShardThread> = Vec::new();
-        for (i, state) in states.into_iter().enumerate() {
+        for (i, state) in states {
             let shared = Arc::new(Shared::new(i, config.ring_bytes));
+            peers.lock().push(shared.clone());
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let start = shard::Start::new(shared.clone(), common.clone(), state, &dir, cpu);
+            let holds = holds.remove(&i).unwrap_or_default();
+            let (count, keep) = (numbers.len(), keep.clone());
+            let start = shard::Start::new(shared.clone(), common.clone(), state, holds, &dir, count, cpu, keep);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
@@ -175,15 +232,18 @@ impl Engine {
             }
             shards.push(shared);
         }
+        replays.tell(shards.clone());
         let Common { config, snapshot, queues, fairness } = common;
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
+                publishing: dir.shards,
                 shards,
                 snapshot,
+                writers,
                 queues,
                 fairness,
-                life: Mutex::new(Life { threads, dir: Some(dir) }),
+                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -255,7 +315,7 @@ impl Engine {
             inner.wait_for_queues(event, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.shards.len())];
+        let shard = &inner.shards[shard_of(hash, inner.publishing)];
         if let Some(fairness) = &inner.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
         }
@@ -305,19 +365,27 @@ impl Engine {
     /// destination that is not there any more delivers what it already had.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] and the like if the numbers of new names cannot be stored; then nothing has changed.
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
+        inner.config.check_retention(&rules)?;
         let mut life = inner.life.lock();
+        let life = &mut *life;
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let version = inner.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?;
+        let rules = life.groups.with_keepers(rules)?;
+        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(self.keeps_all());
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);
         }
         Ok(())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.inner.config.retention.keep == Keep::All
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
@@ -352,11 +420,11 @@ impl Engine {
             refused_queue: inner.refused_queue.load(Ordering::Relaxed),
             refused_unfair: inner.refused_unfair.load(Ordering::Relaxed),
             log_warning: inner.queues.log.is_warned(),
-            shards: inner.shards.len() as u64,
+            shards: inner.publishing as u64,
             ..Stats::default()
         };
         let snapshot = inner.snapshot.load();
-        let mut all = std::collections::BTreeMap::<u32, DestinationStats>::new();
+        let mut all = BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
         for shard in &inner.shards {
             let c = &shard.stats;
@@ -369,6 +437,8 @@ impl Engine {
             s.commits += c.commits.get();
             s.syncs += c.syncs.get();
             s.segments += c.segments.get();
+            s.log_disk_bytes += c.log_disk_bytes.get();
+            s.log_moves += c.log_moves.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.held_bytes += c.held_bytes.get();
@@ -548,6 +618,10 @@ impl Inner {
         loop {
             match error {
                 PushError::Closed => {
+                    // A shard that fails closes its ring first, and tells why right after.
+                    while shard.progress.failure().is_none() && !self.closed.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
                     return Err(match shard.progress.failure() {
                         Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
                         _ => closed(),
@@ -576,6 +650,7 @@ impl Inner {
         self.closed.store(true, Ordering::SeqCst);
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
+        life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {
@@ -618,7 +693,7 @@ impl Drop for Inner {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Shards.
+    /// Shards that take events.
     pub shards: u64,
     /// Events taken from the rings.
     pub accepted: u64,
@@ -656,6 +731,10 @@ pub struct Stats {
     pub syncs: u64,
     /// Segment files of the log.
     pub segments: u64,
+    /// Bytes of the files of the log, spare ones included.
+    pub log_disk_bytes: u64,
+    /// Times the log went on in a new segment because a write or a sync of the one before failed.
+    pub log_moves: u64,
     /// Damaged stretches found in the log.
     pub damaged: u64,
     /// Bytes in the rings.
@@ -666,7 +745,7 @@ pub struct Stats {
     pub log_file_bytes: u64,
     /// Whether the files of the log take so much that events will soon be shed or refused.
     pub log_warning: bool,
-    /// Losses that were counted, but of which the audit could not tell.
+    /// Losses that were counted, but of which the audit could not tell yet, because it cannot be written.
     pub losses_untold: u64,
     /// Dead letters that are kept, those of earlier runs included.
     pub dead_letters_kept: u64,
@@ -709,6 +788,8 @@ impl Default for Stats {
             commits: 0,
             syncs: 0,
             segments: 0,
+            log_disk_bytes: 0,
+            log_moves: 0,
             damaged: 0,
             ring_used_bytes: 0,
             held_bytes: 0,

@@ -4,7 +4,12 @@ use std::ptr::NonNull;
 
 /// A page that the kernel wipes in a forked child.
 #[derive(Debug)]
-pub(crate) struct ForkGuard(NonNull<u8>);
+pub(crate) struct ForkGuard {
+    page: NonNull<u8>,
+    /// A simulation ends processes without ending this one.
+    #[cfg(feature = "sim")]
+    process: u64,
+}
 
 const PAGE_BYTES: usize = 4096;
 
@@ -30,13 +35,17 @@ impl ForkGuard {
         if page == libc::MAP_FAILED {
             return None;
         }
-        let guard = ForkGuard(NonNull::new(page.cast())?);
+        let guard = ForkGuard {
+            page: NonNull::new(page.cast())?,
+            #[cfg(feature = "sim")]
+            process: crate::driver::sim::process(),
+        };
         // SAFETY: the page was just mapped.
         unsafe {
             if libc::madvise(page, PAGE_BYTES, libc::MADV_WIPEONFORK) != 0 {
                 return None;
             }
-            guard.0.write(1);
+            guard.page.write(1);
         }
         Some(guard)
     }
@@ -44,15 +53,19 @@ impl ForkGuard {
     /// Whether this is still the process that made the guard.
     #[inline]
     pub(crate) fn same_process(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if crate::driver::sim::process() != self.process {
+            return false;
+        }
         // SAFETY: the page stays mapped until `drop`; volatile because the kernel changes it behind the compiler's back.
-        unsafe { self.0.as_ptr().read_volatile() == 1 }
+        unsafe { self.page.as_ptr().read_volatile() == 1 }
     }
 }
 
 impl Drop for ForkGuard {
     fn drop(&mut self) {
         // SAFETY: mapped by `new`, not used any more.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), PAGE_BYTES) };
+        unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE_BYTES) };
     }
 }
 

@@ -15,9 +15,13 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 
+#[cfg(feature = "sim")]
+pub use driver::sim;
+
 pub use engine::{
-    DestinationStats, Engine, Flush, LossCount, OnFull, PublishOptions, Published, Redrive, RedriveOptions, Redriven,
-    Stats,
+    Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, Lease, LossCount,
+    OnFull, PublishOptions, Published, Redrive, RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest,
+    ReplayState, ReplayTo, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

@@ -60,7 +60,7 @@ const TIMEOUT_MS_MAX: u64 = 10 * 366 * 24 * 3600 * 1000;
 /// Opens an engine.
 ///
 /// What an earlier run left undelivered in the data directory goes on. Destinations are not contacted yet, so one that
-/// is down delays nothing. The engine runs one thread per shard, on which all signals but those of faults are blocked;
+/// is down delays nothing. The engine runs a few threads per shard, on which all signals but those of faults are blocked;
 /// it installs no handlers. The sources of the configuration are for the `tidewire` command, and are not started.
 ///
 /// `options`: read during the call only.

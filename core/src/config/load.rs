@@ -12,7 +12,7 @@ use super::text::{
     self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, PriorityName, RuleTable, SourceTable,
 };
 use super::units::{Size, Time};
-use super::{Config, DirectorySource, EngineConfig, HttpSource, Source, clamp};
+use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
@@ -31,6 +31,7 @@ struct RulePlaces {
     whole: usize,
     events: Vec<usize>,
     filter: usize,
+    retain: Option<usize>,
     destinations: Vec<usize>,
 }
 
@@ -91,6 +92,10 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
         .map_err(|(subject, e)| place(&loader, subject, e, &places, &destination_places))?;
+    engine.check_retention(&rules).map_err(|e| {
+        let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
+        e.at(at.unwrap_or_else(|| loader.text.place(0)))
+    })?;
     Ok(Config { engine, rules, sources })
 }
 
@@ -216,6 +221,14 @@ impl Loader<'_> {
         set(&mut own.bucket_burst, &mut places, "engine.fairness.bucket_burst", fair.bucket_burst, |n| n);
         let key = "engine.fairness.tenant_separator";
         set(&mut own.tenant_separator, &mut places, key, fair.tenant_separator, Some);
+        let (own, retention) = (&mut engine.retention, table.retention);
+        if retention.age_max.is_some() || retention.bytes_max.is_some() {
+            own.keep = Keep::Rules;
+        }
+        set(&mut own.keep, &mut places, "engine.retention.keep", retention.keep, |k| k);
+        set(&mut own.age_max, &mut places, "engine.retention.age_max", retention.age_max, |t| Some(time(t)));
+        let key = "engine.retention.bytes_max";
+        set(&mut own.bytes_max, &mut places, key, retention.bytes_max, |Size(n)| Some(n));
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -314,14 +327,21 @@ impl Loader<'_> {
             PriorityName::Normal => Priority::Normal,
             PriorityName::Low => Priority::Low,
         });
+        rule.retain = table.retain.as_ref().is_some_and(|r| *r.get_ref());
+        if table.destinations.is_none() && !rule.retain {
+            let error = Error::invalid_config("`destinations` is missing").at(rule.label());
+            return Err(self.at(whole, error.remedy("name some, or write `retain = true` to keep the events only")));
+        }
+        let destinations = table.destinations.unwrap_or_default();
         let places = RulePlaces {
             text: self.text.clone(),
             whole,
             events: table.events.iter().map(|e| e.span().start).collect(),
             filter,
-            destinations: table.destinations.iter().map(|d| d.span().start).collect(),
+            retain: table.retain.filter(|r| *r.get_ref()).map(|r| r.span().start),
+            destinations: destinations.iter().map(|d| d.span().start).collect(),
         };
-        rule.destinations = table.destinations.into_iter().map(Spanned::into_inner).collect();
+        rule.destinations = destinations.into_iter().map(Spanned::into_inner).collect();
         Ok((rule, places))
     }
 
@@ -377,6 +397,7 @@ impl Loader<'_> {
                 whole: r.offset,
                 events: r.event_offsets,
                 filter: r.offset,
+                retain: None,
                 destinations: vec![r.destination_offset],
             });
         }

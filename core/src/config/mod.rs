@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
+use crate::log::recovery::SHARDS_MAX;
 use crate::rule::{OnQueueFull, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
@@ -69,7 +70,9 @@ impl Config {
 pub struct EngineConfig {
     /// The directory of logs and cursors. One engine at a time has it open.
     pub data_dir: PathBuf,
-    /// How many shards, 1 to 1024; `None` is the number of usable CPUs. Default: `None`.
+    /// How many shards, 1 to 256; `None` is what the data directory has, for a new one the number of usable CPUs. Default:
+    /// `None`. It may be another number at each opening: what is undelivered of the earlier spread goes before what comes
+    /// after it, so that a destination that has fallen behind gets nothing new before all of that.
     pub shards: Option<usize>,
     /// The size of each shard's ring in bytes: a power of two from 256 KiB to 1 GiB. Default: 4 MiB.
     pub ring_bytes: usize,
@@ -99,6 +102,38 @@ pub struct EngineConfig {
     pub losses: LossesConfig,
     /// What one bucket may take from the others.
     pub fairness: FairnessConfig,
+    /// What stays in the log after it was delivered.
+    pub retention: RetentionConfig,
+}
+
+/// What stays in the log after it was delivered, for replay, history and point-in-time recovery.
+///
+/// The log is kept in whole segments: one goes when its newest event is older than `age_max`, or when the log is larger
+/// than `bytes_max`, whichever comes first. Without limits it stays for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetentionConfig {
+    /// Whether the log is kept, and which events are in it. Default: [`Keep::Nothing`]; in a file, [`Keep::Rules`] if
+    /// one of the limits is set.
+    pub keep: Keep,
+    /// How long events are kept at least, 1 s to 100 years. Default: without limit.
+    pub age_max: Option<Duration>,
+    /// How many bytes of segments are kept, of all shards together, at least 1 MiB. The segments being written are not
+    /// removed, however large they are. Default: without limit.
+    pub bytes_max: Option<u64>,
+}
+
+/// What is kept: see [`RetentionConfig`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// A segment goes when everything in it is delivered. The default.
+    #[default]
+    Nothing,
+    /// The log is kept: events that a destination wants, and those that a rule with [`crate::rule::Rule::retain`] wants.
+    Rules,
+    /// The log is kept, with every event that is published.
+    All,
 }
 
 /// The log of a shard.
@@ -309,6 +344,22 @@ impl EngineConfig {
             queue: QueueConfig::default(),
             losses: LossesConfig::default(),
             fairness: FairnessConfig::default(),
+            retention: RetentionConfig::default(),
+        }
+    }
+
+    /// Checks that rules which retain events are given with a log that is kept.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] that names the rule.
+    pub fn check_retention(&self, rules: &RuleSet) -> Result<()> {
+        match rules.rules.iter().find(|r| r.retain) {
+            Some(rule) if self.retention.keep == Keep::Nothing => {
+                Err(Error::invalid_config("it retains events, and the log is not kept")
+                    .at(rule.label())
+                    .remedy("say how long in [engine.retention], as in `age_max = \"7d\"`, or leave `retain` out"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -324,7 +375,7 @@ impl EngineConfig {
                 .remedy("name a directory on a local disk"));
         }
         if let Some(shards) = self.shards {
-            within("engine.shards", shards, 1, 1024)?;
+            within("engine.shards", shards, 1, SHARDS_MAX)?;
         }
         within("engine.ring_bytes", self.ring_bytes, 256 << 10, 1 << 30)?;
         if !self.ring_bytes.is_power_of_two() {
@@ -373,6 +424,18 @@ impl EngineConfig {
                     .at("engine.fairness.tenant_separator")
                     .remedy("write what ends the tenant's part, such as `-`")
             })?;
+        }
+        let retention = &self.retention;
+        if let Some(age) = retention.age_max {
+            within_time("engine.retention.age_max", age, ms(1000), Duration::from_secs(100 * 366 * 24 * 3600))?;
+        }
+        if let Some(bytes) = retention.bytes_max {
+            within("engine.retention.bytes_max", clamp(bytes), 1 << 20, usize::MAX)?;
+        }
+        if retention.keep == Keep::Nothing && (retention.age_max.is_some() || retention.bytes_max.is_some()) {
+            return Err(Error::invalid_config("engine.retention has limits and keeps nothing")
+                .at("engine.retention.keep")
+                .remedy("choose `rules` or `all`, or leave the limits out"));
         }
         Ok(())
     }

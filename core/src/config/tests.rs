@@ -90,6 +90,10 @@ bucket_ring_share = 0.25
 bucket_rate = 500
 bucket_burst = 50
 tenant_separator = "-"
+[engine.retention]
+keep = "all"
+age_max = "30d"
+bytes_max = "2GiB"
 
 [[destination]]
 name = "hook"
@@ -164,6 +168,8 @@ on_start = "emit"
         tenant_separator: Some("-".to_owned()),
     };
     assert_eq!(e.fairness, fairness);
+    assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
+    assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -202,9 +208,28 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
     assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
+    assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
     assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
+}
+
+#[test]
+fn retention_is_by_rule_unless_told_otherwise() {
+    let c = read(&engine("[engine.retention]\nage_max = \"1h\"")).unwrap();
+    assert_eq!(c.engine.retention.keep, Keep::Rules);
+    let c = read(&engine("retention = { keep = \"all\" }")).unwrap();
+    assert_eq!((c.engine.retention.keep, c.engine.retention.age_max), (Keep::All, None));
+    refused(&engine("retention = { keep = \"nothing\", age_max = \"1h\" }"), &["t.toml:3:22", "limits", "`rules`"]);
+    refused(&engine("retention.age_max = \"1ms\""), &["t.toml:3:21", "engine.retention.age_max"]);
+    refused(&engine("retention.bytes_max = \"1B\""), &["t.toml:3:23", "engine.retention.bytes_max"]);
+    refused(&engine("retention.keep = \"some\""), &["t.toml:3:18", "unknown value `some`"]);
+    let text = "[engine.retention]\nkeep = \"rules\"\n[[rule]]\nid = \"r\"\nevents = [\"*\"]\nretain = true\n";
+    let c = read(&engine(text)).unwrap();
+    assert!(c.rules.rules[0].retain && c.rules.rules[0].destinations.is_empty());
+    refused(&rule("retain = true"), &["t.toml:12:10: rule `images`", "not kept", "[engine.retention]"]);
+    refused(&rule("retain = 1"), &["t.toml:12:10: rule `images`", "boolean"]);
+    assert!(!read(&rule("retain = false")).unwrap().rules.rules[0].retain);
 }
 
 #[test]
@@ -300,7 +325,7 @@ fn limits_of_the_engine_are_told_at_their_key() {
     for (line, parts) in [
         ("ring_bytes = \"3MiB\"", ["t.toml:3:14", "not a power of two", "choose 2097152 or 4194304"]),
         ("ring_bytes = \"128KiB\"", ["t.toml:3:14", "131072", "262144"]),
-        ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 1024"]),
+        ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 256"]),
         ("event_bytes_max = \"65KiB\"", ["t.toml:3:19", "66560", "65536"]),
         ("event_bytes_max = 0", ["t.toml:3:19", "is 0", "4096"]),
         ("region = \"\"", ["t.toml:3:10", "engine.region", "printable"]),

@@ -53,6 +53,8 @@ pub(super) struct Engine {
     pub(super) losses: Losses,
     #[serde(default)]
     pub(super) fairness: Fairness,
+    #[serde(default)]
+    pub(super) retention: Retention,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,6 +99,14 @@ pub(super) struct DeadLetters {
     pub(super) age_max: Option<Spanned<Time>>,
     pub(super) warn_at: Option<Spanned<f64>>,
     pub(super) hops_max: Option<Spanned<u8>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) keep: Option<Spanned<super::Keep>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) bytes_max: Option<Spanned<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -179,7 +189,8 @@ pub(super) struct RuleTable {
     pub(super) events: Vec<Spanned<String>>,
     pub(super) prefix: Option<Spanned<String>>,
     pub(super) suffix: Option<Spanned<String>>,
-    pub(super) destinations: Vec<Spanned<String>>,
+    pub(super) destinations: Option<Vec<Spanned<String>>>,
+    pub(super) retain: Option<Spanned<bool>>,
     pub(super) priority: Option<PriorityName>,
 }
 

@@ -4,6 +4,7 @@
 pub mod account;
 pub mod behind;
 pub mod breaker;
+pub mod group;
 pub mod lane;
 pub mod pace;
 pub mod quota;

@@ -2,11 +2,17 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "sim")]
+use super::sim;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Now, for waiting and measuring.
 #[inline]
 pub fn now() -> Instant {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.now();
+    }
     Instant::now()
 }
 
@@ -19,6 +25,10 @@ pub fn since(then: Instant) -> Duration {
 /// Nanoseconds since the Unix epoch.
 #[inline]
 pub fn wall_ns() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.wall();
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
@@ -27,5 +37,9 @@ pub fn wall_ns() -> u64 {
 /// # Errors
 /// If the system gives none.
 pub fn random_u64() -> Result<u64> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return Ok(world.random());
+    }
     getrandom::u64().map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))
 }

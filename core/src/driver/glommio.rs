@@ -86,10 +86,10 @@ where
 }
 
 /// Blocks the signals of the calling thread until dropped; threads started meanwhile inherit that.
-struct BlockedSignals(libc::sigset_t);
+pub(super) struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
-    fn new() -> BlockedSignals {
+    pub(super) fn new() -> BlockedSignals {
         // SAFETY: plain bits that the next calls fill in.
         let (mut all, mut old) =
             unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>()) };
@@ -219,11 +219,6 @@ pub fn allocate_buffer(bytes: usize) -> Buffer {
 pub struct DiskFile(DmaFile);
 
 impl DiskFile {
-    /// Creates a new file for reading and writing.
-    pub async fn create_new(path: &Path) -> io::Result<DiskFile> {
-        OpenOptions::new().read(true).write(true).create_new(true).dma_open(path).await.map(DiskFile).map_err(to_io)
-    }
-
     /// Opens or creates a file for writing, keeping what it has.
     pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
         OpenOptions::new().read(true).write(true).create(true).dma_open(path).await.map(DiskFile).map_err(to_io)
@@ -241,7 +236,7 @@ impl DiskFile {
         // A write stops short where the space or a limit ends; writing what is left tells which it is.
         while wrote < len {
             let from = wrote / BLOCK_BYTES * BLOCK_BYTES;
-            let mut rest = allocate_buffer(len - from);
+            let mut rest = ::glommio::allocate_dma_buffer(len - from);
             rest.as_bytes_mut().copy_from_slice(&buf.as_bytes()[from..]);
             let more = self.0.write_at(rest, position + from as u64).await.map_err(to_io)?;
             if from + more <= wrote {

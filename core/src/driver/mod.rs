@@ -4,17 +4,24 @@
 //! refused.
 
 mod clock;
+pub mod disk;
+mod file;
 pub mod fs;
 mod glommio;
 mod notify;
 mod probe;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod stream;
+mod task;
 
-pub use self::glommio::{
-    DiskFile, ShardThread, Task, TcpStream, allocate_buffer, blocking, sleep, spawn, spawn_shard, spawn_urgent, turn,
-};
 pub use clock::{now, random_u64, since, wall_ns};
+pub use disk::{DISK_THREADS, Disk};
+pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
+pub use stream::TcpStream;
+pub use task::{ShardThread, Task, blocking, sleep, spawn, spawn_shard, spawn_urgent, spins, turn};
 
 use std::future::Future;
 use std::pin::pin;

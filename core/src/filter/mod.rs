@@ -7,9 +7,11 @@
 //! Conditions look at the raw bytes of the key. Nothing is decoded, nothing is a wildcard: `*`, `?`, `+` and `%` stand
 //! for themselves.
 
+mod events;
 mod matcher;
 mod trie;
 
+pub use events::EventFilter;
 pub use matcher::Matcher;
 
 use crate::error::{Error, Result};

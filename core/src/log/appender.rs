@@ -6,13 +6,16 @@
 
 use std::collections::VecDeque;
 
-use super::record::{self, Extensions, Kind, RecordHeader, Route};
+use super::buffer::BlockBuffer;
+use super::record::{self, Extensions, Kind, RECORD_HEADER_BYTES, RecordHeader, Route};
 use super::segment::{Purpose, SegmentHeader};
 use super::{Ack, BLOCK_BYTES, segment};
 use crate::event::id::HybridClock;
 
 /// A group is closed when it has this many bytes, even while none can be written.
 const GROUP_BYTES: usize = 1 << 20;
+/// Buffers kept for the next groups: as many as are in use while one is filled, one written and one synced.
+const SPARE_BUFFERS: usize = 4;
 
 /// The most routes one event can have.
 pub const ROUTES_MAX: usize = 60_000;
@@ -35,8 +38,9 @@ pub struct Group {
     pub new_segment: Option<SegmentHeader>,
     /// Where `bytes` belong in the file; a multiple of a block.
     pub offset: u64,
-    /// The bytes, not padded to a block.
-    pub bytes: Vec<u8>,
+    /// The bytes, not padded to a block. In the file at least a record's header of zeros follows them: there the segment
+    /// ends, whatever the file held before.
+    pub bytes: BlockBuffer,
     /// Where the group's own records begin in `bytes`.
     pub fresh: usize,
     /// How many records.
@@ -50,6 +54,14 @@ pub struct Group {
 }
 
 impl Group {
+    /// Notes in the header of a new segment that its file held another one.
+    pub fn mark_recycled(&mut self) {
+        if let Some(header) = &mut self.new_segment {
+            header.recycled = true;
+            header.encode(&mut self.bytes.bytes_mut()[..BLOCK_BYTES]);
+        }
+    }
+
     /// The position after its last record.
     pub fn end(&self) -> Position {
         Position { segment: self.segment, offset: self.offset + self.bytes.len() as u64 }
@@ -89,6 +101,8 @@ pub struct Appender {
     clock: HybridClock,
     next_sequence: u64,
     next_segment: u64,
+    /// The last record's sequence.
+    last_sequence: u64,
     /// Where the next record goes; `None` before the first segment.
     at: Option<Position>,
     current: Option<Group>,
@@ -96,17 +110,25 @@ pub struct Appender {
     closed_bytes: usize,
     /// The block that the last group ended in, up to its end.
     tail: Vec<u8>,
-    spare: Vec<Vec<u8>>,
+    spare: Vec<BlockBuffer>,
 }
 
 impl Appender {
-    /// An appender that starts a new segment with its first record.
-    pub fn new(plan: SegmentPlan, next_segment: u64, next_sequence: u64, clock_floor_ns: u64) -> Appender {
+    /// An appender that starts a new segment with its first record. `last_sequence` is the one that the segments so far
+    /// end with; there may be a gap between it and the next.
+    pub fn new(
+        plan: SegmentPlan,
+        next_segment: u64,
+        last_sequence: u64,
+        next_sequence: u64,
+        clock_floor_ns: u64,
+    ) -> Appender {
         Appender {
             plan,
             clock: HybridClock::starting_above(clock_floor_ns),
             next_sequence,
             next_segment,
+            last_sequence,
             at: None,
             current: None,
             closed: VecDeque::new(),
@@ -134,6 +156,16 @@ impl Appender {
     /// Bytes that wait to be taken.
     pub fn pending_bytes(&self) -> usize {
         self.closed_bytes + self.current.as_ref().map_or(0, |g| g.bytes.len())
+    }
+
+    /// Whether something waits to be taken.
+    pub fn pending(&self) -> bool {
+        self.current.is_some() || !self.closed.is_empty()
+    }
+
+    /// Whether the next group to be taken begins a segment.
+    pub fn begins_segment(&self) -> bool {
+        self.closed.front().or(self.current.as_ref()).is_some_and(|g| g.new_segment.is_some())
     }
 
     /// Whether something waits to be taken, and none of it is waited for by anybody, nor much.
@@ -168,30 +200,66 @@ impl Appender {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
 
-        let roll =
-            self.at.is_none_or(|p| p.offset + need as u64 > self.plan.bytes_max && p.offset > BLOCK_BYTES as u64);
-        if roll {
+        let (segment, out) = self.space(need, sequence, clock_ns, wall_ns, true);
+        let header = RecordHeader { kind, sequence, clock_ns, tie };
+        record::encode(segment, &header, routes, extensions, body, out);
+        sequence
+    }
+
+    /// Room for a record in the group that it belongs to, and that group's segment. `may_roll` says whether the segment is
+    /// ended when it is full.
+    fn space(&mut self, need: usize, sequence: u64, clock_ns: u64, wall_ns: u64, may_roll: bool) -> (u64, &mut [u8]) {
+        // The zeros behind the last record belong to the segment too, so that it never grows past its size.
+        let full = |p: Position| p.offset + (need + RECORD_HEADER_BYTES) as u64 > self.plan.bytes_max;
+        if self.at.is_none_or(|p| may_roll && full(p) && p.offset > BLOCK_BYTES as u64) {
             self.close_current();
             self.begin_segment(sequence, clock_ns, wall_ns);
         } else if self.current.as_ref().is_some_and(|g| g.bytes.len() + need > GROUP_BYTES && g.records > 0) {
             self.close_current();
         }
         let group = self.group();
-        let start = group.bytes.len();
-        group.bytes.resize(start + need, 0);
-        let header = RecordHeader { kind, sequence, clock_ns, tie };
-        record::encode(group.segment, &header, routes, extensions, body, &mut group.bytes[start..]);
         group.records += 1;
         group.last_sequence = sequence;
-        let end = group.end();
+        let segment = group.segment;
+        let end = Position { offset: group.end().offset + need as u64, segment };
         self.at = Some(end);
-        sequence
+        self.last_sequence = sequence;
+        (segment, self.group().bytes.grow(need))
+    }
+
+    /// Ends the segment: the next record begins another one.
+    pub fn end_segment(&mut self) {
+        self.close_current();
+        self.tail.clear();
+        self.at = None;
+    }
+
+    /// Moves records to a new segment, after the one they were meant for has failed: those of `taken`, which were taken
+    /// and are not known to be durable, and those that wait. Sequences and clocks stay. They are there to be taken again,
+    /// in order; what was taken before is in one segment, even if that grows past its size.
+    pub fn relocate(&mut self, taken: Vec<Group>, wall_ns: u64) {
+        self.end_segment();
+        let waiting = std::mem::take(&mut self.closed);
+        self.closed_bytes = 0;
+        let together = taken.len();
+        for (i, group) in taken.into_iter().chain(waiting).enumerate() {
+            for (_, r) in group.iter() {
+                let (h, raw) = (r.header(), r.raw());
+                let (segment, out) = self.space(r.padded_len(), h.sequence, h.clock_ns, wall_ns, i >= together);
+                let (record, padding) = out.split_at_mut(raw.len());
+                record.copy_from_slice(raw);
+                record::readdress(segment, record);
+                padding.fill(0);
+            }
+            self.cover(group.ring_position, group.wants);
+            self.recycle(group);
+        }
     }
 
     /// Notes that everything up to this ring position is in the groups so far, and what somebody waits for.
     pub fn cover(&mut self, ring_position: u64, wants: Ack) {
         let group = self.group();
-        group.ring_position = ring_position;
+        group.ring_position = group.ring_position.max(ring_position);
         group.wants = group.wants.max(wants);
     }
 
@@ -200,13 +268,6 @@ impl Appender {
         if let Some(g) = self.current.as_mut().or(self.closed.back_mut()) {
             g.wants = Ack::Synced;
         }
-    }
-
-    /// Ends the segment: the next record begins another one.
-    pub fn end_segment(&mut self) {
-        self.close_current();
-        self.tail.clear();
-        self.at = None;
     }
 
     fn begin_segment(&mut self, sequence: u64, clock_ns: u64, wall_ns: u64) {
@@ -218,13 +279,14 @@ impl Appender {
             created_ns: wall_ns,
             shard: self.plan.shard,
             purpose: self.plan.purpose,
+            // Records that are moved to this segment are no longer in the one before.
+            previous_last: self.last_sequence.min(sequence - 1),
             recycled: false,
         };
         self.next_segment += 1;
         self.tail.clear();
         let mut bytes = self.spare.pop().unwrap_or_default();
-        bytes.resize(BLOCK_BYTES, 0);
-        header.encode(&mut bytes);
+        header.encode(bytes.grow(BLOCK_BYTES));
         self.at = Some(Position { segment: header.id, offset: BLOCK_BYTES as u64 });
         self.current = Some(Group {
             segment: header.id,
@@ -286,7 +348,7 @@ impl Appender {
 
     /// Gives a group's memory back for the next ones.
     pub fn recycle(&mut self, mut group: Group) {
-        if self.spare.len() < 3 {
+        if self.spare.len() < SPARE_BUFFERS {
             group.bytes.clear();
             self.spare.push(group.bytes);
         }
@@ -310,9 +372,17 @@ mod tests {
     fn write(files: &mut BTreeMap<u64, Vec<u8>>, g: &Group) {
         let file = files.entry(g.segment).or_default();
         assert_eq!(g.offset as usize % BLOCK_BYTES, 0);
-        let padded = g.bytes.len().next_multiple_of(BLOCK_BYTES);
+        let padded = (g.bytes.len() + RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES);
         file.resize(file.len().max(g.offset as usize + padded), 0);
         file[g.offset as usize..][..g.bytes.len()].copy_from_slice(&g.bytes);
+    }
+
+    fn groups(a: &mut Appender) -> Vec<Group> {
+        std::iter::from_fn(|| a.take()).collect()
+    }
+
+    fn sequences(groups: &[Group]) -> Vec<u64> {
+        groups.iter().flat_map(|g| g.iter().map(|(_, r)| r.sequence())).collect()
     }
 
     proptest! {
@@ -322,7 +392,7 @@ mod tests {
             sizes in proptest::collection::vec((1usize..20_000, 0usize..20, any::<bool>()), 1..120),
             bytes_max in 70_000u64..400_000,
         ) {
-            let mut a = Appender::new(plan(bytes_max), 5, 100, 50);
+            let mut a = Appender::new(plan(bytes_max), 5, 99, 100, 50);
             let mut files = BTreeMap::new();
             let mut seen = 99;
             for (i, (size, routes, take)) in sizes.iter().enumerate() {
@@ -370,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_large_flood_is_cut_into_groups() {
-        let mut a = Appender::new(plan(1 << 30), 1, 1, 0);
+        let mut a = Appender::new(plan(1 << 30), 1, 0, 1, 0);
         for _ in 0..100 {
             a.append(Kind::Event, &[], &[1; 60_000], 1);
         }
@@ -384,19 +454,72 @@ mod tests {
 
     #[test]
     fn an_ended_segment_is_followed_by_another_one() {
-        let mut a = Appender::new(plan(1 << 20), 1, 1, 0);
-        a.append(Kind::DeadLetter, &[], b"x", 1);
+        let mut a = Appender::new(plan(1 << 20), 1, 0, 1, 0);
+        a.append(Kind::Event, &[], b"x", 1);
         a.end_segment();
-        a.append(Kind::DeadLetter, &[], b"y", 1);
-        let groups: Vec<Group> = std::iter::from_fn(|| a.take()).collect();
-        let told: Vec<_> = groups.iter().map(|g| (g.segment, g.offset, g.last_sequence)).collect();
-        assert_eq!(told, [(1, 0, 1), (2, 0, 2)]);
-        assert!(groups.iter().all(|g| g.new_segment.is_some() && g.records == 1));
+        a.append(Kind::Event, &[], b"y", 1);
+        let told: Vec<_> = groups(&mut a).iter().map(|g| (g.segment, g.offset, g.new_segment.is_some())).collect();
+        assert_eq!(told, [(1, 0, true), (2, 0, true)]);
+    }
+
+    #[test]
+    fn relocated_records_keep_sequence_clock_and_contents_in_a_segment_of_their_own() {
+        // Groups of a segment that has failed, taken and waiting, and one of the segment after it.
+        let mut a = Appender::new(plan(300_000), 5, 99, 100, 50);
+        let body = |n: u64| vec![n as u8; 20_000];
+        let route = Route::new(3, 4);
+        let extended = Extensions { resolves: Some(9), ..Extensions::default() };
+        for n in 0..3 {
+            a.append_extended(Kind::Event, &[route], &extended, &body(n), 60);
+        }
+        a.cover(1000, Ack::Synced);
+        let durable = a.take().unwrap();
+        let mut taken = Vec::new();
+        for n in 3..9 {
+            a.append(Kind::Event, &[route], &body(n), 60);
+            a.cover(1000 + n, Ack::Written);
+            taken.extend(a.take());
+        }
+        for n in 9..25 {
+            a.append(Kind::Event, &[route], &body(n), 60);
+        }
+        a.cover(2000, Ack::Synced);
+        assert_eq!(a.next_segment(), 7, "the last records are for a second segment");
+        let clocks: BTreeMap<u64, (u64, u32)> = taken
+            .iter()
+            .flat_map(|g| g.iter().map(|(_, r)| (r.sequence(), (r.header().clock_ns, r.header().tie))))
+            .collect();
+
+        a.relocate(taken, 70);
+        a.append(Kind::Event, &[route], &body(25), 60);
+        let again = groups(&mut a);
+        assert_eq!(sequences(&again), (103..126).collect::<Vec<_>>());
+        let first = again[0].new_segment.unwrap();
+        assert_eq!((first.id, first.base_sequence, again[0].offset), (7, 103, 0), "a number never used before");
+        assert_eq!(again.iter().map(|g| g.ring_position).max(), Some(2000));
+        assert!(again.iter().any(|g| g.wants == Ack::Synced));
+        let mut files = BTreeMap::new();
+        again.iter().for_each(|g| write(&mut files, g));
+        let mut seen = 102;
+        for (id, bytes) in &files {
+            let header = SegmentHeader::decode(bytes).unwrap();
+            assert_eq!((header.id, header.base_sequence), (*id, seen + 1));
+            let s = scan(&header, bytes, |_, r| {
+                seen += 1;
+                assert_eq!((r.sequence(), r.body(), r.routes().next()), (seen, &body(seen - 100)[..], Some(route)));
+                if let Some(clock) = clocks.get(&seen) {
+                    assert_eq!((r.header().clock_ns, r.header().tie), *clock);
+                }
+            });
+            assert_eq!((s.damage.len(), s.torn_bytes), (0, 0));
+        }
+        assert_eq!(seen, 125);
+        assert_eq!(sequences(&[durable]), [100, 101, 102], "what is durable stays where it is");
     }
 
     #[test]
     fn covering_without_records_gives_a_group_without_fresh_bytes() {
-        let mut a = Appender::new(plan(1 << 20), 1, 1, 0);
+        let mut a = Appender::new(plan(1 << 20), 1, 0, 1, 0);
         a.append(Kind::Event, &[], b"x", 1);
         a.take().unwrap();
         a.cover(500, Ack::Synced);

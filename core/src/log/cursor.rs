@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{FORMAT, segment::newer_format};
+use super::FORMAT;
+use super::segment::{checksum, fits, newer_format};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TWCURSOR";
@@ -74,6 +75,31 @@ impl Cursor {
         }
     }
 
+    /// Appends the cursor to some bytes: u64 low, u32 ranges, per range u64 first, u64 last.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.low.to_le_bytes());
+        out.extend_from_slice(&(self.beyond.len() as u32).to_le_bytes());
+        for (f, l) in &self.beyond {
+            out.extend_from_slice(&f.to_le_bytes());
+            out.extend_from_slice(&l.to_le_bytes());
+        }
+    }
+
+    /// Reads a cursor off the front of some bytes; answers it and the rest.
+    pub fn decode(bytes: &[u8]) -> Option<(Cursor, &[u8])> {
+        let mut r = Reader(bytes);
+        let mut cursor = Cursor::at(r.u64()?);
+        for _ in 0..r.u32()? {
+            let (first, last) = (r.u64()?, r.u64()?);
+            // In order, as `done` and `raise` leave them.
+            if first <= cursor.high() || last < first {
+                return None;
+            }
+            cursor.beyond.insert(first, last);
+        }
+        Some((cursor, r.0))
+    }
+
     /// The ranges done beyond the low-water mark.
     pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.beyond.iter().map(|(f, l)| (*f, *l))
@@ -111,6 +137,11 @@ pub mod section {
     pub const NEXT_DEAD: u16 = 6;
     /// What lanes have shed: see [`crate::log::shed`].
     pub const SHED: u16 = 7;
+    /// Per group of consumers, what it has done: u32 groups, per group u32 number, cursor, u32 events, per event u64
+    /// sequence, u32 times that it was given out.
+    pub const GROUPS: u16 = 16;
+    /// Per replay, what it has done: u32 replays, per replay u32 number, cursor.
+    pub const REPLAYS: u16 = 17;
 
     /// A section of two numbers.
     pub(crate) fn two(bytes: &[u8]) -> Option<(u64, u64)> {
@@ -121,9 +152,9 @@ pub mod section {
 
 impl Cursors {
     /// The file's contents:
-    /// magic, u32 format, u32 CRC32C of the rest, u32 length of the rest, u64 generation, u64 next sequence, u64 clock
-    /// ceiling, u32 lanes, per lane u32 destination, u64 low, u32 ranges, per range u64 first, u64 last; since format 2
-    /// u32 sections, per section u16 tag, u32 length, bytes.
+    /// magic, u32 format, u32 CRC32C of the format and the rest (in format 1 of the rest), u32 length of the rest, u64
+    /// generation, u64 next sequence, u64 clock ceiling, u32 lanes, per lane u32 destination, u64 low, u32 ranges, per range
+    /// u64 first, u64 last; since format 2 u32 sections, per section u16 tag, u32 length, bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.extend_from_slice(&self.generation.to_le_bytes());
@@ -132,12 +163,7 @@ impl Cursors {
         body.extend_from_slice(&(self.lanes.len() as u32).to_le_bytes());
         for (destination, c) in &self.lanes {
             body.extend_from_slice(&destination.to_le_bytes());
-            body.extend_from_slice(&c.low.to_le_bytes());
-            body.extend_from_slice(&(c.beyond.len() as u32).to_le_bytes());
-            for (f, l) in &c.beyond {
-                body.extend_from_slice(&f.to_le_bytes());
-                body.extend_from_slice(&l.to_le_bytes());
-            }
+            c.encode(&mut body);
         }
         body.extend_from_slice(&(self.sections.len() as u32).to_le_bytes());
         for (tag, bytes) in &self.sections {
@@ -148,7 +174,7 @@ impl Cursors {
         let mut out = Vec::with_capacity(20 + body.len());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        out.extend_from_slice(&checksum(FORMAT, &body).to_le_bytes());
         out.extend_from_slice(&(body.len() as u32).to_le_bytes());
         out.extend_from_slice(&body);
         out
@@ -165,14 +191,14 @@ impl Cursors {
         }
         let mut r = Reader(&bytes[8..]);
         let format = r.u32().ok_or_else(corrupt)?;
-        if format > FORMAT {
-            return Err(newer_format(format));
-        }
         let crc = r.u32().ok_or_else(corrupt)?;
         let len = r.u32().ok_or_else(corrupt)? as usize;
         let body = r.0.get(..len).ok_or_else(corrupt)?;
-        if crc32c::crc32c(body) != crc {
+        if !fits(crc, format, body) {
             return Err(corrupt());
+        }
+        if format > FORMAT {
+            return Err(newer_format(format));
         }
         Self::decode_body(Reader(body), format).ok_or_else(corrupt)
     }
@@ -182,11 +208,8 @@ impl Cursors {
             Cursors { generation: r.u64()?, next_sequence: r.u64()?, clock_ceiling_ns: r.u64()?, ..Cursors::default() };
         for _ in 0..r.u32()? {
             let destination = r.u32()?;
-            let mut lane = Cursor::at(r.u64()?);
-            for _ in 0..r.u32()? {
-                let (first, last) = (r.u64()?, r.u64()?);
-                lane.beyond.insert(first, last);
-            }
+            let (lane, rest) = Cursor::decode(r.0)?;
+            r.0 = rest;
             c.lanes.insert(destination, lane);
         }
         if format > 1 {
@@ -274,6 +297,22 @@ mod tests {
     }
 
     #[test]
+    fn ranges_out_of_order_are_refused() {
+        for ranges in [[(3, 9), (8, 12)], [(20, 10), (30, 30)], [(8, 9), (3, 4)]] {
+            let mut lane = Cursor::at(2);
+            lane.beyond.extend(ranges);
+            let mut bytes = Cursors { lanes: [(1, lane)].into(), ..Cursors::default() }.encode();
+            let at = bytes.len() - 32;
+            for (i, n) in ranges.iter().flat_map(|(f, l)| [*f, *l]).enumerate() {
+                bytes[at + 8 * i..][..8].copy_from_slice(&u64::to_le_bytes(n));
+            }
+            let crc = checksum(FORMAT, &bytes[20..]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Cursors::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt, "{ranges:?}");
+        }
+    }
+
+    #[test]
     fn every_flip_and_cut_is_noticed() {
         let mut lane = Cursor::at(5);
         lane.done(8);
@@ -288,9 +327,8 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let r = Cursors::decode(&bad);
-            // A lower format number is not an error by itself: the rest is still checked by the checksum.
-            assert!(r.is_err() || (64..96).contains(&bit), "bit {bit}");
+            let e = Cursors::decode(&bad).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Corrupt, "bit {bit}: a damaged format number is no newer format");
         }
         for cut in 0..good.len() {
             assert!(Cursors::decode(&good[..cut]).is_err());

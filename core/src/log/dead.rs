@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::losses::{self, Loss, LossReason};
 use super::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView};
 use super::recovery::{
-    self, Findings, Names, OwnedDeadLetter, SHARDS_MAX, SegmentInfo, list_segments, lock_data_dir, scan, shard_path,
+    self, Findings, Listing, Names, OwnedDeadLetter, SegmentInfo, Writers, list_files, lock_data_dir, scan, shard_path,
 };
 use super::segment::SegmentHeader;
 use super::taken::Taken;
@@ -349,13 +349,13 @@ pub fn export_dead_letters(
     options: &ExportOptions,
     out: &mut dyn Write,
 ) -> Result<u64> {
-    let writer = recovery::writer(data_dir)?;
+    let writers: Writers = recovery::inspect(data_dir)?.writers;
     let (mut count, mut failed) = (0, None);
     each_dead_letter(data_dir, filter, None, |l| {
         let Ok(frame) = FrameView::parse(&l.frame) else { return ControlFlow::Continue(()) };
         let cx = RecordContext {
             id: l.event_id,
-            sequencer: Sequencer { clock_ns: l.order.0, tie: l.order.1, writer },
+            sequencer: Sequencer { clock_ns: l.order.0, tie: l.order.1, writer: writers.of(l.event_id.incarnation) },
             rule: &l.rule,
             region: &options.region,
             event_source: &options.event_source,
@@ -416,6 +416,18 @@ pub(crate) struct KeptState {
     pub(crate) next: (u64, u64),
 }
 
+impl KeptState {
+    /// Letters that are there.
+    pub(crate) fn letters(&self) -> u64 {
+        self.segments.iter().map(KeptSegment::letters).sum()
+    }
+
+    /// The number of the last letter that the segments hold, if there are any.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.segments.last().map(|s| s.info.last_sequence)
+    }
+}
+
 pub(super) fn at_path(path: &Path) -> impl Fn(Error) -> Error {
     let place = path.display().to_string();
     move |e| e.at(place.clone())
@@ -426,10 +438,15 @@ pub(super) fn at_path(path: &Path) -> impl Fn(Error) -> Error {
 /// # Errors
 /// If a file cannot be read or was written by a newer version.
 pub(crate) fn recover(dir: &Path, findings: &mut Findings) -> Result<KeptState> {
-    let mut state = KeptState { segments: find(dir, findings)?, next: (1, 1) };
+    let listing = list_files(dir, findings)?;
+    let mut state = KeptState { next: (listing.numbers_used + 1, 1), ..KeptState::default() };
+    // What was begun in place of a segment that failed.
+    for path in &listing.spares {
+        let _ = fs::remove_file(path);
+    }
+    state.segments = examine(dir, listing)?;
     if let Some(last) = state.segments.last() {
-        let number = last.info.last_sequence.max(last.first().saturating_sub(1)) + 1;
-        state.next = (last.info.header.id + 1, number);
+        state.next.1 = last.info.last_sequence.max(last.first().saturating_sub(1)) + 1;
     }
     // A crash between the removals of a segment and of its list of taken letters.
     for name in list(dir)? {
@@ -452,22 +469,28 @@ fn list(dir: &Path) -> Result<Vec<String>> {
 
 /// As [`recover`], without changing anything.
 fn find(dir: &Path, findings: &mut Findings) -> Result<Vec<KeptSegment>> {
-    let infos = list_segments(dir, findings)?;
-    let mut segments: Vec<KeptSegment> = Vec::with_capacity(infos.len());
-    let count = infos.len();
-    for (i, mut info) in infos.into_iter().enumerate() {
+    examine(dir, list_files(dir, findings)?)
+}
+
+fn examine(dir: &Path, listing: Listing) -> Result<Vec<KeptSegment>> {
+    let ids: Vec<u64> = listing.segments.iter().map(|s| s.header.id).collect();
+    let mut segments: Vec<KeptSegment> = Vec::with_capacity(ids.len());
+    for (i, mut info) in listing.segments.into_iter().enumerate() {
         if let Some(before) = segments.last_mut() {
             before.newest_ns = info.header.base_clock_ns;
         }
         let mut newest_ns = info.header.base_clock_ns;
-        let Some(bytes) = gone_is_none(fs::len(&info.path)).map_err(|e| at_path(&info.path)(e))? else { continue };
-        if i + 1 == count {
+        // The next one tells where this one ends, unless it is another one's next.
+        let next = ids.get(i + 1).copied();
+        if next != Some(info.header.id + 1) {
+            let limit = if next.is_some() { info.last_sequence } else { u64::MAX };
             let Some(bytes) = read_if_there(&info.path)? else { continue };
             if let Some((sequence, clock_ns)) = scan(&info.header, &bytes, |_, _| ()).last {
-                (info.last_sequence, newest_ns) = (sequence, clock_ns);
+                (info.last_sequence, newest_ns) = (sequence.min(limit), clock_ns);
             }
         }
         let taken = read_taken(dir, &info.header)?;
+        let bytes = info.bytes;
         segments.push(KeptSegment { info, taken, bytes, newest_ns });
     }
     Ok(segments)
@@ -482,14 +505,15 @@ fn gone_is_none<T>(result: std::io::Result<T>) -> Result<Option<T>> {
     }
 }
 
+/// A whole segment.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    gone_is_none(fs::read(path)).map_err(at_path(path))
+    gone_is_none(fs::read_log(path)).map_err(at_path(path))
 }
 
 fn read_taken(dir: &Path, header: &SegmentHeader) -> Result<Taken> {
     let path = dir.join(Taken::file_name(header.id));
     let none = Taken::new(header.id, header.base_sequence);
-    let Some(bytes) = read_if_there(&path)? else { return Ok(none) };
+    let Some(bytes) = gone_is_none(fs::read(&path)).map_err(at_path(&path))? else { return Ok(none) };
     match Taken::decode(header.id, header.base_sequence, &bytes) {
         Ok(taken) => Ok(taken),
         Err(e) if e.kind() == ErrorKind::NewerFormat => Err(at_path(&path)(e)),
@@ -534,7 +558,8 @@ fn each_letter(
     }
     let Some(bytes) = read_if_there(&info.path)? else { return Ok(flow) };
     scan(&info.header, &bytes, |at, r| {
-        if flow.is_break() || segment.taken.is_taken(r.sequence()) {
+        // What a segment that failed has beyond its last durable letter is in the next one.
+        if flow.is_break() || r.sequence() > info.last_sequence || segment.taken.is_taken(r.sequence()) {
             return;
         }
         match Letter::read(shard, &r) {
@@ -644,7 +669,8 @@ pub(crate) fn select(
 /// Reads a selected letter's record again; `None` if its segment is gone or it cannot be read any more.
 pub(crate) fn fetch(dir: &Path, selected: &Selected) -> Option<Vec<u8>> {
     let path = dir.join(SegmentHeader::file_name(selected.segment));
-    let bytes = fs::read_at(&path, selected.offset, selected.len as usize).ok()?;
+    let mut bytes = Vec::new();
+    fs::ReadFile::open(&path).and_then(|f| f.read_at(selected.offset, selected.len as usize, &mut bytes)).ok()?;
     match record::parse(selected.segment, &bytes) {
         Parsed::Record(r) if r.sequence() == selected.number => Some(bytes),
         _ => None,
@@ -652,9 +678,9 @@ pub(crate) fn fetch(dir: &Path, selected: &Selected) -> Option<Vec<u8>> {
 }
 
 /// The dead-letter directories of a data directory, by shard.
-fn shards(data_dir: &Path) -> impl Iterator<Item = (u16, PathBuf)> {
-    let dirs = (0..SHARDS_MAX).map(|n| (n as u16, shard_path(data_dir, n)));
-    dirs.take_while(|(_, dir)| fs::is_dir(dir)).map(|(n, dir)| (n, dir.join("dead")))
+fn shards(data_dir: &Path) -> Result<impl Iterator<Item = (u16, PathBuf)>> {
+    let numbers = recovery::shard_numbers(data_dir)?;
+    Ok(numbers.into_iter().map(|n| (n as u16, shard_path(data_dir, n).join("dead"))))
 }
 
 /// Goes through the dead letters of a data directory, by shard and number, until told to stop; those up to `after` are
@@ -671,7 +697,7 @@ pub fn each_dead_letter(
 ) -> Result<()> {
     let names = Names::read(data_dir)?;
     let wanted = Wanted::new(filter, &names)?;
-    for (shard, dir) in shards(data_dir) {
+    for (shard, dir) in shards(data_dir)? {
         let after = match after {
             Some(id) if id.shard > shard => continue,
             Some(id) if id.shard == shard => id.number,
@@ -695,11 +721,11 @@ pub fn each_dead_letter(
 /// The bodies of all dead letters of a data directory.
 pub(super) fn bodies(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
     let mut out = Vec::new();
-    for (shard, dir) in shards(data_dir) {
+    for (shard, dir) in shards(data_dir)? {
         for s in find(&dir, &mut Findings::default())? {
             let Some(bytes) = read_if_there(&s.info.path)? else { continue };
             scan(&s.info.header, &bytes, |_, r| {
-                if !s.taken.is_taken(r.sequence()) {
+                if r.sequence() <= s.info.last_sequence && !s.taken.is_taken(r.sequence()) {
                     let shard = usize::from(shard);
                     out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
                 }
@@ -718,7 +744,7 @@ pub fn purge_dead_letters(data_dir: &Path, filter: &DeadLetterFilter) -> Result<
     let wanted = Wanted::new(filter, &names)?;
     let lock = lock_data_dir(data_dir)?;
     let mut purged = 0;
-    for (shard, dir) in shards(data_dir) {
+    for (shard, dir) in shards(data_dir)? {
         for mut s in recover(&dir, &mut Findings::default())?.segments {
             let mut stories = stories(shard, &s, &wanted)?;
             stories.retain(|story| s.taken.take(story.number));
@@ -757,7 +783,7 @@ mod tests {
         let dir = root.path().join("shard-0000/dead");
         std::fs::create_dir_all(&dir).unwrap();
         let plan = SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 5, purpose: Purpose::DeadLetters };
-        let mut a = Appender::new(plan, 1, 1, 0);
+        let mut a = Appender::new(plan, 1, 0, 1, 0);
         for n in 0..letters {
             let key = format!("key-{n}");
             let event = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
@@ -783,7 +809,7 @@ mod tests {
             }
         }
         while let Some(g) = a.take() {
-            let mut bytes = g.bytes.clone();
+            let mut bytes = g.bytes.to_vec();
             bytes.resize(bytes.len().next_multiple_of(4096) + 4096, 0);
             std::fs::write(dir.join(SegmentHeader::file_name(g.segment)), bytes).unwrap();
         }

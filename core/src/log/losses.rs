@@ -13,7 +13,7 @@ use super::appender::{Appender, SegmentPlan};
 use super::cursor::section;
 use super::dead::{self, at_path, read_if_there, text_or_base64, time};
 use super::record::{Kind, RECORD_HEADER_BYTES, RecordView};
-use super::recovery::{self, Findings, Names, SHARDS_MAX, list_segments, scan, shard_path};
+use super::recovery::{self, Findings, Names, limits, list_segments, scan, shard_path};
 use super::segment::{Purpose, SegmentHeader};
 use crate::driver::{fs, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
@@ -284,12 +284,13 @@ pub(crate) const DIRECTORY: &str = "losses";
 pub(super) fn append(shard_dir: &Path, shard: u16, losses: &[Vec<u8>]) -> Result<()> {
     let dir = shard_dir.join(DIRECTORY);
     fs::create_dir_all(&dir).map_err(|e| at_path(&dir)(Error::io("cannot create it", &e)))?;
-    let mut next = dead::recover(&dir, &mut Findings::default())?.next;
+    let found = dead::recover(&dir, &mut Findings::default())?;
+    let (mut next, last) = (found.next, found.last());
     if let Some((segment, number)) = recovery::saved_numbers(shard_dir, section::LOSSES)? {
         next = (next.0.max(segment), next.1.max(number));
     }
     let plan = SegmentPlan { bytes_max: 4 << 20, shard, incarnation: 0, purpose: Purpose::Losses };
-    let mut appender = Appender::new(plan, next.0, next.1, 0);
+    let mut appender = Appender::new(plan, next.0, last.unwrap_or(next.1 - 1), next.1, 0);
     let mut files: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for body in losses {
         appender.append(Kind::Loss, &[], body, wall_ns());
@@ -316,17 +317,14 @@ pub(super) fn append(shard_dir: &Path, shard: u16, losses: &[Vec<u8>]) -> Result
 /// If a file cannot be read or was written by a newer version.
 pub fn each_loss(data_dir: &Path, mut each: impl FnMut(RecordedLoss) -> ControlFlow<()>) -> Result<()> {
     let names = Names::read(data_dir)?;
-    for shard in 0..SHARDS_MAX {
-        let dir = shard_path(data_dir, shard);
-        if !fs::is_dir(&dir) {
-            break;
-        }
-        let dir = dir.join(DIRECTORY);
-        for s in list_segments(&dir, &mut Findings::default()).map_err(|e| at_path(&dir)(e))? {
+    for shard in recovery::shard_numbers(data_dir)? {
+        let dir = shard_path(data_dir, shard).join(DIRECTORY);
+        let segments = list_segments(&dir, &mut Findings::default()).map_err(|e| at_path(&dir)(e))?;
+        for (s, limit) in limits(&segments) {
             let Some(bytes) = read_if_there(&s.path)? else { continue };
             let mut flow = ControlFlow::Continue(());
             scan(&s.header, &bytes, |_, r| {
-                if flow.is_break() {
+                if flow.is_break() || r.sequence() > limit {
                     return;
                 }
                 match RecordedLoss::read(shard as u16, &r, &names) {

@@ -1,16 +1,21 @@
 //! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
-//! reads a data directory before its shards start, and in [`dead`] and [`losses`], which read what is kept
-//! beside; the shard's [`crate::shard`] code does the rest through the driver.
+//! reads a data directory before its shards start, in [`dead`] and [`losses`], which read what is kept beside, and in
+//! [`reader`], [`history`] and [`archive`], which read it on any other thread; the shard's [`crate::shard`] code does the
+//! rest through the driver.
 //!
 //! # A data directory
 //!
 //! ```text
 //! LOCK                       held with flock while an engine has the directory open
-//! meta.json                  format version, writer id, shard count
+//! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json                 numbers of destinations and rules, never used again
+//! groups.json, replays.json  groups of consumers, and replays under way
+//! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
-//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records
-//!   cursor.a, cursor.b       what each lane has delivered; written in turn
+//!   0000000000000001.log     a segment: one header block of 4096 bytes, then records; or the file made ready for the next
+//!                            one, with a header of another number
+//!   0000000000000001.spare   a file without records of use, for a later segment
+//!   cursor.a, cursor.b       what each lane, group and replay has done; written in turn
 //!   dead/                    dead letters, in segments of the same format, and which of them were taken out
 //!   losses/                  the audit of what was dropped, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
@@ -20,14 +25,21 @@
 
 mod ack;
 pub mod appender;
+pub mod archive;
 pub mod attempts;
+pub mod buffer;
 pub mod cursor;
 pub mod dead;
+pub mod history;
+pub mod layout;
 pub mod losses;
+pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod retention;
 pub mod segment;
 pub mod shed;
+pub mod state;
 pub mod taken;
 
 pub use ack::Ack;

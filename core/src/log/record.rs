@@ -82,6 +82,8 @@ pub struct Extensions {
     pub dedup: Option<u128>,
     /// How often the event came out of the dead letters or out of a replay again.
     pub hops: u8,
+    /// The event stands in an earlier record too, with other routes: this record adds routes, not an event.
+    pub continued: bool,
 }
 
 /// Where an event was accepted and the clock it got there.
@@ -104,6 +106,7 @@ const HOST_CURSOR: u8 = 2;
 const ORIGIN: u8 = 3;
 const DEDUP: u8 = 4;
 const HOPS: u8 = 5;
+const CONTINUED: u8 = 6;
 
 impl Extensions {
     /// Whether there is nothing to write.
@@ -123,6 +126,7 @@ impl Extensions {
             + self.origin.map_or(0, |_| 32)
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
+            + if self.continued { 2 } else { 0 }
     }
 
     fn encode(&self, out: &mut [u8]) {
@@ -156,6 +160,9 @@ impl Extensions {
         if self.hops > 0 {
             put(HOPS, &[self.hops]);
         }
+        if self.continued {
+            put(CONTINUED, &[]);
+        }
     }
 
     fn decode(bytes: &[u8]) -> Extensions {
@@ -177,6 +184,7 @@ impl Extensions {
                 }
                 (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
                 (HOPS, 1) => e.hops = value[0],
+                (CONTINUED, 0) => e.continued = true,
                 _ => {}
             }
             rest = next;
@@ -200,6 +208,9 @@ pub struct Route {
 const PRIORITY_SHIFT: u32 = 30;
 
 impl Route {
+    /// The destination of an event that none wants and that is kept all the same. No name ever has this number.
+    pub const NOBODY: u32 = 0;
+
     /// A route of normal priority.
     pub fn new(destination: u32, rule: u32) -> Route {
         Route { destination, rule, priority: Priority::Normal }
@@ -280,6 +291,12 @@ pub fn encode(
     let crc = checksum(segment, &out[4..len]);
     out[..4].copy_from_slice(&crc.to_le_bytes());
     padded
+}
+
+/// Makes a record, without padding, one of this segment.
+pub(super) fn readdress(segment: u64, record: &mut [u8]) {
+    let crc = checksum(segment, &record[4..]);
+    record[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn checksum(segment: u64, bytes: &[u8]) -> u32 {
@@ -371,6 +388,11 @@ impl<'a> RecordView<'a> {
         Some(RecordView { bytes, routes, extensions })
     }
 
+    /// The record as it stands, without padding.
+    pub(crate) fn raw(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The record's length in the segment.
     pub fn padded_len(&self) -> usize {
         self.bytes.len().next_multiple_of(8)
@@ -435,6 +457,15 @@ pub fn resync(segment: u64, bytes: &[u8], from: usize, after: u64) -> Option<usi
         at += 8;
     }
     None
+}
+
+/// The first valid record in `bytes`, whatever its sequence, at an offset that is a multiple of 8 and not before `from`.
+pub fn first(segment: u64, bytes: &[u8], from: usize) -> Option<(usize, RecordView<'_>)> {
+    let from = from.next_multiple_of(8);
+    (from..bytes.len()).step_by(8).find_map(|at| match parse(segment, &bytes[at..]) {
+        Parsed::Record(r) => Some((at, r)),
+        Parsed::Short(_) | Parsed::End | Parsed::Invalid => None,
+    })
 }
 
 /// The longest reason of a dead letter, in bytes; what is longer is cut.
@@ -576,6 +607,7 @@ mod tests {
             origin: Some(origin),
             dedup: Some(u128::MAX - 1),
             hops: 8,
+            continued: true,
         };
         let none = Extensions::default();
         for e in [
@@ -585,6 +617,7 @@ mod tests {
             Extensions { origin: all.origin, ..none },
             Extensions { dedup: all.dedup, ..none },
             Extensions { hops: 1, ..none },
+            Extensions { continued: true, ..none },
             all,
         ] {
             let r = extended(9, 42, &e, b"hello");

@@ -3,17 +3,18 @@
 //! This runs on the caller's thread before the shards start, with ordinary blocking I/O. Only the last segment of a shard
 //! is read whole, so the time to open is bounded by the segment size, not by the backlog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cursor::{Cursors, section};
+use super::cursor::{Cursor, Cursors, section};
 use super::dead::{self, KeptState};
+use super::layout::{self, Barrier, Layout};
 use super::losses;
-use super::record::{self, Parsed, RecordView};
-use super::segment::{SegmentHeader, newer_format};
+use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
+use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
 use crate::driver::random_u64;
@@ -22,11 +23,22 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     writer: u32,
+    /// How many shards take events.
     shards: u16,
+    /// What is left of earlier layouts, and the present one; empty if there never was another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layouts: Vec<Layout>,
+    /// No shard that was removed gave out a clock reading above this.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    clock_floor_ns: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +63,7 @@ impl Names {
     /// If it has none, or they cannot be read.
     pub(crate) fn read(dir: &Path) -> Result<Names> {
         let path = dir.join("names.json");
-        if !fs::is_file(&path) {
+        if !fs::exists(&path) {
             return Err(Error::new(ErrorKind::NotFound, "there is no such file")
                 .at(path.display().to_string())
                 .remedy("name the data directory of an engine"));
@@ -108,9 +120,9 @@ impl Names {
         Ok(out)
     }
 
-    /// The numbers of all destinations.
+    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
     pub fn destinations(&self) -> impl Iterator<Item = u32> {
-        self.file.destinations.values().copied()
+        self.file.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
     }
 
     /// The names of all destinations.
@@ -150,6 +162,95 @@ pub struct Assigned {
     pub new_destinations: Vec<u32>,
 }
 
+/// Whose records are in a directory: the writer's number of a record's sequencer, by the incarnation that accepted it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Of everything that is written now, and was since the directory was made.
+    pub current: u32,
+    /// Of what came with a snapshot of another directory.
+    pub earlier: BTreeMap<u64, u32>,
+}
+
+impl Writers {
+    /// The writer of what this incarnation accepted.
+    pub fn of(&self, incarnation: u64) -> u32 {
+        // Nearly every directory has only ever had one.
+        if self.earlier.is_empty() {
+            return self.current;
+        }
+        self.earlier.get(&incarnation).copied().unwrap_or(self.current)
+    }
+
+    fn read(dir: &Path, current: u32) -> Result<Writers> {
+        let path = dir.join(WRITERS_FILE);
+        let at = |e: Error| e.at(path.display().to_string());
+        let Some(file) = read_json::<WritersFile>(&path)? else { return Ok(Writers { current, ..Writers::default() }) };
+        if file.format > FORMAT {
+            return Err(at(newer_format(file.format)));
+        }
+        let mut earlier = BTreeMap::new();
+        for (incarnation, writer) in file.earlier {
+            let number = u64::from_str_radix(&incarnation, 16).map_err(|_| {
+                at(Error::new(ErrorKind::Corrupt, format!("`{incarnation}` is no incarnation"))
+                    .remedy("restore it from a copy of the data directory"))
+            })?;
+            earlier.insert(number, writer);
+        }
+        Ok(Writers { current, earlier })
+    }
+}
+
+/// The file of [`Writers::earlier`]; only a restored directory has one.
+pub(crate) const WRITERS_FILE: &str = "writers.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct WritersFile {
+    format: u32,
+    /// By incarnation, in hex: JSON numbers are not that long everywhere.
+    earlier: BTreeMap<String, u32>,
+}
+
+/// The contents of `writers.json`.
+pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
+    let earlier = earlier.iter().map(|(i, w)| (format!("{i:016X}"), *w)).collect();
+    to_json(&WritersFile { format: FORMAT, earlier })
+}
+
+/// The contents of `meta.json`.
+pub(crate) fn meta_json(format: u32, writer: u32, shards: u16) -> Result<Vec<u8>> {
+    to_json(&Meta { format, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 })
+}
+
+/// What a data directory says of itself, read without opening it.
+#[derive(Clone, Debug)]
+pub struct DirInfo {
+    /// How many shards it has.
+    pub shards: usize,
+    /// Whether shards of an earlier layout still have something to deliver.
+    pub rearranging: bool,
+    /// Whose records it has.
+    pub writers: Writers,
+}
+
+/// Reads what a data directory says of itself. Takes no lock: works while an engine has it open.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] if it is no data directory, [`ErrorKind::NewerFormat`], [`ErrorKind::Corrupt`] or
+/// [`ErrorKind::Io`].
+pub fn inspect(path: &Path) -> Result<DirInfo> {
+    let at = |e: Error| e.at(format!("data directory {}", path.display()));
+    match read_json::<Meta>(&path.join("meta.json"))? {
+        Some(m) if m.format > FORMAT => Err(at(newer_format(m.format))),
+        Some(m) => Ok(DirInfo {
+            shards: (m.shards as usize).clamp(1, SHARDS_MAX),
+            rearranging: m.layouts.len() > 1,
+            writers: Writers::read(path, m.writer)?,
+        }),
+        None => Err(at(Error::new(ErrorKind::NotFound, "there is no engine's data here (no meta.json)")
+            .remedy("name the directory that engine.data_dir names"))),
+    }
+}
+
 /// An open data directory. Holds its lock until dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -157,10 +258,14 @@ pub struct DataDir {
     pub path: PathBuf,
     /// Part of every sequencer.
     pub writer: u32,
-    /// How many shards it has.
+    /// How many shards take events. There may be more that still deliver.
     pub shards: usize,
+    /// What is left of earlier layouts, and the present one.
+    pub layouts: Vec<Layout>,
     /// Drawn at random by this opening; part of the ids of its events.
     pub incarnation: u64,
+    /// Whose records it has.
+    pub writers: Writers,
     /// The numbers of destinations and rules.
     pub names: Names,
     lock: Lock,
@@ -168,13 +273,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or creates a data directory and locks it. `shards` is what the caller insists on, `shards_default` what a
-    /// new directory gets otherwise.
+    /// Opens or creates a data directory and locks it. `shards` is what the caller wants, `shards_default` what a new
+    /// directory gets otherwise. Another count than the directory has takes effect with [`DataDir::arrange`].
     ///
     /// # Errors
     /// [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`], [`ErrorKind::NewerFormat`],
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::InvalidConfig`] for another shard count than the directory has, or
-    /// [`ErrorKind::Io`]; each names the file.
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`]; each names the file.
     pub fn open(path: &Path, shards: Option<usize>, shards_default: usize) -> Result<DataDir> {
         let at = |e: Error| e.at(format!("data directory {}", path.display()));
         fs::create_dir_all(path).map_err(|e| at(Error::io("cannot create it", &e)))?;
@@ -182,30 +286,23 @@ impl DataDir {
         let meta_path = path.join("meta.json");
         let meta = match read_json::<Meta>(&meta_path)? {
             Some(m) if m.format > FORMAT => return Err(at(newer_format(m.format))),
-            Some(m) => {
-                if let Some(asked) = shards
-                    && asked != m.shards as usize
-                {
-                    return Err(at(Error::invalid_config(format!(
-                        "it was made with {} shards, and {asked} are asked for",
-                        m.shards
-                    ))
-                    .remedy(format!("set engine.shards = {}, or leave it out", m.shards))));
-                }
-                m
-            }
+            Some(m) => m,
             None => {
-                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX);
-                let m = Meta { format: FORMAT, writer: random_u64()? as u32, shards: shards as u16 };
+                let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX) as u16;
+                let writer = random_u64()? as u32;
+                let m = Meta { format: FORMAT, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 };
                 write_json(&meta_path, &m)?;
                 m
             }
         };
         let names = Names::open(path)?;
+        let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
             path: path.to_owned(),
             writer: meta.writer,
-            shards: (meta.shards as usize).clamp(1, SHARDS_MAX),
+            writers: Writers::read(path, meta.writer)?,
+            shards: shards.unwrap_or(meta.shards as usize).clamp(1, SHARDS_MAX),
+            layouts,
             incarnation: random_u64()?,
             names,
             lock,
@@ -219,12 +316,89 @@ impl DataDir {
     /// # Errors
     /// If the mark cannot be written.
     pub fn upgrade(&mut self) -> Result<()> {
-        if self.meta.format < FORMAT {
-            let meta = Meta { format: FORMAT, ..self.meta };
+        self.write_meta(Meta { format: FORMAT.max(self.meta.format), ..self.meta.clone() })
+    }
+
+    fn write_meta(&mut self, meta: Meta) -> Result<()> {
+        if meta != self.meta {
             write_json(&self.path.join("meta.json"), &meta)?;
             self.meta = meta;
         }
         Ok(())
+    }
+
+    /// The shards to recover: those that take events, and whatever an earlier layout has left.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn shard_numbers(&self) -> Result<Vec<usize>> {
+        let mut all: BTreeSet<usize> = shard_numbers(&self.path)?.into_iter().collect();
+        all.extend(0..self.shards);
+        Ok(all.into_iter().collect())
+    }
+
+    /// Puts the shard count that was asked for into effect, once all shards are recovered and destinations have their
+    /// numbers: says from which record of each shard on it holds, forgets layouts of which everything is delivered, and
+    /// removes shards that are neither needed nor hold anything. Answers what of earlier layouts must be delivered first.
+    /// `states` loses the shards that need not run.
+    ///
+    /// A crash at any time leaves either the old layout or the new one: the file that tells is replaced as a whole, before
+    /// any event is accepted.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn arrange(
+        &mut self,
+        states: &mut BTreeMap<usize, ShardState>,
+        destinations: &[u32],
+        is_new: impl Fn(u32) -> bool,
+    ) -> Result<Vec<Barrier>> {
+        for (shard, state) in states.iter_mut() {
+            state.next_sequence = state.next_sequence.max(layout::floor(&self.layouts, *shard));
+            state.clock_floor_ns = state.clock_floor_ns.max(self.meta.clock_floor_ns);
+        }
+        let present = self.layouts.last().map_or((0, 0), |l| (l.generation, l.shards as usize));
+        if present.1 != self.shards {
+            let shards = states.keys().next_back().map_or(0, |last| last + 1);
+            let start = |shard| states.get(&shard).map_or(1, |s| s.next_sequence);
+            self.layouts.push(Layout {
+                generation: present.0 + 1,
+                shards: self.shards as u16,
+                starts: (0..shards).map(start).collect(),
+            });
+        }
+        let shards: Vec<usize> = states.keys().copied().collect();
+        let low = |shard: usize, destination| states[&shard].done(destination, is_new(destination));
+        let barriers = layout::barriers(&self.layouts, &shards, destinations, low);
+        layout::forget_delivered(&mut self.layouts, &barriers);
+
+        let unneeded: Vec<usize> = shards.into_iter().filter(|s| *s >= self.shards && states[s].is_empty()).collect();
+        let clock_floor_ns = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
+        self.write_meta(Meta {
+            shards: self.shards as u16,
+            layouts: if self.layouts.len() == 1 && self.layouts[0].generation == 1 {
+                Vec::new()
+            } else {
+                self.layouts.clone()
+            },
+            clock_floor_ns: if unneeded.is_empty() { self.meta.clock_floor_ns } else { clock_floor_ns },
+            ..self.meta.clone()
+        })?;
+        for shard in unneeded {
+            states.remove(&shard);
+            let path = self.shard_path(shard);
+            // What was quarantined is for somebody to look at, and so is what was told of losses.
+            let kept = |sub: &str| fs::list(&path.join(sub)).map(|names| !names.is_empty());
+            let removed = match (kept("quarantine"), kept(losses::DIRECTORY)) {
+                (Ok(false), Ok(false)) => fs::remove_dir_all(&path),
+                (Ok(_), Ok(_)) => continue,
+                (Err(e), _) | (_, Err(e)) => Err(e),
+            };
+            if let Err(e) = removed {
+                log::warn!("{}: cannot remove it: {e}", path.display());
+            }
+        }
+        Ok(barriers)
     }
 
     /// Gives the lock up, also if children of this process have inherited its descriptor: they would hold it on.
@@ -240,21 +414,22 @@ impl DataDir {
     }
 }
 
-/// The writer id of a data directory.
-pub(crate) fn writer(data_dir: &Path) -> Result<u32> {
-    let path = data_dir.join("meta.json");
-    match read_json::<Meta>(&path)? {
-        Some(m) if m.format > FORMAT => Err(newer_format(m.format).at(path.display().to_string())),
-        Some(m) => Ok(m.writer),
-        None => Err(Error::new(ErrorKind::NotFound, "there is no such file")
-            .at(path.display().to_string())
-            .remedy("name the data directory of an engine")),
-    }
-}
-
 /// The directory of a shard of the data directory at `path`.
 pub fn shard_path(path: &Path, shard: usize) -> PathBuf {
     path.join(format!("shard-{shard:04}"))
+}
+
+/// The numbers of the shards of the data directory at `path`, of those too that only deliver what an earlier layout has
+/// left, in order.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
+    let names = fs::list(path).map_err(|e| Error::io("cannot list it", &e).at(path.display().to_string()))?;
+    let number = |name: &String| name.strip_prefix("shard-").filter(|n| n.len() == 4)?.parse::<usize>().ok();
+    let mut numbers: Vec<usize> = names.iter().filter_map(number).filter(|n| *n < SHARDS_MAX).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// Locks a data directory, for changing it without an engine.
@@ -265,7 +440,7 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<Lock> {
     lock(dir).map_err(|e| e.at(format!("data directory {}", dir.display())))
 }
 
-fn lock(dir: &Path) -> Result<Lock> {
+pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     fs::lock(&dir.join("LOCK"), &format!("{}\n", std::process::id())).map_err(|e| match e {
         LockError::Held(holder) => {
             let holder = holder.trim();
@@ -277,7 +452,7 @@ fn lock(dir: &Path) -> Result<Lock> {
     })
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read(path) {
         Ok(t) => t,
         Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
@@ -294,10 +469,14 @@ fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     })
 }
 
+pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
+}
+
 /// Replaces a file so that after a crash either the old or the new contents are there.
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let at = |e: Error| e.at(path.display().to_string());
-    let text = serde_json::to_vec_pretty(value).map_err(|e| at(Error::new(ErrorKind::Internal, e.to_string())))?;
+    let text = to_json(value).map_err(at)?;
     fs::replace(path, &path.with_extension("json.tmp"), &text).map_err(|e| at(Error::io("cannot write it", &e)))
 }
 
@@ -308,8 +487,11 @@ pub struct SegmentInfo {
     pub header: SegmentHeader,
     /// Its file.
     pub path: PathBuf,
-    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty.
+    /// The last sequence it can hold; equal to `header.base_sequence - 1` if it is empty. What it has beyond that is void:
+    /// it was written once more, to the next segment, because this one could not be made durable.
     pub last_sequence: u64,
+    /// The size of its file.
+    pub bytes: u64,
 }
 
 /// What recovery found in a shard, beside the segments themselves.
@@ -321,6 +503,9 @@ pub struct Findings {
     pub damaged_bytes: u64,
     /// Bytes of a record that was being written when the process or machine stopped.
     pub torn_bytes: u64,
+    /// Segments whose header was damaged and could be told from their records. The ids of their events may differ from
+    /// those that were given out before.
+    pub headers_rebuilt: Vec<PathBuf>,
     /// Files that are no readable segments; they are left where they are.
     pub unreadable: Vec<PathBuf>,
     /// Cursor files whose checksum failed.
@@ -334,6 +519,8 @@ pub struct ShardState {
     pub path: PathBuf,
     /// Event segments in order.
     pub segments: Vec<SegmentInfo>,
+    /// Files that may serve for later segments, or are to be removed.
+    pub spares: Vec<PathBuf>,
     /// The number of the next segment.
     pub next_segment: u64,
     /// The sequence of the next record.
@@ -348,6 +535,31 @@ pub struct ShardState {
     pub(crate) losses: KeptState,
     /// What else was found.
     pub findings: Findings,
+}
+
+impl ShardState {
+    /// What a lane has delivered. `new` says that its destination has never been there before.
+    pub fn cursor(&self, destination: u32, new: bool) -> Cursor {
+        let head = self.next_sequence - 1;
+        match self.cursors.lanes.get(&destination) {
+            Some(c) => c.clone(),
+            None if new => Cursor::at(head),
+            // Known by name but never saved: whatever the log has for it is undelivered.
+            None => Cursor::at(self.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
+        }
+    }
+
+    /// Up to where everything is done for a destination.
+    fn done(&self, destination: u32, new: bool) -> u64 {
+        let low = self.cursor(destination, new).low();
+        let head = self.next_sequence - 1;
+        if self.segments.iter().any(|s| s.last_sequence > low) { low } else { head }
+    }
+
+    /// Whether it holds neither events nor dead letters.
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.dead.letters() == 0 && self.findings.unreadable.is_empty()
+    }
 }
 
 /// What [`scan`] saw.
@@ -398,7 +610,7 @@ pub fn scan<'a>(header: &SegmentHeader, bytes: &'a [u8], mut each: impl FnMut(us
 
 /// How many bytes of a segment's rest were a record that was being written. In a recycled file that is followed by bytes of
 /// an earlier segment; what was written ends with a record's header of zeros, unless it never came so far.
-fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
+pub(crate) fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
     let rest = if header.recycled {
         let end = (0..rest.len().min(record::RECORD_BYTES_MAX))
             .step_by(8)
@@ -410,37 +622,165 @@ fn torn_bytes(header: &SegmentHeader, rest: &[u8]) -> usize {
     rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
+/// How the names of files end that are kept for later segments and hold no records of use.
+pub const SPARE_SUFFIX: &str = ".spare";
+
+/// The files of a log.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The segments, in order of their numbers.
+    pub segments: Vec<SegmentInfo>,
+    /// Files without records of use: spare ones, and such as were named for a segment that was not begun. What they hold
+    /// of old records is of segments up to `numbers_used`.
+    pub spares: Vec<PathBuf>,
+    /// The highest number that was ever given to one of the files.
+    pub numbers_used: u64,
+}
+
 /// Reads the headers of the segments of a directory, in order of their numbers.
+///
+/// # Errors
+/// If something cannot be read or was written by a newer version.
 pub fn list_segments(dir: &Path, findings: &mut Findings) -> Result<Vec<SegmentInfo>> {
+    list_files(dir, findings).map(|l| l.segments)
+}
+
+/// Looks at the files of a log: segments and spare ones.
+///
+/// # Errors
+/// As [`list_segments`].
+pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
     let names = match fs::list(dir) {
         Ok(names) => names,
-        Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == IoKind::NotFound => return Ok(Listing::default()),
         Err(e) => return Err(Error::io("cannot list it", &e).at(dir.display().to_string())),
     };
-    let mut segments = Vec::new();
+    let mut l = Listing::default();
     for name in names {
-        let Some(id) = SegmentHeader::parse_file_name(&name) else { continue };
-        let path = dir.join(name);
+        let spare = name.strip_suffix(SPARE_SUFFIX);
+        let id = match spare {
+            Some(stem) => SegmentHeader::parse_file_name(&format!("{stem}.log")),
+            None => SegmentHeader::parse_file_name(&name),
+        };
+        if spare.is_none() && id.is_none() {
+            continue;
+        }
+        let path = dir.join(name.as_str());
+        let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
         let block = match fs::read_front(&path, BLOCK_BYTES) {
             Ok(block) => block,
             // Removed since it was listed: a running engine may do that.
             Err(e) if e.kind() == IoKind::NotFound => continue,
-            Err(e) => return Err(Error::io("cannot read it", &e).at(path.display().to_string())),
+            Err(e) => return Err(cannot_read(e)),
         };
+        l.numbers_used = l.numbers_used.max(id.unwrap_or(0));
         match SegmentHeader::decode(&block) {
-            Ok(header) if header.id == id => {
-                segments.push(SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) });
-            }
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
-            // A crash while a segment was being made leaves a file without a header and without records.
-            Ok(_) | Err(_) => findings.unreadable.push(path),
+            Ok(header) if spare.is_none() && Some(header.id) == id => {
+                let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                let last_sequence = header.base_sequence.saturating_sub(1);
+                l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
+            }
+            // A spare file, or one that has its new name but not its new header yet.
+            Ok(header) => {
+                l.numbers_used = l.numbers_used.max(header.id);
+                l.spares.push(path);
+            }
+            Err(_) if spare.is_some() => l.spares.push(path),
+            // A crash while a segment was being made leaves zeros, at most.
+            Err(_) if read_file(&path)?.iter().all(|b| *b == 0) => l.spares.push(path),
+            Err(_) => match id.and_then(|id| header_from_records(id, &read_file(&path).ok()?)) {
+                Some(header) => {
+                    findings.headers_rebuilt.push(path.clone());
+                    let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                    let last_sequence = header.base_sequence.saturating_sub(1);
+                    l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
+                }
+                None => findings.unreadable.push(path),
+            },
         }
     }
-    segments.sort_by_key(|s| s.header.id);
-    for i in 1..segments.len() {
-        segments[i - 1].last_sequence = segments[i].header.base_sequence.saturating_sub(1);
+    l.segments.sort_by_key(|s| s.header.id);
+    lend_incarnations(&mut l.segments);
+    for i in 1..l.segments.len() {
+        l.segments[i - 1].last_sequence = l.segments[i].header.previous_last;
     }
-    Ok(segments)
+    Ok(l)
+}
+
+/// The highest sequence that counts in each of these segments. The last one may hold anything; one before it ends where the
+/// next begins, whatever it has beyond.
+pub(super) fn limits(segments: &[SegmentInfo]) -> impl Iterator<Item = (&SegmentInfo, u64)> {
+    let last = segments.len().saturating_sub(1);
+    segments.iter().enumerate().map(move |(i, s)| (s, if i == last { u64::MAX } else { s.last_sequence }))
+}
+
+/// What the records of a segment tell of its header, but for the incarnation; `None` if there are no records.
+fn header_from_records(id: u64, bytes: &[u8]) -> Option<SegmentHeader> {
+    let (_, first) = record::first(id, bytes, BLOCK_BYTES)?;
+    let first = first.header();
+    Some(SegmentHeader {
+        id,
+        incarnation: UNKNOWN_INCARNATION,
+        base_sequence: first.sequence,
+        base_clock_ns: first.clock_ns.saturating_sub(1),
+        created_ns: first.clock_ns,
+        shard: 0,
+        purpose: match first.kind {
+            Kind::DeadLetter => Purpose::DeadLetters,
+            Kind::Loss => Purpose::Losses,
+            _ => Purpose::Events,
+        },
+        previous_last: first.sequence.saturating_sub(1),
+        // It may have been: then what is behind its end is no damage.
+        recycled: true,
+    })
+}
+
+/// Stands in a header that was told from records.
+const UNKNOWN_INCARNATION: u64 = 0;
+
+/// Segments that follow each other mostly come from one opening, so a neighbour's incarnation is the best guess.
+fn lend_incarnations(segments: &mut [SegmentInfo]) {
+    let known = |s: &SegmentInfo| Some((s.header.incarnation, s.header.shard)).filter(|k| k.0 != UNKNOWN_INCARNATION);
+    for i in 0..segments.len() {
+        if known(&segments[i]).is_none() {
+            let before = segments[..i].iter().rev().find_map(known);
+            if let Some(k) = before.or_else(|| segments[i + 1..].iter().find_map(known)) {
+                (segments[i].header.incarnation, segments[i].header.shard) = k;
+            }
+        }
+    }
+}
+
+/// A segment file as recovery has found it, without what is damaged or torn: the records in their places, marks where one
+/// is missing, zeros behind the last.
+///
+/// It takes the place of the file that was found. A write that was under way when the process was killed may land after
+/// recovery has looked, and then in a file that nobody reads any more: what recovery has called lost must not come back
+/// when later events have been delivered. A last mark tells up to which sequence all are `used`.
+fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (SegmentHeader, Vec<u8>) {
+    let header = SegmentHeader { recycled: false, ..*header };
+    let mut out = bytes[..found.end.min(bytes.len())].to_vec();
+    out.resize((found.end + 2 * record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
+    header.encode(&mut out);
+    let (last, clock_ns) = found.last.unwrap_or((header.base_sequence.saturating_sub(1), header.base_clock_ns));
+    if used > last {
+        let mark = RecordHeader { kind: Kind::Mark, sequence: used, clock_ns, tie: 0 };
+        record::encode(header.id, &mark, &[], &Extensions::default(), &[], &mut out[found.end..]);
+    }
+    for (from, to) in &found.damage {
+        out[*from..*to].fill(0);
+        let next = match record::parse(header.id, &out[*to..]) {
+            Parsed::Record(r) if to - from >= record::RECORD_HEADER_BYTES => r.header(),
+            _ => continue,
+        };
+        // The sequence before the next one is that of a record that was lost.
+        let mark = RecordHeader { kind: Kind::Mark, sequence: next.sequence - 1, ..next };
+        let body = vec![0; to - from - record::RECORD_HEADER_BYTES];
+        record::encode(header.id, &mark, &[], &Extensions::default(), &body, &mut out[*from..*to]);
+    }
+    (header, out)
 }
 
 /// Finds out what a shard holds. Creates its directories if they are not there.
@@ -454,7 +794,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     }
     let mut findings = Findings::default();
     let cursors = read_cursors(dir, &mut findings)?;
-    let mut segments = list_segments(dir, &mut findings)?;
+    let Listing { mut segments, spares, numbers_used } = list_files(dir, &mut findings)?;
     let mut clock_floor_ns = cursors.clock_ceiling_ns;
     let mut next_sequence = cursors.next_sequence.max(1);
     for s in &segments {
@@ -463,14 +803,14 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     }
     for lane in cursors.lanes.values() {
         // A cursor ahead of a damaged log must not make new events look delivered.
-        next_sequence = next_sequence.max(lane.high() + 1);
+        next_sequence = next_sequence.max(lane.high().saturating_add(1));
     }
     if let Some(last) = segments.last_mut() {
         let bytes = read_file(&last.path)?;
         let s = scan(&last.header, &bytes, |_, _| ());
         if let Some((sequence, clock_ns)) = s.last {
             last.last_sequence = sequence;
-            next_sequence = next_sequence.max(sequence + 1);
+            next_sequence = next_sequence.max(sequence.saturating_add(1));
             clock_floor_ns = clock_floor_ns.max(clock_ns);
         }
         for (from, to) in &s.damage {
@@ -479,21 +819,23 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
             findings.damaged_bytes += (to - from) as u64;
         }
         if s.torn_bytes > 0 {
-            quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes.min(record::RECORD_BYTES_MAX)])?;
+            quarantine(dir, last.header.id, s.end, &bytes[s.end..s.end + s.torn_bytes])?;
             findings.torn_bytes += s.torn_bytes as u64;
         }
         // Sequences of a torn or damaged tail are never used again.
-        next_sequence += findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
+        let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
+        next_sequence = next_sequence.saturating_add(torn_max);
+        if !s.damage.is_empty() || s.torn_bytes > 0 {
+            let (header, mended) = mend(&last.header, &bytes, &s, next_sequence - 1);
+            match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
+                Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
+                // On a full disk it stays as it was found; the next opening finds the same.
+                Err(e) => log::warn!("{}: it cannot be mended: {e}", last.path.display()),
+            }
+        }
     }
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
-    let next_segment = segments.last().map_or(1, |s| s.header.id + 1).max(saved.map_or(1, u64::from_le_bytes)).max(
-        findings
-            .unreadable
-            .iter()
-            .filter_map(|p| SegmentHeader::parse_file_name(p.file_name()?.to_str()?))
-            .max()
-            .map_or(1, |id| id + 1),
-    );
+    let next_segment = (numbers_used + 1).max(saved.map_or(1, u64::from_le_bytes));
     let mut dead = dead::recover(&dir.join("dead"), &mut findings)?;
     if let Some((segment, number)) = cursors.sections.get(&section::NEXT_DEAD).and_then(|b| section::two(b)) {
         dead.next = (dead.next.0.max(segment), dead.next.1.max(number));
@@ -505,6 +847,7 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
+        spares,
         next_segment,
         next_sequence,
         clock_floor_ns,
@@ -516,13 +859,20 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))
+    fs::read_log(path).map_err(|e| Error::io("cannot read it", &e).at(path.display().to_string()))
 }
 
-/// Copies damaged bytes to `quarantine/`, so that what was lost can be looked at.
-pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Result<()> {
+/// Copies damaged bytes to `quarantine/`, so that what was lost can be looked at; at most as many as the largest record
+/// has. Answers whether this is news: the same place may be read again by each lane and after each opening.
+///
+/// # Errors
+/// If the copy cannot be written.
+pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Result<bool> {
     let path = dir.join("quarantine").join(format!("{segment:016x}-{offset:08x}.bin"));
-    fs::write(&path, bytes).map_err(|e| Error::io("cannot write it", &e).at(path.display().to_string()))
+    let news = !fs::exists(&path);
+    let bytes = &bytes[..bytes.len().min(record::RECORD_BYTES_MAX)];
+    fs::write(&path, bytes).map_err(|e| Error::io("cannot write it", &e).at(path.display().to_string()))?;
+    Ok(news)
 }
 
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
@@ -534,8 +884,17 @@ pub(crate) fn saved_numbers(dir: &Path, tag: u16) -> Result<Option<(u64, u64)>> 
     Ok(cursors.sections.get(&tag).and_then(|b| section::two(b)))
 }
 
-fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
-    let mut best = Cursors::default();
+pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
+    match newest_cursors(dir, findings)? {
+        Some((_, bytes)) => Cursors::decode(&bytes),
+        None => Ok(Cursors::default()),
+    }
+}
+
+/// The file of the two that counts, with its contents.
+pub(crate) fn newest_cursors(dir: &Path, findings: &mut Findings) -> Result<Option<(&'static str, Vec<u8>)>> {
+    let mut best = None;
+    let mut generation = 0;
     for name in CURSOR_FILES {
         let path = dir.join(name);
         let bytes = match fs::read(&path) {
@@ -544,7 +903,10 @@ fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
             Err(e) => return Err(Error::io("cannot read it", &e).at(path.display().to_string())),
         };
         match Cursors::decode(&bytes) {
-            Ok(c) if c.generation >= best.generation => best = c,
+            Ok(c) if c.generation >= generation => {
+                generation = c.generation;
+                best = Some((name, bytes));
+            }
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
             // An empty or torn file is what a crash during a save leaves; the other one counts.
@@ -583,13 +945,12 @@ mod tests {
     /// A segment as the shell writes it, with a block of zeros' beginning behind it.
     fn segment(id: u64, records: usize, body: usize) -> Vec<u8> {
         let plan = SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events };
-        let mut a = Appender::new(plan, id, 1, 0);
+        let mut a = Appender::new(plan, id, 0, 1, 0);
         for _ in 0..records {
             a.append(Kind::Event, &[], &vec![id as u8; body], 1);
         }
         let mut bytes = a.take().map(|g| g.bytes).unwrap_or_default();
-        bytes.resize((bytes.len() + record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
-        bytes
+        bytes.padded(record::RECORD_HEADER_BYTES).to_vec()
     }
 
     fn recycled() -> (SegmentHeader, Vec<u8>, usize) {
@@ -606,6 +967,26 @@ mod tests {
         let (header, file, _) = recycled();
         let s = scan(&header, &file, |_, _| ());
         assert_eq!((s.records, s.damage.len(), s.torn_bytes), (7, 0, 0));
+    }
+
+    #[test]
+    fn a_mended_file_has_what_was_found_and_no_more() {
+        let (header, mut file, end) = recycled();
+        file[BLOCK_BYTES + 1500] ^= 1; // The second record.
+        file[end - 2000] ^= 1; // The last.
+        let mut found = Vec::new();
+        let s = scan(&header, &file, |at, r| found.push((at, r.sequence(), r.body().to_vec())));
+        assert!(s.torn_bytes > 0 && s.damage.len() == 1);
+        let (header, mended) = mend(&header, &file, &s, 20);
+        assert_eq!(SegmentHeader::decode(&mended).unwrap(), header);
+        assert!(!header.recycled && mended.len() % BLOCK_BYTES == 0);
+        let (mut again, mut marks) = (Vec::new(), 0);
+        let s = scan(&header, &mended, |at, r| match r.header().kind {
+            Kind::Mark => marks += 1,
+            _ => again.push((at, r.sequence(), r.body().to_vec())),
+        });
+        assert_eq!((again, marks, s.damage.len(), s.torn_bytes), (found, 2, 0, 0));
+        assert_eq!(s.last.map(|l| l.0), Some(20));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::{BLOCK_BYTES, FORMAT};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8; 8] = b"TIDEWIRE";
-/// Bytes of the header that mean something; format 1 had no flags.
-const USED: usize = 64;
+/// Bytes of the header that mean something; format 1 ended before the flags.
+const USED: usize = 72;
 const USED_BY_FORMAT_1: usize = 60;
 const RECYCLED: u32 = 1;
 /// The header has a block of its own.
@@ -17,9 +17,12 @@ pub(super) const HEADER_FITS: bool = USED <= BLOCK_BYTES;
 ///  0  "TIDEWIRE"          24  u64  incarnation             48  u64  created, ns since the epoch
 ///  8  u32 format          32  u64  sequence of the first   56  u16  shard     58  u16 purpose
 /// 12  u32 CRC32C of       40  u64  hybrid clock that every      60  u32  flags: 1 = recycled
-///     bytes 16..64                 record of it is above
-/// 16  u64 segment id
+///     8..12 and 16..72             record of it is above        64  u64  last sequence of the
+/// 16  u64 segment id                                                     segment before
 /// ```
+///
+/// The checksum stands in this place and covers these bytes in every later format too (in format 1 it did not cover the format): only so can a flipped bit in the
+/// format's number be told from a newer format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// The segment's number in its directory, from 1.
@@ -36,6 +39,9 @@ pub struct SegmentHeader {
     pub shard: u16,
     /// What it holds.
     pub purpose: Purpose,
+    /// The last sequence of the segment before, as the engine that began this one knew it. What that segment may have
+    /// beyond never was: it was being written when the process was killed, or could not be made durable.
+    pub previous_last: u64,
     /// The file held an earlier segment, of which the bytes behind the records may still be there.
     pub recycled: bool,
 }
@@ -66,7 +72,8 @@ impl SegmentHeader {
         block[56..58].copy_from_slice(&self.shard.to_le_bytes());
         block[58..60].copy_from_slice(&(self.purpose as u16).to_le_bytes());
         block[60..64].copy_from_slice(&(if self.recycled { RECYCLED } else { 0 }).to_le_bytes());
-        let crc = crc32c::crc32c(&block[16..USED]);
+        block[64..72].copy_from_slice(&self.previous_last.to_le_bytes());
+        let crc = checksum(FORMAT, &block[16..USED]);
         block[12..16].copy_from_slice(&crc.to_le_bytes());
     }
 
@@ -82,13 +89,12 @@ impl SegmentHeader {
         }
         let u64_at = |at: usize| u64::from_le_bytes(block[at..at + 8].try_into().unwrap_or_default());
         let format = u32::from_le_bytes([block[8], block[9], block[10], block[11]]);
+        let crc = u32::from_le_bytes([block[12], block[13], block[14], block[15]]);
+        if !fits(crc, format, &block[16..if format == 1 { USED_BY_FORMAT_1 } else { USED }]) {
+            return Err(corrupt("checksum differs"));
+        }
         if format > FORMAT {
             return Err(newer_format(format));
-        }
-        let crc = u32::from_le_bytes([block[12], block[13], block[14], block[15]]);
-        let used = if format == 1 { USED_BY_FORMAT_1 } else { USED };
-        if crc != crc32c::crc32c(&block[16..used]) {
-            return Err(corrupt("checksum differs"));
         }
         Ok(SegmentHeader {
             id: u64_at(16),
@@ -103,6 +109,7 @@ impl SegmentHeader {
                 2 => Purpose::Losses,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
+            previous_last: if format > 1 { u64_at(64) } else { u64_at(32).saturating_sub(1) },
             recycled: format > 1 && u32::from_le_bytes([block[60], block[61], block[62], block[63]]) & RECYCLED != 0,
         })
     }
@@ -119,7 +126,17 @@ impl SegmentHeader {
     }
 }
 
-pub(super) fn newer_format(format: u32) -> Error {
+/// The checksum of a file's format number and of what comes after the checksum.
+pub(super) fn checksum(format: u32, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&format.to_le_bytes()), rest)
+}
+
+/// Whether a file has the checksum that it should have. The first files of format 1 left the format's number out of it.
+pub(super) fn fits(crc: u32, format: u32, rest: &[u8]) -> bool {
+    crc == checksum(format, rest) || (format == 1 && crc == crc32c::crc32c(rest))
+}
+
+pub(crate) fn newer_format(format: u32) -> Error {
     Error::new(ErrorKind::NewerFormat, format!("written in format {format}, and this version knows up to {FORMAT}"))
         .remedy("open it with a newer Tidewire; nothing was changed")
 }
@@ -137,6 +154,7 @@ mod tests {
             created_ns: 11,
             shard: 1,
             purpose: Purpose::Events,
+            previous_last: 5,
             recycled: true,
         }
     }
@@ -149,26 +167,34 @@ mod tests {
         for bit in 0..USED * 8 {
             let mut bad = block.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            if (64..96).contains(&bit) {
-                // The format number: another version, or refused.
-                assert!(SegmentHeader::decode(&bad).is_err() || bit >= 64);
-            } else {
-                assert!(SegmentHeader::decode(&bad).is_err(), "bit {bit}");
-            }
+            let e = SegmentHeader::decode(&bad).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Corrupt, "bit {bit}: a damaged format number is no newer format");
         }
+    }
+
+    #[test]
+    fn headers_of_format_1_are_read() {
+        let mut block = vec![0; BLOCK_BYTES];
+        header().encode(&mut block);
+        block[8..12].copy_from_slice(&1u32.to_le_bytes());
+        let crc = crc32c::crc32c(&block[16..USED_BY_FORMAT_1]);
+        block[12..16].copy_from_slice(&crc.to_le_bytes());
+        let expect = SegmentHeader { previous_last: 8, recycled: false, ..header() };
+        assert_eq!(SegmentHeader::decode(&block).unwrap(), expect);
+        block[8] ^= 2;
+        assert_eq!(SegmentHeader::decode(&block).unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
     fn newer_format_is_refused_by_name() {
         let mut block = vec![0; BLOCK_BYTES];
         header().encode(&mut block);
-        block[8] = FORMAT as u8 + 1;
+        block[8..12].copy_from_slice(&99u32.to_le_bytes());
+        let crc = checksum(99, &block[16..USED]);
+        block[12..16].copy_from_slice(&crc.to_le_bytes());
         let e = SegmentHeader::decode(&block).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::NewerFormat);
-        assert!(
-            e.to_string().contains(&format!("format {}", FORMAT + 1)) && e.to_string().contains("newer Tidewire"),
-            "{e}"
-        );
+        assert!(e.to_string().contains("format 99") && e.to_string().contains("newer Tidewire"), "{e}");
     }
 
     #[test]

@@ -40,13 +40,16 @@ pub struct Rule {
     pub event_names: Vec<String>,
     /// The condition on the key.
     pub filter: Filter,
-    /// The names of the destinations, each once, at least one.
+    /// The names of the destinations, each once, at least one unless the rule retains.
     pub destinations: Vec<String>,
     /// Whether a destination is told once more by this rule when another rule already tells it of the same event.
     /// Default: `false`, each destination hears of an event once.
     pub repeat: bool,
     /// The priority of what the rule sends, whatever the event says of itself. Default: `None`, as the event says.
     pub priority: Option<Priority>,
+    /// Whether the rule's events are kept in the log for replay, also if no destination wants them. Such a rule may have no
+    /// destinations. Needs a log that is kept ([`crate::config::RetentionConfig`]). Default: `false`.
+    pub retain: bool,
 }
 
 impl Rule {

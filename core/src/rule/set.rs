@@ -27,6 +27,8 @@ pub struct RuleSet {
     /// The destinations of all rules, back to back, and where each rule's begin.
     targets: Vec<u32>,
     target_starts: Vec<u32>,
+    /// How many of the rules, at the end, are the engine's own.
+    keepers: usize,
 }
 
 /// One delivery that an event leads to: the destination, and the first of the rules that sends it there.
@@ -103,7 +105,7 @@ impl RuleSet {
         }
         drop(ids);
         let destinations = destinations.into_iter().map(Arc::new).collect();
-        Ok(RuleSet { rules, destinations, types, targets, target_starts })
+        Ok(RuleSet { rules, destinations, types, targets, target_starts, keepers: 0 })
     }
 
     /// The destinations of a rule, as places in [`RuleSet::destinations`], in the order that the rule names them.
@@ -128,6 +130,19 @@ impl RuleSet {
             out.dedup_by(|later, kept| {
                 later.destination == kept.destination && !self.rules[later.rule as usize].repeat
             });
+        }
+    }
+
+    /// Puts rules of the engine's own behind the configured ones, in the place of those that were there. They keep events
+    /// and have no destinations.
+    pub(crate) fn set_keepers(&mut self, keepers: Vec<Rule>) {
+        let configured = self.rules.len() - std::mem::replace(&mut self.keepers, keepers.len());
+        self.rules.truncate(configured);
+        // A set that was not built has no starts at all.
+        self.target_starts.resize(configured + 1, 0);
+        for rule in keepers {
+            self.rules.push(rule);
+            self.target_starts.push(self.targets.len() as u32);
         }
     }
 
@@ -157,7 +172,7 @@ fn check_rule(
         let error = Error::invalid_config("the rule has no event types").at("events");
         return Err(whole(error.remedy("list some, such as `s3:ObjectCreated:*`, or `*` for all")));
     }
-    if rule.destinations.is_empty() {
+    if rule.destinations.is_empty() && !rule.retain {
         let error = Error::invalid_config("the rule has no destinations").at("destinations");
         return Err(whole(error.remedy("name at least one")));
     }

@@ -93,6 +93,9 @@ fn an_unknown_destination_is_refused_with_the_nearest() {
 fn a_rule_needs_types_and_destinations() {
     assert_has(&refused(vec![rule("r", &[])], vec![webhook("a")]), &["rule `r`", "no destinations"]);
     assert_has(&refused(vec![rule("r", &["a", "a"])], vec![webhook("a")]), &["named twice"]);
+    let mut keeper = rule("r", &[]);
+    keeper.retain = true;
+    RuleSet::build(vec![keeper], vec![], types()).unwrap();
     let mut r = rule("r", &["a"]);
     r.events = EventPattern::default();
     assert_has(&refused(vec![r], vec![webhook("a")]), &["rule `r`", "no event types"]);

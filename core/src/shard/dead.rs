@@ -17,7 +17,7 @@ use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
 use crate::config::DeadLettersConfig;
 use crate::delivery::lane::Spent;
 use crate::delivery::pace::Pace;
-use crate::driver::{self, DiskFile, Notify, wall_ns};
+use crate::driver::{self, Disk, DiskFile, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{FrameView, Priority};
 use crate::log::BLOCK_BYTES;
@@ -25,12 +25,15 @@ use crate::log::appender::{Position, SegmentPlan};
 use crate::log::dead::{self, KeptSegment, KeptState, Letter, Selected, Story, Wanted};
 use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Extensions, Kind, Origin, Parsed, RecordView, Route};
+use crate::log::recovery::{SegmentInfo, scan};
 
 /// Zeros ahead of dead letters, which are few.
 const ZERO_AHEAD_BYTES: u64 = 256 * 1024;
 /// Letters written, or redriven, with one sync.
 const BATCH: usize = 256;
 const REDRIVE_BATCH: usize = 64;
+/// While a rate is kept letters are redriven in steps at least so far apart.
+const REDRIVE_STEP: Duration = Duration::from_millis(50);
 /// Letters that a redrive looks for at a time; what it knows of them is held in memory.
 const SELECT_MAX: usize = 65_536;
 /// How many different reasons a redrive tells for what it left.
@@ -66,7 +69,6 @@ pub(crate) struct RedriveOrder {
     /// The number of another destination than that of the letter.
     to: Option<u32>,
     pace: Option<Pace>,
-    begun: Instant,
     stopped: AtomicBool,
     redriven: AtomicU64,
     /// Letters that stay where they are, by reason.
@@ -78,8 +80,7 @@ impl RedriveOrder {
         RedriveOrder {
             wanted,
             to,
-            pace: rate.map(Pace::per_second),
-            begun: driver::now(),
+            pace: rate.map(|rate| Pace::new(rate, driver::now())),
             stopped: AtomicBool::new(false),
             redriven: AtomicU64::new(0),
             left: Mutex::default(),
@@ -128,10 +129,20 @@ pub(super) struct DeadLetters {
     bounds: Bounds,
     log: KeptLog,
     queue: RefCell<VecDeque<DeadEntry>>,
+    /// Letters that do not come from a lane, and who waits for them.
+    letters: RefCell<VecDeque<(Buried, oneshot::Sender<()>)>>,
     notify: Notify,
     jobs: RefCell<Vec<DeadJob>>,
     jobs_wake: Notify,
     warned: Cell<bool>,
+}
+
+/// A letter that does not come from a lane: its body, and where its event was accepted.
+#[derive(Debug)]
+pub(crate) struct Buried {
+    pub(crate) body: Vec<u8>,
+    pub(crate) origin: Origin,
+    pub(crate) hops: u8,
 }
 
 /// An event on its way into the dead letters.
@@ -168,8 +179,6 @@ struct Redriving {
     /// The last one selected so far; `None` before the first look.
     after: Option<Selected>,
     exhausted: bool,
-    /// When the next step may be made, and how many letters it may take, if a rate is kept.
-    reserved: Option<(Instant, usize)>,
 }
 
 /// What became of a step of a redrive.
@@ -205,6 +214,7 @@ impl ReadEvent {
 impl DeadLetters {
     pub(super) fn new(
         dir: PathBuf,
+        disk: Rc<Disk>,
         state: KeptState,
         clock_floor_ns: u64,
         plan: SegmentPlan,
@@ -216,8 +226,9 @@ impl DeadLetters {
         DeadLetters {
             shard: plan.shard,
             bounds,
-            log: KeptLog::new(dir, state, clock_floor_ns, plan, ZERO_AHEAD_BYTES),
+            log: KeptLog::new(dir, disk, state, clock_floor_ns, plan, ZERO_AHEAD_BYTES),
             queue: RefCell::default(),
+            letters: RefCell::default(),
             notify: Notify::default(),
             jobs: RefCell::default(),
             jobs_wake: Notify::default(),
@@ -230,6 +241,21 @@ impl DeadLetters {
         self.notify.notify();
     }
 
+    /// Takes a letter that does not come from a lane.
+    pub(super) fn bury(&self, letter: Buried, reply: oneshot::Sender<()>) {
+        self.letters.borrow_mut().push_back((letter, reply));
+        self.notify.notify();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.borrow().is_empty() && self.letters.borrow().is_empty()
+    }
+
+    /// Whether events of this lane wait to be written.
+    pub(super) fn has(&self, slot: &Rc<LaneSlot>) -> bool {
+        self.queue.borrow().iter().any(|e| Rc::ptr_eq(e.slot(), slot))
+    }
+
     /// Takes a job; it is dropped, and whoever waits for it told, when the shard ends.
     pub(super) fn give(&self, job: DeadJob) {
         self.jobs.borrow_mut().push(job);
@@ -239,6 +265,7 @@ impl DeadLetters {
     /// Drops what could not be written: the events stay in the log, and who waits is told.
     pub(super) fn forget(&self) {
         self.queue.borrow_mut().clear();
+        self.letters.borrow_mut().clear();
     }
 
     /// Makes the writer look whether it shall end.
@@ -251,8 +278,8 @@ impl DeadLetters {
         self.jobs_wake.notify();
     }
 
-    pub(super) async fn close(&self) {
-        self.log.close().await;
+    pub(super) fn close(&self) {
+        self.log.close();
     }
 
     /// The numbers of the next segment and the next letter.
@@ -349,7 +376,7 @@ impl Shard {
         let tick = (self.dead.bounds.age_max / 4).min(Duration::from_secs(60));
         self.dead.remove_empty().await;
         loop {
-            while !self.dead.queue.borrow().is_empty() {
+            while !self.dead.is_empty() {
                 if let Err(e) = self.write_dead_batch().await {
                     if self.stopping.get() {
                         log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
@@ -412,19 +439,27 @@ impl Shard {
         for (extensions, body) in kept {
             log.append(Kind::DeadLetter, &extensions, &body, wall);
         }
-        while let Some(group) = log.take() {
-            // A group that could not be written must be written before any later one, so it is tried until it is.
-            while let Err(e) = log.write(&group).await {
-                if self.stopping.get() {
-                    return Err(e);
-                }
-                log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-                driver::sleep(TROUBLE_PAUSE).await;
-            }
-            log.recycle(group);
+        let letters: Vec<_> = {
+            let mut letters = self.dead.letters.borrow_mut();
+            let n = letters.len().min(BATCH);
+            letters.drain(..n).collect()
+        };
+        for (l, _) in &letters {
+            let extensions = Extensions { origin: Some(l.origin), hops: l.hops, ..Extensions::default() };
+            log.append(Kind::DeadLetter, &extensions, &l.body, wall);
         }
-        log.sync().await?;
+        // What was appended must be stored before anything else is, so it is tried until it is.
+        while let Err(e) = log.store().await {
+            if self.stopping.get() {
+                return Err(e);
+            }
+            log::error!("shard {}: dead letters wait: {e}", self.shared.index);
+            driver::sleep(TROUBLE_PAUSE).await;
+        }
         self.count_dead_letters();
+        for (_, reply) in letters {
+            let _ = reply.send(());
+        }
         let entries: Vec<DeadEntry> = self.dead.queue.borrow_mut().drain(..count).collect();
         for (entry, event) in entries.into_iter().zip(events) {
             let slot = entry.slot().clone();
@@ -446,6 +481,7 @@ impl Shard {
                 }
             }
             self.settle_queue(&slot);
+            slot.pass_holds(self.dispatched.get());
             slot.notify.notify();
         }
         self.lane_settled.notify();
@@ -486,8 +522,9 @@ impl Shard {
 
     /// Reads an event back from the log.
     pub(super) async fn read_event(&self, at: Position, sequence: u64) -> Result<ReadEvent> {
-        let Some(segment) = self.files.at_or_after(at.segment).filter(|s| s.header.id == at.segment) else {
-            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        let holds = |s: &SegmentInfo| s.header.id == at.segment && s.last_sequence >= sequence;
+        let Some(segment) = self.files.at_or_after(at.segment).filter(holds) else {
+            return self.find_event(sequence).await;
         };
         let here = |clock_ns, tie| Origin {
             incarnation: segment.header.incarnation,
@@ -524,6 +561,29 @@ impl Shard {
         Ok(event)
     }
 
+    /// Finds an event that is not where it was written first: its segment failed.
+    async fn find_event(&self, sequence: u64) -> Result<ReadEvent> {
+        let Some(segment) = self.files.containing(sequence) else {
+            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
+        };
+        let shard = self.shared.index as u16;
+        driver::blocking(move || {
+            let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+            let bytes = driver::fs::read_log(&segment.path).map_err(place)?;
+            let incarnation = segment.header.incarnation;
+            let nowhere = Origin { incarnation, shard, sequence, clock_ns: 0, tie: 0 };
+            let mut event = ReadEvent { frame: Vec::new(), origin: nowhere, hops: 0, forwarded: None };
+            scan(&segment.header, &bytes, |_, r| {
+                if r.sequence() == sequence {
+                    let h = r.header();
+                    event = ReadEvent::of(&r, Origin { clock_ns: h.clock_ns, tie: h.tie, ..nowhere });
+                }
+            });
+            Ok(event)
+        })
+        .await
+    }
+
     /// Lets the oldest segments go while there are too many or they are too old, and warns before that.
     async fn keep_dead_letters_within_bounds(&self) {
         let (dead, stats) = (&self.dead, &self.shared.stats);
@@ -532,7 +592,7 @@ impl Shard {
             let aged = dead.log.segments.borrow().first().is_some_and(|s| s.newest_ns < old);
             if aged && dead.log.is_only_active() {
                 // It can go only when nothing is written into it any more.
-                dead.log.end_segment().await;
+                dead.log.end_segment();
             }
             if !aged && dead.log.bytes() <= dead.bounds.bytes_max {
                 break;
@@ -603,7 +663,6 @@ impl Shard {
                         selected: VecDeque::new(),
                         after: None,
                         exhausted: false,
-                        reserved: None,
                     }),
                 }
             }
@@ -675,16 +734,15 @@ impl Shard {
         }
         let mut size = REDRIVE_BATCH;
         if let Some(pace) = &order.pace {
-            let (at, reserved) = *r.reserved.get_or_insert_with(|| {
-                let n = pace.step().min(REDRIVE_BATCH.min(r.selected.len()) as u64);
-                let now = driver::since(order.begun).as_nanos() as u64;
-                (order.begun + Duration::from_nanos(pace.reserve(n, now)), n as usize)
-            });
-            if at > driver::now() {
-                return Ok(Step::Wait(at));
+            let most = size.min(r.selected.len());
+            size = 0;
+            while size < most {
+                match pace.take(driver::now()) {
+                    Ok(()) => size += 1,
+                    Err(at) if size == 0 => return Ok(Step::Wait(at.max(driver::now() + REDRIVE_STEP))),
+                    Err(_) => break,
+                }
             }
-            r.reserved = None;
-            size = reserved;
         }
         let size = size.min(r.selected.len());
         let batch: Vec<Selected> = r.selected.drain(..size).filter(|s| self.dead.is_there(s)).collect();

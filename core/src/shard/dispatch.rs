@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 
 use super::Shard;
+use super::gate::Holds;
 use super::lanes::{Body, LaneSlot, Saved};
 use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
@@ -17,10 +18,10 @@ use crate::event::{EventId, FrameView, Priority, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
 use crate::log::attempts::{self, AllTried};
-use crate::log::cursor::{Cursor, section};
+use crate::log::cursor::section;
 use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
-use crate::log::recovery::{SegmentInfo, ShardState, quarantine};
+use crate::log::recovery::{self, SegmentInfo, ShardState};
 use crate::log::shed;
 
 /// Bytes read from a segment at a time.
@@ -91,7 +92,7 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState) {
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, mut holds: BTreeMap<u32, Holds>) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
@@ -108,25 +109,22 @@ impl Shard {
             BTreeMap::new()
         });
         for (number, destination) in all {
-            let tried = tried.remove(&number).unwrap_or_default();
-            let cursor = match state.cursors.lanes.get(&number) {
-                Some(c) => c.clone(),
-                None if snapshot.new_destinations.contains(&number) => Cursor::at(head),
-                // Known by name but never saved: whatever the log has for it is undelivered.
-                None => Cursor::at(state.segments.first().map_or(head, |s| s.header.base_sequence.saturating_sub(1))),
-            };
-            let shed = shed.remove(&number).unwrap_or_default();
-            self.add_lane(number, destination, Saved { cursor, tried, shed }, head);
+            let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
+            let holds = holds.remove(&number).unwrap_or_default();
+            self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);
         }
     }
 
-    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments.
+    /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments, and so does one that must wait
+    /// for others before it delivers what will be there.
     fn add_lane(
         self: &Rc<Self>,
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
         mut saved: Saved,
         head: u64,
+        holds: Holds,
     ) -> Rc<LaneSlot> {
         let backlog = match self.files.containing(saved.cursor.low() + 1) {
             Some(s) if saved.cursor.low() < head => {
@@ -134,14 +132,14 @@ impl Shard {
             }
             _ => {
                 saved.cursor.raise(head);
-                None
+                let next = Position { segment: self.appender.borrow().next_segment(), offset: BLOCK_BYTES as u64 };
+                (!holds.is_empty()).then(|| Backlog::at(next, head))
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number, destination.as_ref().map(|d| &d.queue));
-        let slot = LaneSlot::new(number, destination, saved, backlog, stats, queue, events_max);
-        let slot = Rc::new(slot);
+        let slot = Rc::new(LaneSlot::new(number, destination, saved, backlog, holds, stats, queue, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -159,12 +157,14 @@ impl Shard {
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone()),
                 None => {
-                    let slot = self.add_lane(number, Some(destination.clone()), Saved::new(head), head);
+                    let slot =
+                        self.add_lane(number, Some(destination.clone()), Saved::new(head), head, Holds::default());
                     self.start_lane(&slot);
                 }
             }
         }
         *self.snapshot.borrow_mut() = snapshot;
+        self.reload_replays();
     }
 
     /// Hands the records of a group that was just written to their lanes.
@@ -173,6 +173,9 @@ impl Shard {
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         let mut told: Vec<u32> = Vec::new();
         for (position, record) in group.iter() {
+            if record.sequence() <= self.dispatched.get() {
+                continue; // Written once more, to a new segment.
+            }
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
@@ -188,6 +191,7 @@ impl Shard {
             self.settle_queue(slot);
         }
         drop(lanes);
+        self.shared.set_head(self.dispatched.get());
         let mut flushes = self.flushes.borrow_mut();
         for f in flushes.iter_mut().filter(|f| f.sequence.is_none() && f.position <= group.ring_position) {
             f.sequence = Some(group.last_sequence);
@@ -241,8 +245,9 @@ impl Shard {
 
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
     /// who would wake it later. For high priority there is an eighth more memory.
-    fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
-        let max = self.config.delivery.memory_bytes;
+    pub(super) fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
+        // Replays leave half of it to the live lanes.
+        let max = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
         let max = if priority == Priority::High { max + max / 8 } else { max };
         self.held_bytes.get() as u64 > max && !slot.is_empty()
     }
@@ -265,7 +270,8 @@ impl Shard {
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
-                    let bytes = self.render(profile, &frame, letter.as_ref(), record, route.rule, incarnation);
+                    let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
+                    let bytes = self.render(profile, &frame, letter.as_ref(), record, route.rule, incarnation, replay);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
@@ -274,14 +280,17 @@ impl Shard {
         let len = bytes.len();
         let log_bytes = record.padded_len() as u32;
         let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: true };
-        let (key, accepted_ns) = (frame.resource_hash(), record.header().clock_ns);
-        if slot.push(record.sequence(), key, accepted_ns, route.priority, body, self.now()) {
+        let (key, now) = (frame.resource_hash(), self.now());
+        // An old event that is replayed is as young as the replay: its budget begins now.
+        let accepted_ns = if slot.replay.is_some() { now.wall_ns } else { record.header().clock_ns };
+        if slot.push(record.sequence(), key, accepted_ns, route.priority, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
     }
 
     /// Writes a record into the arena, with the separator before it.
+    #[allow(clippy::too_many_arguments)]
     fn render(
         &self,
         profile: Profile,
@@ -290,6 +299,7 @@ impl Shard {
         record: &RecordView<'_>,
         rule: u32,
         incarnation: u64,
+        replay: Option<&str>,
     ) -> Bytes {
         let (header, extensions) = (record.header(), record.extensions());
         // An event that comes out of the dead letters again is the same event.
@@ -303,7 +313,11 @@ impl Shard {
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
-            sequencer: Sequencer { clock_ns: origin.clock_ns, tie: origin.tie, writer: self.writer },
+            sequencer: Sequencer {
+                clock_ns: origin.clock_ns,
+                tie: origin.tie,
+                writer: self.keeping.writers.of(origin.incarnation),
+            },
             rule: snapshot.rule_id(rule),
             region: &self.config.region,
             event_source: &self.config.event_source,
@@ -313,7 +327,10 @@ impl Shard {
             *arena = bytes::BytesMut::with_capacity(64 * 1024);
         }
         arena.extend_from_slice(profile.separator());
-        profile.write_record(frame, &context, &mut arena);
+        match replay {
+            None => profile.write_record(frame, &context, &mut arena),
+            Some(name) => profile.write_replayed(frame, &context, name, &mut arena),
+        }
         if let Some(l) = letter {
             let from = snapshot.destination(l.destination).map(|d| d.name.clone());
             let note = DeadNote {
@@ -337,6 +354,7 @@ impl Shard {
             let _ = f.close().await;
         }
         // A lane for which there was nothing more has come further without delivering anything.
+        slot.pass_holds(self.dispatched.get());
         self.lane_settled.notify();
         self.answer_flushes();
         result
@@ -346,11 +364,22 @@ impl Shard {
         let mut buffer = Vec::new();
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
-            if !slot.may_read_on() || self.out_of_memory_for(slot, Priority::Normal) {
+            if slot.replay.as_ref().is_some_and(|l| seen >= l.part().until) {
+                self.catch_up(slot, at, None);
+                return Ok(());
+            }
+            let hold = slot.hold();
+            if !slot.may_read_on()
+                || self.out_of_memory_for(slot, Priority::Normal)
+                || hold.is_some_and(|first| seen + 1 >= first)
+            {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
-                self.catch_up(slot);
+                // Records on their way to a new segment are read when they are there.
+                if !self.files.is_moving() {
+                    self.catch_up(slot, at, hold);
+                }
                 return Ok(());
             };
             let at = if segment.header.id == at.segment {
@@ -359,11 +388,14 @@ impl Shard {
                 Position { segment: segment.header.id, offset: BLOCK_BYTES as u64 }
             };
             // What is being written now is read only up to what was dispatched; the rest will be offered.
-            let end = self.files.end();
-            let live = end.filter(|e| e.segment == at.segment);
+            let live = self.files.live_end(at.segment);
             if live.is_some_and(|e| e.offset <= at.offset) {
-                self.catch_up(slot);
+                self.catch_up(slot, at, hold);
                 return Ok(());
+            }
+            if live.is_none() && seen >= segment.last_sequence {
+                slot.move_backlog(Position { segment: at.segment + 1, offset: BLOCK_BYTES as u64 }, seen);
+                continue;
             }
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {
@@ -388,14 +420,16 @@ impl Shard {
                 }
                 let bytes = buffer.get(skip..).unwrap_or_default();
                 let whole_segment = buffer.len() < want;
-                match self.feed(slot, &segment, at, seen, bytes, whole_segment) {
+                match self.feed(slot, &segment, at, seen, hold, bytes, whole_segment) {
                     Fed::Next { offset, seen } => {
                         slot.move_backlog(Position { segment: at.segment, offset }, seen);
                         break;
                     }
                     Fed::SegmentDone { seen } => {
-                        if live.is_some() && self.files.end() == live {
-                            self.catch_up(slot);
+                        if live.is_some() && self.files.live_end(at.segment) == live {
+                            let end = live.unwrap_or(at);
+                            slot.move_backlog(end, seen);
+                            self.catch_up(slot, end, hold);
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
                             let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
@@ -409,31 +443,52 @@ impl Shard {
         }
     }
 
-    /// Pushes the records of a stretch of a segment that are for this lane.
+    /// Pushes the records of a stretch of a segment that are for this lane, up to the one that must be held back, if any.
+    #[allow(clippy::too_many_arguments)]
     fn feed(
         self: &Rc<Self>,
         slot: &LaneSlot,
         segment: &SegmentInfo,
         from: Position,
         mut seen: u64,
+        hold: Option<u64>,
         bytes: &[u8],
         last_of_segment: bool,
     ) -> Fed {
         let mut at = 0;
         let mut rendered = Vec::new();
         while at < bytes.len() {
-            if slot.room() == 0 {
+            if slot.room() == 0 || slot.replay.as_ref().is_some_and(|l| !l.is_due()) {
                 return Fed::Next { offset: from.offset + at as u64, seen };
             }
+            // What a segment that failed has beyond its last durable record is in the next one.
+            if seen >= segment.last_sequence {
+                return Fed::SegmentDone { seen };
+            }
             match record::parse(segment.header.id, &bytes[at..]) {
+                // A write that was under way when the process was killed may land after the next one has looked. What was
+                // not there then never was: its sequence may be another event's by now.
+                Parsed::Record(r) if r.sequence() > segment.last_sequence => {
+                    return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                }
+                Parsed::Record(r) if hold.is_some_and(|first| r.sequence() >= first) => {
+                    let before = hold.map_or(seen, |first| first - 1);
+                    return Fed::Next { offset: from.offset + at as u64, seen: seen.max(before) };
+                }
                 Parsed::Record(r) if r.sequence() > seen || at == 0 => {
                     let position = Position { segment: from.segment, offset: from.offset + at as u64 };
+                    if let Some(lane) = slot.replay.as_ref().filter(|l| l.is_beyond(&r)) {
+                        return Fed::Next { offset: from.offset + at as u64, seen: lane.part().until };
+                    }
                     if r.sequence() > seen && r.header().kind.is_delivered() {
-                        let route = r.routes().find(|x| x.destination == slot.number).filter(|route| {
+                        let route = slot.route(&r).filter(|route| {
                             let sequence = r.sequence();
                             !slot.is_done(sequence) && !slot.holds(sequence) && !slot.is_shed(sequence, route.priority)
                         });
                         if let Some(route) = route {
+                            if slot.replay.as_ref().is_some_and(|l| !l.take()) {
+                                return Fed::Next { offset: from.offset + at as u64, seen };
+                            }
                             // Only what passes the checks of a frame from a file is read without them later.
                             match FrameView::parse(deliverable(&r).0) {
                                 Ok(_) => {
@@ -444,6 +499,11 @@ impl Shard {
                                 Err(e) => {
                                     self.found_damage(segment, position.offset, r.body(), &e.to_string());
                                     slot.skip(r.sequence());
+                                    if slot.replay.is_some() {
+                                        seen = r.sequence();
+                                        at += r.padded_len();
+                                        continue;
+                                    }
                                     slot.dismiss(route.priority, r.padded_len());
                                     let shard = self.shared.index as u16;
                                     let incarnation = segment.header.incarnation;
@@ -477,21 +537,28 @@ impl Shard {
                         Fed::More(bytes.len() * 2)
                     };
                 }
-                _ => match record::resync(segment.header.id, bytes, at + 8, seen) {
-                    Some(next) => {
-                        self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
-                        at = next;
-                    }
-                    None => return Fed::SegmentDone { seen: seen.max(segment.last_sequence) },
-                },
+                _ => {
+                    // Sequences go on without a gap within a segment, but not from what was before it.
+                    let after = seen.max(segment.header.base_sequence.saturating_sub(1));
+                    let Some(next) = record::resync(segment.header.id, bytes, at + 8, after) else {
+                        // Nothing that is being written is read here, so this was lost, unless recovery has told of it.
+                        let lost = &bytes[at..at + recovery::torn_bytes(&segment.header, &bytes[at..])];
+                        if !lost.is_empty() {
+                            self.found_damage(segment, from.offset + at as u64, lost, "not a record");
+                        }
+                        return Fed::SegmentDone { seen: seen.max(segment.last_sequence) };
+                    };
+                    self.found_damage(segment, from.offset + at as u64, &bytes[at..next], "checksum differs");
+                    at = next;
+                }
             }
         }
         if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
     }
 
     /// A lane has read everything. What was counted for it and is not to be found was damaged.
-    fn catch_up(&self, slot: &LaneSlot) {
-        let missing = slot.catch_up();
+    fn catch_up(&self, slot: &LaneSlot, at: Position, hold: Option<u64>) {
+        let missing = slot.catch_up(at, hold);
         if missing > 0 {
             self.lose(&Loss::sum(LossReason::Damaged, slot.number, 0, missing));
         }
@@ -500,11 +567,13 @@ impl Shard {
 
     fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
         let Some(dir) = segment.path.parent() else { return };
+        match recovery::quarantine(dir, segment.header.id, offset as usize, bytes) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(e) => log::error!("{e}"),
+        }
         self.shared.stats.damaged.add(1);
         log::error!("{} at byte {offset}: {} bytes quarantined: {what}", segment.path.display(), bytes.len());
-        if let Err(e) = quarantine(dir, segment.header.id, offset as usize, bytes) {
-            log::error!("{e}");
-        }
     }
 
     /// Answers `reply` once everything accepted up to `position` is out.

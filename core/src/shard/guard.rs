@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EventId, FrameView, Priority};
 use crate::log::losses::{Loss, LossReason};
 use crate::log::record::Origin;
+use crate::log::recovery::SegmentInfo;
 use crate::rule::OnQueueFull;
 
 /// How often the guard looks by itself.
@@ -175,6 +176,9 @@ impl Shard {
     /// Tells the queue what has changed in a lane, and the lane what the queue is at.
     pub(super) fn settle_queue(&self, slot: &LaneSlot) {
         let change = slot.take_change();
+        if slot.replay.is_some() {
+            return;
+        }
         if change != Sum::default() {
             self.queues.add(&slot.queue, change, || slot.name());
         }
@@ -353,7 +357,7 @@ impl Shard {
             });
             taken.push(item);
         }
-        self.free(taken.iter().map(|i| i.bytes).sum());
+        self.free(slot, taken.iter().map(|i| i.bytes).sum());
         if !victims.is_empty() {
             match how {
                 How::Drop(reason) => self.drop_victims(slot, &victims, *reason).await,
@@ -366,6 +370,7 @@ impl Shard {
         }
         slot.has_shed(priority, on_disk, &taken);
         self.settle_queue(slot);
+        slot.pass_holds(self.dispatched.get());
         self.lane_settled.notify();
         self.answer_flushes();
         slot.notify.notify();
@@ -429,12 +434,13 @@ impl Shard {
 
     /// Keeps the files of the log within their limit: what is in the oldest segments is shed for every lane.
     async fn guard_log(self: &Rc<Self>) -> Result<()> {
-        let files = self.files.all();
-        let paths: Vec<_> = files.iter().map(|s| s.path.clone()).collect();
-        let sizes =
-            driver::blocking(move || Ok(paths.iter().map(|p| driver::fs::len(p).unwrap_or(0)).collect::<Vec<u64>>()))
-                .await?;
-        let own: u64 = sizes.iter().sum();
+        // What is kept although it is delivered has limits of its own.
+        let saved = self.saved.get();
+        let mut files = self.files.infos();
+        files.retain(|s| s.last_sequence > saved || self.files.live_end(s.header.id).is_some());
+        // The file being written may be larger than what is in it.
+        let size = |s: &SegmentInfo| self.files.live_end(s.header.id).map_or(s.bytes, |end| end.offset);
+        let own: u64 = files.iter().map(size).sum();
         self.queues.set_log_bytes(self.shared.index, own);
         self.shared.stats.log_file_bytes.set(own);
         let rules = self.queues.log.rules();
@@ -447,11 +453,11 @@ impl Shard {
         };
         let mut excess = rules.limits.excess(Load { events: 0, bytes: own }, self.queues.log.load(), self.shards).bytes;
         // The last one is being written; it can go only when another one has begun.
-        for (segment, bytes) in files.iter().zip(&sizes).take(files.len().saturating_sub(1)) {
+        for segment in files.iter().take(files.len().saturating_sub(1)) {
             if excess == 0 || self.stopping.get() {
                 break;
             }
-            excess = excess.saturating_sub(*bytes);
+            excess = excess.saturating_sub(segment.bytes);
             let through = segment.last_sequence;
             let slots: Vec<Rc<LaneSlot>> = self.lanes.borrow().values().cloned().collect();
             for slot in slots.iter().filter(|s| !s.is_orphan()) {

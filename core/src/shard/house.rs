@@ -1,4 +1,4 @@
-//! Housekeeping: cursors are saved, passed segments removed, idle connections closed.
+//! Housekeeping: cursors are saved, passed segments removed, files of coming ones made ready, idle connections closed.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Shard;
 use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::attempts::{self, AllTried};
 use crate::log::cursor::{Cursor, Cursors, section};
@@ -25,6 +25,7 @@ impl Shard {
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
+            self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
@@ -47,6 +48,8 @@ impl Shard {
                         c.expire(expired);
                     }
                 }
+                // Retention releases by time too.
+                self.remove_passed_segments(false).await;
             }
         }
     }
@@ -54,7 +57,13 @@ impl Shard {
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<[u64; 4]> {
         let head = self.dispatched.get();
-        self.lanes.borrow().values().map(|s| s.marks(head)).collect()
+        let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
+        if marks.is_empty() {
+            // A log that is only kept is passed as it grows.
+            marks.push([head, head, 0, 0]);
+        }
+        marks.extend(self.kept_marks());
+        marks
     }
 
     /// What is saved with the cursors.
@@ -85,12 +94,15 @@ impl Shard {
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
+        let mut kept = self.kept_sections();
+        let mut sections = self.sections(head);
+        sections.append(&mut kept.sections);
         let cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
-            sections: self.sections(head),
+            sections,
         };
         let bytes = cursors.encode();
         // What these cursors pass over because it was dropped is told first.
@@ -102,7 +114,7 @@ impl Shard {
         let mut buf = driver::allocate_buffer(padded);
         buf.as_bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
         buf.as_bytes_mut()[bytes.len()..].fill(0);
-        let mut result = file.write_at(Rc::new(buf), 0).await;
+        let mut result = file.write_at(&buf, 0).await;
         if result.is_ok() {
             result = file.sync_data().await;
         }
@@ -117,29 +129,43 @@ impl Shard {
         }
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
+        self.kept_saved(kept);
         self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
         Ok(())
     }
 
-    /// Removes the segments that every lane has passed by its saved cursor.
+    /// Removes the segments that every lane has passed by its saved cursor and that nothing else keeps, or keeps their files
+    /// for later ones.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
         // What is not counted yet stays until it is.
         let passed = self.saved.get().min(self.inherited_seen.get());
+        let also_active = also_active && !self.keeping.keeps();
+        self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {
-            self.files.close().await;
+            self.files.close();
         }
-        let segments = self.files.take_passed(passed, also_active);
-        self.shared.stats.segments.set(self.files.len() as u64);
+        let segments = self.files.take_passed(passed, also_active, self.releasing());
+        self.files.reckon_spares();
         for s in segments {
-            let path = s.path.clone();
-            let removed = driver::blocking(move || {
-                driver::fs::remove_file(&path)
-                    .map_err(|e| Error::new(ErrorKind::Io, format!("cannot remove {}: {e}", path.display())))
-            })
-            .await;
-            if let Err(e) = removed {
+            if let Err(e) = self.files.keep(s.path).await {
                 log::error!("shard {}: {e}", self.shared.index);
             }
+        }
+        self.tell_disk_use();
+    }
+
+    /// Makes the files of coming segments ready before they are needed, until the shard stops.
+    pub(super) async fn prepare_files(self: Rc<Self>) {
+        self.files.look_at_found().await;
+        self.tell_disk_use();
+        while !self.stopping.get() {
+            self.files.preparation_wanted().await;
+            let next_segment = || self.appender.borrow().next_segment();
+            if self.files.prepare(next_segment, || self.stopping.get()).await {
+                // From here on no commit waits for zeros.
+                self.appender.borrow_mut().end_segment();
+            }
+            self.tell_disk_use();
         }
     }
 }

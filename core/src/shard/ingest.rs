@@ -1,12 +1,15 @@
 //! Ingest: from the ring to the log's next group.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
+
 use super::ring::Consumer;
 use super::snapshot::Scratch;
-use super::{Command, Shard, dispatch};
+use super::{Command, PartState, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
@@ -14,7 +17,7 @@ use crate::event::{EventId, FrameView};
 use crate::log::Ack;
 use crate::log::appender::ROUTES_MAX;
 use crate::log::losses::{Loss, LossReason};
-use crate::log::record::{Kind, Route};
+use crate::log::record::{Extensions, Kind, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
@@ -23,6 +26,9 @@ const PENDING_BYTES_MAX: usize = 8 << 20;
 /// How long the ring is watched, and nothing else done, before the shard looks around or lies down.
 const WATCH: Duration = Duration::from_micros(20);
 const GATHER: Duration = Duration::from_micros(4);
+/// How long a burst of events for which nobody waits is followed before the shard looks around: somebody often waits for
+/// its end, and a look around costs as much as many events.
+const BURST: Duration = Duration::from_micros(50);
 /// A nap, and for how long after the last event naps are taken instead of sleep.
 const NAP: Duration = Duration::from_micros(200);
 const NAP_WHILE_ACTIVE: Duration = Duration::from_millis(10);
@@ -36,6 +42,13 @@ fn gather() {
     }
 }
 
+/// What was taken from the ring at once.
+struct Drained {
+    events: u64,
+    /// The most that somebody waits for.
+    wants: Ack,
+}
+
 impl Shard {
     /// Takes events until the ring is closed and empty.
     pub(super) async fn ingest(self: Rc<Self>) {
@@ -45,18 +58,29 @@ impl Shard {
         let mut routes = Vec::new();
         let mut last_active = driver::now();
         let mut fresh = false;
+        let mut burst = None;
         loop {
             self.obey();
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
             }
-            if self.drain(&mut consumer, &mut scratch, &mut routes) {
+            if let Some(drained) = self.drain(&mut consumer, &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
+                let begun = *burst.get_or_insert(last_active);
+                let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;
+                if goes_on && consumer.watch(GATHER) {
+                    if consumer.next_tag() == Some(Ack::Memory as u32) {
+                        gather();
+                    }
+                    continue;
+                }
+                burst = None;
                 driver::turn().await;
                 continue;
             }
+            burst = None;
             if self.shared.ring.is_closed() && consumer.is_empty() {
                 break;
             }
@@ -64,7 +88,7 @@ impl Shard {
                 break;
             }
             // Right after an event the next one is likely near; after a nap it is not.
-            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && consumer.watch(WATCH) {
+            if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && driver::spins() && consumer.watch(WATCH) {
                 if consumer.next_tag() == Some(Ack::Memory as u32) {
                     gather();
                 }
@@ -79,20 +103,20 @@ impl Shard {
                 consumer.awake();
                 continue;
             }
-            let woken = poll_fn(|cx| consumer.poll_woken(cx));
-            if nap {
-                let _ = driver::within(NAP, woken).await;
-            } else {
-                woken.await;
-            }
+            let woken = async {
+                let ring = pin!(poll_fn(|cx| consumer.poll_woken(cx)));
+                matches!(select(ring, pin!(self.told_synced.notified())).await, Either::Right(_))
+            };
+            // Who was just told that his events are durable is likely to publish the next ones.
+            fresh = if nap { driver::within(NAP, woken).await.unwrap_or(false) } else { woken.await };
             consumer.awake();
         }
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
     }
 
-    /// Matches and packs what the ring has, a turn's worth. Whether there was anything.
-    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> bool {
+    /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
+    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> Option<Drained> {
         let snapshot = self.snapshot.borrow();
         let mut appender = self.appender.borrow_mut();
         let stats = &self.shared.stats;
@@ -109,25 +133,34 @@ impl Shard {
             snapshot.routes(view.bucket(), view.event_type(), view.key(), view.priority(), scratch, routes);
             if routes.is_empty() {
                 unmatched += 1;
-            } else if dropping {
-                routed += self.drop_newest(&view, routes, appender.next_sequence());
+            }
+            let kept_only = |routes: &[Route]| routes.first().is_some_and(|r| r.destination == Route::NOBODY);
+            if dropping && !routes.is_empty() && !kept_only(routes) {
+                routed += self.drop_newest(&view, routes, snapshot.keeper(scratch), appender.next_sequence());
             }
             if let Some(f) = &self.fairness {
                 f.leave(self.shared.index, view.bucket(), frame.len());
             }
+            if kept_only(routes) {
+                appender.append(Kind::Event, routes, frame, wall);
+                stored += 1;
+                routes.clear();
+            }
+            let mut extensions = Extensions::default();
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
-                appender.append(Kind::Event, routes, frame, wall);
+                appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
                 stored += 1;
                 routed += routes.len() as u64;
                 *routes = rest;
+                extensions.continued = true;
             }
             appender.pending_bytes() <= PENDING_BYTES_MAX
         });
         if taken == 0 {
-            return false;
+            return None;
         }
         if position > 0 {
             appender.cover(position, wants);
@@ -139,13 +172,14 @@ impl Shard {
         if !(self.lingering.get() && appender.may_linger()) {
             self.commit_wanted.notify();
         }
-        true
+        Some(Drained { events: accepted, wants })
     }
 
-    /// Takes out the routes to queues that are full and drop what is new. The event will have the number `sequence` if
-    /// another route is left. Returns how many were taken out.
+    /// Takes out the routes to queues that are full and drop what is new. If that leaves none, the event gets `keeper`, by
+    /// which it is kept for replay. It will have the number `sequence` if it has a route then. Returns how many were taken
+    /// out.
     #[cold]
-    fn drop_newest(&self, event: &FrameView<'_>, routes: &mut Vec<Route>, sequence: u64) -> u64 {
+    fn drop_newest(&self, event: &FrameView<'_>, routes: &mut Vec<Route>, keeper: Option<Route>, sequence: u64) -> u64 {
         let lanes = self.lanes.borrow();
         let mut dropped = Vec::new();
         routes.retain(|r| {
@@ -156,6 +190,9 @@ impl Shard {
             }
             !full
         });
+        if routes.is_empty() {
+            routes.extend(keeper);
+        }
         let id = EventId { incarnation: self.incarnation, shard: self.shared.index as u16, sequence };
         for r in &dropped {
             if let Some(slot) = lanes.get(&r.destination) {
@@ -197,6 +234,20 @@ impl Shard {
                 Command::Reload => self.reload(),
                 Command::Flush { position, reply } => self.flush(position, reply),
                 Command::DeadLetters(job) => self.dead.give(job),
+                Command::Replay(replay) => self.start_replay(&replay),
+                Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
+                Command::ForgetReplay(number) => self.forget_replay(number),
+                Command::Group { group, reply } => {
+                    self.reload();
+                    self.keeping.add_group(group, self.shared.index);
+                    let _ = reply.send(());
+                }
+                Command::EndGroup(number) => {
+                    self.reload();
+                    self.keeping.remove_group(number);
+                }
+                Command::Bury { letter, reply } => self.dead.bury(letter, reply),
+                Command::Look => self.lanes.borrow().values().for_each(|slot| slot.notify.notify()),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));
                     self.set_flushing(true);

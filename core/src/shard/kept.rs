@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use super::commit::SegmentFiles;
-use crate::driver::{self, wall_ns};
+use super::files::{FilesPlan, SegmentFiles};
+use crate::driver::{self, Disk, wall_ns};
 use crate::error::Result;
+use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, Group, SegmentPlan};
 use crate::log::dead::{self, KeptSegment, KeptState};
 use crate::log::record::{Extensions, Kind};
@@ -13,13 +15,16 @@ use crate::log::recovery::SegmentInfo;
 use crate::log::segment::SegmentHeader;
 use crate::log::taken::Taken;
 
-/// See the module. One task appends and writes; others may take segments out that are not being written.
+/// See the module. One task appends and stores; others may take segments out that are not being written.
 pub(super) struct KeptLog {
     dir: PathBuf,
-    zero_ahead_bytes: u64,
     appender: RefCell<Appender>,
     files: SegmentFiles,
-    /// All that are kept, in order; the last one is being written if `active`.
+    /// Groups that are written and not durable.
+    unsynced: RefCell<Vec<Group>>,
+    /// The last record that is durable.
+    durable: Cell<u64>,
+    /// All that are kept, with what is durable in them, in order; the last one is being written if `active`.
     pub(super) segments: RefCell<Vec<KeptSegment>>,
     active: Cell<bool>,
 }
@@ -27,17 +32,22 @@ pub(super) struct KeptLog {
 impl KeptLog {
     pub(super) fn new(
         dir: PathBuf,
+        disk: Rc<Disk>,
         state: KeptState,
         clock_floor_ns: u64,
         plan: SegmentPlan,
         zero_ahead_bytes: u64,
     ) -> KeptLog {
         let (segment, number) = state.next;
+        let last = state.last().unwrap_or(number - 1);
+        let plan = SegmentPlan { bytes_max: plan.bytes_max / BLOCK_BYTES as u64 * BLOCK_BYTES as u64, ..plan };
+        let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes, spares: false };
         KeptLog {
-            appender: RefCell::new(Appender::new(plan, segment, number, clock_floor_ns)),
-            files: SegmentFiles::new(dir.clone(), Vec::new(), zero_ahead_bytes),
+            appender: RefCell::new(Appender::new(plan, segment, last, number, clock_floor_ns)),
+            files: SegmentFiles::new(dir.clone(), disk, files, Vec::new(), Vec::new()),
             dir,
-            zero_ahead_bytes,
+            unsynced: RefCell::default(),
+            durable: Cell::new(number - 1),
             segments: RefCell::new(state.segments),
             active: Cell::new(false),
         }
@@ -62,49 +72,90 @@ impl KeptLog {
         self.appender.borrow().pending_bytes()
     }
 
-    /// The next group to write. It must be written before any later one.
-    pub(super) fn take(&self) -> Option<Group> {
-        self.appender.borrow_mut().take()
+    /// Records that were appended and are not durable.
+    pub(super) fn pending(&self) -> u64 {
+        self.appender.borrow().next_sequence() - 1 - self.durable.get()
     }
 
-    /// Writes a group and notes what is in its segment now.
-    pub(super) async fn write(&self, group: &Group) -> Result<()> {
-        self.files.write(group).await?;
-        // Of the files, only the one being written concerns them; what is kept is noted here.
-        self.files.take_passed(u64::MAX, false);
-        let mut segments = self.segments.borrow_mut();
-        if let Some(header) = group.new_segment {
-            let path = self.dir.join(SegmentHeader::file_name(header.id));
-            let info = SegmentInfo { header, path, last_sequence: header.base_sequence.saturating_sub(1) };
-            let taken = Taken::new(header.id, header.base_sequence);
-            segments.push(KeptSegment { info, taken, bytes: 0, newest_ns: 0 });
-            self.active.set(true);
+    /// Makes durable what was appended. If that fails it is done anew in another segment when this is called again.
+    pub(super) async fn store(&self) -> Result<()> {
+        let result = self.write_and_sync().await;
+        if result.is_err() {
+            // A sync is never tried again: the kernel may have dropped the data.
+            let unsynced = std::mem::take(&mut *self.unsynced.borrow_mut());
+            self.files.give_up(self.durable.get());
+            self.appender.borrow_mut().relocate(unsynced, wall_ns());
+            self.active.set(false);
         }
-        if let Some(s) = segments.last_mut() {
-            s.info.last_sequence = group.last_sequence;
-            s.bytes = group.end().offset.next_multiple_of(self.zero_ahead_bytes);
-            s.newest_ns = wall_ns();
+        result
+    }
+
+    async fn write_and_sync(&self) -> Result<()> {
+        loop {
+            let group = self.appender.borrow_mut().take();
+            let Some(mut group) = group else { break };
+            // What is before a new segment must be durable.
+            let ends_one = group.new_segment.is_some() && self.files.is_writing();
+            let before = if ends_one { self.make_durable().await } else { Ok(()) };
+            let result = match before {
+                Ok(()) => self.files.write(&mut group).await,
+                e => e,
+            };
+            self.unsynced.borrow_mut().push(group);
+            result?;
+        }
+        self.make_durable().await
+    }
+
+    async fn make_durable(&self) -> Result<()> {
+        if self.unsynced.borrow().is_empty() {
+            return Ok(());
+        }
+        if self.files.is_moving() {
+            self.files.name().await?;
+        } else {
+            self.files.sync().await?;
+        }
+        let groups = std::mem::take(&mut *self.unsynced.borrow_mut());
+        for group in groups {
+            self.durable.set(self.durable.get().max(group.last_sequence));
+            self.files.wrote(&group);
+            self.note(&group);
+            self.appender.borrow_mut().recycle(group);
         }
         Ok(())
     }
 
-    pub(super) fn recycle(&self, group: Group) {
-        self.appender.borrow_mut().recycle(group);
+    /// Notes what is in the segment of a group now that it is durable.
+    fn note(&self, group: &Group) {
+        let written = self.files.infos().pop();
+        // Of the files, only the one being written concerns them; what is kept is noted here.
+        self.files.take_passed(u64::MAX, false, |_, _| true);
+        let mut segments = self.segments.borrow_mut();
+        if let Some(header) = group.new_segment {
+            let path = self.dir.join(SegmentHeader::file_name(header.id));
+            let last_sequence = header.base_sequence.saturating_sub(1);
+            let info = SegmentInfo { header, path, last_sequence, bytes: 0 };
+            let taken = Taken::new(header.id, header.base_sequence);
+            segments.push(KeptSegment { info, taken, bytes: 0, newest_ns: 0 });
+            self.active.set(true);
+        }
+        if let Some(s) = segments.last_mut().filter(|s| s.info.header.id == group.segment) {
+            s.info.last_sequence = group.last_sequence;
+            s.bytes = written.map_or(group.end().offset, |w| w.bytes);
+            s.newest_ns = wall_ns();
+        }
     }
 
-    pub(super) async fn sync(&self) -> Result<()> {
-        self.files.sync().await
-    }
-
-    /// Ends the segment that is being written, so that it can be taken out, or because it cannot be written.
-    pub(super) async fn end_segment(&self) {
+    /// Ends the segment that is being written, so that it can be taken out. Everything appended must be durable.
+    pub(super) fn end_segment(&self) {
         self.appender.borrow_mut().end_segment();
-        self.files.close().await;
+        self.files.close();
         self.active.set(false);
     }
 
-    pub(super) async fn close(&self) {
-        self.files.close().await;
+    pub(super) fn close(&self) {
+        self.files.close();
     }
 
     /// Bytes of all files.

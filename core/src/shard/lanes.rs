@@ -6,7 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -15,7 +16,9 @@ use futures::future::{Either, select};
 use super::Shard;
 use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::gate::Holds;
 use super::queues::Queue;
+use super::replay::ReplayLane;
 use super::stats::LaneStats;
 use super::walk::Walk;
 use crate::connect;
@@ -31,6 +34,7 @@ use crate::event::profile::Profile;
 use crate::log::appender::Position;
 use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
+use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
 use crate::rule::Destination;
 
@@ -97,6 +101,8 @@ pub(super) struct LaneSlot {
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
     backlog: RefCell<Option<Backlog>>,
+    /// What holds newer events back, after the number of shards has changed.
+    holds: RefCell<Holds>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     pub(super) queue: Arc<Queue>,
@@ -113,6 +119,10 @@ pub(super) struct LaneSlot {
     /// The attempts under way, and those that have ended since the last one began.
     attempts: RefCell<HashMap<BatchId, Running>>,
     ended: RefCell<Vec<BatchId>>,
+    /// Bytes of records that it holds.
+    held: Cell<usize>,
+    /// The lane is a replay's: its events come from the log, by a filter of its own.
+    pub(super) replay: Option<ReplayLane>,
 }
 
 fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
@@ -128,11 +138,13 @@ fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
 }
 
 impl LaneSlot {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         number: u32,
         destination: Option<Arc<Destination>>,
         saved: Saved,
         backlog: Option<Backlog>,
+        holds: Holds,
         stats: Arc<LaneStats>,
         queue: Arc<Queue>,
         events_max: usize,
@@ -148,6 +160,7 @@ impl LaneSlot {
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
+            holds: RefCell::new(holds),
             notify: Notify::default(),
             stats,
             queue,
@@ -160,7 +173,44 @@ impl LaneSlot {
             stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
+            held: Cell::new(0),
+            replay: None,
         }
+    }
+
+    /// How a record goes to this lane, if it does.
+    pub(super) fn route(&self, r: &RecordView<'_>) -> Option<Route> {
+        match &self.replay {
+            None => r.routes().find(|x| x.destination == self.number),
+            Some(lane) => lane.route(r, self.number, self.destination.borrow().as_deref()),
+        }
+    }
+
+    /// Whether a replay has sent everything that it was to send.
+    pub(super) fn is_through(&self) -> bool {
+        self.replay.is_some() && !self.is_behind() && self.is_empty()
+    }
+
+    /// Makes the lane's task end.
+    pub(super) fn stop(&self) {
+        self.stopping.set(true);
+        self.notify.notify();
+    }
+
+    /// Ends the lane's task; what was on its way counts as not delivered.
+    pub(super) async fn end(&self) {
+        // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
+        self.stop();
+        let task = self.task.borrow_mut().take();
+        if let Some(task) = task {
+            task.await;
+        }
+        let attempts = std::mem::take(&mut *self.attempts.borrow_mut());
+        for attempt in attempts.into_values() {
+            attempt.stop.notify();
+            attempt.task.await;
+        }
+        *self.connector.borrow_mut() = None;
     }
 
     /// Takes changed settings; the next attempt uses them.
@@ -210,7 +260,12 @@ impl LaneSlot {
 
     /// Whether the lane goes on, and has enough room to make reading from a segment worth it.
     pub(super) fn may_read_on(&self) -> bool {
-        !self.stopping.get() && self.room() >= READ_ON_ROOM.min(self.events_max)
+        !self.stopping.get() && self.has_reading_room() && self.replay.as_ref().is_none_or(ReplayLane::is_due)
+    }
+
+    /// Whether there is enough room to make reading from a segment worth it.
+    fn has_reading_room(&self) -> bool {
+        self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
     /// Whether an event of this priority may be pushed.
@@ -251,16 +306,41 @@ impl LaneSlot {
     }
 
     pub(super) fn move_backlog(&self, at: Position, seen: u64) {
+        if let Some(lane) = &self.replay {
+            lane.part().seen.store(seen, Ordering::Relaxed);
+        }
         *self.backlog.borrow_mut() = Some(Backlog::at(at, seen));
     }
 
-    /// Everything in the segments is in the lane or done: from now on events are offered. Returns how many events were
-    /// counted that are not to be found any more.
-    pub(super) fn catch_up(&self) -> u64 {
-        *self.backlog.borrow_mut() = None;
+    /// Everything in the segments, which end at `at`, is in the lane or done: from now on events are offered. If something
+    /// holds them back, they stay in the log. Returns how many events were counted that are not to be found any more.
+    pub(super) fn catch_up(&self, at: Position, hold: Option<u64>) -> u64 {
+        {
+            let mut backlog = self.backlog.borrow_mut();
+            *backlog = match (hold, &*backlog) {
+                (Some(first), Some(b)) => Some(Backlog::at(at, b.seen().max(first - 1))),
+                _ => None,
+            };
+            if backlog.is_some() {
+                return 0;
+            }
+        }
         *self.behind.borrow_mut() = None;
         *self.inherited.borrow_mut() = None;
         self.account(Account::catch_up)
+    }
+
+    /// The first event that must not be delivered yet, if there is such.
+    pub(super) fn hold(&self) -> Option<u64> {
+        self.holds.borrow_mut().from()
+    }
+
+    /// Tells those who wait for it what this lane has passed; `head` is the last event that was dispatched.
+    pub(super) fn pass_holds(&self, head: u64) {
+        if !self.holds.borrow().is_empty() {
+            let low = self.low(head);
+            self.holds.borrow_mut().done(low);
+        }
     }
 
     /// Does something with the account, and tells the statistics.
@@ -446,6 +526,12 @@ impl LaneSlot {
         let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
         let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
         if pushed {
+            self.held.set(self.held.get() + bytes);
+            if self.replay.is_some() {
+                // It is not dispatched: this is where it comes to be waited for.
+                self.stats.routed.add(1);
+                self.account(|a| a.admit(priority, log_bytes));
+            }
             self.account(|a| a.hold(priority, log_bytes));
         }
         pushed
@@ -532,26 +618,15 @@ impl Shard {
 
     /// Ends the lanes' tasks; what was on its way counts as not delivered.
     pub(super) async fn stop_lanes(&self) {
-        let slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        let mut slots: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        slots.extend(self.keeping.replays.borrow().values().cloned());
         for slot in slots {
-            // Not cancelled: a segment file that is being opened would stay open with nobody to close it.
-            slot.stopping.set(true);
-            slot.notify.notify();
-            let task = slot.task.borrow_mut().take();
-            if let Some(task) = task {
-                task.await;
-            }
-            let attempts = std::mem::take(&mut *slot.attempts.borrow_mut());
-            for attempt in attempts.into_values() {
-                attempt.stop.notify();
-                attempt.task.await;
-            }
-            *slot.connector.borrow_mut() = None;
+            slot.end().await;
         }
     }
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
-        while !slot.stopping.get() {
+        while !slot.stopping.get() && !slot.is_through() {
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -565,12 +640,32 @@ impl Shard {
             let action = slot.lane.borrow_mut().poll(self.now());
             match action {
                 Action::Send(batch) => self.begin_attempt(&slot, batch),
-                Action::Idle => slot.notify.notified().await,
-                Action::Wait(until_ns) => {
-                    let _ = driver::until(self.instant(until_ns), slot.notify.notified()).await;
-                }
+                Action::Idle => self.wait_for(&slot, None).await,
+                Action::Wait(until_ns) => self.wait_for(&slot, Some(self.instant(until_ns))).await,
             }
         }
+        if slot.is_through() {
+            self.house_wake.notify();
+        }
+    }
+
+    /// Waits for news of a lane, at most until a time, or until its replay's pace allows more.
+    async fn wait_for(&self, slot: &LaneSlot, until: Option<Instant>) {
+        // Only where nothing but the pace is in the way: everything else wakes the lane.
+        let paced = slot.is_behind() && slot.has_reading_room() && !self.out_of_memory_for(slot, Priority::Normal);
+        let due = slot.replay.as_ref().filter(|_| paced).and_then(ReplayLane::due_at);
+        match until.into_iter().chain(due).min() {
+            None => slot.notify.notified().await,
+            Some(at) => {
+                let _ = driver::until(at, slot.notify.notified()).await;
+            }
+        }
+    }
+
+    /// Memory that a lane held and will not send any more.
+    pub(super) fn give_back(&self, slot: &LaneSlot) {
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(slot.held.take()));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }
 
     /// Sends a batch in a task of its own.
@@ -625,6 +720,7 @@ impl Shard {
             | Outcome::Poison { reason, .. }
             | Outcome::Undeliverable { reason } => {
                 stats.failures.add(1);
+                log::debug!("shard {}, destination #{}: {reason}", self.shared.index, slot.number);
                 *stats.last_error.lock() = reason.clone();
                 // What may wait for hours must not hold the memory that it shares with others.
                 for item in batch.items.iter_mut().filter(|i| i.body.shared) {
@@ -637,11 +733,12 @@ impl Shard {
         stats.delivered.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
-        self.free(freed);
+        self.free(slot, freed);
         for spent in done.spent {
             self.dead.push(DeadEntry::Spent(slot.clone(), spent));
         }
         self.settle_queue(slot);
+        slot.pass_holds(self.dispatched.get());
         slot.notify.notify();
         if done.delivered > 0 {
             self.lane_settled.notify();
@@ -651,8 +748,9 @@ impl Shard {
 }
 
 impl Shard {
-    /// Bytes of rendered records that are not held any more.
-    pub(super) fn free(&self, bytes: usize) {
+    /// Bytes of rendered records that a lane does not hold any more.
+    pub(super) fn free(&self, slot: &LaneSlot, bytes: usize) {
+        slot.held.set(slot.held.get().saturating_sub(bytes));
         self.held_bytes.set(self.held_bytes.get().saturating_sub(bytes));
         self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }

@@ -1,16 +1,17 @@
 //! The audit of losses at work: what is dropped is noted, and made durable before anything is saved that depends on it.
 //!
-//! The audit never holds up anything: what cannot be written is counted as not told, and what comes faster than the disk
-//! takes it is told in sums.
+//! The audit never holds up anything: what cannot be written is counted as not told and tried again with the next losses,
+//! and what comes faster than the disk takes it is told in sums.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::kept::KeptLog;
 use super::{Shard, stats};
 use crate::config::LossesConfig;
-use crate::driver::wall_ns;
+use crate::driver::{Disk, wall_ns};
 use crate::log::appender::SegmentPlan;
 use crate::log::dead::KeptState;
 use crate::log::losses::{Loss, LossReason};
@@ -35,6 +36,7 @@ pub(super) struct Losses {
 impl Losses {
     pub(super) fn new(
         dir: PathBuf,
+        disk: Rc<Disk>,
         state: KeptState,
         clock_floor_ns: u64,
         plan: SegmentPlan,
@@ -45,7 +47,7 @@ impl Losses {
         let segment_bytes = (bytes_max / 4).clamp(128 << 10, 4 << 20);
         let plan = SegmentPlan { bytes_max: segment_bytes, ..plan };
         Losses {
-            log: KeptLog::new(dir, state, clock_floor_ns, plan, ZERO_AHEAD_BYTES),
+            log: KeptLog::new(dir, disk, state, clock_floor_ns, plan, ZERO_AHEAD_BYTES),
             bytes_max,
             sums: RefCell::default(),
             writing: Cell::new(false),
@@ -59,11 +61,11 @@ impl Losses {
     }
 
     fn is_written(&self) -> bool {
-        self.log.pending_bytes() == 0 && self.sums.borrow().is_empty()
+        self.log.pending() == 0 && self.sums.borrow().is_empty()
     }
 
-    pub(super) async fn close(&self) {
-        self.log.close().await;
+    pub(super) fn close(&self) {
+        self.log.close();
     }
 }
 
@@ -103,30 +105,22 @@ impl Shard {
 
     async fn write_noted_losses(&self) {
         let log = &self.losses.log;
-        for ((reason, destination, rule), count) in std::mem::take(&mut *self.losses.sums.borrow_mut()) {
-            let loss = Loss::sum(reason, destination, rule, count);
-            log.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
-        }
-        let mut failed = None;
-        let mut untold = 0;
-        while let Some(group) = log.take() {
-            if failed.is_none() {
-                failed = log.write(&group).await.err();
+        // After a failure of the disk sums stay sums until there is room.
+        if log.pending_bytes() < PENDING_BYTES_MAX {
+            for ((reason, destination, rule), count) in std::mem::take(&mut *self.losses.sums.borrow_mut()) {
+                let loss = Loss::sum(reason, destination, rule, count);
+                log.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
             }
-            if failed.is_some() {
-                untold += group.records as u64;
+        }
+        let untold = match log.store().await {
+            Ok(()) => 0,
+            Err(e) => {
+                let untold = log.pending();
+                log::error!("shard {}: {untold} losses cannot be told yet: {e}", self.shared.index);
+                untold
             }
-            log.recycle(group);
-        }
-        if failed.is_none() {
-            failed = log.sync().await.err();
-        }
-        if let Some(e) = failed {
-            log::error!("shard {}: {untold} losses could not be told: {e}", self.shared.index);
-            self.shared.stats.losses_untold.add(untold);
-            // What follows begins a segment of its own.
-            log.end_segment().await;
-        }
+        };
+        self.shared.stats.losses_untold.set(untold);
         while log.bytes() > self.losses.bytes_max {
             let Some(segment) = log.take_out(|_| true) else { break };
             log.remove_files(segment).await;

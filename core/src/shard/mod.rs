@@ -4,52 +4,69 @@
 //! them for the log; *commit* writes and syncs groups and then hands their events to the lanes; each lane has a task that
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
+pub(crate) mod bell;
 mod commit;
 pub(crate) mod dead;
 mod dispatch;
 pub(crate) mod fair;
+mod files;
+pub(crate) mod gate;
+pub(crate) mod group;
 mod guard;
 mod house;
 mod ingest;
+pub(crate) mod keep;
 mod kept;
 mod lanes;
 pub(crate) mod losses;
 pub mod progress;
 pub(crate) mod queues;
+pub(crate) mod replay;
 pub mod ring;
 pub(crate) mod snapshot;
 pub(crate) mod stats;
+mod sync;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures::future::select;
 use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
-use crate::driver::{self, Notify, ShardThread};
+use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::recovery::{DataDir, ShardState};
 use crate::log::segment::Purpose;
 
-use commit::SegmentFiles;
-use dead::{DeadJob, DeadLetters};
+use dead::{Buried, DeadJob, DeadLetters};
 use fair::Fairness;
+use files::{FilesPlan, SegmentFiles};
+use gate::Holds;
+use group::ConsumerGroup;
+use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use losses::{LossCounts, Losses};
 use progress::Progress;
 use queues::Queues;
+use replay::{PartState, Replay};
 use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
@@ -63,9 +80,17 @@ pub(crate) struct Shared {
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
     pub(crate) losses: Mutex<LossCounts>,
+    /// Sequence of the last event that is in the log and was handed to the lanes.
+    head: AtomicU64,
+    /// How many want no segment to be removed.
+    pins: AtomicUsize,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
 }
+
+/// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
+/// system nothing to record, which makes the sync several times faster than one of a growing file.
+const ZERO_AHEAD_BYTES: u64 = 1 << 20;
 
 /// The ring, with a `Debug` that does not print it.
 pub(crate) struct RingBox(Ring);
@@ -93,6 +118,20 @@ pub(crate) enum Command {
     Flush { position: u64, reply: oneshot::Sender<()> },
     /// Something is to be done with the dead letters.
     DeadLetters(DeadJob),
+    /// Begin or resume a replay.
+    Replay(Arc<Replay>),
+    /// End a replay before it is through.
+    EndReplay(Arc<Replay>),
+    /// The replay of this number is no longer known.
+    ForgetReplay(u32),
+    /// Keep the log for a group of consumers, and the events that it wants; answer when that holds.
+    Group { group: Arc<ConsumerGroup>, reply: oneshot::Sender<()> },
+    /// Keep nothing for the group of this number any more.
+    EndGroup(u32),
+    /// Write a dead letter; answer when it is durable.
+    Bury { letter: Buried, reply: oneshot::Sender<()> },
+    /// What held lanes back is gone; look.
+    Look,
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -106,8 +145,33 @@ impl Shared {
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
             losses: Mutex::default(),
+            head: AtomicU64::new(0),
+            pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
         }
+    }
+
+    /// Every record up to this sequence is complete in the log.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    fn set_head(&self, sequence: u64) {
+        self.head.store(sequence, Ordering::Release);
+    }
+
+    /// Lets no segment be removed until [`Shared::unpin`].
+    pub(crate) fn pin(&self) {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether somebody wants no segment to be removed.
+    fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
     }
 
     /// Asks something of the shard. If it has ended, the command is dropped, and with it the reply's sender.
@@ -141,23 +205,29 @@ pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
     pub(crate) common: Common,
     pub(crate) state: ShardState,
+    pub(crate) holds: BTreeMap<u32, Holds>,
     pub(crate) incarnation: u64,
-    pub(crate) writer: u32,
-    /// Of the whole engine.
+    /// Of the whole engine, those included that only deliver.
     pub(crate) shards: usize,
     pub(crate) cpu: Option<usize>,
+    pub(crate) keep: KeepStart,
 }
 
 impl Start {
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
         shared: Arc<Shared>,
         common: Common,
         state: ShardState,
+        holds: BTreeMap<u32, Holds>,
         dir: &DataDir,
+        shards: usize,
         cpu: Option<usize>,
+        keep: KeepStart,
     ) -> Start {
-        let (incarnation, writer, shards) = (dir.incarnation, dir.writer, dir.shards);
-        Start { shared, common, state, incarnation, writer, shards, cpu }
+        // Known before anybody can ask, so that readers begin where this run does.
+        shared.set_head(state.next_sequence - 1);
+        Start { shared, common, state, holds, incarnation: dir.incarnation, shards, cpu, keep }
     }
 }
 
@@ -168,11 +238,12 @@ impl Start {
 pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let shared = start.shared.clone();
     let (ready_tx, ready_rx) = std::sync::mpsc::channel::<()>();
+    let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
+        let (shard, replays) = Shard::new(start, disk);
         let _ = ready_tx.send(());
-        let shard = Shard::new(start);
-        if AssertUnwindSafe(shard.run()).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {
             log::error!("shard {} panicked and is down", end.0.index);
         }
         drop(end);
@@ -193,8 +264,7 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.ring.close();
-        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"));
+        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"), || self.0.ring.close());
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
     }
@@ -208,11 +278,11 @@ pub(crate) struct Shard {
     snapshot: RefCell<Arc<Snapshot>>,
     config: Arc<EngineConfig>,
     incarnation: u64,
-    writer: u32,
     started: Instant,
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    keeping: Keeping,
     dead: DeadLetters,
     losses: Losses,
     /// Losses were noted of events that are not in the log: they are told before anybody hears that those are accepted.
@@ -250,6 +320,8 @@ pub(crate) struct Shard {
     lingering: Cell<bool>,
     /// The committer took a group, so ingest may go on.
     commit_took: Notify,
+    /// Somebody waited for a sync, and it has ended.
+    told_synced: Notify,
     ingest_ended: Cell<bool>,
     /// After the end of ingest the committer has written everything that came from there.
     drained: Cell<bool>,
@@ -263,20 +335,27 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(start: Start) -> Rc<Shard> {
-        let Start { shared, common, mut state, incarnation, writer, shards, .. } = start;
+    /// The shard, and the replays that it is to resume.
+    fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
+        let Start { shared, common, mut state, holds, incarnation, shards, keep, .. } = start;
         let Common { config, snapshot, queues, fairness } = common;
-        let plan = SegmentPlan {
-            bytes_max: config.log.segment_bytes,
-            shard: shared.index as u16,
-            incarnation,
-            purpose: Purpose::Events,
-        };
+        let replays = keep.replays.clone();
+        let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let disk = Rc::new(disk);
+        let plan =
+            SegmentPlan { bytes_max: segment_bytes, shard: shared.index as u16, incarnation, purpose: Purpose::Events };
         let current = snapshot.load_full();
         let shard = Rc::new(Shard {
-            appender: RefCell::new(Appender::new(plan, state.next_segment, state.next_sequence, state.clock_floor_ns)),
+            appender: RefCell::new(Appender::new(
+                plan,
+                state.next_segment,
+                state.segments.last().map_or(state.next_sequence - 1, |s| s.last_sequence),
+                state.next_sequence,
+                state.clock_floor_ns,
+            )),
             dead: DeadLetters::new(
                 state.path.join("dead"),
+                disk.clone(),
                 std::mem::take(&mut state.dead),
                 state.clock_floor_ns,
                 SegmentPlan { purpose: Purpose::DeadLetters, ..plan },
@@ -285,6 +364,7 @@ impl Shard {
             ),
             losses: Losses::new(
                 state.path.join(crate::log::losses::DIRECTORY),
+                disk.clone(),
                 std::mem::take(&mut state.losses),
                 state.clock_floor_ns,
                 SegmentPlan { purpose: Purpose::Losses, ..plan },
@@ -300,14 +380,16 @@ impl Shard {
             guarding: Cell::new(false),
             files: SegmentFiles::new(
                 state.path.clone(),
+                disk,
+                FilesPlan { segment_bytes, zero_ahead_bytes: ZERO_AHEAD_BYTES.min(segment_bytes), spares: true },
                 state.segments.clone(),
-                commit::ZERO_AHEAD_BYTES.min(config.log.segment_bytes),
+                state.spares.clone(),
             ),
+            keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
             config,
             incarnation,
-            writer,
             started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
@@ -325,6 +407,7 @@ impl Shard {
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
             commit_took: Notify::default(),
+            told_synced: Notify::default(),
             ingest_ended: Cell::new(false),
             drained: Cell::new(false),
             drained_wake: Notify::default(),
@@ -335,13 +418,14 @@ impl Shard {
             house_wake: Notify::default(),
             shared,
         });
-        shard.shared.stats.damaged.add(state.findings.damaged);
-        shard.recover_lanes(&state);
+        shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
+        shard.tell_disk_use();
+        shard.recover_lanes(&state, holds);
         shard.count_dead_letters();
-        shard
+        (shard, replays)
     }
 
-    async fn run(self: &Rc<Shard>) {
+    async fn run(self: &Rc<Shard>, replays: Vec<Arc<Replay>>) {
         // Before anything is given out, so that a clock reading is never given out twice.
         if let Err(e) = self.save_cursors(house::CLOCK_AHEAD_NS).await {
             log::error!("shard {}: {e}", self.shared.index);
@@ -349,10 +433,12 @@ impl Shard {
         let ingest = driver::spawn_urgent(self.clone().guarded("ingest", Shard::ingest));
         let commit = driver::spawn_urgent(self.clone().guarded("commit", Shard::commit));
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
+        let prepare = driver::spawn(self.clone().guarded("file preparing", Shard::prepare_files));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
         let jobs = driver::spawn(self.clone().guarded("redrive", Shard::work_on_dead_letters));
         let guard = driver::spawn(self.clone().guarded("queue guard", Shard::guard_queues));
         self.start_lanes();
+        replays.iter().for_each(|r| self.start_replay(r));
 
         ingest.await;
         while !self.drained.get() {
@@ -364,7 +450,15 @@ impl Shard {
             self.obey();
         }
         if let Some(deadline) = self.close.get() {
-            driver::until(deadline, self.all_delivered()).await;
+            // Ingest has ended, so commands are heard here.
+            let obey = async {
+                loop {
+                    self.command_given().await;
+                    self.obey();
+                }
+            };
+            let delivered = pin!(self.all_delivered());
+            driver::until(deadline, select(delivered, pin!(obey))).await;
         }
         self.stop_lanes().await;
         // These end by themselves, so that no write of theirs is under way when the last ones are made.
@@ -382,15 +476,18 @@ impl Shard {
         commit.await;
         self.house_wake.notify();
         house.await;
+        self.files.wake();
+        prepare.await;
         if let Err(e) = self.save_cursors(0).await {
             log::error!("shard {}: {e}; events after the last saved cursor will be delivered again", self.shared.index);
         } else {
             self.remove_passed_segments(true).await;
         }
         self.write_losses().await;
-        self.files.close().await;
-        self.dead.close().await;
-        self.losses.close().await;
+        self.files.close();
+        self.files.drop_spares().await;
+        self.dead.close();
+        self.losses.close();
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
@@ -407,8 +504,7 @@ impl Shard {
     /// Takes no more events and tells everybody who waits.
     fn fail(&self, error: Error) {
         log::error!("{error}");
-        self.shared.progress.fail(error);
-        self.shared.ring.close();
+        self.shared.progress.fail(error, || self.shared.ring.close());
         self.ingest_ended.set(true);
         self.has_drained();
         self.nothing_more_is_durable();
@@ -460,7 +556,7 @@ impl Shard {
     }
 
     fn now(&self) -> Now {
-        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: driver::wall_ns() }
+        Now { mono_ns: driver::since(self.started).as_nanos() as u64, wall_ns: wall_ns() }
     }
 
     fn instant(&self, mono_ns: u64) -> Instant {

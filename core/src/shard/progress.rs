@@ -2,15 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
+use super::sync::{AtomicU64, AtomicUsize, Mutex, OnceLock, Ordering, fence};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
 
@@ -44,19 +43,22 @@ impl Progress {
         }
     }
 
-    /// The shard has written, and made durable, everything up to these positions.
-    pub(crate) fn advance(&self, written: u64, synced: u64) {
-        self.written.store(written, Ordering::Release);
-        self.synced.store(synced, Ordering::Release);
-        self.wake(|w| if w.ack == Ack::Written { w.position <= written } else { w.position <= synced });
+    /// The shard has written everything up to this position.
+    pub(crate) fn advance_written(&self, written: u64) {
+        if self.written.fetch_max(written, Ordering::AcqRel) < written {
+            self.wake(|w| w.ack == Ack::Written && w.position <= written);
+        }
+    }
+
+    /// Everything up to this position is durable. Called by any thread.
+    pub(crate) fn advance_synced(&self, synced: u64) {
+        if self.synced.fetch_max(synced, Ordering::AcqRel) < synced {
+            self.wake(|w| w.ack == Ack::Synced && w.position <= synced);
+        }
     }
 
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn synced(&self) -> u64 {
-        self.synced.load(Ordering::Acquire)
     }
 
     fn wake(&self, due: impl Fn(&Waiter) -> bool) {
@@ -81,9 +83,11 @@ impl Progress {
         ready.into_iter().for_each(Waker::wake);
     }
 
-    /// Nothing more will be reached; everybody who waits gets this error.
-    pub(crate) fn fail(&self, error: Error) {
+    /// Nothing more will be reached; everybody who waits gets this error, after `close` has seen to it that nothing more is
+    /// accepted.
+    pub(crate) fn fail(&self, error: Error, close: impl FnOnce()) {
         let _ = self.failed.set(error);
+        close();
         self.wake(|_| true);
     }
 

@@ -63,6 +63,11 @@ impl Queue {
         }
     }
 
+    /// What a replay's lane has for a queue: its events wait in the log without being counted.
+    pub(crate) fn of_replay() -> Arc<Queue> {
+        Arc::new(Queue::new(Rules::from(&QueueLimits::default())))
+    }
+
     pub(crate) fn rules(&self) -> Rules {
         *self.rules.lock()
     }

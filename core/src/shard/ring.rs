@@ -16,20 +16,19 @@
 //! record. The consumer therefore only reads: a ring that must be zeroed behind the consumer moves every cache line
 //! between the cores twice.
 
-use std::alloc::{Layout, handle_alloc_error};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use futures::task::AtomicWaker;
-use parking_lot::{Condvar, Mutex};
 
-const HEADER_BYTES: u64 = 16;
+use super::sync::{
+    AtomicU8, AtomicU64, AtomicUsize, AtomicWaker, Condvar, Fences, Memory, Mutex, Ordering, WORDS_BYTES, fence,
+};
+
+const HEADER_BYTES: u64 = WORDS_BYTES;
 /// Records begin at multiples of this.
-const ALIGN: u64 = 16;
-/// How far ahead of the producers lines are asked for, at most.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-const PREFETCH_BYTES_MAX: u64 = 2048;
+const ALIGN: u64 = WORDS_BYTES;
+/// How far ahead of the producers lines are asked for.
+const PREFETCH_BYTES: u64 = 2048;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records.
 const CLOSED: u64 = 1 << 63;
@@ -43,48 +42,6 @@ const AWAKE: u8 = 0;
 const NAPPING: u8 = 1;
 /// It sleeps until woken.
 const PARKED: u8 = 2;
-
-/// A pair of fences of which the frequent one costs nothing.
-///
-/// Between a publisher's store of a record and its look at the consumer's state there must be a full fence, which would
-/// wait for all those stores to reach memory. With membarrier(2) the consumer, which sleeps seldom, makes every running
-/// thread of the process pass such a fence at once, and the publishers need only keep the compiler from reordering. Where
-/// the kernel has no such call, both sides use an ordinary fence.
-struct Fences {
-    expedited: bool,
-}
-
-/// `MEMBARRIER_CMD_PRIVATE_EXPEDITED` and the command that registers for it.
-const MEMBARRIER_EXPEDITED: libc::c_int = 1 << 3;
-const MEMBARRIER_REGISTER: libc::c_int = 1 << 4;
-
-fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: the call takes no pointers.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-}
-
-impl Fences {
-    fn new() -> Fences {
-        Fences { expedited: cfg!(not(miri)) && membarrier(MEMBARRIER_REGISTER) }
-    }
-
-    #[inline]
-    fn light(&self) {
-        if self.expedited {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    fn heavy(&self) {
-        fence(Ordering::SeqCst);
-        if self.expedited && !membarrier(MEMBARRIER_EXPEDITED) {
-            // Registered, so this cannot fail; going on without it could lose a wake-up.
-            log::error!("membarrier failed: {}", std::io::Error::last_os_error());
-        }
-    }
-}
 
 /// Why a record was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +62,7 @@ struct Producers {
 
 /// The ring of one shard.
 pub struct Ring {
-    buf: *mut u8,
-    /// Keeps `buf` mapped.
-    _memory: Memory,
+    memory: Memory,
     capacity: u64,
     secret: u64,
     producers: CachePadded<Producers>,
@@ -120,12 +75,6 @@ pub struct Ring {
     space: Condvar,
 }
 
-// SAFETY: `buf` is owned by the ring; regions between `head` and `tail` belong to exactly one producer until it commits
-// them and to the one consumer afterwards (see `push_with` and `Consumer::drain`).
-unsafe impl Send for Ring {}
-// SAFETY: as above.
-unsafe impl Sync for Ring {}
-
 impl Ring {
     /// A ring of `capacity` bytes, a power of two of at least [`RING_BYTES_MIN`]. Its memory is touched at once, so that
     /// no publisher pays for a page fault.
@@ -134,17 +83,15 @@ impl Ring {
     /// If `capacity` is not such a number.
     pub fn new(capacity: usize) -> Ring {
         assert!(capacity.is_power_of_two() && capacity >= RING_BYTES_MIN, "ring capacity {capacity}");
-        let memory = Memory::new(capacity);
-        let buf = memory.start;
-        for at in (0..capacity).step_by(4096) {
-            // SAFETY: within the mapping; volatile so that the page is really touched.
-            unsafe { buf.add(at).write_volatile(0) };
-        }
+        Ring::of(capacity, getrandom::u64().unwrap_or_else(|_| super::wall_ns()))
+    }
+
+    /// A ring of any capacity that is a power of two.
+    pub(crate) fn of(capacity: usize, secret: u64) -> Ring {
         Ring {
-            buf,
-            _memory: memory,
+            memory: Memory::new(capacity),
             capacity: capacity as u64,
-            secret: getrandom::u64().unwrap_or_else(|_| buf.addr() as u64 ^ crate::driver::wall_ns()),
+            secret,
             producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),
@@ -161,13 +108,17 @@ impl Ring {
         (self.capacity / 4 - HEADER_BYTES) as usize
     }
 
+    fn offset(&self, position: u64) -> u64 {
+        position & (self.capacity - 1)
+    }
+
     /// The two words of the header at a position.
+    ///
+    /// Header words are accessed atomically; bytes that were payload in another lap are no longer accessed as such when
+    /// their place becomes a header (the consumer has passed them before they are claimed again).
+    #[inline]
     fn header(&self, position: u64) -> &[AtomicU64; 2] {
-        let offset = position & (self.capacity - 1);
-        // SAFETY: positions are multiples of 16 and the buffer is page-aligned, so both words lie within it. Header words
-        // are accessed atomically; bytes that were payload in another lap are no longer accessed as such when their place
-        // becomes a header (the consumer has passed them before they are claimed again).
-        unsafe { &*self.buf.add(offset as usize).cast::<[AtomicU64; 2]>() }
+        self.memory.words(self.offset(position))
     }
 
     /// What stands in the header of a committed record at this position; never zero, which is what new memory has.
@@ -199,7 +150,7 @@ impl Ring {
             if tail & CLOSED != 0 {
                 return Err(PushError::Closed);
             }
-            let to_end = self.capacity - (tail & (self.capacity - 1));
+            let to_end = self.capacity - self.offset(tail);
             let pad = if to_end < need { to_end } else { 0 };
             // Acquire: the consumer must have read what stands there before it is written again. Whoever stored `head_seen`
             // had acquired it from the consumer.
@@ -223,35 +174,21 @@ impl Ring {
         if pad > 0 {
             self.commit(tail, u64::from(PADDING | (pad as u32)));
         }
-        let offset = (start & (self.capacity - 1)) + HEADER_BYTES;
         // SAFETY: `start..start + need` was claimed by this thread alone, lies within the buffer (it does not cross the
         // end, see `pad`), and the consumer does not look past an uncommitted header.
-        let payload = unsafe { std::slice::from_raw_parts_mut(self.buf.add(offset as usize), len) };
-        fill(payload);
+        unsafe { self.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
         self.commit(start, len as u64 | u64::from(tag) << 32);
-        self.prefetch(start + need, 2048);
+        self.prefetch(start + need);
         Ok(start + need)
     }
 
     /// Asks for the cache lines that the next record of about this size will be written to. The consumer's core has them
     /// from an earlier lap, and without this each record would wait for its predecessor's lines, one by one.
     #[inline]
-    fn prefetch(&self, position: u64, bytes: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        for ahead in (0..bytes.min(PREFETCH_BYTES_MAX)).step_by(64) {
-            let offset = (position + ahead) & (self.capacity - 1);
-            // SAFETY: a hint, which has no effect on memory; the address lies within the buffer all the same. A processor
-            // that does not know the instruction ignores it.
-            unsafe {
-                std::arch::asm!(
-                    "prefetchw [{}]",
-                    in(reg) self.buf.add(offset as usize),
-                    options(nostack, preserves_flags, readonly)
-                );
-            }
+    fn prefetch(&self, position: u64) {
+        for ahead in (0..PREFETCH_BYTES).step_by(64) {
+            self.memory.prefetch(self.offset(position + ahead));
         }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (position, bytes);
     }
 
     /// Wakes the consumer if it sleeps and, unless `urgent`, does not merely nap. Call after a push.
@@ -269,6 +206,8 @@ impl Ring {
     /// Wakes the consumer whatever it does.
     #[cold]
     pub fn wake(&self) {
+        // What the caller has done before, be it a record or not, is seen by a consumer that was not asleep yet.
+        fence(Ordering::SeqCst);
         if self.state.swap(AWAKE, Ordering::SeqCst) != AWAKE {
             self.waker.wake();
         }
@@ -317,51 +256,6 @@ impl Ring {
     }
 }
 
-/// Zeroed memory of its own, in large pages where the system has them: a publisher walks through the whole ring, and each
-/// page it has not seen for a while costs it a walk through the page tables.
-struct Memory {
-    start: *mut u8,
-    mapping: *mut libc::c_void,
-    bytes: usize,
-}
-
-const LARGE_PAGE_BYTES: usize = 2 << 20;
-
-impl Memory {
-    fn new(capacity: usize) -> Memory {
-        let align = if capacity >= LARGE_PAGE_BYTES { LARGE_PAGE_BYTES } else { 4096 };
-        let bytes = capacity + align;
-        // SAFETY: a new private mapping; nothing else is touched.
-        let mapping = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if mapping == libc::MAP_FAILED {
-            handle_alloc_error(Layout::from_size_align(bytes, align).unwrap_or_else(|_| Layout::new::<u64>()));
-        }
-        let start = mapping.cast::<u8>();
-        // SAFETY: at most `align` bytes on, and the mapping is that much longer than `capacity`.
-        let start = unsafe { start.add(start.align_offset(align)) };
-        // A wish; the ring works as well if it is not granted.
-        // SAFETY: the range is part of the mapping.
-        unsafe { libc::madvise(start.cast(), capacity, libc::MADV_HUGEPAGE) };
-        Memory { start, mapping, bytes }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`; the ring that used it is gone.
-        unsafe { libc::munmap(self.mapping, self.bytes) };
-    }
-}
-
 /// The consuming end; there is one per ring.
 pub struct Consumer<'a> {
     ring: &'a Ring,
@@ -398,11 +292,12 @@ impl<'a> Consumer<'a> {
                 continue;
             }
             let need = HEADER_BYTES + u64::from(len).next_multiple_of(ALIGN);
-            let offset = (at & (ring.capacity - 1)) + HEADER_BYTES;
+            let offset = ring.offset(at) + HEADER_BYTES;
             // SAFETY: the Acquire load of the stamp saw the producer's commit, so the payload is initialised and no
             // longer written; it lies within the buffer.
-            let payload = unsafe { std::slice::from_raw_parts(ring.buf.add(offset as usize), len as usize) };
-            go_on = each(payload, (word >> 32) as u32, at + need);
+            go_on = unsafe {
+                ring.memory.read(offset, len as usize, |payload| each(payload, (word >> 32) as u32, at + need))
+            };
             at += need;
         }
         if at != start {
@@ -459,7 +354,7 @@ impl<'a> Consumer<'a> {
     /// Announces a sleep: parked, or napping (then only urgent pushes wake). Returns `false`, and the consumer is awake, if
     /// there is a record after all. The caller then awaits [`Consumer::woken`] (or a timer) and calls [`Consumer::awake`].
     pub fn sleep(&mut self, nap: bool) -> bool {
-        self.ring.state.store(if nap { NAPPING } else { PARKED }, Ordering::SeqCst);
+        self.ring.state.swap(if nap { NAPPING } else { PARKED }, Ordering::SeqCst);
         self.ring.fences.heavy();
         if self.has_record() {
             self.awake();
@@ -470,7 +365,7 @@ impl<'a> Consumer<'a> {
 
     /// Ends a sleep that nobody else ended.
     pub fn awake(&mut self) {
-        self.ring.state.store(AWAKE, Ordering::SeqCst);
+        self.ring.state.swap(AWAKE, Ordering::SeqCst);
     }
 
     /// Ready once somebody has woken the consumer since [`Consumer::sleep`].

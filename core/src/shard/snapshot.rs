@@ -26,6 +26,10 @@ pub(crate) struct Snapshot {
     destinations: HashMap<u32, Arc<Destination>>,
     /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
     rule_ids: HashMap<u32, Arc<str>>,
+    /// Some rule keeps events that no destination wants.
+    retains: bool,
+    /// Every event is kept.
+    keep_all: bool,
     /// Numbers of all destinations that this directory ever had.
     pub(crate) numbers_ever: Vec<u32>,
     /// Numbers of destinations that this directory never had before: nothing in its log is for them.
@@ -37,6 +41,9 @@ impl Snapshot {
     pub(crate) fn new(version: u64, mut rules: RuleSet, names: &mut Names) -> Result<Snapshot> {
         // A wildcard asks for what the destinations' profiles have records for; the gate shall refuse the rest.
         for i in 0..rules.rules.len() {
+            if rules.rules[i].retain {
+                continue;
+            }
             let profiles: Vec<Profile> =
                 rules.targets(i as u32).iter().map(|d| rules.destinations[*d as usize].profile).collect();
             rules.rules[i].events.retain(|t| profiles.iter().any(|p| p.expressible(t)));
@@ -48,6 +55,8 @@ impl Snapshot {
         Ok(Snapshot {
             version,
             matcher,
+            retains: rules.rules.iter().any(|r| r.retain),
+            keep_all: false,
             destinations: numbers.destinations.iter().copied().zip(rules.destinations.iter().cloned()).collect(),
             rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
             destination_numbers: numbers.destinations,
@@ -58,13 +67,20 @@ impl Snapshot {
         })
     }
 
+    /// The same, with every event kept if `all`.
+    pub(crate) fn keeping(mut self, all: bool) -> Snapshot {
+        self.keep_all = all;
+        self
+    }
+
     /// Whether any rule could want such an event: the gate.
     #[inline]
     pub(crate) fn interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
-        self.matcher.interested(bucket, event_type)
+        self.keep_all || self.matcher.interested(bucket, event_type)
     }
 
-    /// Replaces `out` by the routes of an event. `priority` is the event's own, `scratch` is working memory.
+    /// Replaces `out` by the routes of an event: one to [`Route::NOBODY`] if it is only kept. `scratch` is working memory.
+    /// `priority` is the event's own.
     pub(crate) fn routes(
         &self,
         bucket: &str,
@@ -77,9 +93,31 @@ impl Snapshot {
         out.clear();
         scratch.matched.clear();
         self.matcher.matches(bucket, event_type, key, &mut scratch.matched);
-        if scratch.matched.is_empty() {
-            return;
+        if !scratch.matched.is_empty() {
+            self.destination_routes(event_type, priority, scratch, out);
         }
+        if out.is_empty() {
+            out.extend(self.keeper(scratch));
+        }
+    }
+
+    /// The route of the event that was matched last if no destination gets it and it is kept all the same.
+    pub(crate) fn keeper(&self, scratch: &Scratch) -> Option<Route> {
+        if !self.retains && !self.keep_all {
+            return None;
+        }
+        let keeper = scratch.matched.iter().find(|r| self.rules.rules[**r as usize].retain);
+        let rule = keeper.map_or(0, |r| self.rule_numbers[*r as usize]);
+        (keeper.is_some() || self.keep_all).then(|| Route::new(Route::NOBODY, rule))
+    }
+
+    fn destination_routes(
+        &self,
+        event_type: EventType<'_>,
+        priority: Priority,
+        scratch: &mut Scratch,
+        out: &mut Vec<Route>,
+    ) {
         self.rules.routes(&scratch.matched, &mut scratch.routes);
         out.extend(scratch.routes.iter().filter_map(|r| {
             // A wildcard rule may match what the destination's profile has no record for.

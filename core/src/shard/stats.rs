@@ -44,6 +44,8 @@ pub(crate) struct ShardStats {
     pub(crate) commits: Count,
     pub(crate) syncs: Count,
     pub(crate) segments: Count,
+    pub(crate) log_disk_bytes: Count,
+    pub(crate) log_moves: Count,
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
     pub(crate) dead_kept: Count,

@@ -53,12 +53,13 @@ impl Shard {
         let mut want = READ_BYTES;
         let mut bytes = Vec::new();
         loop {
+            // Records on their way to a new segment are looked at when they are there.
             let Some(segment) = self.files.at_or_after(walk.at.segment) else { return Ok(Walked::End) };
             let id = segment.header.id;
             if id != walk.at.segment {
                 walk.at = Position { segment: id, offset: BLOCK_BYTES as u64 };
             }
-            let live = self.files.end().filter(|e| e.segment == id);
+            let live = self.files.live_end(id);
             if live.is_some_and(|e| e.offset <= walk.at.offset) {
                 return Ok(Walked::End);
             }
@@ -79,7 +80,17 @@ impl Shard {
             let position = |at: usize| Position { segment: id, offset: walk.at.offset + at as u64 };
             let (mut done, mut seen) = (false, walk.seen);
             let ended = loop {
+                // What a segment that failed has beyond its last durable record is in the next one; and what a file has
+                // behind the last record may be of an earlier segment.
+                if seen >= segment.last_sequence {
+                    done = true;
+                    break None;
+                }
                 match record::parse(id, stretch.get(at..).unwrap_or_default()) {
+                    Parsed::Record(r) if r.sequence() > segment.last_sequence => {
+                        done = true;
+                        break None;
+                    }
                     Parsed::Record(r) => {
                         if r.sequence() > seen {
                             if let Look::Stop = look(&segment, position(at), &r) {
@@ -89,7 +100,7 @@ impl Shard {
                         }
                         at += r.padded_len();
                     }
-                    Parsed::End if seen >= segment.last_sequence || whole => {
+                    Parsed::End if whole => {
                         done = true;
                         break None;
                     }
@@ -118,7 +129,7 @@ impl Shard {
                 // What was lost at a segment's end was looked at as far as it can be.
                 walk.seen = walk.seen.max(if live.is_some() { walk.seen } else { segment.last_sequence });
                 if live.is_some() {
-                    return Ok(if self.files.end() == live { Walked::End } else { Walked::On });
+                    return Ok(if self.files.live_end(id) == live { Walked::End } else { Walked::On });
                 }
                 walk.at = Position { segment: id + 1, offset: BLOCK_BYTES as u64 };
                 return Ok(Walked::On);

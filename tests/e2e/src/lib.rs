@@ -1,10 +1,10 @@
 //! What the tests from end to end share.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -184,6 +184,67 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A helper that runs beside the test and is read line by line. It ends with the test.
+#[derive(Debug)]
+pub struct Helper {
+    process: Process,
+    lines: std::sync::mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Helper {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> Helper {
+        let mut process = Process(command.stdout(Stdio::piped()).spawn().expect("a process"));
+        let out = BufReader::new(process.0.stdout.take().expect("piped"));
+        let (tell, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).all(|line| tell.send(line).is_ok()));
+        Helper { process, lines, seen: Vec::new() }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Waits for a line.
+    ///
+    /// # Panics
+    /// If it does not come within 60 s.
+    pub fn wait_for(&mut self, line: &str) {
+        while self.seen.last().is_none_or(|l| l != line) {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(l) => self.seen.push(l),
+                Err(e) => panic!("no line `{line}`: {e}; {:?}", self.seen.last()),
+            }
+        }
+    }
+
+    /// Kills it and answers all that it has printed.
+    pub fn end(mut self) -> Vec<String> {
+        self.process.kill();
+        self.seen.extend(self.lines.iter());
+        std::mem::take(&mut self.seen)
+    }
+}
+
+/// Runs a helper (through other commands, maybe) for at most two minutes (half an hour with `TIDEWIRE_LONG`) and returns
+/// what it printed, which must end with `OK`.
+///
+/// # Panics
+/// If it does not.
+pub fn helper<'a>(command: impl IntoIterator<Item = &'a str>) -> String {
+    let limit = if std::env::var_os("TIDEWIRE_LONG").is_some() { "1800" } else { "120" };
+    let output = Command::new("timeout").args(["--kill-after=1", limit]).args(command).output().expect("a process");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    print!("{out}");
+    assert!(output.status.success() && out.ends_with("OK\n"), "{}: {out}{err}", output.status);
+    out.into_owned()
 }
 
 /// A program of the workspace, built if need be in the same way as this test.

@@ -4,7 +4,8 @@
 //! is ended with SIGKILL once a round; and `tidewire-receiver`, whose log says what has arrived. A request without an
 //! answer is never sent again: its events may have arrived or not, but each at most as one event and in its place.
 //!
-//! 2 rounds of 10,000 events; with `TIDEWIRE_LONG=1` 20 rounds of 100,000. `TIDEWIRE_SEED` repeats a run's choices.
+//! 2 rounds of 10,000 events and 5 of 500; with `TIDEWIRE_LONG=1` 20 rounds of 100,000 and 300 of 2,000. `TIDEWIRE_SEED`
+//! repeats a run's choices.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -207,10 +208,23 @@ fn count(connections: &[Connection], each: impl Fn(bool, bool) -> bool) -> usize
     keys.map(|k| (0..k.acknowledged.len()).filter(|n| each(k.acknowledged[*n], arrived(k, *n))).count()).sum()
 }
 
+fn long() -> bool {
+    std::env::var_os("TIDEWIRE_LONG").is_some()
+}
+
 #[test]
 fn killed_and_started_again_it_loses_nothing() {
-    let long = std::env::var_os("TIDEWIRE_LONG").is_some();
-    let (rounds, events) = if long { (20, 100_000) } else { (2, 10_000) };
+    let (rounds, events) = if long() { (20, 100_000) } else { (2, 10_000) };
+    kill(rounds, events);
+}
+
+#[test]
+fn killed_soon_and_often_it_loses_nothing() {
+    let (rounds, events) = if long() { (300, 2_000) } else { (5, 500) };
+    kill(rounds, events);
+}
+
+fn kill(rounds: u64, events: u64) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64;
     let seed = std::env::var("TIDEWIRE_SEED").ok().map_or(clock, |s| s.parse().expect("a number")) | 1;
     println!("seed {seed}, {rounds} rounds of {events} events");

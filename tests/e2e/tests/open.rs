@@ -1,26 +1,17 @@
 //! Opening where it cannot work: refused system calls, full and read-only disks, locked directories, newer formats.
 
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tidewire::{Ack, Engine, ErrorKind};
-use tidewire_e2e::{Process, contents, engine, keys, publish, receiver, skip};
+use tidewire_e2e::{Process, contents, engine, helper, keys, publish, receiver, skip};
 use tidewire_receiver::Behaviour;
 
 const NOWHERE: &str = "http://127.0.0.1:9/";
 const HELPER: &str = env!("CARGO_BIN_EXE_helper");
-
-/// Runs the helper (through other commands, maybe) for at most a minute and returns what it printed, which must end with
-/// `OK`.
-fn helper<'a>(command: impl IntoIterator<Item = &'a str>) -> String {
-    let output = Command::new("timeout").args(["--kill-after=1", "60"]).args(command).output().expect("a process");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    print!("{out}");
-    assert!(output.status.success() && out.ends_with("OK\n"), "{}: {out}{err}", output.status);
-    out.into_owned()
-}
 
 /// Runs the helper on a file system of 4 MiB of its own, unless that is not permitted.
 fn on_small_disk(mode: &str) {
@@ -111,6 +102,13 @@ fn json_format(bytes: &mut Vec<u8>) {
     *bytes = text.replace("\"format\": 2,", "\"format\": 99,\n  \"news\": [],").into_bytes();
 }
 
+/// The checksum covers the format and `rest`; it keeps its place in every format.
+fn binary_format(bytes: &mut [u8], rest: Range<usize>) {
+    bytes[8..12].copy_from_slice(&99u32.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[8..12]), &bytes[rest]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+}
+
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -120,11 +118,14 @@ fn a_newer_format_is_refused_and_left_alone() {
     e.close(Duration::ZERO).expect("closed");
     drop(e);
     let shard = dir.path().join("shard-0001");
-    let newer = |bytes: &mut Vec<u8>| bytes[8] = 99;
     refused_as_newer(dir.path(), "the directory", json_format, &dir.path().join("meta.json"));
     refused_as_newer(dir.path(), "the names", json_format, &dir.path().join("names.json"));
-    refused_as_newer(dir.path(), "a segment", newer, &shard.join("0000000000000001.log"));
-    refused_as_newer(dir.path(), "a cursor", newer, &shard.join("cursor.a"));
+    refused_as_newer(dir.path(), "a segment", |b| binary_format(b, 16..72), &shard.join("0000000000000001.log"));
+    let cursors = |b: &mut Vec<u8>| {
+        let len = u32::from_le_bytes(b[16..20].try_into().expect("four bytes"));
+        binary_format(b, 20..20 + len as usize);
+    };
+    refused_as_newer(dir.path(), "a cursor", cursors, &shard.join("cursor.a"));
 
     let receiver = receiver(Behaviour::Ok204);
     let e: Engine = engine(dir.path(), &receiver.url()).expect("an engine, all being as it was");

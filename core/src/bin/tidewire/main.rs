@@ -6,16 +6,24 @@ mod check;
 mod dead_letters;
 mod demo;
 mod event_types;
+mod history;
 mod losses;
+mod replay;
 mod run;
+mod snapshot;
+mod tail;
+mod values;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidewire::config::{Config, Source};
 use tidewire::{Error, ErrorKind};
+use values::{DataDir, Time};
 
 /// Event notifications for object stores.
 #[derive(Debug, Parser)]
@@ -51,6 +59,43 @@ enum Command {
     /// The events that were dropped, by a policy or otherwise: which, when and why
     #[command(subcommand)]
     Losses(losses::Action),
+    /// Lists what the log still tells of one key: every version and operation; works while an engine is running
+    History {
+        /// The bucket
+        bucket: String,
+        /// The key
+        key: OsString,
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lists the objects that a bucket had at a time, as far as the log reaches back; works while an engine is running
+    State {
+        /// The bucket
+        bucket: String,
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// The time, such as 2026-05-04T10:00:00Z
+        #[arg(long, value_name = "TIME", default_value = "now")]
+        at: Time,
+        /// Only objects whose keys begin with this
+        #[arg(long, value_name = "PREFIX", default_value = "")]
+        prefix: OsString,
+        /// One JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sends events of the log again, to a destination of the configuration or to a webhook of its own
+    Replay(replay::Options),
+    /// Prints the events of the log, one JSON record per line; works while an engine is running
+    Tail(tail::Options),
+    /// Copies a data directory into one file, and makes a data directory of such a file
+    Snapshot {
+        #[command(subcommand)]
+        what: snapshot::Snapshot,
+    },
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -94,6 +139,15 @@ fn main() -> ExitCode {
         Command::Check { config } => print(|out| check::check(config, out)),
         Command::DeadLetters(action) => print(|out| dead_letters::run(action, out)),
         Command::Losses(action) => print(|out| losses::run(action, out)),
+        Command::History { bucket, key, data_dir, json } => {
+            data_dir.path().and_then(|dir| print(|out| history::list(&dir, bucket, key.as_bytes(), *json, out)))
+        }
+        Command::State { bucket, data_dir, at, prefix, json } => data_dir
+            .path()
+            .and_then(|dir| print(|out| history::state(&dir, bucket, prefix.as_bytes(), at.0, *json, out))),
+        Command::Replay(options) => replay::replay(options),
+        Command::Tail(options) => print(|out| tail::tail(options, out)),
+        Command::Snapshot { what } => print(|out| snapshot::run(what, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };

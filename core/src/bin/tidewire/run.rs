@@ -55,7 +55,7 @@ pub(crate) fn run(file: &Path, data_dir: Option<&Path>) -> std::result::Result<(
 }
 
 /// Tells of the first signal to stop; the second ends the process.
-fn signals() -> Result<mpsc::Receiver<i32>> {
+pub(crate) fn signals() -> Result<mpsc::Receiver<i32>> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::io("cannot handle signals", &e))?;
     let (tell, told) = mpsc::channel();
     let wait = move || {

@@ -97,6 +97,21 @@ impl Profile {
         }
     }
 
+    /// As [`Profile::write_record`], for an event of a replay: the record says so by its last member, `replay`, the
+    /// replay's name. All else, the event's id too, is as it was the first time.
+    pub fn write_replayed(&self, frame: &FrameView<'_>, cx: &RecordContext<'_>, replay: &str, out: &mut BytesMut) {
+        self.write_record(frame, cx, out);
+        // A record is an object of several members in both profiles; for CloudEvents the member is an extension.
+        match self {
+            Profile::Aws | Profile::CloudEvents => {
+                out.truncate(out.len() - 1);
+                out.extend_from_slice(b",\"replay\":");
+                text::string(out, replay);
+                out.extend_from_slice(b"}");
+            }
+        }
+    }
+
     /// What comes before the first record of a document.
     pub fn batch_head(&self) -> &'static [u8] {
         match self {

@@ -235,6 +235,8 @@ impl Service {
             "commits": s.commits,
             "syncs": s.syncs,
             "segments": s.segments,
+            "log_disk_bytes": s.log_disk_bytes,
+            "log_moves": s.log_moves,
             "damaged": s.damaged,
             "ring_used_bytes": s.ring_used_bytes,
             "held_bytes": s.held_bytes,

@@ -4,6 +4,7 @@
 //! should be.
 
 mod disk;
+mod failing;
 mod golden;
 mod shed;
 
@@ -24,6 +25,11 @@ fn main() {
         ["full-at-start", dir] => disk::full_at_start(Path::new(dir)),
         ["read-only", dir] => disk::read_only(Path::new(dir)),
         ["shed", dir, url, policy, first] => shed::run(Path::new(dir), url, policy, first),
+        ["limit", dir] => failing::limit(Path::new(dir)),
+        ["aborted", dir] => failing::aborted(Path::new(dir)),
+        ["power", dir] => failing::power(Path::new(dir)),
+        ["use", dir] => failing::works(Path::new(dir)),
+        ["publish", dir, shards, url, first, rounds] => publish(Path::new(dir), shards, url, first, rounds),
         ["golden", dir, expected] => golden::write(Path::new(dir), Path::new(expected)),
         _ => panic!("unknown arguments {args:?}"),
     }
@@ -40,6 +46,34 @@ fn open(dir: &Path) {
         }
         Err(e) => println!("{e:?}"),
     }
+}
+
+/// Publishes rounds of events, each durable, of the keys `key 0` to `key 29`, and tells of each round by a line `acked N`;
+/// then holds the engine until the standard input ends.
+fn publish(dir: &Path, shards: &str, url: &str, first: &str, rounds: &str) {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let mut config = e2e::config(dir, number(shards) as usize);
+    config.delivery.lane_events_max = 64;
+    let engine = tidewire::Engine::open_with(config, e2e::rules(vec![e2e::hook("hook", url)])).expect("an engine");
+    println!("open");
+    let keys = e2e::keys("key ", 30);
+    for n in number(first)..number(first) + number(rounds) {
+        e2e::publish(&engine, &keys, n, 1, tidewire::Ack::Memory).expect("published");
+        // Once more with the last, for the acknowledgement of all of them: one shard's says nothing of another's.
+        let receipts: Vec<_> = keys
+            .iter()
+            .filter_map(|key| {
+                let event =
+                    tidewire::Event::new(tidewire::KnownType::ObjectRemovedDelete.into(), e2e::BUCKET, key.as_bytes());
+                engine.submit(&event, &e2e::options(tidewire::Ack::Synced)).expect("published")
+            })
+            .collect();
+        for receipt in receipts {
+            receipt.wait(tidewire::Ack::Synced, None).expect("durable");
+        }
+        println!("acked {n}");
+    }
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 /// Opens an engine where `io_uring_setup` is refused, as container runtimes do.

@@ -1,0 +1,156 @@
+//! Tasks, waiting, and the thread of a shard.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::glommio as ring;
+#[cfg(feature = "sim")]
+use super::sim;
+use crate::error::Result;
+
+/// The thread of a shard.
+pub enum ShardThread {
+    /// Of the io_uring runtime.
+    Ring(ring::ShardThread),
+    /// Of a simulation.
+    #[cfg(feature = "sim")]
+    Sim(sim::Thread),
+}
+
+impl ShardThread {
+    /// Waits for its end; an error if it panicked.
+    pub fn join(self) -> Result<()> {
+        match self {
+            ShardThread::Ring(t) => t.join(),
+            #[cfg(feature = "sim")]
+            ShardThread::Sim(t) => {
+                while !t.is_done() && sim::current().is_some_and(|w| w.step()) {}
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Starts a shard's thread and runs `main` on it. All signals but those of faults are blocked there: the host's handlers
+/// run on the host's threads, and writing to a closed connection is an error instead of the process's end.
+///
+/// # Errors
+/// If there can be no thread. What happens on it later is for `main` to tell.
+pub fn spawn_shard<G, F>(name: &str, cpu: Option<usize>, main: G) -> Result<ShardThread>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return Ok(ShardThread::Sim(sim::spawn_shard(&world, main())));
+    }
+    ring::spawn_shard(name, cpu, main).map(ShardThread::Ring)
+}
+
+/// A task of a shard. Await it rather than drop or cancel it before its end: a cancelled task of the io_uring runtime
+/// leaves its memory behind.
+pub enum Task<T> {
+    /// Of the io_uring runtime.
+    Ring(ring::Task<T>),
+    /// Of a simulation.
+    #[cfg(feature = "sim")]
+    Sim(sim::Join<T>),
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match self.get_mut() {
+            Task::Ring(t) => Pin::new(t).poll(cx),
+            #[cfg(feature = "sim")]
+            Task::Sim(t) => Pin::new(t).poll(cx),
+        }
+    }
+}
+
+/// Runs a future as a task of this shard.
+pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return Task::Sim(world.spawn(future));
+    }
+    Task::Ring(ring::spawn(future))
+}
+
+/// Runs a future as a task that goes before the ordinary ones.
+pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return Task::Sim(world.spawn(future));
+    }
+    Task::Ring(ring::spawn_urgent(future))
+}
+
+/// See [`sleep`].
+pub enum Sleep {
+    /// Of the io_uring runtime.
+    Ring(ring::Sleep),
+    /// Of a simulation.
+    #[cfg(feature = "sim")]
+    Sim(sim::Sleep),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut() {
+            Sleep::Ring(s) => Pin::new(s).poll(cx),
+            #[cfg(feature = "sim")]
+            Sleep::Sim(s) => Pin::new(s).poll(cx),
+        }
+    }
+}
+
+/// Waits.
+pub fn sleep(duration: Duration) -> Sleep {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return Sleep::Sim(world.sleep_until(world.now() + duration));
+    }
+    Sleep::Ring(ring::sleep(duration))
+}
+
+/// Lets the runtime look at completions, timers and wake-ups, and other tasks run. Costs some microseconds: it is a trip
+/// through the ring.
+pub async fn turn() {
+    #[cfg(feature = "sim")]
+    if sim::active() {
+        return sim::turn().await;
+    }
+    ring::turn().await;
+}
+
+/// Whether it makes sense to watch memory for what another thread writes.
+#[inline]
+pub fn spins() -> bool {
+    #[cfg(feature = "sim")]
+    if sim::active() {
+        return false;
+    }
+    true
+}
+
+/// Runs a closure that may block on the shard's helper thread. A panic in it is an error.
+///
+/// # Errors
+/// What the closure says, or [`crate::ErrorKind::Internal`] if it panicked.
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        world.pause(world.random() % 1_000_000).await;
+        let out = f();
+        world.pause(world.random() % 1_000_000).await;
+        return out;
+    }
+    ring::blocking(f).await
+}
