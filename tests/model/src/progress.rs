@@ -46,7 +46,7 @@ pub fn who_waits_when_the_log_fails_is_told() {
     });
     shard.progress.advance_written(16);
     shard.progress.advance_synced(8);
-    shard.progress.fail(Error::new(ErrorKind::LogFailed, "the disk is gone"));
+    shard.progress.fail(Error::new(ErrorKind::LogFailed, "the disk is gone"), || ());
     waiters.into_iter().for_each(|w| w.join().unwrap());
 }
 
