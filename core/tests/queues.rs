@@ -132,8 +132,8 @@ fn three_of_five(on_full: OnQueueFull) -> (tempfile::TempDir, Engine, Vec<tidewi
     let mut d = limited("hook", DOWN, 3, on_full);
     d.queue.block_timeout = Duration::from_millis(50);
     let engine = open(dir.path(), 1, vec![d]);
-    // Durable, so that the queue is what it is before the next one comes.
-    let results = (0..5).map(|n| try_put(&engine, &format!("k{n}"), n, Ack::Synced)).collect();
+    // Written, so that the queue is what it is before the next one comes.
+    let results = (0..5).map(|n| try_put(&engine, &format!("k{n}"), n, Ack::Written)).collect();
     (dir, engine, results)
 }
 
@@ -493,7 +493,7 @@ fn low_priority_is_refused_early_and_high_priority_late() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path(), 1, vec![limited("hook", DOWN, 10, OnQueueFull::Refuse)]);
     let fill = |prefix: &str, from: u64| {
-        (from..).take_while(|n| try_put(&engine, &format!("{prefix}{n}"), *n, Ack::Synced).is_ok()).count()
+        (from..).take_while(|n| try_put(&engine, &format!("{prefix}{n}"), *n, Ack::Written).is_ok()).count()
     };
     assert_eq!(fill("low/", 0), 8, "up to the warning threshold");
     assert_eq!(fill("n/", 100), 2, "up to the limit");

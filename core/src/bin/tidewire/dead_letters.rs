@@ -166,7 +166,7 @@ pub(crate) fn run(action: &Action, out: &mut dyn Write) -> Result<(), Failure> {
         Action::Show { place, id } => show(&place.data_dir, *id, out),
         Action::Export { place, which, profile } => {
             let mut options = ExportOptions::default();
-            options.profile = Profile::parse(profile)?;
+            options.profile = Profile::parse(profile).map_err(Failure::Usage)?;
             export_dead_letters(&place.data_dir, &which.filter(), &options, out)?;
             Ok(())
         }

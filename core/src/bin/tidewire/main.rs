@@ -115,11 +115,7 @@ enum Failure {
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        if matches!(e.kind(), ErrorKind::InvalidConfig | ErrorKind::InvalidArgument) {
-            Failure::Usage(e)
-        } else {
-            Failure::Failed(e)
-        }
+        if e.kind() == ErrorKind::InvalidConfig { Failure::Usage(e) } else { Failure::Failed(e) }
     }
 }
 
