@@ -77,7 +77,13 @@ fn open(dir: &Path, shards: usize, destinations: Vec<Destination>) -> Engine {
 fn try_put(engine: &Engine, key: &str, size: u64, ack: Ack) -> tidewire::Result<()> {
     let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
     e.size = Some(size);
-    engine.publish_with(&e, &PublishOptions { ack, ..PublishOptions::default() }).map(|_| ())
+    let receipt = engine.submit(&e, &PublishOptions { ack, ..PublishOptions::default() })?;
+    if let Some(receipt) = receipt.filter(|_| ack > Ack::Memory) {
+        receipt.wait(ack, Some(Instant::now() + WAIT))?;
+        // What is durable may be told before the shard has looked; what is written is in the queues.
+        receipt.wait(Ack::Written, Some(Instant::now() + WAIT))?;
+    }
+    Ok(())
 }
 
 fn put(engine: &Engine, key: &str, size: u64) {
@@ -132,8 +138,8 @@ fn three_of_five(on_full: OnQueueFull) -> (tempfile::TempDir, Engine, Vec<tidewi
     let mut d = limited("hook", DOWN, 3, on_full);
     d.queue.block_timeout = Duration::from_millis(50);
     let engine = open(dir.path(), 1, vec![d]);
-    // Written, so that the queue is what it is before the next one comes.
-    let results = (0..5).map(|n| try_put(&engine, &format!("k{n}"), n, Ack::Written)).collect();
+    // Durable, so that the queue is what it is before the next one comes.
+    let results = (0..5).map(|n| try_put(&engine, &format!("k{n}"), n, Ack::Synced)).collect();
     (dir, engine, results)
 }
 
@@ -493,7 +499,7 @@ fn low_priority_is_refused_early_and_high_priority_late() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path(), 1, vec![limited("hook", DOWN, 10, OnQueueFull::Refuse)]);
     let fill = |prefix: &str, from: u64| {
-        (from..).take_while(|n| try_put(&engine, &format!("{prefix}{n}"), *n, Ack::Written).is_ok()).count()
+        (from..).take_while(|n| try_put(&engine, &format!("{prefix}{n}"), *n, Ack::Synced).is_ok()).count()
     };
     assert_eq!(fill("low/", 0), 8, "up to the warning threshold");
     assert_eq!(fill("n/", 100), 2, "up to the limit");
