@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+mod append;
 mod consumer;
 mod dead_letters;
 mod history;
@@ -9,6 +10,7 @@ mod keep;
 mod losses;
 mod pressure;
 mod replay;
+mod reserve;
 mod snapshot;
 mod tail;
 
@@ -27,25 +29,31 @@ use crate::driver::{self, ShardThread};
 use crate::engine::consumer::Groups;
 use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventType, Layout, frame, resource_hash};
+use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
 use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::RuleSet;
+use crate::shard::dedup::DedupKey;
 use crate::shard::fair::Fairness;
 use crate::shard::gate::{self, Peers};
 use crate::shard::keep::KeepStart;
+use crate::shard::message::Tag;
 use crate::shard::progress::{Receipt, block_on};
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
-use crate::shard::{self, Command, Common, Shared, stats};
+use crate::shard::{self, Command, Shared, shard_of, stats};
 
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
 pub use dead_letters::{Redrive, RedriveOptions, Redriven};
 pub use losses::LossCount;
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub use reserve::{
+    BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
+    ReservedBatch, Resolution,
+};
 pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
@@ -59,6 +67,16 @@ pub enum OnFull {
     Retry(Duration),
 }
 
+impl OnFull {
+    /// Until when it waits; `None` if it does not.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
+            OnFull::Refuse => None,
+        }
+    }
+}
+
 /// How an event is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishOptions {
@@ -68,6 +86,9 @@ pub struct PublishOptions {
     pub on_full: OnFull,
     /// How long the call waits for `ack`; then it answers [`ErrorKind::Timeout`] though the event stays accepted.
     pub ack_timeout: Duration,
+    /// By what repeats of this publication are recognised: a second event of the same resource with the same key, within
+    /// `engine.dedup.window`, is not accepted ([`Published::Duplicate`]). Default: `None`.
+    pub dedup_key: Option<DedupKey>,
 }
 
 impl Default for PublishOptions {
@@ -77,6 +98,7 @@ impl Default for PublishOptions {
             ack: Ack::Synced,
             on_full: OnFull::Block(Duration::from_secs(30)),
             ack_timeout: Duration::from_secs(30),
+            dedup_key: None,
         }
     }
 }
@@ -88,6 +110,8 @@ pub enum Published {
     Accepted,
     /// No rule wants events of this bucket and type: nothing was copied, nothing will be kept.
     NoMatch,
+    /// It was accepted before and is not accepted again. The one that was has reached the ack level asked for.
+    Duplicate,
 }
 
 /// An event and notification engine over one data directory.
@@ -120,6 +144,12 @@ struct Inner {
     refused_queue: AtomicU64,
     refused_unfair: AtomicU64,
     no_match: SpreadCount,
+    /// Of this opening.
+    incarnation: u64,
+    /// Held while an event is appended with a cursor of the host, so that they come in the order of the cursors.
+    append: Mutex<()>,
+    /// The next intent's ticket.
+    next_ticket: AtomicU64,
 }
 
 impl std::fmt::Debug for Inner {
@@ -169,7 +199,7 @@ impl Engine {
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
         let mut states = BTreeMap::new();
         for shard in dir.shard_numbers()? {
-            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard))?);
+            states.insert(shard, recovery::recover_shard(&dir.shard_path(shard), dir.since(shard))?);
         }
         for s in states.values() {
             let f = &s.findings;
@@ -190,9 +220,6 @@ impl Engine {
         for s in states.values_mut() {
             s.clock_floor_ns = floor;
         }
-        let peers = Peers::default();
-        let numbers: Vec<usize> = states.keys().copied().collect();
-        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let writers = Arc::new(dir.writers.clone());
         let mut replays = Replays::open(&dir, &config.event_types, &all, |name| {
@@ -205,44 +232,41 @@ impl Engine {
             replays: replays.running().to_vec(),
             groups: groups.live().to_vec(),
         };
-        // By their numbers, which may have gaps.
-        let places = numbers.last().map_or(0, |last| last + 1);
-        let common = Common {
-            queues: Arc::new(Queues::new(&config.queue, places)),
-            fairness: Fairness::new(&config.fairness, config.ring_bytes, dir.shards).map(Arc::new),
-            config: Arc::new(config),
-            snapshot,
-        };
-        let config = common.config.clone();
-        let mut shards = Vec::new();
+        let config = Arc::new(config);
+        let common = Arc::new(shard::Common::new(&config, &states, &dir));
+        let shared = |(i, state): (&usize, &ShardState)| Arc::new(Shared::new(*i, &config, state, common.clone()));
+        let shards: Vec<Arc<Shared>> = states.iter().map(shared).collect();
+        let numbers: Vec<usize> = states.keys().copied().collect();
+        let peers: Peers = shards.clone().into();
+        let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
         let mut threads: Vec<ShardThread> = Vec::new();
-        for (i, state) in states {
-            let shared = Arc::new(Shared::new(i, config.ring_bytes));
-            peers.lock().push(shared.clone());
-            let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
+        let mut handed = shard::handed(&states);
+        for (place, (i, state)) in states.into_iter().enumerate() {
+            let handed = handed.remove(&i).unwrap_or_default();
             let holds = holds.remove(&i).unwrap_or_default();
-            let (count, keep) = (numbers.len(), keep.clone());
-            let start = shard::Start::new(shared.clone(), common.clone(), state, holds, &dir, count, cpu, keep);
+            let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
+            let (snapshot, config, keep) = (snapshot.clone(), config.clone(), keep.clone());
+            let start =
+                shard::Start::new(&shards[place], &peers, snapshot, config, state, handed, holds, &dir, cpu, keep);
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {
-                    let _ = stop(&shards, threads, driver::now());
+                    let _ = stop(&shards[..place], threads, driver::now());
                     return Err(e.at(format!("shard {i}")));
                 }
             }
-            shards.push(shared);
         }
         replays.tell(shards.clone());
-        let Common { config, snapshot, queues, fairness } = common;
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
                 publishing: dir.shards,
                 shards,
                 snapshot,
+                incarnation: dir.incarnation,
                 writers,
-                queues,
-                fairness,
+                queues: common.queues.clone(),
+                fairness: common.fairness.clone(),
                 life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
@@ -250,6 +274,8 @@ impl Engine {
                 refused_queue: AtomicU64::new(0),
                 refused_unfair: AtomicU64::new(0),
                 no_match: SpreadCount::default(),
+                next_ticket: AtomicU64::new(1),
+                append: Mutex::new(()),
             }),
         })
     }
@@ -271,21 +297,28 @@ impl Engine {
     /// [`ErrorKind::InvalidEvent`], [`ErrorKind::Full`], [`ErrorKind::Closed`], [`ErrorKind::WrongProcess`]: the event is
     /// not accepted. [`ErrorKind::Timeout`], [`ErrorKind::LogFailed`]: it is accepted, but has not reached the ack level.
     pub fn publish_with(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
+        if options.dedup_key.is_some() {
+            return self.publish_keyed(event, options);
+        }
         let Some((shard, position)) = self.push(event, options)? else { return Ok(Published::NoMatch) };
         if options.ack > Ack::Memory {
-            let receipt = Receipt { shard: shard.clone(), position };
+            let receipt = Receipt::new(shard.clone(), position);
             receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
         }
         Ok(Published::Accepted)
     }
 
     /// Publishes an event without waiting for `options.ack`; the receipt tells when it is reached. The level is still
-    /// worth giving: it tells the shard what somebody will wait for. `None` if no rule wants the event.
+    /// worth giving: it tells the shard what somebody will wait for. `None` if no rule wants the event. The receipt of a
+    /// repeat is that of the event that was accepted ([`Receipt::is_duplicate`]).
     ///
     /// # Errors
     /// As [`Engine::publish_with`], but for those about the ack level.
     pub fn submit(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
-        Ok(self.push(event, options)?.map(|(shard, position)| Receipt { shard: shard.clone(), position }))
+        if options.dedup_key.is_some() {
+            return self.submit_keyed(event, options);
+        }
+        Ok(self.push(event, options)?.map(|(shard, position)| Receipt::new(shard.clone(), position)))
     }
 
     #[inline]
@@ -315,16 +348,17 @@ impl Engine {
             inner.wait_for_queues(event, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = &inner.shards[shard_of(hash, inner.publishing)];
+        let shard = inner.shard_of(hash);
         if let Some(fairness) = &inner.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
         }
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-        let tag = options.ack as u32;
-        let position = match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
+        let tag = Tag::plain(options.ack).number();
+        let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
+        let position = match push() {
             Ok(p) => p,
             Err(e) => {
-                let pushed = inner.push_slowly(shard, event, layout, time_ns, tag, options.on_full, e);
+                let pushed = inner.push_slowly(shard, options.on_full, e, push);
                 if let (Err(_), Some(fairness)) = (&pushed, &inner.fairness) {
                     fairness.leave(shard.index, event.bucket, layout.len());
                 }
@@ -374,9 +408,10 @@ impl Engine {
         let mut life = inner.life.lock();
         let life = &mut *life;
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
-        let version = inner.snapshot.load().version + 1;
+        let before = inner.snapshot.load_full();
         let rules = life.groups.with_keepers(rules)?;
-        let snapshot = Snapshot::new(version, rules, &mut dir.names)?.keeping(self.keeps_all());
+        let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?.keeping(self.keeps_all());
+        snapshot.follow(&before);
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {
             shard.command(Command::Reload);
@@ -403,12 +438,11 @@ impl Engine {
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn start_flush(&self) -> Result<Flush> {
         self.inner.check_process()?;
-        let replies = self.inner.shards.iter().map(|s| {
-            let (reply, done) = oneshot::channel();
-            s.command(Command::Flush { position: s.ring.tail(), reply });
-            done
-        });
-        Ok(Flush { replies: replies.collect(), engine: self.clone(), start: driver::now() })
+        let inner = &*self.inner;
+        // What a shard hands over to another one is delivered there: once the first round is through, everything is where
+        // it is delivered, and a second one waits for that.
+        let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over());
+        Ok(Flush { replies: inner.flush_shards(), rounds_left, engine: self.clone(), start: driver::now() })
     }
 
     /// What the engine has counted since it was opened.
@@ -423,6 +457,7 @@ impl Engine {
             shards: inner.publishing as u64,
             ..Stats::default()
         };
+        s.dedup_evicted = inner.shards.first().map_or(0, |shard| shard.common.dedup_evicted());
         let snapshot = inner.snapshot.load();
         let mut all = BTreeMap::<u32, DestinationStats>::new();
         let mut latency = stats::new_histogram();
@@ -431,6 +466,7 @@ impl Engine {
             s.accepted += c.accepted.get();
             s.refused_full += c.refused_full.get();
             s.no_match += c.unmatched.get();
+            s.duplicates += c.duplicates.get();
             s.stored += c.stored.get();
             s.routed += c.routed.get();
             s.log_bytes += c.log_bytes.get();
@@ -441,6 +477,9 @@ impl Engine {
             s.log_moves += c.log_moves.get();
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
+            s.ring_reserved_bytes += shard.ring.reserved();
+            s.reservations += c.reservations.get();
+            s.in_doubt += shard.in_doubt.lock().values().filter(|i| i.resolved.is_none()).count() as u64;
             s.held_bytes += c.held_bytes.get();
             s.log_file_bytes += c.log_file_bytes.get();
             s.losses_untold += c.losses_untold.get();
@@ -458,6 +497,7 @@ impl Engine {
                 d.routed += lane.routed.get();
                 d.delivered += lane.delivered.get();
                 d.retried += lane.retried.get();
+                d.handed_over += lane.handed_over.get();
                 d.dead_lettered += lane.dead_lettered.get();
                 d.requests += lane.requests.get();
                 d.failures += lane.failures.get();
@@ -503,6 +543,9 @@ impl Engine {
     /// Closes the engine: takes no more events, writes and syncs what was accepted, delivers until `timeout`, and leaves
     /// the rest in the data directory for the next opening. Calls after the first do nothing.
     ///
+    /// Reservations that are open may still be committed or aborted until `timeout`: closing waits for them. After that
+    /// their commits are refused, and those that were made durable are in doubt at the next opening.
+    ///
     /// # Errors
     /// [`ErrorKind::LogFailed`] if the log of a shard failed: events accepted but not durable by then are lost;
     /// [`ErrorKind::Internal`] if a shard ended badly; [`ErrorKind::WrongProcess`] in a forked child.
@@ -519,6 +562,7 @@ pub struct Flush {
     engine: Engine,
     /// Of the shards that have not answered.
     replies: Vec<oneshot::Receiver<()>>,
+    rounds_left: usize,
     start: Instant,
 }
 
@@ -531,14 +575,20 @@ impl Flush {
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn wait(&mut self, deadline: Instant) -> Result<()> {
         self.engine.inner.check_process()?;
-        while let Some(reply) = self.replies.last_mut() {
-            match block_on(reply, Some(deadline)) {
-                Some(Ok(())) => self.replies.pop(),
-                Some(Err(_)) => return Err(closed()),
-                None => return Err(self.timeout()),
-            };
+        loop {
+            while let Some(reply) = self.replies.last_mut() {
+                match block_on(reply, Some(deadline)) {
+                    Some(Ok(())) => self.replies.pop(),
+                    Some(Err(_)) => return Err(closed()),
+                    None => return Err(self.timeout()),
+                };
+            }
+            if self.rounds_left == 0 {
+                return Ok(());
+            }
+            self.rounds_left -= 1;
+            self.replies = self.engine.inner.flush_shards();
         }
-        Ok(())
     }
 
     #[cold]
@@ -570,16 +620,29 @@ impl SpreadCount {
     }
 }
 
-/// The shard of a resource hash: the high bits, so that the low ones stay for tables.
-fn shard_of(hash: u64, shards: usize) -> usize {
-    ((u128::from(hash) * shards as u128) >> 64) as usize
-}
-
 /// The end of a time limit, however long.
 fn deadline_in(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     let now = driver::now();
     now.checked_add(limit.min(LONG)).unwrap_or(now)
+}
+
+/// Why a shard takes no more events.
+#[cold]
+fn refused(shard: &Shared) -> Error {
+    match shard.progress.failure() {
+        Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
+        _ => closed(),
+    }
+}
+
+#[cold]
+fn full(shard: &Shared) -> Error {
+    let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
+    match shard.progress.stalled() {
+        Some(why) => e.remedy(format!("the log waits: {why}")),
+        None => e.remedy("publish more slowly, wait longer, or raise engine.ring_bytes"),
+    }
 }
 
 #[cold]
@@ -588,6 +651,17 @@ fn closed() -> Error {
 }
 
 impl Inner {
+    /// The shard of a resource's hash.
+    #[inline]
+    fn shard_of(&self, hash: u64) -> &Arc<Shared> {
+        &self.shards[shard_of(hash, self.publishing)]
+    }
+
+    /// The shards that take events.
+    fn publishing_shards(&self) -> &[Arc<Shared>] {
+        &self.shards[..self.publishing]
+    }
+
     #[inline]
     fn check_process(&self) -> Result<()> {
         match &self.fork {
@@ -599,51 +673,41 @@ impl Inner {
         }
     }
 
+    /// Tries `push` again for as long as `on_full` says, after it gave `error`.
     #[cold]
-    #[allow(clippy::too_many_arguments)]
     fn push_slowly(
         &self,
         shard: &Shared,
-        event: &Event<'_>,
-        layout: Layout,
-        time_ns: u64,
-        tag: u32,
         on_full: OnFull,
         mut error: PushError,
+        mut push: impl FnMut() -> Result<u64, PushError>,
     ) -> Result<u64> {
-        let deadline = match on_full {
-            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
-            OnFull::Refuse => None,
-        };
+        let deadline = on_full.deadline();
         loop {
             match error {
-                PushError::Closed => {
-                    // A shard that fails closes its ring first, and tells why right after.
-                    while shard.progress.failure().is_none() && !self.closed.load(Ordering::SeqCst) {
-                        std::thread::yield_now();
-                    }
-                    return Err(match shard.progress.failure() {
-                        Some(e) if e.kind() != ErrorKind::Closed => e.clone(),
-                        _ => closed(),
-                    });
-                }
+                PushError::Closed => return Err(refused(shard)),
                 PushError::Full if deadline.is_none_or(|d| !shard.ring.wait_for_space(Some(d))) => {
                     if !matches!(on_full, OnFull::Retry(_)) {
                         shard.stats.refused_full.add_shared(1);
                     }
-                    let e = Error::new(ErrorKind::Full, format!("the ring of shard {} is full", shard.index));
-                    return Err(match shard.progress.stalled() {
-                        Some(why) => e.remedy(format!("the log waits: {why}")),
-                        None => e.remedy("publish more slowly, wait longer, or raise engine.ring_bytes"),
-                    });
+                    return Err(full(shard));
                 }
                 PushError::Full => {}
             }
-            match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
+            match push() {
                 Ok(p) => return Ok(p),
                 Err(e) => error = e,
             }
         }
+    }
+
+    fn flush_shards(&self) -> Vec<oneshot::Receiver<()>> {
+        let flush = |s: &Arc<Shared>| {
+            let (reply, done) = oneshot::channel();
+            s.command(Command::Flush { position: s.ring.tail(), destination: None, reply });
+            done
+        };
+        self.shards.iter().map(flush).collect()
     }
 
     fn close(&self, timeout: Duration) -> Result<()> {
@@ -707,6 +771,10 @@ pub struct Stats {
     pub invalid: u64,
     /// Events that no rule wanted.
     pub no_match: u64,
+    /// Events not accepted because they were accepted before.
+    pub duplicates: u64,
+    /// Keys of the window forgotten before their time, because there were more than `engine.dedup.entries_max`.
+    pub dedup_evicted: u64,
     /// Events written to the log.
     pub stored: u64,
     /// Deliveries that the stored events call for: one per event and destination.
@@ -739,6 +807,12 @@ pub struct Stats {
     pub damaged: u64,
     /// Bytes in the rings.
     pub ring_used_bytes: u64,
+    /// Bytes of the rings kept free for reservations.
+    pub ring_reserved_bytes: u64,
+    /// Reservations that are neither committed nor aborted.
+    pub reservations: u64,
+    /// Intents of earlier runs that the host has not resolved.
+    pub in_doubt: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
     /// Bytes of the files of the log, where those have a limit.
@@ -777,6 +851,8 @@ impl Default for Stats {
             refused_unfair: 0,
             invalid: 0,
             no_match: 0,
+            duplicates: 0,
+            dedup_evicted: 0,
             stored: 0,
             routed: 0,
             delivered: 0,
@@ -792,6 +868,9 @@ impl Default for Stats {
             log_moves: 0,
             damaged: 0,
             ring_used_bytes: 0,
+            ring_reserved_bytes: 0,
+            reservations: 0,
+            in_doubt: 0,
             held_bytes: 0,
             log_file_bytes: 0,
             log_warning: false,
@@ -819,6 +898,9 @@ pub struct DestinationStats {
     pub routed: u64,
     /// Deliveries done.
     pub delivered: u64,
+    /// Times that an event went from its shard to the one that delivers ([`crate::rule::Order::Strict`]). It is then neither
+    /// delivered nor routed once more, but still waiting.
+    pub handed_over: u64,
     /// Deliveries put off for another attempt, each time counted.
     pub retried: u64,
     /// Deliveries given up: kept as dead letters, or passed on to the dead-letter destination.

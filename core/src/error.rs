@@ -41,7 +41,7 @@ pub enum ErrorKind {
     WrongProcess = 14,
     /// A panic was caught at the border of the library; a defect of Tidewire.
     Panic = 15,
-    /// A required argument was null or malformed (C ABI and Python only).
+    /// An argument is out of range or does not fit what was called before; in the C ABI also: it is null or malformed.
     InvalidArgument = 16,
     /// The name asked for does not exist.
     NotFound = 17,

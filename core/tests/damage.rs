@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tidewire::log::BLOCK_BYTES;
 use tidewire::log::appender::{Appender, Group, SegmentPlan};
 use tidewire::log::cursor::{Cursor, Cursors};
+use tidewire::log::layout::Since;
 use tidewire::log::record::{Kind, RECORD_HEADER_BYTES, RecordView, Route};
 use tidewire::log::recovery::{self, CURSOR_FILES, ShardState};
 use tidewire::log::segment::{Purpose, SegmentHeader};
@@ -338,7 +339,7 @@ fn recovers_in_a_directory(log: &Log, bytes: &[u8], outcome: &Outcome, what: &dy
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(SegmentHeader::file_name(SEGMENT));
     std::fs::write(&path, bytes).unwrap();
-    let state = recovery::recover_shard(dir.path()).unwrap();
+    let state = recovery::recover_shard(dir.path(), Since::default()).unwrap();
     let found = &state.findings;
     let kept = log.records.len() - outcome.lost.len();
     if state.segments.is_empty() {
@@ -363,7 +364,7 @@ fn recovers_in_a_directory(log: &Log, bytes: &[u8], outcome: &Outcome, what: &dy
     });
     assert!(torn.is_none_or(|w| state.next_sequence > w.sequence), "{what}");
     // What was found is mended: the next opening finds the same records and nothing to tell.
-    let again = recovery::recover_shard(dir.path()).unwrap();
+    let again = recovery::recover_shard(dir.path(), Since::default()).unwrap();
     let nothing = recovery::Findings { headers_rebuilt: again.findings.headers_rebuilt.clone(), ..Default::default() };
     assert_eq!((again.findings, again.next_sequence), (nothing, state.next_sequence), "{what}");
     assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).unwrap().count(), quarantined, "{what}");
@@ -419,7 +420,7 @@ impl Shard {
     }
 
     fn recover(&self) -> ShardState {
-        recovery::recover_shard(self.dir.path()).unwrap()
+        recovery::recover_shard(self.dir.path(), Since::default()).unwrap()
     }
 
     /// The state is what it is without damage to the headers, and each record is found with the header that was found.

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn tidewire_publish(
         let event = unsafe { event.view(&mut metadata, &mut tags)? };
         if options.ack == Ack::Memory {
             tell(match engine.publish_with(&event, &options)? {
-                Published::Accepted => outcome::TIDEWIRE_OUTCOME_ACCEPTED,
+                Published::Accepted | Published::Duplicate => outcome::TIDEWIRE_OUTCOME_ACCEPTED,
                 Published::NoMatch => outcome::TIDEWIRE_OUTCOME_NO_MATCH,
             });
             return Ok(());
@@ -139,6 +139,7 @@ impl tidewire_publish_options_t {
                 n => return Err(unknown("on_full", n, "use a TIDEWIRE_ON_FULL_ constant")),
             },
             ack_timeout: time(self.ack_timeout_ms),
+            ..PublishOptions::default()
         })
     }
 }

@@ -258,7 +258,7 @@ impl Engine {
     fn put(&self, py: Python<'_>, event: &Event<'_>, ack: Ack, limit: Limit, block: bool) -> PyResult<bool> {
         let engine = &self.state.engine;
         let attempt = |on_full| {
-            let options = PublishOptions { ack, on_full, ack_timeout: Duration::ZERO };
+            let options = PublishOptions { ack, on_full, ack_timeout: Duration::ZERO, ..PublishOptions::default() };
             if ack == Ack::Memory {
                 engine.publish_with(event, &options).map(|p| (p == Published::Accepted, None))
             } else {

@@ -183,6 +183,7 @@ impl Loader<'_> {
         }
         set(&mut engine.shards, &mut places, "engine.shards", table.shards, |n| Some(n as usize));
         set(&mut engine.ring_bytes, &mut places, "engine.ring_bytes", table.ring_bytes, bytes);
+        set(&mut engine.reserve_percent, &mut places, "engine.reserve_percent", table.reserve_percent, clamp);
         engine.idle = table.idle.unwrap_or_default();
         engine.pin_cpus = table.pin_cpus.unwrap_or_default();
         set(&mut engine.region, &mut places, "engine.region", table.region, |s| s);
@@ -221,6 +222,9 @@ impl Loader<'_> {
         set(&mut own.bucket_burst, &mut places, "engine.fairness.bucket_burst", fair.bucket_burst, |n| n);
         let key = "engine.fairness.tenant_separator";
         set(&mut own.tenant_separator, &mut places, key, fair.tenant_separator, Some);
+        let dedup = table.dedup;
+        set(&mut engine.dedup.window, &mut places, "engine.dedup.window", dedup.window, time);
+        set(&mut engine.dedup.entries_max, &mut places, "engine.dedup.entries_max", dedup.entries_max, clamp);
         let (own, retention) = (&mut engine.retention, table.retention);
         if retention.age_max.is_some() || retention.bytes_max.is_some() {
             own.keep = Keep::Rules;
@@ -281,6 +285,7 @@ impl Loader<'_> {
             d.profile = Profile::parse(profile.get_ref()).map_err(|e| at(profile.span().start, e.at("profile")))?;
         }
         set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
+        d.order = table.order.unwrap_or_default();
         let batch = table.batch;
         set(&mut d.batch.events_max, &mut places, "batch.events_max", batch.events_max, clamp);
         set(&mut d.batch.bytes_max, &mut places, "batch.bytes_max", batch.bytes_max, bytes);

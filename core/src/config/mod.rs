@@ -76,6 +76,8 @@ pub struct EngineConfig {
     pub shards: Option<usize>,
     /// The size of each shard's ring in bytes: a power of two from 256 KiB to 1 GiB. Default: 4 MiB.
     pub ring_bytes: usize,
+    /// How much of each ring may be kept for reservations at a time, in percent, 1 to 90. Default: 50.
+    pub reserve_percent: usize,
     /// What a shard does when there is nothing to do. Default: [`Idle::Nap`].
     pub idle: Idle,
     /// Whether each shard is bound to a CPU of its own. Default: `false`.
@@ -102,6 +104,8 @@ pub struct EngineConfig {
     pub losses: LossesConfig,
     /// What one bucket may take from the others.
     pub fairness: FairnessConfig,
+    /// How repeats of one publication are recognised.
+    pub dedup: DedupConfig,
     /// What stays in the log after it was delivered.
     pub retention: RetentionConfig,
 }
@@ -267,6 +271,25 @@ impl Default for FairnessConfig {
     }
 }
 
+/// How repeats of one publication are recognised, by the key that the host gives with it
+/// ([`crate::PublishOptions::dedup_key`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DedupConfig {
+    /// How long a key is remembered, up to 24 h, by the wall clock: setting that back makes it longer, setting it forward
+    /// shorter. Default: zero, which switches it off.
+    pub window: Duration,
+    /// The most keys that a shard remembers, 1 to 100,000,000, each about 80 bytes of memory. When there are more, the
+    /// oldest are forgotten before their time, and counted. Default: 1,000,000.
+    pub entries_max: usize,
+}
+
+impl Default for DedupConfig {
+    fn default() -> Self {
+        DedupConfig { window: Duration::ZERO, entries_max: 1_000_000 }
+    }
+}
+
 /// What a shard does when there is nothing to do: the choice between latency and CPU time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -331,6 +354,7 @@ impl EngineConfig {
             data_dir: data_dir.into(),
             shards: None,
             ring_bytes: 4 << 20,
+            reserve_percent: 50,
             idle: Idle::default(),
             pin_cpus: false,
             region: "us-east-1".to_owned(),
@@ -344,6 +368,7 @@ impl EngineConfig {
             queue: QueueConfig::default(),
             losses: LossesConfig::default(),
             fairness: FairnessConfig::default(),
+            dedup: DedupConfig::default(),
             retention: RetentionConfig::default(),
         }
     }
@@ -384,6 +409,7 @@ impl EngineConfig {
                 .at("engine.ring_bytes")
                 .remedy(format!("choose {} or {near}", near / 2)));
         }
+        within("engine.reserve_percent", self.reserve_percent, 1, 90)?;
         for (key, text) in [("engine.region", &self.region), ("engine.event_source", &self.event_source)] {
             if text.is_empty() || text.len() > 128 || !text.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(Error::invalid_config(format!("{key} is `{}`", text.escape_debug()))
@@ -425,6 +451,8 @@ impl EngineConfig {
                     .remedy("write what ends the tenant's part, such as `-`")
             })?;
         }
+        within_time("engine.dedup.window", self.dedup.window, Duration::ZERO, ms(24 * 3_600_000))?;
+        within("engine.dedup.entries_max", self.dedup.entries_max, 1, 100_000_000)?;
         let retention = &self.retention;
         if let Some(age) = retention.age_max {
             within_time("engine.retention.age_max", age, ms(1000), Duration::from_secs(100 * 366 * 24 * 3600))?;

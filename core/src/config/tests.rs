@@ -59,6 +59,7 @@ fn a_full_file_is_read() {
 data_dir = "/var/lib/tidewire"
 shards = 2
 ring_bytes = "1MiB"
+reserve_percent = 25
 idle = "spin"
 pin_cpus = true
 region = "eu-west-1"
@@ -90,6 +91,9 @@ bucket_ring_share = 0.25
 bucket_rate = 500
 bucket_burst = 50
 tenant_separator = "-"
+[engine.dedup]
+window = "10m"
+entries_max = 5000
 [engine.retention]
 keep = "all"
 age_max = "30d"
@@ -105,6 +109,7 @@ timeout = "20s"
 connect_timeout = "2s"
 idle = "9s"
 concurrency = 8
+order = "strict"
 batch = { events_max = 10, bytes_max = "1MiB", linger = "0s" }
 retry = { backoff_min = "2s", backoff_max = "1m", age_max = "1d", poison_attempts = 1 }
 breaker = { consecutive_failures = 9, open_min = "1s", open_max = "2s" }
@@ -145,6 +150,7 @@ on_start = "emit"
     let e = &config.engine;
     assert_eq!((e.data_dir.as_path(), e.shards), (Path::new("/var/lib/tidewire"), Some(2)));
     assert_eq!((e.ring_bytes, e.idle, e.pin_cpus, e.event_bytes_max), (1 << 20, Idle::Spin, true, 16384));
+    assert_eq!(e.reserve_percent, 25);
     assert_eq!((e.region.as_str(), e.event_source.as_str()), ("eu-west-1", "acme:s3"));
     assert_eq!(e.event_types.custom(), ["acme:Scan:Clean"]);
     assert_eq!(e.close_timeout, Duration::from_secs(30));
@@ -168,11 +174,13 @@ on_start = "emit"
         tenant_separator: Some("-".to_owned()),
     };
     assert_eq!(e.fairness, fairness);
+    assert_eq!(e.dedup, DedupConfig { window: Duration::from_secs(600), entries_max: 5000 });
     assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
     assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
+    assert_eq!(d.order, crate::rule::Order::Strict);
     assert_eq!((d.batch.events_max, d.batch.bytes_max, d.batch.linger), (10, 1 << 20, Duration::ZERO));
     assert_eq!((d.retry.backoff_min, d.retry.backoff_max), (Duration::from_secs(2), Duration::from_secs(60)));
     assert_eq!((d.retry.age_max, d.retry.poison_attempts), (Duration::from_secs(86400), 1));
@@ -202,12 +210,14 @@ fn the_smallest_file_has_the_documented_defaults() {
     let e = &c.engine;
     assert_eq!(e.data_dir, Path::new("/base/data"));
     assert_eq!((e.shards, e.ring_bytes, e.idle, e.pin_cpus), (None, 4 << 20, Idle::Nap, false));
+    assert_eq!(e.reserve_percent, 50);
     assert_eq!((e.region.as_str(), e.event_source.as_str(), e.event_bytes_max), ("us-east-1", "aws:s3", 65536));
     assert_eq!(e.close_timeout, Duration::from_secs(10));
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
     assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
+    assert_eq!((e.dedup.window, e.dedup.entries_max), (Duration::ZERO, 1_000_000));
     assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
@@ -325,6 +335,8 @@ fn limits_of_the_engine_are_told_at_their_key() {
     for (line, parts) in [
         ("ring_bytes = \"3MiB\"", ["t.toml:3:14", "not a power of two", "choose 2097152 or 4194304"]),
         ("ring_bytes = \"128KiB\"", ["t.toml:3:14", "131072", "262144"]),
+        ("reserve_percent = 0", ["t.toml:3:19", "engine.reserve_percent is 0", "1 to 90"]),
+        ("reserve_percent = 1000", ["t.toml:3:19", "engine.reserve_percent is 1000", "1 to 90"]),
         ("shards = 0", ["t.toml:3:10", "engine.shards is 0", "1 to 256"]),
         ("event_bytes_max = \"65KiB\"", ["t.toml:3:19", "66560", "65536"]),
         ("event_bytes_max = 0", ["t.toml:3:19", "is 0", "4096"]),
@@ -348,6 +360,8 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("fairness.bucket_rate = 0", ["t.toml:3:24", "bucket_rate is 0", "1 to"]),
         ("fairness.bucket_burst = 0", ["t.toml:3:25", "bucket_burst is 0", "1 to"]),
         ("fairness.tenant_separator = \"\"", ["t.toml:3:29", "tenant_separator", "such as `-`"]),
+        ("dedup.window = \"25h\"", ["t.toml:3:16", "engine.dedup.window", "86400s"]),
+        ("dedup.entries_max = 0", ["t.toml:3:21", "entries_max is 0", "1 to"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
         ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
     ] {
@@ -376,6 +390,7 @@ fn destinations_are_checked_at_their_keys() {
         &hook("retry = { backoff_min = \"2h\" }"),
         &["t.toml:7:25", "destination `hook`", "retry.backoff_min (7200s) is more than retry.backoff_max (3600s)"],
     );
+    refused(&hook("order = \"strikt\""), &["t.toml:7:9", "`strikt`", "did you mean `strict`?"]);
     refused(&hook("breaker.consecutive_failures = 0"), &["t.toml:7:32", "destination `hook`"]);
     refused(&hook("profile = \"awss\""), &["t.toml:7:11", "destination `hook`", "awss"]);
     refused(&hook("tls.ca = \"none.pem\""), &["t.toml:7:10", "destination `hook`", "/base/none.pem"]);

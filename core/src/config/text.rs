@@ -33,6 +33,7 @@ pub(super) struct Engine {
     pub(super) data_dir: Option<Spanned<String>>,
     pub(super) shards: Option<Spanned<u32>>,
     pub(super) ring_bytes: Option<Spanned<Size>>,
+    pub(super) reserve_percent: Option<Spanned<u64>>,
     pub(super) idle: Option<super::Idle>,
     pub(super) pin_cpus: Option<bool>,
     pub(super) region: Option<Spanned<String>>,
@@ -53,6 +54,8 @@ pub(super) struct Engine {
     pub(super) losses: Losses,
     #[serde(default)]
     pub(super) fairness: Fairness,
+    #[serde(default)]
+    pub(super) dedup: Dedup,
     #[serde(default)]
     pub(super) retention: Retention,
 }
@@ -124,6 +127,13 @@ pub(super) struct Delivery {
     pub(super) cursor_interval: Option<Spanned<Time>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dedup {
+    pub(super) window: Option<Spanned<Time>>,
+    pub(super) entries_max: Option<Spanned<u64>>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DestinationTable {
@@ -137,6 +147,7 @@ pub(super) struct DestinationTable {
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,
     pub(super) concurrency: Option<Spanned<u64>>,
+    pub(super) order: Option<crate::rule::Order>,
     #[serde(default)]
     pub(super) batch: Batch,
     #[serde(default)]

@@ -81,9 +81,23 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The first bytes of a file of the log, fewer if it is shorter. As [`ReadFile`].
 pub fn read_front(path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+    read_at(path, 0, bytes)
+}
+
+/// Up to so many bytes of a file from a position on, fewer where it ends.
+pub fn read_at(path: &Path, position: u64, bytes: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    ReadFile::open(path)?.read_at(0, bytes, &mut out)?;
+    ReadFile::open(path)?.read_at(position, bytes, &mut out)?;
     Ok(out)
+}
+
+/// Makes what was written to a file durable.
+pub fn sync(path: &Path) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.sync_file(path);
+    }
+    File::open(path)?.sync_all()
 }
 
 /// A whole file of the log. As [`ReadFile`].

@@ -49,7 +49,7 @@ impl Engine {
     pub(super) fn settled_heads(&self) -> Vec<u64> {
         let deadline = deadline_in(SOON);
         for shard in &self.inner.shards {
-            let receipt = Receipt { shard: shard.clone(), position: shard.ring.tail() };
+            let receipt = Receipt::new(shard.clone(), shard.ring.tail());
             // A log that failed or waits for space has what it has.
             let _ = receipt.wait(Ack::Written, Some(deadline));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Inner, OnFull, closed, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, resource_hash};
 use crate::rule::OnQueueFull;
 use crate::shard::Shared;
 use crate::shard::fair::{Fairness, Unfair};
@@ -62,6 +62,35 @@ impl Inner {
                 format!("the queue of {name} is full: {waits}{} bytes wait", load.bytes),
             )
             .remedy("mend the destination, raise its limits, or let it shed (`queue.on_full`)"));
+        }
+    }
+
+    /// Waits until nothing refuses an event that is told or reserved in another way than by a plain publication: full queues
+    /// that refuse or block, and its bucket's rate and share.
+    pub(super) fn wait_for_turn(&self, event: &Event<'_>, on_full: OnFull) -> Result<()> {
+        if self.queues.is_telling() {
+            self.wait_for_queues(event, !matches!(on_full, OnFull::Retry(_)))?;
+        }
+        if let Some(fairness) = &self.fairness {
+            let shard = self.shard_of(resource_hash(event.bucket.as_bytes(), event.key));
+            // The bytes count when they are there.
+            self.enter_fairly(fairness, shard, event.bucket, 1, on_full)?;
+            fairness.leave(shard.index, event.bucket, 1);
+        }
+        Ok(())
+    }
+
+    /// An event comes into a ring without being asked whether it may.
+    pub(super) fn bring(&self, shard: &Shared, bucket: &str, bytes: usize) {
+        if let Some(fairness) = &self.fairness {
+            fairness.bring(shard.index, bucket, bytes);
+        }
+    }
+
+    /// It did not.
+    pub(super) fn take_back(&self, shard: &Shared, bucket: &str, bytes: usize) {
+        if let Some(fairness) = &self.fairness {
+            fairness.leave(shard.index, bucket, bytes);
         }
     }
 

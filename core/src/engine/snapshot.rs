@@ -63,7 +63,7 @@ impl Engine {
         let deadline = deadline_in(SYNC_WAIT);
         let synced = |shard: &Arc<Shared>| {
             let position = shard.ring.tail();
-            Receipt { shard: shard.clone(), position }.wait(Ack::Synced, Some(deadline))
+            Receipt::new(shard.clone(), position).wait(Ack::Synced, Some(deadline))
         };
         let mut heads = Vec::new();
         for shard in &self.inner.shards {

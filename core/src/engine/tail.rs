@@ -58,9 +58,8 @@ impl Engine {
         deadline: Instant,
     ) -> Result<bool> {
         let news = self.inner.shards.iter().zip(written).filter(|(s, _)| s.progress.failure().is_none());
-        let news: Vec<_> = news
-            .map(|(shard, written)| Receipt { shard: shard.clone(), position: written + 1 }.reached(Ack::Written))
-            .collect();
+        let news: Vec<_> =
+            news.map(|(shard, written)| Receipt::new(shard.clone(), written + 1).reached(Ack::Written)).collect();
         if news.is_empty() {
             return Err(closed());
         }

@@ -80,7 +80,7 @@ pub struct Layout {
 
 impl Layout {
     /// The layout of an event.
-    #[inline]
+    #[inline(always)]
     pub fn of(e: &Event<'_>) -> Layout {
         let (mut bytes, mut present) = (0, 0u32);
         macro_rules! measure {

@@ -1,6 +1,9 @@
 //! Identity and order: the id of an event, and the sequencer of its record.
 
 use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind};
 
 /// The id of an event, unique for ever: no two events, of any run of any engine, share one.
 ///
@@ -18,6 +21,29 @@ pub struct EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016X}-{:04X}-{:016X}", self.incarnation, self.shard, self.sequence)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = Error;
+
+    /// Reads an id as it is written, in either case.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`].
+    fn from_str(text: &str) -> Result<EventId, Error> {
+        let part = |s: Option<&str>, digits: usize| {
+            let s = s.filter(|s| s.len() == digits && s.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            u64::from_str_radix(s, 16).ok()
+        };
+        let mut parts = text.split('-');
+        match (part(parts.next(), 16), part(parts.next(), 4), part(parts.next(), 16), parts.next()) {
+            (Some(incarnation), Some(shard), Some(sequence), None) => {
+                Ok(EventId { incarnation, shard: shard as u16, sequence })
+            }
+            _ => Err(Error::new(ErrorKind::InvalidArgument, format!("`{}` is no event id", text.escape_debug()))
+                .remedy("an id is 16, 4 and 16 hex digits with hyphens between")),
+        }
     }
 }
 
@@ -111,5 +137,16 @@ mod tests {
         let id = EventId { incarnation: 0xFEED, shard: 3, sequence: 12 }.to_string();
         assert_eq!(id, "000000000000FEED-0003-000000000000000C");
         assert!(!id.contains('.'));
+    }
+
+    #[test]
+    fn event_ids_are_read_as_they_are_written_and_nothing_else_is() {
+        let id = EventId { incarnation: u64::MAX, shard: 0xABC, sequence: 1 };
+        assert_eq!(id.to_string().parse::<EventId>().unwrap(), id);
+        assert_eq!(id.to_string().to_lowercase().parse::<EventId>().unwrap(), id);
+        let good = id.to_string();
+        for bad in ["", "-", "--", &good[1..], &good[..good.len() - 1], &format!("{good}-"), &good.replace('A', "+")] {
+            assert_eq!(bad.parse::<EventId>().unwrap_err().kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
     }
 }

@@ -132,11 +132,18 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`crate::ErrorKind::InvalidEvent`] that names the field, its length and the limit.
     pub fn validate(&self, bytes_max: usize) -> Result<()> {
-        self.check(bytes_max).map(|_| ())
+        self.check_seldom(bytes_max).map(|_| ())
+    }
+
+    /// As [`Event::check`], for callers that do not run for each event: a copy of their own would keep the compiler from
+    /// giving one to the caller that does.
+    #[inline(never)]
+    pub(crate) fn check_seldom(&self, bytes_max: usize) -> Result<Layout> {
+        self.check(bytes_max)
     }
 
     /// As [`Event::validate`]; answers the layout that encoding needs.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, bytes_max: usize) -> Result<Layout> {
         let layout = Layout::of(self);
         // A frame that is small as a whole has no field that is too long by itself, but for bucket and key.

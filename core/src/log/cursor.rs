@@ -125,11 +125,12 @@ pub struct Cursors {
 pub mod section {
     /// u64: the number of the next segment, so that numbers are never used again, whatever was removed.
     pub const NEXT_SEGMENT: u16 = 1;
-    /// u64: everything that the host appended up to this cursor of its own is in this shard's log, or was not for it.
+    /// u64: everything that the host appended up to this cursor of its own is in this shard's log, or was not for it; u32:
+    /// the generation of the layout in which that is so.
     pub const HOST_CURSOR: u16 = 2;
     /// Per lane, the attempts that its batches have behind them.
     pub const ATTEMPTS: u16 = 3;
-    /// The keys by which repeats are recognised.
+    /// u64: the keys of the records up to this sequence, by which repeats are recognised, are in the files of `dedup/`.
     pub const DEDUP: u16 = 4;
     /// u64, u64: the number of the next segment of losses, and of the next loss.
     pub const LOSSES: u16 = 5;
@@ -142,6 +143,12 @@ pub mod section {
     pub const GROUPS: u16 = 16;
     /// Per replay, what it has done: u32 replays, per replay u32 number, cursor.
     pub const REPLAYS: u16 = 17;
+    /// u64: what the sections of the checkpoint say is true of the durable records up to this sequence.
+    pub const THROUGH: u16 = 32;
+    /// The intents without an end: per intent u64 sequence, u64 segment, u64 offset.
+    pub const INTENTS: u16 = 33;
+    /// What other shards have handed over: per destination and shard u32 destination, u16 shard, u64 the last sequence there.
+    pub const HANDED_OVER: u16 = 34;
 
     /// A section of two numbers.
     pub(crate) fn two(bytes: &[u8]) -> Option<(u64, u64)> {

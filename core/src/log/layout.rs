@@ -25,9 +25,51 @@ impl Layout {
         Layout { generation: 1, shards, starts: Vec::new() }
     }
 
+    /// How a shard knows it.
+    pub fn since(&self, shard: usize) -> Since {
+        Since { generation: self.generation, sequence: self.start(shard) }
+    }
+
     /// The sequence of the first record of a shard that belongs to it.
     pub fn start(&self, shard: usize) -> u64 {
         self.starts.get(shard).copied().unwrap_or(1).max(1)
+    }
+}
+
+/// A layout as one shard knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The layout's generation.
+    pub generation: u32,
+    /// The sequence of the shard's first record that belongs to it.
+    pub sequence: u64,
+}
+
+impl Default for Since {
+    fn default() -> Since {
+        Layout::first(1).since(0)
+    }
+}
+
+/// What the shards of a layout had of the log of the host (see [`crate::Engine::append_at`]) when another layout took its
+/// place. An event of that log that comes again may have had another shard then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation of the layout after it.
+    pub generation: u32,
+    /// Per shard that took events, the host's cursor up to which it had everything that was for it.
+    pub cursors: Vec<u64>,
+}
+
+impl Applied {
+    /// What all of them had.
+    pub fn lowest(&self) -> u64 {
+        self.cursors.iter().copied().min().unwrap_or(0)
+    }
+
+    /// What any of them had.
+    pub fn highest(&self) -> u64 {
+        self.cursors.iter().copied().max().unwrap_or(0)
     }
 }
 

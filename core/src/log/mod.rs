@@ -18,6 +18,7 @@
 //!   cursor.a, cursor.b       what each lane, group and replay has done; written in turn
 //!   dead/                    dead letters, in segments of the same format, and which of them were taken out
 //!   losses/                  the audit of what was dropped, in segments of the same format
+//!   dedup/                   keys by which repeats are recognised, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod appender;
 pub mod archive;
 pub mod attempts;
 pub mod buffer;
+pub mod checkpoint;
 pub mod cursor;
 pub mod dead;
 pub mod history;

@@ -476,14 +476,14 @@ enum Rest {
     End,
 }
 
-/// The frame of a record, if it is an event that stands for itself: not a second record of one event, and not one that
-/// came out of the dead letters for one destination.
+/// The frame of a record, if it is an event that stands for itself: not a second record of one event, not the one by which
+/// another shard delivers it, and not one that came out of the dead letters for one destination.
 pub(crate) fn event_of<'a>(r: &RecordView<'a>) -> Option<FrameView<'a>> {
     if r.header().kind != Kind::Event {
         return None;
     }
     let e = r.extensions();
-    if e.continued || e.hops > 0 {
+    if e.continued || e.hops > 0 || e.handed_over.is_some() {
         return None;
     }
     FrameView::parse(r.body()).ok()
@@ -491,17 +491,11 @@ pub(crate) fn event_of<'a>(r: &RecordView<'a>) -> Option<FrameView<'a>> {
 
 /// The id and the sequencer of a record's event. `incarnation` is that of its segment.
 pub(crate) fn identity(r: &RecordView<'_>, incarnation: u64, shard: u16, writers: &Writers) -> (EventId, Sequencer) {
-    let h = r.header();
-    match r.extensions().origin {
-        Some(o) => (
-            EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence },
-            Sequencer { clock_ns: o.clock_ns, tie: o.tie, writer: writers.of(o.incarnation) },
-        ),
-        None => (
-            EventId { incarnation, shard, sequence: h.sequence },
-            Sequencer { clock_ns: h.clock_ns, tie: h.tie, writer: writers.of(incarnation) },
-        ),
-    }
+    let o = r.origin(incarnation, shard);
+    (
+        EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence },
+        Sequencer { clock_ns: o.clock_ns, tie: o.tie, writer: writers.of(o.incarnation) },
+    )
 }
 
 /// The numbers of the segments of a directory, in order.

@@ -40,7 +40,7 @@ pub enum Kind {
     Intent = 3,
     /// The end of an [`Kind::Intent`] that came to nothing; which one, [`Extensions::resolves`] says. No body.
     Abort = 4,
-    /// Nothing happened, but the extensions say something ([`Extensions::host_cursor`]). No body.
+    /// Nothing happened. In `dedup/` segments the body is a list of [`super::checkpoint::DedupEntry`].
     Mark = 5,
     /// A dead letter on its way to the dead-letter destination of its destination: its body is a [`DeadLetter`], of which
     /// the frame is delivered along the routes.
@@ -50,7 +50,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_number(n: u8) -> Option<Kind> {
+    pub(crate) fn from_number(n: u8) -> Option<Kind> {
         Some(match n {
             1 => Kind::Event,
             2 => Kind::DeadLetter,
@@ -76,14 +76,26 @@ pub struct Extensions {
     pub resolves: Option<u64>,
     /// The host's own cursor, for events that it appends from a log of its own.
     pub host_cursor: Option<u64>,
-    /// Where the event was accepted, if not here: its id is made of this.
+    /// What the event's id is made of, if not of its own place in the log: the intent that it brings to its end, or its
+    /// place on the shard that handed it over.
     pub origin: Option<Origin>,
     /// The key by which the host has repeats of one publication recognised, as a hash.
     pub dedup: Option<u128>,
     /// How often the event came out of the dead letters or out of a replay again.
     pub hops: u8,
+    /// The record that this one was made from, on another shard that handed it over.
+    pub handed_over: Option<HandedOver>,
     /// The event stands in an earlier record too, with other routes: this record adds routes, not an event.
     pub continued: bool,
+}
+
+/// A record of another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// The shard.
+    pub shard: u16,
+    /// The record's place in its log.
+    pub sequence: u64,
 }
 
 /// Where an event was accepted and the clock it got there.
@@ -95,7 +107,7 @@ pub struct Origin {
     pub shard: u16,
     /// Sequence in that shard.
     pub sequence: u64,
-    /// Hybrid clock there.
+    /// Hybrid clock there; 0 if that of the record counts.
     pub clock_ns: u64,
     /// Its tie.
     pub tie: u32,
@@ -106,6 +118,7 @@ const HOST_CURSOR: u8 = 2;
 const ORIGIN: u8 = 3;
 const DEDUP: u8 = 4;
 const HOPS: u8 = 5;
+const HANDED_OVER: u8 = 8;
 const CONTINUED: u8 = 6;
 
 impl Extensions {
@@ -126,10 +139,12 @@ impl Extensions {
             + self.origin.map_or(0, |_| 32)
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
+            + self.handed_over.map_or(0, |_| 12)
             + if self.continued { 2 } else { 0 }
     }
 
-    fn encode(&self, out: &mut [u8]) {
+    /// Writes them; `out` has [`Extensions::encoded_len`] bytes, of which there is at least one.
+    pub(crate) fn encode(&self, out: &mut [u8]) {
         let len = out.len() as u16;
         out[..2].copy_from_slice(&len.to_le_bytes());
         let mut at = 2;
@@ -163,9 +178,16 @@ impl Extensions {
         if self.continued {
             put(CONTINUED, &[]);
         }
+        if let Some(h) = self.handed_over {
+            let mut b = [0; 10];
+            b[..8].copy_from_slice(&h.sequence.to_le_bytes());
+            b[8..].copy_from_slice(&h.shard.to_le_bytes());
+            put(HANDED_OVER, &b);
+        }
     }
 
-    fn decode(bytes: &[u8]) -> Extensions {
+    /// Reads them; `bytes` are all of them, with the length in front.
+    pub(crate) fn decode(bytes: &[u8]) -> Extensions {
         let mut e = Extensions::default();
         let mut rest = bytes.get(2..).unwrap_or_default();
         while let [tag, len, tail @ ..] = rest {
@@ -184,6 +206,10 @@ impl Extensions {
                 }
                 (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
                 (HOPS, 1) => e.hops = value[0],
+                (HANDED_OVER, 10) => {
+                    let shard = u16::from_le_bytes([value[8], value[9]]);
+                    e.handed_over = Some(HandedOver { shard, sequence: u64_at(value, 0) });
+                }
                 (CONTINUED, 0) => e.continued = true,
                 _ => {}
             }
@@ -216,6 +242,11 @@ impl Route {
         Route { destination, rule, priority: Priority::Normal }
     }
 
+    /// As it is stored: destination, and rule with the priority.
+    pub(crate) fn to_words(self) -> (u32, u32) {
+        (self.destination, self.rule_word())
+    }
+
     fn rule_word(self) -> u32 {
         let priority = match self.priority {
             Priority::Normal => 0,
@@ -225,7 +256,8 @@ impl Route {
         (self.rule & !(3 << PRIORITY_SHIFT)) | priority << PRIORITY_SHIFT
     }
 
-    fn from_words(destination: u32, rule: u32) -> Route {
+    /// Reads what [`Route::to_words`] gave.
+    pub(crate) fn from_words(destination: u32, rule: u32) -> Route {
         let priority = match rule >> PRIORITY_SHIFT {
             1 => Priority::Low,
             2 => Priority::High,
@@ -422,6 +454,12 @@ impl<'a> RecordView<'a> {
         })
     }
 
+    /// Whether there are extensions.
+    #[inline]
+    pub fn is_extended(&self) -> bool {
+        self.extensions > 0
+    }
+
     /// The extensions.
     #[inline]
     pub fn extensions(&self) -> Extensions {
@@ -430,6 +468,17 @@ impl<'a> RecordView<'a> {
         }
         let at = RECORD_HEADER_BYTES + self.routes * ROUTE_BYTES;
         Extensions::decode(&self.bytes[at..at + self.extensions])
+    }
+
+    /// What the id and the sequencer of its event are made of, for a record that `shard` wrote in this `incarnation`.
+    pub fn origin(&self, incarnation: u64, shard: u16) -> Origin {
+        let h = self.header();
+        let own = Origin { incarnation, shard, sequence: h.sequence, clock_ns: h.clock_ns, tie: h.tie };
+        match self.extensions().origin {
+            Some(o) if o.clock_ns > 0 => o,
+            Some(o) => Origin { clock_ns: own.clock_ns, tie: own.tie, ..o },
+            None => own,
+        }
     }
 
     /// The body: a frame, or a dead letter.
@@ -607,6 +656,7 @@ mod tests {
             origin: Some(origin),
             dedup: Some(u128::MAX - 1),
             hops: 8,
+            handed_over: Some(HandedOver { shard: 9, sequence: 10 }),
             continued: true,
         };
         let none = Extensions::default();
@@ -617,6 +667,7 @@ mod tests {
             Extensions { origin: all.origin, ..none },
             Extensions { dedup: all.dedup, ..none },
             Extensions { hops: 1, ..none },
+            Extensions { handed_over: all.handed_over, ..none },
             Extensions { continued: true, ..none },
             all,
         ] {

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::appender::Position;
+use super::checkpoint::{Checkpoint, DedupEntry};
 use super::cursor::{Cursor, Cursors, section};
 use super::dead::{self, KeptState};
-use super::layout::{self, Barrier, Layout};
+use super::layout::{self, Applied, Barrier, Layout, Since};
 use super::losses;
 use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
@@ -19,6 +21,7 @@ use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
 use crate::driver::random_u64;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::FrameView;
 
 /// The most shards a data directory can have.
 pub const SHARDS_MAX: usize = 256;
@@ -32,6 +35,9 @@ struct Meta {
     /// What is left of earlier layouts, and the present one; empty if there never was another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     layouts: Vec<Layout>,
+    /// What the shards of earlier layouts had of the host's log, as long as the present ones have not all of that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    applied: Vec<Applied>,
     /// No shard that was removed gave out a clock reading above this.
     #[serde(default, skip_serializing_if = "is_zero")]
     clock_floor_ns: u64,
@@ -218,7 +224,7 @@ pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
 
 /// The contents of `meta.json`.
 pub(crate) fn meta_json(format: u32, writer: u32, shards: u16) -> Result<Vec<u8>> {
-    to_json(&Meta { format, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 })
+    to_json(&Meta { format, writer, shards, layouts: Vec::new(), applied: Vec::new(), clock_floor_ns: 0 })
 }
 
 /// What a data directory says of itself, read without opening it.
@@ -290,7 +296,14 @@ impl DataDir {
             None => {
                 let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX) as u16;
                 let writer = random_u64()? as u32;
-                let m = Meta { format: FORMAT, writer, shards, layouts: Vec::new(), clock_floor_ns: 0 };
+                let m = Meta {
+                    format: FORMAT,
+                    writer,
+                    shards,
+                    layouts: Vec::new(),
+                    applied: Vec::new(),
+                    clock_floor_ns: 0,
+                };
                 write_json(&meta_path, &m)?;
                 m
             }
@@ -327,6 +340,16 @@ impl DataDir {
         Ok(())
     }
 
+    /// What the shards of earlier layouts had of the host's log, if it is not certain that the present ones have it.
+    pub fn applied(&self) -> &[Applied] {
+        &self.meta.applied
+    }
+
+    /// The present layout, as a shard knows it.
+    pub fn since(&self, shard: usize) -> Since {
+        self.layouts.last().map_or_else(Since::default, |l| l.since(shard))
+    }
+
     /// The shards to recover: those that take events, and whatever an earlier layout has left.
     ///
     /// # Errors
@@ -357,16 +380,28 @@ impl DataDir {
             state.next_sequence = state.next_sequence.max(layout::floor(&self.layouts, *shard));
             state.clock_floor_ns = state.clock_floor_ns.max(self.meta.clock_floor_ns);
         }
-        let present = self.layouts.last().map_or((0, 0), |l| (l.generation, l.shards as usize));
-        if present.1 != self.shards {
-            let shards = states.keys().next_back().map_or(0, |last| last + 1);
-            let start = |shard| states.get(&shard).map_or(1, |s| s.next_sequence);
-            self.layouts.push(Layout {
-                generation: present.0 + 1,
-                shards: self.shards as u16,
-                starts: (0..shards).map(start).collect(),
-            });
+        let mut applied = self.meta.applied.clone();
+        let (generation, present, listed) =
+            self.layouts.last().map_or((0, 0, 0), |l| (l.generation, l.shards as usize, l.starts.len()));
+        if present != self.shards {
+            let floor = applied.last().filter(|a| a.generation == generation).map_or(0, Applied::lowest);
+            let cursor = |shard| states.get(&shard).map_or(0, |s: &ShardState| s.checkpoint.host_cursor()).max(floor);
+            let before = Applied { generation: generation + 1, cursors: (0..present).map(cursor).collect() };
+            applied.extend(Some(before).filter(|a| a.highest() > 0));
+            // Also shards that are gone: their sequences are known to others, and must not begin anew if they come back.
+            let shards = states.keys().next_back().map_or(0, |last| last + 1).max(listed);
+            let start = |s| states.get(&s).map_or_else(|| layout::floor(&self.layouts, s), |s| s.next_sequence);
+            let starts = (0..shards).map(start).collect();
+            self.layouts.push(Layout { generation: generation + 1, shards: self.shards as u16, starts });
         }
+        if let Some(layout) = self.layouts.last() {
+            let floor = applied.last().filter(|a| a.generation == layout.generation).map_or(0, Applied::lowest);
+            for (shard, state) in states.iter_mut() {
+                state.checkpoint.follow(layout.since(*shard), floor);
+            }
+        }
+        let lowest = (0..self.shards).map(|s| states.get(&s).map_or(0, |s| s.checkpoint.host_cursor())).min();
+        applied.retain(|a| a.highest() > lowest.unwrap_or(0));
         let shards: Vec<usize> = states.keys().copied().collect();
         let low = |shard: usize, destination| states[&shard].done(destination, is_new(destination));
         let barriers = layout::barriers(&self.layouts, &shards, destinations, low);
@@ -381,6 +416,7 @@ impl DataDir {
             } else {
                 self.layouts.clone()
             },
+            applied,
             clock_floor_ns: if unneeded.is_empty() { self.meta.clock_floor_ns } else { clock_floor_ns },
             ..self.meta.clone()
         })?;
@@ -533,8 +569,32 @@ pub struct ShardState {
     pub(crate) dead: KeptState,
     /// What it has told of losses.
     pub(crate) losses: KeptState,
+    /// What is known of the records.
+    pub checkpoint: Checkpoint,
+    /// The intents without an end, in order.
+    pub in_doubt: Vec<Intent>,
+    /// The keys by which repeats are recognised, in the order of their events.
+    pub dedup: Vec<DedupEntry>,
+    /// The segments that hold them, but for the latest, which the checkpoint has; the next one's number and the sequence
+    /// of its first record.
+    pub dedup_segments: Vec<SegmentInfo>,
+    /// See `dedup_segments`.
+    pub next_dedup: (u64, u64),
     /// What else was found.
     pub findings: Findings,
+}
+
+/// An intent of which neither commit nor abort is in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Its place in the shard's log.
+    pub sequence: u64,
+    /// The incarnation that wrote it.
+    pub incarnation: u64,
+    /// When it was accepted, ns since the epoch.
+    pub accepted_ns: u64,
+    /// The event as it was declared.
+    pub frame: Vec<u8>,
 }
 
 impl ShardState {
@@ -556,9 +616,13 @@ impl ShardState {
         if self.segments.iter().any(|s| s.last_sequence > low) { low } else { head }
     }
 
-    /// Whether it holds neither events nor dead letters.
+    /// Whether it holds neither events nor dead letters nor anything else that is asked for.
     fn is_empty(&self) -> bool {
-        self.segments.is_empty() && self.dead.letters() == 0 && self.findings.unreadable.is_empty()
+        self.segments.is_empty()
+            && self.dead.letters() == 0
+            && self.dedup.is_empty()
+            && self.in_doubt.is_empty()
+            && self.findings.unreadable.is_empty()
     }
 }
 
@@ -783,13 +847,14 @@ fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (Segme
     (header, out)
 }
 
-/// Finds out what a shard holds. Creates its directories if they are not there.
+/// Finds out what a shard holds. Creates its directories if they are not there. `since` is the present layout, as the shard
+/// knows it.
 ///
 /// # Errors
 /// If a file cannot be read or was written by a newer version. Damage is no error: it is quarantined and reported.
-pub fn recover_shard(dir: &Path) -> Result<ShardState> {
+pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
     let at_dir = |e: Error| e.at(dir.display().to_string());
-    for sub in ["dead", losses::DIRECTORY, "quarantine"] {
+    for sub in ["dead", losses::DIRECTORY, "dedup", "quarantine"] {
         fs::create_dir_all(&dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
     }
     let mut findings = Findings::default();
@@ -805,9 +870,22 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         // A cursor ahead of a damaged log must not make new events look delivered.
         next_sequence = next_sequence.max(lane.high().saturating_add(1));
     }
+    let mut checkpoint = Checkpoint::saved(&cursors, since);
+    let first = segments.partition_point(|s| s.last_sequence <= checkpoint.look_after());
+    let before_last = segments.len().saturating_sub(1);
+    for s in segments.get(first..before_last).unwrap_or_default() {
+        // Damage here is told when a lane comes to it.
+        scan(&s.header, &read_file(&s.path)?, |offset, r| {
+            if r.sequence() <= s.last_sequence {
+                checkpoint.note(position(s, offset), &r);
+            }
+        });
+    }
     if let Some(last) = segments.last_mut() {
+        // What was written but not synced before a crash is taken for durable from now on, so it shall be.
+        let synced = fs::sync(&last.path);
         let bytes = read_file(&last.path)?;
-        let s = scan(&last.header, &bytes, |_, _| ());
+        let s = scan(&last.header, &bytes, |offset, r| checkpoint.note(position(last, offset), &r));
         if let Some((sequence, clock_ns)) = s.last {
             last.last_sequence = sequence;
             next_sequence = next_sequence.max(sequence.saturating_add(1));
@@ -825,15 +903,20 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         // Sequences of a torn or damaged tail are never used again.
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
         next_sequence = next_sequence.saturating_add(torn_max);
-        if !s.damage.is_empty() || s.torn_bytes > 0 {
+        if !s.damage.is_empty() || s.torn_bytes > 0 || synced.is_err() {
             let (header, mended) = mend(&last.header, &bytes, &s, next_sequence - 1);
             match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
                 Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
+                Err(e) if synced.is_err() => {
+                    return Err(Error::io("cannot make it durable", &e).at(last.path.display().to_string()));
+                }
                 // On a full disk it stays as it was found; the next opening finds the same.
                 Err(e) => log::warn!("{}: it cannot be mended: {e}", last.path.display()),
             }
         }
     }
+    checkpoint.advance(next_sequence - 1);
+    let in_doubt = read_intents(&segments, &mut checkpoint, &mut findings)?;
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
     let next_segment = (numbers_used + 1).max(saved.map_or(1, u64::from_le_bytes));
     let mut dead = dead::recover(&dir.join("dead"), &mut findings)?;
@@ -844,6 +927,21 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
     if let Some((segment, number)) = cursors.sections.get(&section::LOSSES).and_then(|b| section::two(b)) {
         losses.next = (losses.next.0.max(segment), losses.next.1.max(number));
     }
+    let mut dedup_segments = list_segments(&dir.join("dedup"), &mut findings)?;
+    let mut next_dedup = (dedup_segments.last().map_or(1, |s| s.header.id + 1), 1);
+    let mut dedup = Vec::new();
+    for (s, limit) in limits(&dedup_segments) {
+        scan(&s.header, &read_file(&s.path)?, |_, r| {
+            if r.sequence() <= limit {
+                dedup.extend(DedupEntry::decode(r.body()));
+                next_dedup.1 = r.sequence().saturating_add(1);
+            }
+        });
+    }
+    if let Some(s) = dedup_segments.last_mut() {
+        s.last_sequence = next_dedup.1 - 1;
+    }
+    dedup.extend(checkpoint.dedup());
     Ok(ShardState {
         path: dir.to_owned(),
         segments,
@@ -854,8 +952,59 @@ pub fn recover_shard(dir: &Path) -> Result<ShardState> {
         cursors,
         dead,
         losses,
+        checkpoint,
+        in_doubt,
+        dedup,
+        dedup_segments,
+        next_dedup,
         findings,
     })
+}
+
+fn position(segment: &SegmentInfo, offset: usize) -> Position {
+    Position { segment: segment.header.id, offset: offset as u64 }
+}
+
+/// Reads the intents that the checkpoint leaves open. One that is damaged is reported and given up.
+fn read_intents(segments: &[SegmentInfo], checkpoint: &mut Checkpoint, findings: &mut Findings) -> Result<Vec<Intent>> {
+    let open: Vec<(u64, Position)> = checkpoint.intents().collect();
+    let mut intents = Vec::new();
+    for (sequence, at) in open {
+        let segment = segments.iter().find(|s| s.header.id == at.segment);
+        match segment.map(|s| read_intent(s, sequence, at.offset)).transpose()?.flatten() {
+            Some(intent) => intents.push(intent),
+            None => {
+                log::error!("segment {:016x} at byte {}: the intent {sequence} is damaged", at.segment, at.offset);
+                checkpoint.forget_intent(sequence);
+                findings.damaged += 1;
+            }
+        }
+    }
+    Ok(intents)
+}
+
+fn read_intent(segment: &SegmentInfo, sequence: u64, offset: u64) -> Result<Option<Intent>> {
+    let mut want = BLOCK_BYTES;
+    loop {
+        let bytes = fs::read_at(&segment.path, offset, want)
+            .map_err(|e| Error::io("cannot read it", &e).at(segment.path.display().to_string()))?;
+        match record::parse(segment.header.id, &bytes) {
+            Parsed::Short(need) if bytes.len() == want => want = need,
+            Parsed::Record(r)
+                if r.sequence() == sequence
+                    && r.header().kind == record::Kind::Intent
+                    && FrameView::parse(r.body()).is_ok() =>
+            {
+                return Ok(Some(Intent {
+                    sequence,
+                    incarnation: segment.header.incarnation,
+                    accepted_ns: r.header().clock_ns,
+                    frame: r.body().to_vec(),
+                }));
+            }
+            _ => return Ok(None),
+        }
+    }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -56,6 +56,8 @@ pub enum Purpose {
     DeadLetters = 1,
     /// What was dropped.
     Losses = 2,
+    /// Keys by which repeats are recognised.
+    Dedup = 8,
 }
 
 impl SegmentHeader {
@@ -107,6 +109,7 @@ impl SegmentHeader {
                 0 => Purpose::Events,
                 1 => Purpose::DeadLetters,
                 2 => Purpose::Losses,
+                8 => Purpose::Dedup,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },
             previous_last: if format > 1 { u64_at(64) } else { u64_at(32).saturating_sub(1) },

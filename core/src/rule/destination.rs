@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -38,8 +39,11 @@ pub struct Destination {
     /// How many events one request carries.
     pub batch: BatchLimits,
     /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
-    /// than one.
+    /// than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is one in all.
     pub concurrency: usize,
+    /// Which events wait for which. Default: [`Order::Key`]. A change is in force once what was on its way is out, so that
+    /// the order of each key holds across it.
+    pub order: Order,
     /// How failed events are tried again.
     pub retry: RetryPolicy,
     /// When a failing destination is left alone.
@@ -52,6 +56,21 @@ pub struct Destination {
     pub queue: QueueLimits,
 }
 
+/// Which events of a destination wait for which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Events of one resource key arrive in the order in which they were published; a failing one holds the later ones of
+    /// its key back, and no others.
+    #[default]
+    Key,
+    /// Events arrive as it happens, also those of one key: a failing one holds nobody back.
+    None,
+    /// All events arrive in one order, which keeps that of each key, one request at a time: a failing one holds everybody
+    /// back. One shard delivers them all, and the others hand theirs over to it through its log.
+    Strict,
+}
+
 impl Destination {
     /// A destination with the defaults for everything but name and kind.
     pub fn new(name: impl Into<String>, kind: DestinationKind) -> Destination {
@@ -61,6 +80,7 @@ impl Destination {
             profile: Profile::default(),
             batch: BatchLimits::default(),
             concurrency: 4,
+            order: Order::default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
             dead_letter_to: None,

@@ -8,8 +8,8 @@ mod set;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, QueueLimits,
-    RetryPolicy, Webhook,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
+    QueueLimits, RetryPolicy, Webhook,
 };
 pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};

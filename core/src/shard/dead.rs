@@ -207,7 +207,7 @@ impl ReadEvent {
             Some(body) => DeadLetter::decode(body).map(|l| l.frame.to_vec()).unwrap_or_default(),
             None => r.body().to_vec(),
         };
-        ReadEvent { frame, origin: e.origin.unwrap_or(here), hops: e.hops, forwarded }
+        ReadEvent { frame, origin: r.origin(here.incarnation, here.shard), hops: e.hops, forwarded }
     }
 }
 

@@ -9,6 +9,7 @@ use futures::channel::oneshot;
 
 use super::Shard;
 use super::gate::Holds;
+use super::handover::Handed;
 use super::lanes::{Body, LaneSlot, Saved};
 use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
@@ -37,6 +38,8 @@ const TRIED_MAX: u64 = 1 << 24;
 /// Who waits until everything accepted up to a ring position is out.
 pub(super) struct FlushRequest {
     position: u64,
+    /// Of this destination only.
+    destination: Option<u32>,
     /// The last sequence that counts, once the position has been dispatched.
     sequence: Option<u64>,
     reply: Option<oneshot::Sender<()>>,
@@ -92,7 +95,7 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, mut holds: BTreeMap<u32, Holds>) {
+    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, handed: &Handed, mut holds: BTreeMap<u32, Holds>) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
@@ -112,7 +115,8 @@ impl Shard {
             let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
             let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
             let holds = holds.remove(&number).unwrap_or_default();
-            self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);
+            let slot = self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);
+            handed.waits_for(number).into_iter().for_each(|home| slot.hold_for(home));
         }
     }
 
@@ -137,9 +141,10 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
+        let way = self.way(destination.as_deref());
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number, destination.as_ref().map(|d| &d.queue));
-        let slot = Rc::new(LaneSlot::new(number, destination, saved, backlog, holds, stats, queue, events_max));
+        let slot = Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -150,12 +155,13 @@ impl Shard {
         if snapshot.version == self.snapshot.borrow().version {
             return;
         }
-        let head = self.appender.borrow().next_sequence() - 1;
+        // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
+        let head = self.dispatched.get();
         for (number, destination) in snapshot.destinations() {
             let existing = self.lanes.borrow().get(&number).cloned();
             self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
             match existing {
-                Some(slot) => slot.reconfigure(destination.clone()),
+                Some(slot) => slot.reconfigure(destination.clone(), self.way(Some(destination))),
                 None => {
                     let slot =
                         self.add_lane(number, Some(destination.clone()), Saved::new(head), head, Holds::default());
@@ -169,17 +175,22 @@ impl Shard {
 
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
+        // A shard that has heard of new rules earlier may have handed over events for a new destination.
+        self.reload();
         let lanes = self.lanes.borrow();
+        let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
         let mut told: Vec<u32> = Vec::new();
         for (position, record) in group.iter() {
+            checkpoint.note(position, &record);
             if record.sequence() <= self.dispatched.get() {
                 continue; // Written once more, to a new segment.
             }
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
-                slot.stats.routed.add(1);
+                // What was handed over was counted where it came from.
+                slot.stats.routed.add(u64::from(record.extensions().handed_over.is_none()));
                 if slot.is_unchanged() {
                     told.push(slot.number);
                 }
@@ -215,7 +226,7 @@ impl Shard {
         if priority != Priority::Normal {
             self.prioritised.set(true);
         }
-        let key = || FrameView::trusted(deliverable(record).0).resource_hash();
+        let key = || slot.order_key(FrameView::trusted(deliverable(record).0).resource_hash(), record.sequence());
         if slot.is_behind() {
             if !slot.notes_keys() {
                 return;
@@ -264,14 +275,17 @@ impl Shard {
     ) {
         let (frame, letter) = deliverable(record);
         let frame = FrameView::trusted(frame);
+        let origin = record.origin(incarnation, self.shared.index as u16);
+        let (handed_over, hops) = (slot.home().is_some(), record.extensions().hops);
         let bytes = match slot.profile() {
+            _ if handed_over => self.message(record, route, &origin),
             // A lane without a destination only makes dead letters: nothing to render.
             None => Bytes::new(),
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
                     let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
-                    let bytes = self.render(profile, &frame, letter.as_ref(), record, route.rule, incarnation, replay);
+                    let bytes = self.render(profile, &frame, letter.as_ref(), &origin, hops, route.rule, replay);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
@@ -279,11 +293,16 @@ impl Shard {
         };
         let len = bytes.len();
         let log_bytes = record.padded_len() as u32;
-        let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: true };
-        let (key, now) = (frame.resource_hash(), self.now());
-        // An old event that is replayed is as young as the replay: its budget begins now.
-        let accepted_ns = if slot.replay.is_some() { now.wall_ns } else { record.header().clock_ns };
-        if slot.push(record.sequence(), key, accepted_ns, route.priority, body, now) {
+        let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: !handed_over };
+        let now = self.now();
+        let accepted_ns = match hops {
+            // An old event that is replayed is as young as the replay: its budget begins now.
+            _ if slot.replay.is_some() => now.wall_ns,
+            0 => origin.clock_ns,
+            // One that comes out of the dead letters has a fresh budget.
+            _ => record.header().clock_ns,
+        };
+        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, route.priority, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
@@ -296,20 +315,11 @@ impl Shard {
         profile: Profile,
         frame: &FrameView<'_>,
         letter: Option<&DeadLetter<'_>>,
-        record: &RecordView<'_>,
+        origin: &Origin,
+        hops: u8,
         rule: u32,
-        incarnation: u64,
         replay: Option<&str>,
     ) -> Bytes {
-        let (header, extensions) = (record.header(), record.extensions());
-        // An event that comes out of the dead letters again is the same event.
-        let origin = extensions.origin.unwrap_or(Origin {
-            incarnation,
-            shard: self.shared.index as u16,
-            sequence: header.sequence,
-            clock_ns: header.clock_ns,
-            tie: header.tie,
-        });
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
@@ -339,7 +349,7 @@ impl Shard {
                 attempts: l.attempts,
                 status: l.status,
                 given_up_ns: l.last_ns,
-                hops: extensions.hops,
+                hops,
             };
             profile.write_note(&note, &mut arena);
         }
@@ -577,10 +587,10 @@ impl Shard {
     }
 
     /// Answers `reply` once everything accepted up to `position` is out.
-    pub(super) fn flush(&self, position: u64, reply: oneshot::Sender<()>) {
+    pub(super) fn flush(&self, position: u64, destination: Option<u32>, reply: oneshot::Sender<()>) {
         // Already written, or nothing of it was worth writing: what is dispatched counts.
         let sequence = (self.shared.progress.written() >= position).then(|| self.dispatched.get());
-        self.flushes.borrow_mut().push(FlushRequest { position, sequence, reply: Some(reply) });
+        self.flushes.borrow_mut().push(FlushRequest { position, destination, sequence, reply: Some(reply) });
         self.set_flushing(true);
         self.answer_flushes();
     }
@@ -598,13 +608,17 @@ impl Shard {
         }
         let written = self.shared.progress.written();
         let dispatched = self.dispatched.get();
-        let low = self.lanes_low();
+        let all_low = self.lanes_low();
+        let lane_low = |number: u32| self.lanes.borrow().get(&number).map_or(dispatched, |slot| slot.low(dispatched));
         let mut flushes = self.flushes.borrow_mut();
         flushes.retain_mut(|f| {
             if f.sequence.is_none() && written >= f.position {
                 f.sequence = Some(dispatched);
             }
-            if f.sequence.is_some_and(|s| low >= s) {
+            if f.reply.as_ref().is_none_or(oneshot::Sender::is_canceled) {
+                return false;
+            }
+            if f.sequence.is_some_and(|s| f.destination.map_or(all_low, lane_low) >= s) {
                 if let Some(reply) = f.reply.take() {
                     let _ = reply.send(());
                 }

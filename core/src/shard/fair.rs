@@ -114,6 +114,15 @@ impl Fairness {
         Ok(())
     }
 
+    /// An event comes into the ring whatever its bucket has there already.
+    pub(crate) fn bring(&self, shard: usize, bucket: &str, bytes: usize) {
+        if self.share_bytes.is_some()
+            && let Some(filled) = self.filled.get(shard).and_then(|f| f.get(self.place(bucket)))
+        {
+            filled.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
     /// An event has left the ring, or never came into it.
     pub(crate) fn leave(&self, shard: usize, bucket: &str, bytes: usize) {
         if self.share_bytes.is_some()

@@ -593,6 +593,15 @@ impl SegmentFiles {
         segments.drain(..passed).collect()
     }
 
+    /// Takes out the segments of which the next one was begun before `created_ns`, and the oldest ones if there are more
+    /// than `segments_max`; the one being written stays.
+    pub(super) fn take_older(&self, created_ns: u64, segments_max: usize) -> Vec<SegmentInfo> {
+        let mut segments = self.segments.borrow_mut();
+        let older = segments.windows(2).take_while(|s| s[1].header.created_ns < created_ns).count();
+        let n = older.max(segments.len().saturating_sub(segments_max)).min(segments.len().saturating_sub(1));
+        segments.drain(..n).collect()
+    }
+
     /// Writes no more.
     pub(super) fn close(&self) {
         self.active.borrow_mut().take();

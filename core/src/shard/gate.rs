@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
 use super::{Command, Shared};
 use crate::log::layout::{Barrier, Layout};
 
-/// The shards of an engine, for waking them.
-pub(crate) type Peers = Arc<Mutex<Vec<Arc<Shared>>>>;
+/// All shards of an engine, in order of their numbers; there are gaps where old ones are gone.
+pub(crate) type Peers = Arc<[Arc<Shared>]>;
 
 /// A barrier that opens when every shard has passed it.
 pub(crate) struct Gate {
@@ -27,7 +25,7 @@ impl Gate {
 
     fn pass(&self) {
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            for shard in self.peers.lock().iter() {
+            for shard in self.peers.iter() {
                 shard.command(Command::Look);
             }
         }

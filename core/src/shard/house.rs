@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shard;
@@ -10,13 +11,19 @@ use crate::driver::{self, DiskFile};
 use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::attempts::{self, AllTried};
+use crate::log::checkpoint::DedupEntry;
 use crate::log::cursor::{Cursor, Cursors, section};
+use crate::log::record::Kind;
 use crate::log::recovery::CURSOR_FILES;
 use crate::log::shed::{self, Shed};
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
 pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+
+/// Size of a file of keys.
+pub(super) const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
+const DEDUP_ENTRIES_PER_RECORD: usize = 4096;
 
 impl Shard {
     /// Saves cursors while they move, until the shard stops.
@@ -25,6 +32,7 @@ impl Shard {
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
+            self.note_host_cursor();
             self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
@@ -63,6 +71,8 @@ impl Shard {
             marks.push([head, head, 0, 0]);
         }
         marks.extend(self.kept_marks());
+        let checkpoint = self.checkpoint.borrow();
+        marks.push([checkpoint.low(), checkpoint.host_cursor(), checkpoint.dedup().len() as u64, 0]);
         marks
     }
 
@@ -87,9 +97,39 @@ impl Shard {
         sections
     }
 
+    /// Takes note of how far the host has come with what it appends by its own cursor: once the ring is consumed up to
+    /// where it ended when the cursor was read, the shard has everything up to the cursor, also if it was given nothing.
+    pub(super) fn note_host_cursor(&self) {
+        let ring = &self.shared.ring;
+        loop {
+            if self.checkpoint.borrow().awaits_host_cursor() {
+                return;
+            }
+            match self.host_cursor_at.get() {
+                None => {
+                    let cursor = self.shared.common.host_cursor.load(Ordering::Acquire);
+                    if cursor <= self.checkpoint.borrow().host_cursor() {
+                        return;
+                    }
+                    self.host_cursor_at.set(Some((cursor, ring.tail())));
+                }
+                Some((cursor, position)) if ring.head() >= position => {
+                    self.host_cursor_at.set(None);
+                    let sequence = self.appender.borrow().next_sequence() - 1;
+                    self.checkpoint.borrow_mut().note_host_cursor(sequence, cursor);
+                }
+                Some(_) => return,
+            }
+        }
+    }
+
     /// Writes the cursors of all lanes, in turn into one of two files, and the promise that no clock reading more than
     /// `clock_ahead_ns` above the present one is given out before the next save.
     pub(super) async fn save_cursors(&self, clock_ahead_ns: u64) -> Result<()> {
+        if let Err(e) = self.save_dedup().await {
+            // Not a reason to keep the cursors, and with them segments that could make room: the log has the keys.
+            log::error!("shard {}: {e}", self.shared.index);
+        }
         let head = self.dispatched.get();
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
@@ -97,12 +137,17 @@ impl Shard {
         let mut kept = self.kept_sections();
         let mut sections = self.sections(head);
         sections.append(&mut kept.sections);
-        let cursors = Cursors {
+        let mut cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
             lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
             sections,
+        };
+        let (checkpoint_low, host_cursor) = {
+            let checkpoint = self.checkpoint.borrow();
+            checkpoint.save(&mut cursors.sections);
+            (checkpoint.low(), checkpoint.host_cursor())
         };
         let bytes = cursors.encode();
         // What these cursors pass over because it was dropped is told first.
@@ -129,8 +174,42 @@ impl Shard {
         }
         self.saved_generation.set(generation);
         self.clock_ceiling_ns.set(clock_ceiling_ns);
+        let lanes_low = cursors.lanes.values().map(Cursor::low).min().unwrap_or(head);
+        self.saved.replace(lanes_low.min(checkpoint_low));
         self.kept_saved(kept);
-        self.saved.replace(cursors.lanes.values().map(Cursor::low).min().unwrap_or(head));
+        self.shared.host_cursor_saved.store(host_cursor, Ordering::Release);
+        Ok(())
+    }
+
+    /// Appends the keys of repeats to those that are kept, and lets go of files whose keys are all older than the window.
+    async fn save_dedup(&self) -> Result<()> {
+        let window_ns = self.config.dedup.window.as_nanos() as u64;
+        let entries = {
+            let mut checkpoint = self.checkpoint.borrow_mut();
+            let entries = checkpoint.take_dedup();
+            if window_ns == 0 || (entries.is_empty() && self.dedup_files.is_stored()) {
+                let through = checkpoint.through();
+                checkpoint.dedup_saved(through);
+                return Ok(());
+            }
+            self.dedup_handed.set(checkpoint.through());
+            entries
+        };
+        for chunk in entries.chunks(DEDUP_ENTRIES_PER_RECORD) {
+            self.dedup_files.append(Kind::Mark, &DedupEntry::encode(chunk));
+        }
+        self.dedup_files.store().await?;
+        self.checkpoint.borrow_mut().dedup_saved(self.dedup_handed.get());
+        let oldest_ns = wall_ns().saturating_sub(window_ns);
+        let most = self.config.dedup.entries_max as u64 * DedupEntry::BYTES as u64 / DEDUP_SEGMENT_BYTES + 2;
+        for s in self.dedup_files.files.take_older(oldest_ns, most as usize) {
+            let path = s.path.clone();
+            driver::blocking(move || {
+                driver::fs::remove_file(&path)
+                    .map_err(|e| Error::io("cannot remove it", &e).at(path.display().to_string()))
+            })
+            .await?;
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
+use super::message::{Prefix, Tag};
 use super::ring::Consumer;
 use super::snapshot::Scratch;
 use super::{Command, PartState, Shard, dispatch};
@@ -15,9 +16,9 @@ use crate::driver;
 use crate::driver::wall_ns;
 use crate::event::{EventId, FrameView};
 use crate::log::Ack;
-use crate::log::appender::ROUTES_MAX;
+use crate::log::appender::{Appender, ROUTES_MAX};
 use crate::log::losses::{Loss, LossReason};
-use crate::log::record::{Extensions, Kind, Route};
+use crate::log::record::{Extensions, Kind, Origin, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
@@ -39,6 +40,19 @@ fn gather() {
     let begun = Instant::now();
     while begun.elapsed() < GATHER {
         std::hint::spin_loop();
+    }
+}
+
+/// The extensions of one of the records that an event is split into: only one of them may bear the event's given id, and
+/// only with the last one the event is there as a whole.
+fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
+    Extensions {
+        origin: whole.origin.filter(|_| first),
+        resolves: whole.resolves.filter(|_| last),
+        host_cursor: whole.host_cursor.filter(|_| last),
+        dedup: whole.dedup.filter(|_| last),
+        continued: whole.continued || !first,
+        ..*whole
     }
 }
 
@@ -71,7 +85,7 @@ impl Shard {
                 let begun = *burst.get_or_insert(last_active);
                 let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;
                 if goes_on && consumer.watch(GATHER) {
-                    if consumer.next_tag() == Some(Ack::Memory as u32) {
+                    if consumer.next_tag().is_some_and(|t| Tag::from_number(t).ack() == Ack::Memory) {
                         gather();
                     }
                     continue;
@@ -81,15 +95,23 @@ impl Shard {
                 continue;
             }
             burst = None;
-            if self.shared.ring.is_closed() && consumer.is_empty() {
-                break;
+            let ring = &self.shared.ring;
+            if self.may_seal() {
+                if !ring.is_sealed() {
+                    ring.seal();
+                }
+                if consumer.is_empty() {
+                    break;
+                }
+                driver::turn().await;
+                continue;
             }
             if self.shared.progress.failure().is_some() {
                 break;
             }
             // Right after an event the next one is likely near; after a nap it is not.
             if (std::mem::take(&mut fresh) || self.idle() == Idle::Spin) && driver::spins() && consumer.watch(WATCH) {
-                if consumer.next_tag() == Some(Ack::Memory as u32) {
+                if consumer.next_tag().is_some_and(|t| Tag::from_number(t).ack() == Ack::Memory) {
                     gather();
                 }
                 continue;
@@ -99,7 +121,8 @@ impl Shard {
                 continue;
             }
             let nap = self.idle() == Idle::Nap && driver::since(last_active) < NAP_WHILE_ACTIVE;
-            if !consumer.sleep(nap) || self.shared.has_commands() || self.shared.ring.is_closed() {
+            let closed = ring.is_closed();
+            if !consumer.sleep(nap) || self.shared.has_commands() || closed != ring.is_closed() || self.may_seal() {
                 consumer.awake();
                 continue;
             }
@@ -108,11 +131,30 @@ impl Shard {
                 matches!(select(ring, pin!(self.told_synced.notified())).await, Either::Right(_))
             };
             // Who was just told that his events are durable is likely to publish the next ones.
-            fresh = if nap { driver::within(NAP, woken).await.unwrap_or(false) } else { woken.await };
+            fresh = if nap {
+                driver::within(NAP, woken).await.unwrap_or(false)
+            } else if let Some(deadline) = self.close.get() {
+                driver::until(deadline, woken).await.unwrap_or(false)
+            } else {
+                woken.await
+            };
             consumer.awake();
         }
         self.ingest_ended.set(true);
         self.commit_wanted.notify();
+    }
+
+    /// Whether the closed ring need not wait any more, for reservations and for what other shards hand over. The engine
+    /// that closed it says how long it does.
+    fn may_seal(&self) -> bool {
+        let ring = &self.shared.ring;
+        if !ring.is_closed() {
+            return false;
+        }
+        if self.close.get().is_some_and(|deadline| driver::now() >= deadline) {
+            return true;
+        }
+        ring.reserved() == 0 && self.all_handed_over()
     }
 
     /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
@@ -123,48 +165,72 @@ impl Shard {
         let wall = wall_ns();
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
-        let mut position = 0;
         let dropping = self.queues.is_dropping();
-        let taken = consumer.drain(TURN_BYTES, |frame, tag, after| {
-            accepted += 1;
-            position = after;
-            wants = wants.max(Ack::from_number(tag));
+        let taken = consumer.drain(TURN_BYTES, |payload, tag, _| {
+            let tag = Tag::from_number(tag);
+            wants = wants.max(tag.ack());
+            let (prefix, frame) =
+                if tag.is_prefixed() { Prefix::decode(payload) } else { (Prefix::new(Kind::Event), payload) };
+            if let Some(route) = prefix.route {
+                self.take_over(&mut appender, prefix.kind, route, &prefix.extensions, frame, wall);
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
+            if prefix.kind == Kind::Abort {
+                self.append_abort(&mut appender, &prefix, wall);
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
             let view = FrameView::trusted(frame);
             snapshot.routes(view.bucket(), view.event_type(), view.key(), view.priority(), scratch, routes);
+            if prefix.kind == Kind::Intent {
+                routes.truncate(ROUTES_MAX);
+                let sequence = appender.append(Kind::Intent, routes, frame, wall);
+                if let Some(ticket) = prefix.ticket {
+                    self.shared.tickets.lock().insert(ticket, sequence);
+                }
+                return appender.pending_bytes() <= PENDING_BYTES_MAX;
+            }
+            accepted += 1;
             if routes.is_empty() {
                 unmatched += 1;
+                if prefix.extensions.resolves.is_some() {
+                    self.append_abort(&mut appender, &prefix, wall);
+                }
             }
             let kept_only = |routes: &[Route]| routes.first().is_some_and(|r| r.destination == Route::NOBODY);
             if dropping && !routes.is_empty() && !kept_only(routes) {
-                routed += self.drop_newest(&view, routes, snapshot.keeper(scratch), appender.next_sequence());
+                let keeper = snapshot.keeper(scratch);
+                routed += self.drop_newest(&view, routes, keeper, prefix.extensions.origin, appender.next_sequence());
+                if routes.is_empty() && prefix.extensions.resolves.is_some() {
+                    self.append_abort(&mut appender, &prefix, wall);
+                }
             }
             if let Some(f) = &self.fairness {
                 f.leave(self.shared.index, view.bucket(), frame.len());
             }
             if kept_only(routes) {
-                appender.append(Kind::Event, routes, frame, wall);
+                appender.append_extended(Kind::Event, routes, &prefix.extensions, frame, wall);
                 stored += 1;
                 routes.clear();
             }
-            let mut extensions = Extensions::default();
+            let mut first = true;
             // A destination that shall get the event once per rule gets a record for each; so does a crowd of
             // destinations that is too large for one record.
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
+                let extensions = of_part(&prefix.extensions, first, rest.is_empty());
                 appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
+                first = false;
                 stored += 1;
                 routed += routes.len() as u64;
                 *routes = rest;
-                extensions.continued = true;
             }
             appender.pending_bytes() <= PENDING_BYTES_MAX
         });
         if taken == 0 {
             return None;
         }
-        if position > 0 {
-            appender.cover(position, wants);
-        }
+        // Also what is only padding counts: somebody may wait for a position behind it.
+        appender.cover(consumer.position(), wants);
         stats.accepted.add(accepted);
         stats.unmatched.add(unmatched);
         stats.stored.add(stored);
@@ -179,7 +245,14 @@ impl Shard {
     /// which it is kept for replay. It will have the number `sequence` if it has a route then. Returns how many were taken
     /// out.
     #[cold]
-    fn drop_newest(&self, event: &FrameView<'_>, routes: &mut Vec<Route>, keeper: Option<Route>, sequence: u64) -> u64 {
+    fn drop_newest(
+        &self,
+        event: &FrameView<'_>,
+        routes: &mut Vec<Route>,
+        keeper: Option<Route>,
+        origin: Option<Origin>,
+        sequence: u64,
+    ) -> u64 {
         let lanes = self.lanes.borrow();
         let mut dropped = Vec::new();
         routes.retain(|r| {
@@ -193,7 +266,9 @@ impl Shard {
         if routes.is_empty() {
             routes.extend(keeper);
         }
-        let id = EventId { incarnation: self.incarnation, shard: self.shared.index as u16, sequence };
+        let own = EventId { incarnation: self.incarnation, shard: self.shared.index as u16, sequence };
+        let given = |o: Origin| EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence };
+        let id = origin.map(given).or_else(|| (!routes.is_empty()).then_some(own));
         for r in &dropped {
             if let Some(slot) = lanes.get(&r.destination) {
                 slot.stats.routed.add(1);
@@ -203,7 +278,7 @@ impl Shard {
                 destination: r.destination,
                 rule: r.rule,
                 count: 1,
-                id: (!routes.is_empty()).then_some(id),
+                id,
                 accepted_ns: wall_ns(),
                 event_type: event.event_type().name(),
                 bucket: event.bucket(),
@@ -212,6 +287,14 @@ impl Shard {
         }
         self.unaudited.set(self.unaudited.get() || !dropped.is_empty());
         dropped.len() as u64
+    }
+
+    /// Ends an intent, named by its sequence or by its ticket, with nothing.
+    fn append_abort(&self, appender: &mut Appender, prefix: &Prefix, wall_ns: u64) {
+        let named = |ticket| self.shared.tickets.lock().remove(&ticket);
+        let Some(intent) = prefix.extensions.resolves.or_else(|| prefix.ticket.and_then(named)) else { return };
+        let extensions = Extensions { resolves: Some(intent), ..Extensions::default() };
+        appender.append_extended(Kind::Abort, &[], &extensions, &[], wall_ns);
     }
 
     /// Waits for a command, once ingest has ended.
@@ -232,7 +315,7 @@ impl Shard {
         for command in self.shared.take_commands() {
             match command {
                 Command::Reload => self.reload(),
-                Command::Flush { position, reply } => self.flush(position, reply),
+                Command::Flush { position, destination, reply } => self.flush(position, destination, reply),
                 Command::DeadLetters(job) => self.dead.give(job),
                 Command::Replay(replay) => self.start_replay(&replay),
                 Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{Either, select};
 
-use super::Shard;
 use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::gate::Holds;
@@ -21,6 +21,7 @@ use super::queues::Queue;
 use super::replay::ReplayLane;
 use super::stats::LaneStats;
 use super::walk::Walk;
+use super::{Command, Shard, handover};
 use crate::connect;
 use crate::delivery::account::{Account, Sum};
 use crate::delivery::behind::KeysBehind;
@@ -36,7 +37,7 @@ use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
-use crate::rule::Destination;
+use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
@@ -96,6 +97,11 @@ struct Shedding {
 pub(super) struct LaneSlot {
     pub(super) number: u32,
     events_max: usize,
+    way: Cell<Way>,
+    /// The way that is taken once nothing is left in the lane.
+    next_way: Cell<Option<Way>>,
+    /// The shards that must deliver first what they were handed over.
+    held_for: RefCell<Vec<usize>>,
     destination: RefCell<Option<Arc<Destination>>>,
     connector: RefCell<Option<Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
@@ -125,12 +131,27 @@ pub(super) struct LaneSlot {
     pub(super) replay: Option<ReplayLane>,
 }
 
-fn policy(destination: Option<&Destination>, events_max: usize) -> LanePolicy {
+/// In which order a lane's events go, and to which shard if another one delivers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) order: Order,
+    pub(super) home: Option<usize>,
+}
+
+impl Way {
+    /// Each shard replays what is its own, whatever shard delivers new events.
+    pub(super) const OF_REPLAYS: Way = Way { order: Order::Key, home: None };
+}
+
+fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> LanePolicy {
+    if way.home.is_some() {
+        return handover::policy(events_max);
+    }
     // A lane without a destination turns everything into dead letters, a batch at a time.
     let d = destination;
     LanePolicy {
         batch: d.map_or_else(Default::default, |d| d.batch),
-        concurrency: d.map_or(1, |d| d.concurrency),
+        concurrency: d.filter(|_| way.order != Order::Strict).map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
         breaker: d.map_or_else(Default::default, |d| d.breaker),
         events_max,
@@ -142,6 +163,7 @@ impl LaneSlot {
     pub(super) fn new(
         number: u32,
         destination: Option<Arc<Destination>>,
+        way: Way,
         saved: Saved,
         backlog: Option<Backlog>,
         holds: Holds,
@@ -151,11 +173,14 @@ impl LaneSlot {
     ) -> LaneSlot {
         let Saved { cursor, tried, shed } = saved;
         let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
-        let mut lane = Lane::new(policy(destination.as_deref(), events_max), cursor);
+        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
         lane.restore_tried(tried);
         LaneSlot {
             number,
             events_max,
+            way: Cell::new(way),
+            next_way: Cell::new(None),
+            held_for: RefCell::default(),
             lane: RefCell::new(lane),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
@@ -213,15 +238,46 @@ impl LaneSlot {
         *self.connector.borrow_mut() = None;
     }
 
-    /// Takes changed settings; the next attempt uses them.
-    pub(super) fn reconfigure(&self, destination: Arc<Destination>) {
+    /// Takes changed settings; the next attempt uses them. Another way is taken once what the lane holds is out: events
+    /// that are on the old way would mix with those on the new one.
+    pub(super) fn reconfigure(&self, destination: Arc<Destination>, way: Way) {
         if self.destination.borrow().as_ref().is_some_and(|d| **d == *destination) {
             return;
         }
-        self.lane.borrow_mut().set_policy(policy(Some(&destination), self.events_max));
+        self.next_way.set(Some(way).filter(|w| *w != self.way.get()));
         *self.destination.borrow_mut() = Some(destination);
-        *self.connector.borrow_mut() = None;
+        self.use_settings();
+        self.change_way();
         self.notify.notify();
+    }
+
+    fn use_settings(&self) {
+        let policy = policy(self.destination.borrow().as_deref(), self.way.get(), self.events_max);
+        self.lane.borrow_mut().set_policy(policy);
+        *self.connector.borrow_mut() = None;
+    }
+
+    /// Takes the next way, if there is one and nothing is left on the old one.
+    fn change_way(&self) {
+        if self.is_empty()
+            && let Some(way) = self.next_way.take()
+        {
+            if let Some(home) = self.home() {
+                self.hold_for(home);
+            }
+            self.way.set(way);
+            self.use_settings();
+        }
+    }
+
+    /// Sends nothing before a shard has delivered what it was handed over of this destination.
+    pub(super) fn hold_for(&self, home: usize) {
+        self.held_for.borrow_mut().push(home);
+    }
+
+    /// The shard that the lane waits for; not if it hands over to it still, or again.
+    fn held_for(&self) -> Option<usize> {
+        self.held_for.borrow().iter().copied().find(|home| self.home() != Some(*home))
     }
 
     pub(super) fn destination(&self) -> Option<Arc<Destination>> {
@@ -244,13 +300,33 @@ impl LaneSlot {
         self.destination.borrow().is_none()
     }
 
+    /// The shard that delivers, if that is another one.
+    pub(super) fn home(&self) -> Option<usize> {
+        self.way.get().home
+    }
+
+    /// By what the lane keeps events in order.
+    pub(super) fn order_key(&self, resource_hash: u64, sequence: u64) -> u64 {
+        match self.way.get().order {
+            Order::Key => resource_hash,
+            // Spread, for the lane's table does not hash.
+            Order::None => sequence.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            Order::Strict => 0,
+        }
+    }
+
     pub(super) fn is_behind(&self) -> bool {
         self.backlog.borrow().is_some()
     }
 
+    /// Whether nothing may be pushed before what was pushed is out, here or where it was handed over to.
+    fn changes_way(&self) -> bool {
+        self.next_way.get().is_some() || self.held_for().is_some()
+    }
+
     /// How many more events may be pushed.
     pub(super) fn room(&self) -> usize {
-        self.lane.borrow().room()
+        if self.changes_way() { 0 } else { self.lane.borrow().room() }
     }
 
     /// Whether the lane holds nothing.
@@ -271,7 +347,7 @@ impl LaneSlot {
     /// Whether an event of this priority may be pushed.
     pub(super) fn has_room(&self, priority: Priority) -> bool {
         match priority {
-            Priority::High => self.lane.borrow().has_high_room(),
+            Priority::High => !self.changes_way() && self.lane.borrow().has_high_room(),
             _ => self.room() > 0,
         }
     }
@@ -516,12 +592,13 @@ impl LaneSlot {
     pub(super) fn push(
         &self,
         sequence: u64,
-        key: u64,
+        resource_hash: u64,
         accepted_ns: u64,
         priority: Priority,
         body: Body,
         now: Now,
     ) -> bool {
+        let key = self.order_key(resource_hash, sequence);
         let mut lane = self.lane.borrow_mut();
         let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
         let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
@@ -592,12 +669,15 @@ impl LaneSlot {
     }
 
     /// The connector, made when it is first needed: a destination that is down never delays the start.
-    fn connect(&self) -> Result<Option<Rc<dyn Connector>>> {
+    fn connect(&self, shard: &Shard) -> Result<Option<Rc<dyn Connector>>> {
         let Some(destination) = self.destination.borrow().clone() else { return Ok(None) };
         if let Some(c) = self.connector.borrow().as_ref() {
             return Ok(Some(c.clone()));
         }
-        let c = connect::connector(&destination)?;
+        let c = match self.home() {
+            Some(home) => shard.hand_over_to(home),
+            None => connect::connector(&destination)?,
+        };
         *self.connector.borrow_mut() = Some(c.clone());
         Ok(Some(c))
     }
@@ -627,6 +707,13 @@ impl Shard {
 
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
         while !slot.stopping.get() && !slot.is_through() {
+            slot.change_way();
+            if let Some(home) = slot.held_for() {
+                if self.has_delivered(home, &slot).await {
+                    slot.held_for.borrow_mut().retain(|h| *h != home);
+                }
+                continue;
+            }
             if slot.is_behind()
                 && slot.may_read_on()
                 && let Err(e) = self.read_backlog(&slot).await
@@ -668,6 +755,23 @@ impl Shard {
         self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
     }
 
+    /// Waits until another shard has delivered what it was handed over of a lane's destination so far. `false` if something
+    /// else has happened to the lane meanwhile.
+    async fn has_delivered(&self, home: usize, slot: &LaneSlot) -> bool {
+        let peer = self.peer(home);
+        let (reply, done) = oneshot::channel();
+        peer.command(Command::Flush { position: peer.ring.tail(), destination: Some(slot.number), reply });
+        match select(done, pin!(slot.notify.notified())).await {
+            Either::Left((Ok(()), _)) => true,
+            Either::Left((Err(_), _)) => {
+                // It has ended. This shard will be told to end too.
+                let _ = driver::within(TROUBLE_PAUSE, slot.notify.notified()).await;
+                false
+            }
+            Either::Right(_) => false,
+        }
+    }
+
     /// Sends a batch in a task of its own.
     fn begin_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, batch: Batch<Body>) {
         let (shard, lane) = (self.clone(), slot.clone());
@@ -676,7 +780,7 @@ impl Shard {
         let stopped = stop.clone();
         let task = driver::spawn(async move {
             let outcome = {
-                let attempt = pin!(AssertUnwindSafe(lane.attempt(&batch)).catch_unwind());
+                let attempt = pin!(AssertUnwindSafe(lane.attempt(&shard, &batch)).catch_unwind());
                 // Ended by a word rather than cancelled: the runtime does not free the memory of a cancelled task.
                 match select(attempt, pin!(stopped.notified())).await {
                     Either::Left((Ok(outcome), _)) => outcome,
@@ -701,7 +805,9 @@ impl Shard {
 
     fn end_attempt(self: &Rc<Self>, slot: &Rc<LaneSlot>, mut batch: Batch<Body>, outcome: Outcome) {
         let stats = &slot.stats;
-        stats.requests.add(1);
+        // The way does not change while the lane holds anything.
+        let handed_over = slot.home().is_some();
+        stats.requests.add(u64::from(!handed_over));
         if let Some(c) = slot.connector() {
             stats.connections.set(c.connections());
         }
@@ -711,9 +817,11 @@ impl Shard {
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
                 slot.release(&batch.items);
-                stats.latency.record(
-                    batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
-                );
+                if !handed_over {
+                    stats.latency.record(
+                        batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
+                    );
+                }
             }
             Outcome::Retry { reason, .. }
             | Outcome::Throttle { reason, .. }
@@ -730,7 +838,8 @@ impl Shard {
             }
         }
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
-        stats.delivered.add(done.delivered as u64);
+        let counted = if handed_over { &stats.handed_over } else { &stats.delivered };
+        counted.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
         self.free(slot, freed);
@@ -743,6 +852,10 @@ impl Shard {
         if done.delivered > 0 {
             self.lane_settled.notify();
             self.answer_flushes();
+            if handed_over && self.close.get().is_some() {
+                // Ingest waits for the last of it.
+                self.shared.ring.wake();
+            }
         }
     }
 }
@@ -757,10 +870,22 @@ impl Shard {
 }
 
 impl LaneSlot {
-    async fn attempt(&self, batch: &Batch<Body>) -> Outcome {
-        match self.connect() {
+    async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
+        match self.connect(shard) {
             Ok(Some(connector)) => {
                 let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
+                if self.home().is_some() {
+                    // What is handed over and then lost here would have its sequence given to another event, which the
+                    // home would take for a repeat.
+                    if let Err(e) = shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await {
+                        return Outcome::Retry {
+                            endpoint: false,
+                            reason: e.to_string(),
+                            status: 0,
+                            answer: Bytes::new(),
+                        };
+                    }
+                }
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },

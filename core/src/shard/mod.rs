@@ -7,18 +7,22 @@
 pub(crate) mod bell;
 mod commit;
 pub(crate) mod dead;
+pub(crate) mod dedup;
 mod dispatch;
 pub(crate) mod fair;
 mod files;
 pub(crate) mod gate;
 pub(crate) mod group;
 mod guard;
+mod handover;
 mod house;
 mod ingest;
+mod journal;
 pub(crate) mod keep;
 mod kept;
 mod lanes;
 pub(crate) mod losses;
+pub(crate) mod message;
 pub mod progress;
 pub(crate) mod queues;
 pub(crate) mod replay;
@@ -31,13 +35,13 @@ mod tests;
 mod walk;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -53,14 +57,18 @@ use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
-use crate::log::recovery::{DataDir, ShardState};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::layout::Applied;
+use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
 
 use dead::{Buried, DeadJob, DeadLetters};
+use dedup::Dedup;
 use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
-use gate::Holds;
+use gate::{Holds, Peers};
 use group::ConsumerGroup;
+use journal::Journal;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use losses::{LossCounts, Losses};
@@ -71,15 +79,92 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
+pub(crate) use handover::{Handed, handed};
+
+/// What all shards of an engine share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// So many shards, the first ones, take events.
+    pub(crate) publishing: usize,
+    /// Everything that the host appended up to this cursor of its own is in the rings, or further, or was for nobody.
+    pub(crate) host_cursor: AtomicU64,
+    /// Which publications are repeats: one table per shard, or none if nobody wants to know.
+    dedup: Vec<Mutex<Dedup>>,
+    /// What the shards had of the host's log when there were more or fewer of them.
+    applied: Vec<Applied>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) fairness: Option<Arc<Fairness>>,
+}
+
+impl Common {
+    pub(crate) fn new(config: &EngineConfig, states: &BTreeMap<usize, ShardState>, dir: &DataDir) -> Common {
+        let publishing = dir.shards;
+        let lowest = states.range(..publishing).map(|(_, s)| s.checkpoint.host_cursor()).min();
+        let window_ns = config.dedup.window.as_nanos() as u64;
+        let tables = if window_ns > 0 { publishing } else { 0 };
+        let new_table = |_| Mutex::new(Dedup::new(window_ns, config.dedup.entries_max));
+        let common = Common {
+            publishing,
+            host_cursor: AtomicU64::new(lowest.unwrap_or(0)),
+            dedup: (0..tables).map(new_table).collect(),
+            applied: dir.applied().to_vec(),
+            // By their numbers, which may have gaps.
+            queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
+            fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
+        };
+        let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
+        entries.sort_by_key(|e| e.at_ns);
+        for e in entries {
+            if let Some(table) = common.dedup(e.key) {
+                table.lock().insert(e.key, e.at_ns, 0);
+            }
+        }
+        common
+    }
+
+    /// The table that a key belongs in.
+    pub(crate) fn dedup(&self, key: u128) -> Option<&Mutex<Dedup>> {
+        let n = self.dedup.len() as u64;
+        self.dedup.get((key as u64).checked_rem(n)? as usize)
+    }
+
+    /// Whether an event that stands at `cursor` in the host's log is in the log of a shard that a resource with this hash
+    /// had earlier.
+    pub(crate) fn was_applied(&self, cursor: u64, hash: u64) -> bool {
+        self.applied.iter().any(|a| a.cursors.get(shard_of(hash, a.cursors.len())).is_some_and(|had| cursor <= *had))
+    }
+
+    /// How many keys were forgotten before their time.
+    pub(crate) fn dedup_evicted(&self) -> u64 {
+        self.dedup.iter().map(|d| d.lock().evicted).sum()
+    }
+}
+
+/// The shard of a hash: by its high bits, so that the low ones stay for tables.
+pub(crate) fn shard_of(hash: u64, shards: usize) -> usize {
+    ((u128::from(hash) * shards as u128) >> 64) as usize
+}
+
 /// What host threads and the shard's thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) index: usize,
+    pub(crate) common: Arc<Common>,
     pub(crate) ring: RingBox,
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
     pub(crate) losses: Mutex<LossCounts>,
+    /// The sequences that intents got, by the tickets that their hosts gave them, until somebody asks.
+    pub(crate) tickets: Mutex<HashMap<u64, u64>>,
+    /// The intents that earlier runs left without an end, by sequence.
+    pub(crate) in_doubt: Mutex<BTreeMap<u64, InDoubtIntent>>,
+    /// The highest of the host's cursors that the shard was given an event with.
+    pub(crate) host_cursor_given: AtomicU64,
+    /// The host's cursor up to which the shard will still know, after a crash, that it has everything.
+    pub(crate) host_cursor_saved: AtomicU64,
+    /// The ring is closed, and everything that came through it and is for another shard to deliver was handed over.
+    pub(crate) handed_over: AtomicBool,
     /// Sequence of the last event that is in the log and was handed to the lanes.
     head: AtomicU64,
     /// How many want no segment to be removed.
@@ -109,13 +194,30 @@ impl std::ops::Deref for RingBox {
     }
 }
 
+/// An intent that an earlier run left without an end.
+#[derive(Debug)]
+pub(crate) struct InDoubtIntent {
+    pub(crate) intent: recovery::Intent,
+    /// What the host said since.
+    pub(crate) resolved: Option<Resolved>,
+}
+
+/// What the host said became of an operation in doubt.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) committed: bool,
+    /// Where that stands.
+    pub(crate) shard: Arc<Shared>,
+    pub(crate) position: u64,
+}
+
 /// What the engine asks of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// The rules have changed; look at the new snapshot.
     Reload,
-    /// Answer once everything accepted up to this ring position is delivered or dead-lettered.
-    Flush { position: u64, reply: oneshot::Sender<()> },
+    /// Answer once everything accepted up to this ring position is delivered or dead-lettered, of one destination or of all.
+    Flush { position: u64, destination: Option<u32>, reply: oneshot::Sender<()> },
     /// Something is to be done with the dead letters.
     DeadLetters(DeadJob),
     /// Begin or resume a replay.
@@ -137,14 +239,22 @@ pub(crate) enum Command {
 }
 
 impl Shared {
-    pub(crate) fn new(index: usize, ring_bytes: usize) -> Shared {
+    pub(crate) fn new(index: usize, config: &EngineConfig, state: &ShardState, common: Arc<Common>) -> Shared {
+        let in_doubt =
+            state.in_doubt.iter().cloned().map(|i| (i.sequence, InDoubtIntent { intent: i, resolved: None }));
         Shared {
             index,
-            ring: RingBox(Ring::new(ring_bytes)),
+            common,
+            ring: RingBox(Ring::new(config.ring_bytes)),
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
             losses: Mutex::default(),
+            tickets: Mutex::default(),
+            in_doubt: Mutex::new(in_doubt.collect()),
+            host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
+            host_cursor_saved: AtomicU64::new(state.checkpoint.host_cursor()),
+            handed_over: AtomicBool::new(false),
             head: AtomicU64::new(0),
             pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
@@ -191,24 +301,16 @@ impl Shared {
     }
 }
 
-/// What all shards of an engine share with it.
-#[derive(Clone, Debug)]
-pub(crate) struct Common {
-    pub(crate) config: Arc<EngineConfig>,
-    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    pub(crate) queues: Arc<Queues>,
-    pub(crate) fairness: Option<Arc<Fairness>>,
-}
-
 /// Everything a shard's thread is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) common: Common,
+    pub(crate) peers: Peers,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
+    pub(crate) handed: Handed,
     pub(crate) holds: BTreeMap<u32, Holds>,
     pub(crate) incarnation: u64,
-    /// Of the whole engine, those included that only deliver.
-    pub(crate) shards: usize,
     pub(crate) cpu: Option<usize>,
     pub(crate) keep: KeepStart,
 }
@@ -216,18 +318,21 @@ pub(crate) struct Start {
 impl Start {
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn new(
-        shared: Arc<Shared>,
-        common: Common,
+        shared: &Arc<Shared>,
+        peers: &Peers,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        config: Arc<EngineConfig>,
         state: ShardState,
+        handed: Handed,
         holds: BTreeMap<u32, Holds>,
         dir: &DataDir,
-        shards: usize,
         cpu: Option<usize>,
         keep: KeepStart,
     ) -> Start {
+        let (peers, shared) = (peers.clone(), shared.clone());
         // Known before anybody can ask, so that readers begin where this run does.
         shared.set_head(state.next_sequence - 1);
-        Start { shared, common, state, holds, incarnation: dir.incarnation, shards, cpu, keep }
+        Start { shared, peers, snapshot, config, state, handed, holds, incarnation: dir.incarnation, cpu, keep }
     }
 }
 
@@ -264,7 +369,8 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"), || self.0.ring.close());
+        self.0.progress.fail(Error::new(ErrorKind::Closed, "the engine is closed"), || self.0.ring.seal());
+        self.0.handed_over.store(true, Ordering::Release);
         // Replies that nobody will give: dropping them tells who waits.
         drop(self.0.commands.lock().take());
     }
@@ -273,6 +379,7 @@ impl Drop for Ended {
 /// The state that a shard's tasks share. One thread; no borrow is held across an await.
 pub(crate) struct Shard {
     shared: Arc<Shared>,
+    peers: Peers,
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// The snapshot in use here; refreshed by `Command::Reload`.
     snapshot: RefCell<Arc<Snapshot>>,
@@ -282,6 +389,16 @@ pub(crate) struct Shard {
 
     appender: RefCell<Appender>,
     files: SegmentFiles,
+    checkpoint: RefCell<Checkpoint>,
+    /// A cursor of the host, and the ring position from which on the shard has everything up to it.
+    host_cursor_at: Cell<Option<(u64, u64)>>,
+    /// The keys of repeats when the log has let go of their events, and up to which record it was given them.
+    dedup_files: Journal,
+    dedup_handed: Cell<u64>,
+    /// Per destination and other shard, the last of its records that it handed over, durable or not.
+    taken_over: RefCell<BTreeMap<(u32, u16), u64>>,
+    /// The last record that came through the ring from the host, once it is closed.
+    own_end: Cell<Option<u64>>,
     keeping: Keeping,
     dead: DeadLetters,
     losses: Losses,
@@ -337,8 +454,9 @@ pub(crate) struct Shard {
 impl Shard {
     /// The shard, and the replays that it is to resume.
     fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
-        let Start { shared, common, mut state, holds, incarnation, shards, keep, .. } = start;
-        let Common { config, snapshot, queues, fairness } = common;
+        let Start { shared, peers, snapshot, config, mut state, handed, holds, incarnation, keep, .. } = start;
+        let (queues, fairness) = (shared.common.queues.clone(), shared.common.fairness.clone());
+        let shards = peers.len();
         let replays = keep.replays.clone();
         let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let disk = Rc::new(disk);
@@ -380,11 +498,24 @@ impl Shard {
             guarding: Cell::new(false),
             files: SegmentFiles::new(
                 state.path.clone(),
-                disk,
+                disk.clone(),
                 FilesPlan { segment_bytes, zero_ahead_bytes: ZERO_AHEAD_BYTES.min(segment_bytes), spares: true },
                 state.segments.clone(),
                 state.spares.clone(),
             ),
+            checkpoint: RefCell::new(state.checkpoint.clone()),
+            host_cursor_at: Cell::new(None),
+            taken_over: RefCell::new(handed.taken_over.as_ref().clone()),
+            own_end: Cell::new(None),
+            dedup_files: Journal::new(
+                state.path.join("dedup"),
+                disk,
+                SegmentPlan { purpose: Purpose::Dedup, bytes_max: house::DEDUP_SEGMENT_BYTES, ..plan },
+                state.dedup_segments.clone(),
+                state.next_dedup,
+                state.clock_floor_ns,
+            ),
+            dedup_handed: Cell::new(0),
             keeping: Keeping::new(&config, keep, &state, shared.index),
             snapshot: RefCell::new(current),
             snapshots: snapshot,
@@ -417,10 +548,11 @@ impl Shard {
             stopping: Cell::new(false),
             house_wake: Notify::default(),
             shared,
+            peers,
         });
         shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
         shard.tell_disk_use();
-        shard.recover_lanes(&state, holds);
+        shard.recover_lanes(&state, &handed, holds);
         shard.count_dead_letters();
         (shard, replays)
     }
@@ -476,6 +608,7 @@ impl Shard {
         commit.await;
         self.house_wake.notify();
         house.await;
+        self.note_host_cursor();
         self.files.wake();
         prepare.await;
         if let Err(e) = self.save_cursors(0).await {
@@ -488,6 +621,7 @@ impl Shard {
         self.files.drop_spares().await;
         self.dead.close();
         self.losses.close();
+        self.dedup_files.close();
     }
 
     /// Runs a task so that a panic in it takes down this shard in an orderly way, and no more.
@@ -504,7 +638,8 @@ impl Shard {
     /// Takes no more events and tells everybody who waits.
     fn fail(&self, error: Error) {
         log::error!("{error}");
-        self.shared.progress.fail(error, || self.shared.ring.close());
+        self.shared.progress.fail(error, || self.shared.ring.seal());
+        self.tell_handed_over();
         self.ingest_ended.set(true);
         self.has_drained();
         self.nothing_more_is_durable();

@@ -142,9 +142,19 @@ impl Progress {
 pub struct Receipt {
     pub(crate) shard: Arc<super::Shared>,
     pub(crate) position: u64,
+    pub(crate) duplicate: bool,
 }
 
 impl Receipt {
+    pub(crate) fn new(shard: Arc<super::Shared>, position: u64) -> Receipt {
+        Receipt { shard, position, duplicate: false }
+    }
+
+    /// Whether the event is a repeat: this is the receipt of the one that was accepted before.
+    pub fn is_duplicate(&self) -> bool {
+        self.duplicate
+    }
+
     /// Whether the event has reached this level.
     pub fn is(&self, ack: Ack) -> bool {
         self.shard.progress.reached(ack) >= self.position

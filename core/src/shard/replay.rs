@@ -12,7 +12,7 @@ use super::Shard;
 use super::bell::Bell;
 use super::dispatch::Backlog;
 use super::gate::Holds;
-use super::lanes::{LaneSlot, Saved};
+use super::lanes::{LaneSlot, Saved, Way};
 use super::queues::Queue;
 use super::stats::LaneStats;
 use crate::delivery::pace::Pace;
@@ -190,6 +190,7 @@ impl Shard {
         let mut slot = LaneSlot::new(
             replay.destination_number,
             Some(destination),
+            Way::OF_REPLAYS,
             Saved { cursor, ..Saved::new(0) },
             Some(Backlog::at(at, low)),
             Holds::default(),
@@ -263,7 +264,7 @@ impl Shard {
         for slot in slots {
             let Some(lane) = slot.replay.as_ref().filter(|l| l.replay.named) else { continue };
             match snapshot.destination(slot.number) {
-                Some(d) => slot.reconfigure(d.clone()),
+                Some(d) => slot.reconfigure(d.clone(), Way::OF_REPLAYS),
                 None => self.end_replay(&lane.replay.clone(), PartState::Failed),
             }
         }

@@ -15,6 +15,10 @@
 //! and a secret of the ring, so neither what an earlier lap left there nor a payload that somebody crafted is taken for a
 //! record. The consumer therefore only reads: a ring that must be zeroed behind the consumer moves every cache line
 //! between the cores twice.
+//!
+//! Space can be reserved for records that come later and must not be refused then (see [`Ring::reserve`]). Between head
+//! and head + capacity there is at most one end of the buffer, so the records of all reservations together lose at most
+//! one padding: what is kept free is the sum of them all plus the largest of them once more.
 
 use std::time::{Duration, Instant};
 
@@ -30,8 +34,11 @@ const ALIGN: u64 = WORDS_BYTES;
 /// How far ahead of the producers lines are asked for.
 const PREFETCH_BYTES: u64 = 2048;
 const PADDING: u32 = 1 << 31;
-/// Set in `tail` once the ring takes no more records.
+/// Set in `tail` once the ring takes no more records, but those that were promised space and those of other shards.
 const CLOSED: u64 = 1 << 63;
+/// Set in `tail` once it takes none at all.
+const SEALED: u64 = 1 << 62;
+const POSITION: u64 = !(CLOSED | SEALED);
 
 /// The smallest ring, in bytes: it must hold a few of the largest events.
 pub const RING_BYTES_MIN: usize = 256 * 1024;
@@ -52,12 +59,66 @@ pub enum PushError {
     Closed,
 }
 
+/// Why no space was reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveError {
+    /// It would be more than may be reserved at a time, now.
+    TooMuch,
+    /// No space now.
+    Full,
+    /// The ring takes no more records.
+    Closed,
+}
+
+/// What a claim of space may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// Takes what is neither used nor reserved.
+    Publish,
+    /// The same, also when the ring is closed.
+    Late,
+    /// Takes what was reserved for it, also when the ring is closed.
+    Reserved,
+}
+
 /// What producers share with each other, in one cache line.
 struct Producers {
-    /// Where the next record is claimed; with [`CLOSED`].
+    /// Where the next record is claimed; with [`CLOSED`] and [`SEALED`].
     tail: AtomicU64,
     /// `head` as a producer saw it last: as long as that leaves space, nobody needs the consumer's line.
     head_seen: AtomicU64,
+    /// What is kept free: see [`Reserved`].
+    reserved: AtomicU64,
+}
+
+/// The reservations of a ring, in one word: in its low half what is kept free, in its high half the part of that which is
+/// for the padding, both in units of [`ALIGN`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Reserved(u64);
+
+impl Reserved {
+    fn new(records: u64, padding: u64) -> Reserved {
+        Reserved(((records + padding) / ALIGN) | (padding / ALIGN) << 32)
+    }
+
+    /// Bytes kept free.
+    #[inline]
+    fn bytes(self) -> u64 {
+        u64::from(self.0 as u32) * ALIGN
+    }
+
+    fn padding(self) -> u64 {
+        (self.0 >> 32) * ALIGN
+    }
+
+    fn with(self, need: u64) -> Reserved {
+        Reserved::new(self.bytes() - self.padding() + need, self.padding().max(need))
+    }
+
+    fn without(self, need: u64) -> Reserved {
+        let records = (self.bytes() - self.padding()).saturating_sub(need);
+        Reserved::new(records, if records == 0 { 0 } else { self.padding() })
+    }
 }
 
 /// The ring of one shard.
@@ -92,7 +153,11 @@ impl Ring {
             memory: Memory::new(capacity),
             capacity: capacity as u64,
             secret,
-            producers: CachePadded::new(Producers { tail: AtomicU64::new(0), head_seen: AtomicU64::new(0) }),
+            producers: CachePadded::new(Producers {
+                tail: AtomicU64::new(0),
+                head_seen: AtomicU64::new(0),
+                reserved: AtomicU64::new(0),
+            }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),
             fences: Fences::new(),
@@ -103,9 +168,19 @@ impl Ring {
         }
     }
 
-    /// The largest payload that fits.
+    /// The largest payload that fits: with padding before it, it must not be more than there is.
     pub fn payload_bytes_max(&self) -> usize {
-        (self.capacity / 4 - HEADER_BYTES) as usize
+        (self.capacity / 2 - HEADER_BYTES) as usize
+    }
+
+    /// Its size in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// What a reservation for a payload of this length counts for by itself.
+    pub fn reservation_bytes(len: usize) -> u64 {
+        Reserved(0).with(need(len)).bytes()
     }
 
     fn offset(&self, position: u64) -> u64 {
@@ -143,43 +218,139 @@ impl Ring {
     /// [`PushError::Full`] or [`PushError::Closed`]; nothing was taken.
     #[inline]
     pub fn push_with(&self, len: usize, tag: u32, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
+        self.push(len, tag, Right::Publish, fill)
+    }
+
+    /// As [`Ring::push_with`], also when the ring is closed but not sealed: for what another shard hands over.
+    pub fn push_late(&self, len: usize, tag: u32, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
+        self.push(len, tag, Right::Late, fill)
+    }
+
+    /// As [`Ring::push_with`], into space that was reserved for a payload of at least `len` bytes, which the caller then
+    /// gives back with [`Ring::release`].
+    ///
+    /// # Errors
+    /// [`PushError::Closed`] if the ring is sealed. [`PushError::Full`] only if nothing was reserved.
+    pub fn push_reserved(&self, len: usize, tag: u32, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
+        self.push(len, tag, Right::Reserved, fill)
+    }
+
+    #[inline(always)]
+    fn push(&self, len: usize, tag: u32, right: Right, fill: impl FnOnce(&mut [u8])) -> Result<u64, PushError> {
         debug_assert!(len > 0 && len <= self.payload_bytes_max());
-        let need = HEADER_BYTES + (len as u64).next_multiple_of(ALIGN);
-        let mut tail = self.producers.tail.load(Ordering::Relaxed);
-        let (start, pad) = loop {
-            if tail & CLOSED != 0 {
-                return Err(PushError::Closed);
-            }
-            let to_end = self.capacity - self.offset(tail);
-            let pad = if to_end < need { to_end } else { 0 };
-            // Acquire: the consumer must have read what stands there before it is written again. Whoever stored `head_seen`
-            // had acquired it from the consumer.
-            if tail + pad + need - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.capacity {
-                let head = self.head.load(Ordering::Acquire);
-                self.producers.head_seen.store(head, Ordering::Release);
-                if tail + pad + need - head.min(tail) > self.capacity {
-                    return Err(PushError::Full);
-                }
-            }
-            match self.producers.tail.compare_exchange_weak(
-                tail,
-                tail + pad + need,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break (tail + pad, pad),
-                Err(now) => tail = now,
-            }
-        };
-        if pad > 0 {
-            self.commit(tail, u64::from(PADDING | (pad as u32)));
-        }
-        // SAFETY: `start..start + need` was claimed by this thread alone, lies within the buffer (it does not cross the
-        // end, see `pad`), and the consumer does not look past an uncommitted header.
+        let need = need(len);
+        let start = self.claim(need, right)?;
+        // SAFETY: `start..start + need` was claimed by this thread alone, lies within the buffer (`claim` leaves no record
+        // across its end), and the consumer does not look past an uncommitted header.
         unsafe { self.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
         self.commit(start, len as u64 | u64::from(tag) << 32);
         self.prefetch(start + need);
         Ok(start + need)
+    }
+
+    /// Claims `need` bytes that do not cross the end of the buffer. Returns where they begin.
+    #[inline(always)]
+    fn claim(&self, need: u64, right: Right) -> Result<u64, PushError> {
+        // Acquire, and Release below: who sees a tail sees the reservations that were made before it, and a head that is
+        // at least the one it was checked against.
+        let mut seen = self.producers.tail.load(Ordering::Acquire);
+        loop {
+            let refused = if right == Right::Publish { CLOSED | SEALED } else { SEALED };
+            if seen & refused != 0 {
+                return Err(PushError::Closed);
+            }
+            let tail = if right == Right::Publish { seen } else { seen & POSITION };
+            let to_end = self.capacity - (tail & (self.capacity - 1));
+            let pad = if to_end < need { to_end } else { 0 };
+            let kept = if right == Right::Reserved {
+                0
+            } else {
+                Reserved(self.producers.reserved.load(Ordering::Relaxed)).bytes()
+            };
+            let end = tail + pad + need;
+            // Acquire: the consumer must have read what stands there before it is written again. Whoever stored `head_seen`
+            // had acquired it from the consumer.
+            if end + kept - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.capacity {
+                let head = self.head.load(Ordering::Acquire);
+                self.producers.head_seen.store(head, Ordering::Release);
+                if end + kept - head.min(tail) > self.capacity {
+                    return Err(PushError::Full);
+                }
+            }
+            #[cfg(test)]
+            tests::before_claim();
+            match self.producers.tail.compare_exchange_weak(
+                seen,
+                seen + pad + need,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) if pad > 0 => {
+                    self.commit(tail, u64::from(PADDING | (pad as u32)));
+                    return Ok(tail + pad);
+                }
+                Ok(_) => return Ok(tail),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Keeps space free for a payload of up to `len` bytes, whatever others push, so that [`Ring::push_reserved`] cannot
+    /// be refused. Of the ring at most `share` bytes are kept for all reservations together.
+    ///
+    /// # Errors
+    /// [`ReserveError`]; then nothing is kept.
+    pub fn reserve(&self, len: usize, share: u64) -> Result<(), ReserveError> {
+        let need = need(len);
+        let reserved = &self.producers.reserved;
+        let mut now = Reserved(reserved.load(Ordering::Relaxed));
+        loop {
+            let more = now.with(need);
+            if more.bytes() > share {
+                return Err(ReserveError::TooMuch);
+            }
+            match reserved.compare_exchange_weak(now.0, more.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => break,
+                Err(other) => now = Reserved(other),
+            }
+        }
+        // A producer who read the old number and has not claimed yet would take the space away. An empty record moves the
+        // tail, so that his claim fails and he reads again; and it is claimed only if there is space for everything
+        // reserved.
+        match self.claim(ALIGN, Right::Publish) {
+            Ok(at) => {
+                self.commit(at, u64::from(PADDING | ALIGN as u32));
+                Ok(())
+            }
+            Err(e) => {
+                self.release(len);
+                Err(if e == PushError::Closed { ReserveError::Closed } else { ReserveError::Full })
+            }
+        }
+    }
+
+    /// Gives back what [`Ring::reserve`] kept for a payload of this length.
+    pub fn release(&self, len: usize) {
+        let reserved = &self.producers.reserved;
+        let mut now = Reserved(reserved.load(Ordering::Relaxed));
+        while let Err(other) =
+            reserved.compare_exchange_weak(now.0, now.without(need(len)).0, Ordering::SeqCst, Ordering::Relaxed)
+        {
+            now = Reserved(other);
+        }
+        if self.waiting_for_space.load(Ordering::SeqCst) > 0 {
+            let _guard = self.space_lock.lock();
+            self.space.notify_all();
+        }
+        if self.is_closed() {
+            // The consumer may be waiting for the last reservation.
+            self.wake();
+        }
+    }
+
+    /// Bytes kept free for reservations.
+    pub fn reserved(&self) -> u64 {
+        Reserved(self.producers.reserved.load(Ordering::SeqCst)).bytes()
     }
 
     /// Asks for the cache lines that the next record of about this size will be written to. The consumer's core has them
@@ -216,6 +387,17 @@ impl Ring {
     /// Waits until there may be space, at most until `deadline`. Returns whether it is worth trying again.
     #[cold]
     pub fn wait_for_space(&self, deadline: Option<Instant>) -> bool {
+        self.wait_while(deadline, || self.used() + self.reserved() > self.capacity / 2 && !self.is_closed())
+    }
+
+    /// Waits until less may be reserved than now, at most until `deadline`. Returns whether it is worth trying again.
+    #[cold]
+    pub fn wait_for_release(&self, deadline: Option<Instant>) -> bool {
+        let before = self.reserved();
+        self.wait_while(deadline, || self.reserved() >= before && !self.is_closed())
+    }
+
+    fn wait_while(&self, deadline: Option<Instant>, condition: impl Fn() -> bool) -> bool {
         self.waiting_for_space.fetch_add(1, Ordering::SeqCst);
         self.wake();
         let now = Instant::now();
@@ -223,7 +405,7 @@ impl Ring {
         let round = now + Duration::from_millis(5);
         let until = deadline.map_or(round, |d| d.min(round));
         let mut guard = self.space_lock.lock();
-        if self.used() > self.capacity / 2 && !self.is_closed() {
+        if condition() {
             self.space.wait_until(&mut guard, until);
         }
         drop(guard);
@@ -234,26 +416,52 @@ impl Ring {
     /// Bytes claimed and not consumed yet.
     pub fn used(&self) -> u64 {
         let head = self.head.load(Ordering::Relaxed);
-        (self.producers.tail.load(Ordering::Relaxed) & !CLOSED).saturating_sub(head)
+        (self.producers.tail.load(Ordering::Relaxed) & POSITION).saturating_sub(head)
     }
 
     /// The position after everything claimed so far.
     pub fn tail(&self) -> u64 {
-        self.producers.tail.load(Ordering::SeqCst) & !CLOSED
+        self.producers.tail.load(Ordering::SeqCst) & POSITION
     }
 
-    /// Takes no more records from now on; what was claimed before will still be consumed.
+    /// The position up to which everything was consumed.
+    pub fn head(&self) -> u64 {
+        self.head.load(Ordering::Acquire)
+    }
+
+    /// Takes no more records from now on but those for which space is reserved and those of other shards. What was claimed
+    /// before will still be consumed.
     pub fn close(&self) {
-        self.producers.tail.fetch_or(CLOSED, Ordering::SeqCst);
+        self.end(CLOSED);
+    }
+
+    /// Takes no more records at all from now on.
+    pub fn seal(&self) {
+        self.end(CLOSED | SEALED);
+    }
+
+    fn end(&self, flags: u64) {
+        self.producers.tail.fetch_or(flags, Ordering::SeqCst);
         self.wake();
         let _guard = self.space_lock.lock();
         self.space.notify_all();
     }
 
-    /// Whether [`Ring::close`] was called.
+    /// Whether [`Ring::close`] or [`Ring::seal`] was called.
     pub fn is_closed(&self) -> bool {
         self.producers.tail.load(Ordering::Relaxed) & CLOSED != 0
     }
+
+    /// Whether [`Ring::seal`] was called.
+    pub fn is_sealed(&self) -> bool {
+        self.producers.tail.load(Ordering::SeqCst) & SEALED != 0
+    }
+}
+
+/// What a record with a payload of `len` bytes takes.
+#[inline]
+fn need(len: usize) -> u64 {
+    HEADER_BYTES + (len as u64).next_multiple_of(ALIGN)
 }
 
 /// The consuming end; there is one per ring.
@@ -291,7 +499,7 @@ impl<'a> Consumer<'a> {
                 at += u64::from(len & !PADDING);
                 continue;
             }
-            let need = HEADER_BYTES + u64::from(len).next_multiple_of(ALIGN);
+            let need = need(len as usize);
             let offset = ring.offset(at) + HEADER_BYTES;
             // SAFETY: the Acquire load of the stamp saw the producer's commit, so the payload is initialised and no
             // longer written; it lies within the buffer.
@@ -384,7 +592,19 @@ impl<'a> Consumer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
     use std::sync::Arc;
+
+    thread_local! {
+        static BEFORE_CLAIM: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    }
+
+    /// What a test does at the moment when a producer has looked at everything and not claimed yet.
+    pub(super) fn before_claim() {
+        if let Some(act) = BEFORE_CLAIM.take() {
+            act();
+        }
+    }
 
     #[test]
     fn records_come_out_in_order_across_the_end_of_the_buffer() {
@@ -532,5 +752,141 @@ mod tests {
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
         ring.notify(true);
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+    }
+
+    /// Fills the ring with records of `len` bytes.
+    fn fill(ring: &Ring, len: usize) -> usize {
+        let mut n = 0;
+        while ring.push_with(len, 0, |b| b.fill(1)).is_ok() {
+            n += 1;
+        }
+        n
+    }
+
+    #[test]
+    fn a_reservation_has_space_in_a_ring_that_others_fill() {
+        let ring = Ring::new(RING_BYTES_MIN);
+        // SAFETY: the only consumer of this ring.
+        let mut c = unsafe { Consumer::new(&ring) };
+        for round in 0..200 {
+            // So that the end of the buffer comes at another place each time.
+            ring.push_with(1 + round * 37 % 9000, 0, |b| b.fill(1)).unwrap();
+            c.drain(u64::MAX, |_, _, _| true);
+            let lens: Vec<usize> = (0..20).map(|i| 100 + (i * 977 + round * 131) % 3000).collect();
+            for len in &lens {
+                ring.reserve(*len, ring.capacity() / 2).unwrap();
+            }
+            fill(&ring, 700 + round);
+            fill(&ring, 1);
+            for len in lens {
+                ring.push_reserved(len, 7, |b| b.fill(2)).unwrap();
+                ring.release(len);
+                assert!(ring.used() <= ring.capacity());
+            }
+            assert_eq!(ring.reserved(), 0);
+            let mut reserved = 0;
+            c.drain(u64::MAX, |_, tag, _| {
+                reserved += usize::from(tag == 7);
+                true
+            });
+            assert_eq!(reserved, 20);
+        }
+    }
+
+    #[test]
+    fn no_more_is_reserved_than_the_share_and_what_is_free() {
+        let ring = Ring::new(RING_BYTES_MIN);
+        let share = ring.capacity() / 2;
+        let mut n = 0;
+        while ring.reserve(1000, share).is_ok() {
+            n += 1;
+        }
+        assert_eq!(ring.reserve(1000, share), Err(ReserveError::TooMuch));
+        assert!(ring.reserved() <= share && ring.reserved() > share - 2 * need(1000));
+        fill(&ring, 1);
+        for _ in 0..n {
+            ring.release(1000);
+        }
+        assert_eq!(ring.reserved(), 0);
+        fill(&ring, 1);
+        assert_eq!(ring.reserve(1000, share), Err(ReserveError::Full));
+        assert_eq!(ring.reserved(), 0);
+        ring.close();
+        assert_eq!(ring.reserve(1000, share), Err(ReserveError::Closed));
+        assert_eq!(ring.reserved(), 0);
+    }
+
+    #[test]
+    fn what_was_reserved_is_taken_after_the_close_and_not_after_the_seal() {
+        let ring = Ring::new(RING_BYTES_MIN);
+        // SAFETY: the only consumer of this ring.
+        let mut c = unsafe { Consumer::new(&ring) };
+        ring.reserve(8, u64::MAX).unwrap();
+        ring.close();
+        assert_eq!(ring.push_with(8, 0, |_| ()), Err(PushError::Closed));
+        ring.push_late(8, 1, |b| b.fill(1)).unwrap();
+        ring.push_reserved(8, 2, |b| b.fill(1)).unwrap();
+        ring.seal();
+        assert_eq!(ring.push_reserved(8, 0, |_| ()), Err(PushError::Closed));
+        assert_eq!(ring.push_late(8, 0, |_| ()), Err(PushError::Closed));
+        let mut tags = Vec::new();
+        c.drain(u64::MAX, |_, tag, _| {
+            tags.push(tag);
+            true
+        });
+        assert_eq!(tags, [1, 2]);
+        assert!(c.is_empty());
+    }
+
+    #[test]
+    fn a_publisher_about_to_claim_does_not_take_what_is_reserved_just_then() {
+        let ring: &'static Ring = Box::leak(Box::new(Ring::new(RING_BYTES_MIN)));
+        while ring.used() < ring.capacity() / 2 {
+            ring.push_with(1000, 0, |b| b.fill(1)).unwrap();
+        }
+        let left = (ring.capacity() - ring.used() - 2 * HEADER_BYTES) as usize;
+        BEFORE_CLAIM.set(Some(Box::new(move || ring.reserve(left / 3, ring.capacity() / 2).unwrap())));
+        assert_eq!(ring.push_with(left / 2, 0, |b| b.fill(1)), Err(PushError::Full));
+        assert!(BEFORE_CLAIM.take().is_none(), "it was about to claim");
+        ring.push_reserved(left / 3, 0, |b| b.fill(1)).unwrap();
+    }
+
+    #[test]
+    fn publishers_never_take_what_others_have_reserved_meanwhile() {
+        const EACH: usize = if cfg!(miri) { 50 } else { 50_000 };
+        let ring = Ring::new(RING_BYTES_MIN);
+        // SAFETY: the only consumer of this ring.
+        let mut c = unsafe { Consumer::new(&ring) };
+        let (done, holders) = (AtomicUsize::new(0), 2);
+        std::thread::scope(|s| {
+            for t in 0..holders {
+                let (ring, done) = (&ring, &done);
+                s.spawn(move || {
+                    for i in 0..EACH {
+                        let len = 16 + (i * 7919 + t * 31) % 6000;
+                        if ring.reserve(len, ring.capacity() / 2).is_ok() {
+                            let pushed = i % 16 != 0 || ring.push_reserved(len - len % 4, 1, |b| b.fill(1)).is_ok();
+                            ring.release(len);
+                            assert!(pushed, "space that was reserved was taken");
+                        }
+                    }
+                    done.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            for t in 0..2 {
+                let (ring, done) = (&ring, &done);
+                s.spawn(move || {
+                    let mut i = 0;
+                    while done.load(Ordering::SeqCst) < holders {
+                        let _ = ring.push_with(1 + (i * 104_729 + t) % 100_000, 0, |b| b[0] = 3);
+                        i += 1;
+                    }
+                });
+            }
+            while done.load(Ordering::SeqCst) < holders {
+                c.drain(3000, |_, _, _| true);
+            }
+        });
+        assert_eq!(ring.reserved(), 0);
     }
 }

@@ -8,7 +8,7 @@ use crate::event::{EventType, Priority};
 use crate::filter::Matcher;
 use crate::log::record::Route;
 use crate::log::recovery::Names;
-use crate::rule::{Destination, RuleSet};
+use crate::rule::{Destination, Order, RuleSet};
 use crate::{Result, rule};
 
 /// One version of the rules, with the numbers that the log knows them by.
@@ -26,6 +26,7 @@ pub(crate) struct Snapshot {
     destinations: HashMap<u32, Arc<Destination>>,
     /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
     rule_ids: HashMap<u32, Arc<str>>,
+    hands_over: bool,
     /// Some rule keeps events that no destination wants.
     retains: bool,
     /// Every event is kept.
@@ -61,6 +62,7 @@ impl Snapshot {
             rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
             destination_numbers: numbers.destinations,
             rule_numbers: numbers.rules,
+            hands_over: rules.destinations.iter().any(|d| d.order == Order::Strict),
             numbers_ever: names.destinations().collect(),
             new_destinations: numbers.new_destinations,
             rules,
@@ -138,6 +140,17 @@ impl Snapshot {
     /// The number of a destination, if the rules have it.
     pub(crate) fn destination_number(&self, name: &str) -> Option<u32> {
         self.rules.destination(name).map(|place| self.destination_numbers[place as usize])
+    }
+
+    /// Takes over what outlives the rules before.
+    pub(crate) fn follow(&mut self, before: &Snapshot) {
+        // Lanes change their way when what they hold is out.
+        self.hands_over |= before.hands_over;
+    }
+
+    /// Whether any destination has, or had in this run, all its events delivered by one shard.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     /// The destinations with their numbers.

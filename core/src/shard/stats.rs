@@ -23,6 +23,11 @@ impl Count {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes away, on any thread, what the same thread or another has added before.
+    pub(crate) fn sub_shared(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
@@ -59,6 +64,8 @@ pub(crate) struct ShardStats {
     pub(crate) losses_untold: Count,
     /// Of the log, where its files have a limit.
     pub(crate) log_file_bytes: Count,
+    pub(crate) reservations: Count,
+    pub(crate) duplicates: Count,
 }
 
 /// Counters of one destination on one shard.
@@ -68,6 +75,7 @@ pub(crate) struct LaneStats {
     /// Deliveries that earlier runs left, as far as they are counted.
     pub(crate) inherited: Count,
     pub(crate) delivered: Count,
+    pub(crate) handed_over: Count,
     pub(crate) retried: Count,
     pub(crate) dead_lettered: Count,
     pub(crate) requests: Count,

@@ -9,6 +9,7 @@ use tidewire_receiver::{Behaviour, Receiver, check_per_key_order, duplicates};
 use crate::config::EngineConfig;
 use crate::driver::disk::{Operation, faults};
 use crate::event::EventTypes;
+use crate::log::layout::Since;
 use crate::log::recovery::{self, Findings, list_files, scan, shard_path};
 use crate::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use crate::{Ack, Engine, ErrorKind, Event, KnownType, PublishOptions};
@@ -322,7 +323,7 @@ fn files_of_passed_segments_serve_again_and_a_crash_at_any_time_takes_none_for_a
         let mut findings = Findings::default();
         let files = list_files(&shard(crashed.path()), &mut findings).unwrap();
         recycled += files.segments.iter().filter(|s| s.header.recycled).count();
-        let state = recovery::recover_shard(&shard(crashed.path())).unwrap();
+        let state = recovery::recover_shard(&shard(crashed.path()), Since::default()).unwrap();
         assert_eq!((state.findings.damaged, state.findings.unreadable.len()), (0, 0), "{:?}", state.findings);
         assert!(state.segments.windows(2).all(|w| w[0].header.id < w[1].header.id));
         assert!(state.segments.iter().all(|s| s.header.id < state.next_segment));
@@ -383,7 +384,7 @@ fn what_a_crash_leaves_of_files_in_the_making_is_used_or_removed() {
     std::fs::write(s.join("moved.spare"), &old).unwrap();
     std::fs::write(s.join("000000000000000a.log"), vec![0; 8192]).unwrap();
 
-    let state = recovery::recover_shard(&s).unwrap();
+    let state = recovery::recover_shard(&s, Since::default()).unwrap();
     assert_eq!((state.segments.len(), state.spares.len(), state.next_segment), (1, 5, 11));
     assert_eq!(state.findings, Findings::default());
     r.set_behaviour(Behaviour::Ok204);

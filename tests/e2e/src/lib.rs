@@ -66,7 +66,7 @@ pub fn engine(dir: &Path, url: &str) -> tidewire::Result<Engine> {
 /// Publishing that waits for this level, and a short while for space.
 pub fn options(ack: Ack) -> PublishOptions {
     let limit = Duration::from_secs(10);
-    PublishOptions { ack, on_full: OnFull::Block(limit), ack_timeout: limit }
+    PublishOptions { ack, on_full: OnFull::Block(limit), ack_timeout: limit, ..PublishOptions::default() }
 }
 
 /// Publishes `rounds` events of each key; the size of an event is its number within its key, from `first`.

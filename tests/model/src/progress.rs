@@ -11,7 +11,7 @@ use crate::shard::Shared;
 use crate::shard::progress::Receipt;
 
 fn receipt(shard: &Arc<Shared>, position: u64) -> Receipt {
-    Receipt { shard: shard.clone(), position }
+    Receipt::new(shard.clone(), position)
 }
 
 /// Who waits for an ack level is told once it is reached.

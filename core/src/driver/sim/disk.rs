@@ -432,6 +432,11 @@ impl Disk {
         Ok(())
     }
 
+    pub(crate) fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let node = self.node(path)?;
+        self.sync_node(node, &self.done_writes(node))
+    }
+
     pub(crate) fn replace(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         if self.node(scratch).is_ok() {
             self.remove_file(scratch)?;

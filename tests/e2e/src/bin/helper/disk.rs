@@ -16,6 +16,7 @@ const SOON: PublishOptions = PublishOptions {
     ack: Ack::Synced,
     on_full: OnFull::Block(Duration::from_millis(200)),
     ack_timeout: Duration::from_millis(200),
+    dedup_key: None,
 };
 
 /// What was published: how many of each key's events were accepted, and which of all were acknowledged as durable.

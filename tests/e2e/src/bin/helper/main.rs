@@ -6,13 +6,17 @@
 mod disk;
 mod failing;
 mod golden;
+mod host;
 mod shed;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use seccompiler::{SeccompAction, SeccompFilter};
+use tidewire::rule::Order;
+use tidewire::{Ack, Engine, Event, KnownType};
 use tidewire_e2e as e2e;
 
 fn main() {
@@ -31,6 +35,16 @@ fn main() {
         ["use", dir] => failing::works(Path::new(dir)),
         ["publish", dir, shards, url, first, rounds] => publish(Path::new(dir), shards, url, first, rounds),
         ["golden", dir, expected] => golden::write(Path::new(dir), Path::new(expected)),
+        ["host", dir, journal, url, first, count] => host::run(
+            Path::new(dir),
+            Path::new(journal),
+            url,
+            first.parse().expect("a number"),
+            count.parse().expect("a number"),
+        ),
+        ["strict", dir, url, first, count] => {
+            strict(Path::new(dir), url, first.parse().expect("a number"), count.parse().expect("a number"));
+        }
         _ => panic!("unknown arguments {args:?}"),
     }
     println!("OK");
@@ -46,6 +60,31 @@ fn open(dir: &Path) {
         }
         Err(e) => println!("{e:?}"),
     }
+}
+
+/// Publishes events `first..first + count` to a destination with one order for all, and prints the number of each that is
+/// acknowledged as durable.
+fn strict(dir: &Path, url: &str, first: u64, count: u64) {
+    const THREADS: u64 = 3;
+    let mut hook = e2e::hook("hook", url);
+    hook.order = Order::Strict;
+    let engine = Engine::open_with(e2e::config(dir, 3), e2e::rules(vec![hook])).expect("an engine");
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let engine = &engine;
+            scope.spawn(move || {
+                for n in (first + thread..first + count).step_by(THREADS as usize) {
+                    let key = format!("t{thread}/{}", n / THREADS % 7);
+                    let mut event = Event::new(KnownType::ObjectCreatedPut.into(), e2e::BUCKET, key.as_bytes());
+                    event.size = Some(n);
+                    engine.publish_with(&event, &e2e::options(Ack::Synced)).expect("published");
+                    println!("{n}");
+                }
+            });
+        }
+    });
+    engine.flush(Duration::from_secs(60)).expect("delivered");
+    engine.close(Duration::from_secs(10)).expect("closed");
 }
 
 /// Publishes rounds of events, each durable, of the keys `key 0` to `key 29`, and tells of each round by a line `acked N`;

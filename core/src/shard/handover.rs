@@ -1,0 +1,216 @@
+//! Handing over: the events of a destination with [`Order::Strict`] are all delivered by one shard, its home.
+//!
+//! On the other shards the destination's lane sends to the home's ring instead of the network: the frame, the route, and
+//! the id and clock that the event was accepted with. The event is done there once the home has it synced. The home knows
+//! per destination and shard which record it was given last, durably, and drops what comes again after a crash.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::lanes::Way;
+use super::message::{Prefix, Tag};
+use super::progress::Receipt;
+use super::ring::PushError;
+use super::{Shard, Shared, shard_of};
+use crate::delivery::lane::{LanePolicy, Outcome};
+use crate::delivery::{Attempt, Connector};
+use crate::log::Ack;
+use crate::log::appender::Appender;
+use crate::log::cursor::Cursor;
+use crate::log::record::{Extensions, HandedOver, Kind, Origin, RecordView, Route};
+use crate::log::recovery::ShardState;
+use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
+
+/// The shard that delivers a destination's events, if it is one for all of them.
+fn home(destination: &Destination, shards: usize) -> Option<usize> {
+    let hash = xxhash_rust::xxh3::xxh3_64(destination.name.as_bytes());
+    (destination.order == Order::Strict).then(|| shard_of(hash, shards))
+}
+
+/// What earlier runs handed over, as one shard must know it.
+#[derive(Clone, Default)]
+pub(crate) struct Handed {
+    /// Per destination, the shards that have something left to deliver that this one handed over to them. If the
+    /// destination's order or home is another one now, the later events wait for that.
+    waits_for: BTreeMap<u32, Vec<usize>>,
+    /// Per destination and shard, the last of its records that any shard was given.
+    pub(super) taken_over: Arc<BTreeMap<(u32, u16), u64>>,
+}
+
+impl Handed {
+    /// The shards that must deliver first what they were handed over of a destination.
+    pub(super) fn waits_for(&self, destination: u32) -> Vec<usize> {
+        self.waits_for.get(&destination).cloned().unwrap_or_default()
+    }
+}
+
+/// What earlier runs handed over, by shard.
+pub(crate) fn handed(states: &BTreeMap<usize, ShardState>) -> BTreeMap<usize, Handed> {
+    let mut taken_over: BTreeMap<(u32, u16), u64> = BTreeMap::new();
+    for (from, sequence) in states.values().flat_map(|s| s.checkpoint.handed_over()) {
+        let last = taken_over.entry(*from).or_default();
+        *last = (*last).max(*sequence);
+    }
+    let taken_over = Arc::new(taken_over);
+    let new = || Handed { waits_for: BTreeMap::new(), taken_over: taken_over.clone() };
+    let mut handed: BTreeMap<usize, Handed> = states.keys().map(|shard| (*shard, new())).collect();
+    for (home, state) in states {
+        for (destination, from) in state.checkpoint.handed_over().keys() {
+            let low = state.cursors.lanes.get(destination).map_or(0, Cursor::low);
+            if low + 1 < state.next_sequence
+                && let Some(from) = handed.get_mut(&usize::from(*from))
+            {
+                from.waits_for.entry(*destination).or_default().push(*home);
+            }
+        }
+    }
+    handed
+}
+
+/// How events go to another shard: in order, soon again after a failure, and never given up.
+pub(super) fn policy(events_max: usize) -> LanePolicy {
+    LanePolicy {
+        batch: BatchLimits { events_max: 256, bytes_max: 64 * 1024, linger: Duration::ZERO },
+        concurrency: 1,
+        retry: RetryPolicy {
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(200),
+            age_max: Duration::from_nanos(u64::MAX),
+            attempts_max: None,
+            poison_attempts: u32::MAX,
+        },
+        breaker: BreakerPolicy { consecutive_failures: u32::MAX, ..BreakerPolicy::default() },
+        events_max,
+    }
+}
+
+/// The way from a lane into another shard's ring.
+struct HandOver {
+    home: Arc<Shared>,
+}
+
+impl HandOver {
+    async fn send(&self, messages: &[Bytes]) -> Outcome {
+        let shard = self.home.index;
+        let failed = |what: String| Outcome::Retry { endpoint: false, reason: what, status: 0, answer: Bytes::new() };
+        let ring = &self.home.ring;
+        let mut position = 0;
+        for message in messages {
+            match ring.push_late(message.len(), Tag::prefixed(Ack::Synced).number(), |out| out.copy_from_slice(message))
+            {
+                Ok(p) => position = p,
+                // The next attempt begins with the first one again; the home drops what it has.
+                Err(PushError::Full) => {
+                    ring.notify(true);
+                    return failed(format!("the ring of shard {shard}, which delivers, is full"));
+                }
+                Err(PushError::Closed) => return failed(format!("shard {shard}, which delivers, is closed")),
+            }
+        }
+        ring.notify(true);
+        match Receipt::new(self.home.clone(), position).reached(Ack::Synced).await {
+            Ok(()) => Outcome::Success,
+            Err(e) => failed(e.to_string()),
+        }
+    }
+}
+
+impl Connector for HandOver {
+    fn send<'a>(&'a self, records: &'a [Bytes]) -> Attempt<'a> {
+        Box::pin(self.send(records))
+    }
+
+    fn expire(&self, _: Instant) {}
+
+    fn connections(&self) -> u64 {
+        0
+    }
+}
+
+impl Shard {
+    /// The way of a destination's events from this shard.
+    pub(super) fn way(&self, destination: Option<&Destination>) -> Way {
+        let home =
+            destination.and_then(|d| home(d, self.shared.common.publishing)).filter(|home| *home != self.shared.index);
+        Way { order: destination.map_or_else(Order::default, |d| d.order), home }
+    }
+
+    /// The shard of a number that is one of the engine's.
+    pub(super) fn peer(&self, number: usize) -> &Arc<Shared> {
+        self.peers.iter().find(|p| p.index == number).unwrap_or(&self.shared)
+    }
+
+    /// The way to another shard.
+    pub(super) fn hand_over_to(&self, home: usize) -> Rc<dyn Connector> {
+        Rc::new(HandOver { home: self.peer(home).clone() })
+    }
+
+    /// What the home of a destination is given of an event.
+    pub(super) fn message(&self, record: &RecordView<'_>, route: Route, origin: &Origin) -> Bytes {
+        let extensions = Extensions {
+            origin: Some(*origin),
+            handed_over: Some(HandedOver { shard: self.shared.index as u16, sequence: record.sequence() }),
+            hops: record.extensions().hops,
+            ..Extensions::default()
+        };
+        let prefix = Prefix { route: Some(route), extensions, ..Prefix::new(record.header().kind) };
+        let mut message = vec![0; prefix.encoded_len() + record.body().len()];
+        prefix.encode(&mut message).copy_from_slice(record.body());
+        Bytes::from(message)
+    }
+
+    /// Appends an event that another shard hands over, unless it did before.
+    pub(super) fn take_over(
+        &self,
+        appender: &mut Appender,
+        kind: Kind,
+        route: Route,
+        extensions: &Extensions,
+        frame: &[u8],
+        wall_ns: u64,
+    ) {
+        let Some(from) = extensions.handed_over else { return };
+        let mut taken_over = self.taken_over.borrow_mut();
+        let last = taken_over.entry((route.destination, from.shard)).or_default();
+        if from.sequence > *last {
+            *last = from.sequence;
+            appender.append_extended(kind, &[route], extensions, frame, wall_ns);
+        }
+    }
+
+    /// Whether nothing will be handed over to this shard any more. Called while the ring is closed and no reservation of
+    /// this shard is open.
+    pub(super) fn all_handed_over(&self) -> bool {
+        if self.peers.len() == 1 || !self.snapshot.borrow().hands_over() {
+            self.tell_handed_over();
+            return true;
+        }
+        let ring = &self.shared.ring;
+        if self.own_end.get().is_none() && ring.head() == ring.tail() {
+            self.own_end.set(Some(self.appender.borrow().next_sequence() - 1));
+        }
+        let dispatched = self.dispatched.get();
+        let own_is_out = self.own_end.get().is_some_and(|end| {
+            let lanes = self.lanes.borrow();
+            dispatched >= end && lanes.values().all(|slot| slot.home().is_none() || slot.low(dispatched) >= end)
+        });
+        if own_is_out {
+            self.tell_handed_over();
+        }
+        self.peers.iter().all(|peer| peer.handed_over.load(Ordering::Acquire))
+    }
+
+    /// This shard hands nothing over any more.
+    pub(super) fn tell_handed_over(&self) {
+        if !self.shared.handed_over.swap(true, Ordering::AcqRel) {
+            for peer in self.peers.iter().filter(|p| p.index != self.shared.index) {
+                peer.ring.wake();
+            }
+        }
+    }
+}
