@@ -214,7 +214,7 @@ fn groups(run: &Run, figures: &mut Vec<Figure>) {
 
 fn main() {
     let body = [7u8; 300];
-    let routes = [Route { destination: 1, rule: 2 }];
+    let routes = [Route::new(1, 2)];
     let plan = SegmentPlan { bytes_max: 64 << 20, shard: 0, incarnation: 1, purpose: Purpose::Events };
     let mut c = Criterion::default().configure_from_args();
     let mut g = c.benchmark_group("log");

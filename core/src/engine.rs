@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 mod append;
 mod consumer;
+mod dead_letters;
 mod history;
 mod keep;
+mod losses;
+mod pressure;
 mod replay;
 mod reserve;
 mod snapshot;
@@ -29,18 +32,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::log::Ack;
+use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::RuleSet;
 use crate::shard::dedup::DedupKey;
+use crate::shard::fair::Fairness;
 use crate::shard::gate::{self, Peers};
 use crate::shard::keep::KeepStart;
 use crate::shard::message::Tag;
 use crate::shard::progress::Receipt;
+use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::Snapshot;
 use crate::shard::{self, Command, Shared, shard_of, stats};
 
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
+pub use dead_letters::{Redrive, RedriveOptions, Redriven};
+pub use losses::LossCount;
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
 pub use reserve::{
     BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
@@ -126,11 +134,15 @@ struct Inner {
     publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
     writers: Arc<Writers>,
+    queues: Arc<Queues>,
+    fairness: Option<Arc<Fairness>>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
     fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
+    refused_queue: AtomicU64,
+    refused_unfair: AtomicU64,
     no_match: SpreadCount,
     /// Of this opening.
     incarnation: u64,
@@ -253,10 +265,14 @@ impl Engine {
                 snapshot,
                 incarnation: dir.incarnation,
                 writers,
+                queues: common.queues.clone(),
+                fairness: common.fairness.clone(),
                 life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
+                refused_queue: AtomicU64::new(0),
+                refused_unfair: AtomicU64::new(0),
                 no_match: SpreadCount::default(),
                 next_ticket: AtomicU64::new(1),
                 append: Mutex::new(()),
@@ -328,14 +344,26 @@ impl Engine {
             return Ok(None);
         }
         drop(snapshot);
+        if inner.queues.is_telling() {
+            inner.wait_for_queues(event, !matches!(options.on_full, OnFull::Retry(_)))?;
+        }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = inner.shard_of(hash);
+        if let Some(fairness) = &inner.fairness {
+            inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
+        }
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
         let tag = Tag::plain(options.ack).number();
         let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
         let position = match push() {
             Ok(p) => p,
-            Err(e) => inner.push_slowly(shard, options.on_full, e, push)?,
+            Err(e) => {
+                let pushed = inner.push_slowly(shard, options.on_full, e, push);
+                if let (Err(_), Some(fairness)) = (&pushed, &inner.fairness) {
+                    fairness.leave(shard.index, event.bucket, layout.len());
+                }
+                pushed?
+            }
         };
         shard.ring.notify(options.ack > Ack::Memory);
         Ok(Some((shard, position)))
@@ -395,7 +423,8 @@ impl Engine {
         self.inner.config.retention.keep == Keep::All
     }
 
-    /// Waits until every event accepted before the call is delivered or a dead letter.
+    /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
+    /// destination is waited for by the next flush.
     ///
     /// # Errors
     /// As [`Flush::wait`].
@@ -422,6 +451,9 @@ impl Engine {
         let mut s = Stats {
             invalid: inner.refused_invalid.load(Ordering::Relaxed),
             no_match: inner.no_match.get(),
+            refused_queue: inner.refused_queue.load(Ordering::Relaxed),
+            refused_unfair: inner.refused_unfair.load(Ordering::Relaxed),
+            log_warning: inner.queues.log.is_warned(),
             shards: inner.publishing as u64,
             ..Stats::default()
         };
@@ -449,6 +481,14 @@ impl Engine {
             s.reservations += c.reservations.get();
             s.in_doubt += shard.in_doubt.lock().values().filter(|i| i.resolved.is_none()).count() as u64;
             s.held_bytes += c.held_bytes.get();
+            s.log_file_bytes += c.log_file_bytes.get();
+            s.losses_untold += c.losses_untold.get();
+            s.dead_letters_kept += c.dead_kept.get();
+            s.dead_letters_bytes += c.dead_bytes.get();
+            s.dead_letters_lost += c.dead_lost.get();
+            s.dead_letters_redriven += c.dead_redriven.get();
+            s.dead_letters_purged += c.dead_purged.get();
+            s.dead_letters_warning |= c.dead_warning.get() > 0;
             if let Some(e) = shard.progress.failure().cloned().or_else(|| shard.progress.stalled()) {
                 s.unhealthy.push(e.to_string());
             }
@@ -461,7 +501,14 @@ impl Engine {
                 d.dead_lettered += lane.dead_lettered.get();
                 d.requests += lane.requests.get();
                 d.failures += lane.failures.get();
+                d.inherited += lane.inherited.get();
                 d.waiting += lane.waiting.get();
+                d.waiting_bytes += lane.waiting_bytes.get();
+                for (reason, lost) in LossReason::ALL.into_iter().zip(&lane.lost) {
+                    if lost.get() > 0 {
+                        *d.losses.entry(reason).or_default() += lost.get();
+                    }
+                }
                 d.connections += lane.connections.get();
                 let last = lane.last_error.lock();
                 if !last.is_empty() {
@@ -472,6 +519,13 @@ impl Engine {
         }
         for (number, mut d) in all {
             d.name = snapshot.destination(number).map_or_else(|| format!("removed #{number}"), |x| x.name.clone());
+            d.dropped = d.losses.iter().filter(|(reason, _)| reason.was_waiting()).map(|(_, n)| n).sum();
+            if let Some(queue) = inner.queues.get(number) {
+                d.refused = queue.refused.load(Ordering::Relaxed);
+                d.queue_warning = queue.is_warned();
+            }
+            s.dropped += d.dropped;
+            s.inherited += d.inherited;
             s.delivered += d.delivered;
             s.dead_lettered += d.dead_lettered;
             s.waiting += d.waiting;
@@ -709,6 +763,10 @@ pub struct Stats {
     pub accepted: u64,
     /// Events refused because a ring was full.
     pub refused_full: u64,
+    /// Events refused because the queue of a destination, or the log, was full.
+    pub refused_queue: u64,
+    /// Events refused because their bucket had its share already.
+    pub refused_unfair: u64,
     /// Events refused because they were not valid.
     pub invalid: u64,
     /// Events that no rule wanted.
@@ -723,9 +781,15 @@ pub struct Stats {
     pub routed: u64,
     /// Deliveries done (those of earlier runs are not counted).
     pub delivered: u64,
-    /// Deliveries given up and kept as dead letters.
+    /// Deliveries given up: kept as dead letters, or passed on to a dead-letter destination.
     pub dead_lettered: u64,
-    /// Deliveries that this run knows of and that are not done yet.
+    /// Deliveries dropped by a policy, or because the log was damaged; per destination, [`DestinationStats::losses`] tells
+    /// which.
+    pub dropped: u64,
+    /// Deliveries that earlier runs left; for a while after opening, as far as they are counted.
+    pub inherited: u64,
+    /// Deliveries that are not done yet. Always `inherited + routed = delivered + dead_lettered + dropped + waiting`, but
+    /// for what is being moved from one to the other.
     pub waiting: u64,
     /// Bytes of records written to the log.
     pub log_bytes: u64,
@@ -751,6 +815,24 @@ pub struct Stats {
     pub in_doubt: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
+    /// Bytes of the files of the log, where those have a limit.
+    pub log_file_bytes: u64,
+    /// Whether the files of the log take so much that events will soon be shed or refused.
+    pub log_warning: bool,
+    /// Losses that were counted, but of which the audit could not tell yet, because it cannot be written.
+    pub losses_untold: u64,
+    /// Dead letters that are kept, those of earlier runs included.
+    pub dead_letters_kept: u64,
+    /// Bytes of their files.
+    pub dead_letters_bytes: u64,
+    /// Dead letters dropped because there were too many or they were too old.
+    pub dead_letters_lost: u64,
+    /// Dead letters put back into the log.
+    pub dead_letters_redriven: u64,
+    /// Dead letters removed on request.
+    pub dead_letters_purged: u64,
+    /// Whether some shard has so many dead letters that the oldest will soon be dropped.
+    pub dead_letters_warning: bool,
     /// What is wrong, per shard that is not well.
     pub unhealthy: Vec<String>,
     /// Per destination.
@@ -765,6 +847,8 @@ impl Default for Stats {
             shards: 0,
             accepted: 0,
             refused_full: 0,
+            refused_queue: 0,
+            refused_unfair: 0,
             invalid: 0,
             no_match: 0,
             duplicates: 0,
@@ -773,6 +857,8 @@ impl Default for Stats {
             routed: 0,
             delivered: 0,
             dead_lettered: 0,
+            dropped: 0,
+            inherited: 0,
             waiting: 0,
             log_bytes: 0,
             commits: 0,
@@ -786,6 +872,15 @@ impl Default for Stats {
             reservations: 0,
             in_doubt: 0,
             held_bytes: 0,
+            log_file_bytes: 0,
+            log_warning: false,
+            losses_untold: 0,
+            dead_letters_kept: 0,
+            dead_letters_bytes: 0,
+            dead_letters_lost: 0,
+            dead_letters_redriven: 0,
+            dead_letters_purged: 0,
+            dead_letters_warning: false,
             unhealthy: Vec::new(),
             destinations: Vec::new(),
             latency: stats::new_histogram(),
@@ -808,14 +903,26 @@ pub struct DestinationStats {
     pub handed_over: u64,
     /// Deliveries put off for another attempt, each time counted.
     pub retried: u64,
-    /// Deliveries given up.
+    /// Deliveries given up: kept as dead letters, or passed on to the dead-letter destination.
     pub dead_lettered: u64,
     /// Requests sent.
     pub requests: u64,
     /// Requests that failed.
     pub failures: u64,
+    /// Deliveries that earlier runs left; for a while after opening, as far as they are counted.
+    pub inherited: u64,
     /// Deliveries not done yet.
     pub waiting: u64,
+    /// Bytes of the log that they take.
+    pub waiting_bytes: u64,
+    /// Deliveries dropped by a policy, or because the log was damaged.
+    pub dropped: u64,
+    /// Losses by reason: those that make up `dropped`, and those of dead letters.
+    pub losses: std::collections::BTreeMap<LossReason, u64>,
+    /// Events refused to publishers because the queue was full.
+    pub refused: u64,
+    /// Whether the queue is so full that events will soon be shed or refused.
+    pub queue_warning: bool,
     /// Connections made.
     pub connections: u64,
     /// What went wrong last; empty if nothing ever did.

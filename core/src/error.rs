@@ -14,7 +14,8 @@ pub enum ErrorKind {
     InvalidEvent = 1,
     /// A configuration file, a rule or a notification document is wrong. The running set is untouched.
     InvalidConfig = 2,
-    /// The ring of the event's shard is full and the caller asked not to wait. Try again later.
+    /// The ring of the event's shard is full and the caller asked not to wait, or waited in vain; or the queue of a
+    /// destination is full that is to refuse or block then; or the event's bucket has its share. Try again later.
     Full = 3,
     /// The deadline passed before the operation was done.
     Timeout = 4,

@@ -20,12 +20,14 @@ pub use driver::sim;
 
 pub use engine::{
     BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
-    Engine, Flush, GroupStats, InDoubt, Intent, Lease, OnFull, PublishOptions, Published, ReplayHandle, ReplayProgress,
-    ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats,
-    Tail,
+    Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,
+    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
+    ReserveOptions, Reserved, ReservedBatch, Resolution, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;
+pub use log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};
+pub use log::losses::{LossReason, RecordedLoss};
 pub use shard::dedup::DedupKey;
 pub use shard::progress::{Receipt, ReceiptFuture};

@@ -196,7 +196,7 @@ fn dead_letters_are_listed() {
 
     let data = dir.path().join("data");
     let data = data.to_str().unwrap();
-    let out = tidewire(&["dead-letters", "--data-dir", data]);
+    let out = tidewire(&["dead-letters", "list", "--data-dir", data]);
     let said = text(&out.stdout);
     assert!(out.status.success(), "{}", text(&out.stderr));
     for part in
@@ -204,7 +204,7 @@ fn dead_letters_are_listed() {
     {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let out = tidewire(&["dead-letters", "--json", "--data-dir", data]);
+    let out = tidewire(&["dead-letters", "list", "--json", "--data-dir", data]);
     let mut lines: Vec<serde_json::Value> =
         text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     lines.sort_by_key(|l| l["key"].is_null());
@@ -213,9 +213,102 @@ fn dead_letters_are_listed() {
     assert_eq!((lines[0]["status"].as_u64(), lines[0]["rule"].as_str()), (Some(400), Some("all")));
     assert_eq!(lines[1]["key_base64"].as_str(), Some("aW4vcmF3/w=="));
 
-    let out = tidewire(&["dead-letters", "--data-dir", "/nowhere"]);
+    let out = tidewire(&["dead-letters", "list", "--data-dir", "/nowhere"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("/nowhere"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn dead_letters_are_shown_exported_purged_and_redriven() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = receiver(Behaviour::Status(400));
+    let file = configuration(dir.path(), &receiver.url(), "");
+    // One after the other, so that the letters have the order of the events.
+    let text_of = fs::read_to_string(&file).unwrap();
+    let one = "concurrency = 1\nbatch = { events_max = 1 }\nretry = {";
+    fs::write(&file, text_of.replacen("retry = {", one, 1)).unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let ok = |arguments: &[&str]| {
+        let out = tidewire(arguments);
+        assert!(out.status.success(), "{arguments:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let fails = |arguments: &[&str], code: i32, words: &str| {
+        let out = tidewire(arguments);
+        assert_eq!(out.status.code(), Some(code), "{arguments:?}");
+        assert!(text(&out.stderr).contains(words), "{}", text(&out.stderr));
+    };
+    let redrive = ["dead-letters", "redrive", "--config", &file, "--all", "--wait", "20s"];
+    fails(&redrive, 1, "no data directory");
+
+    let engine = Engine::open(Config::from_file(Path::new(&file)).unwrap()).unwrap();
+    for n in 0..6 {
+        let key = format!("in/{n}");
+        engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "b", key.as_bytes())).unwrap();
+    }
+    engine.flush(WAIT).unwrap();
+    // What needs the directory for itself says so while an engine runs; looking is free.
+    assert!(ok(&["dead-letters", "list", "--data-dir", data]).ends_with("6 dead letters\n"));
+    fails(&["dead-letters", "purge", "--data-dir", data, "--all"], 1, "another engine");
+    fails(&redrive, 1, "Engine::redrive");
+    engine.close(WAIT).unwrap();
+
+    let shown = ok(&["dead-letters", "show", "--data-dir", data, "0-3"]);
+    assert!(shown.contains("b/in/2") && shown.contains("\"frame_base64\""), "{shown}");
+    fails(&["dead-letters", "show", "--data-dir", data, "0-77"], 1, "no dead letter 0-77");
+    fails(&["dead-letters", "show", "--data-dir", data, "77"], 2, "not the id");
+    let exported = ok(&["dead-letters", "export", "--data-dir", data, "--profile", "aws", "--prefix", "in/4"]);
+    let line: serde_json::Value = serde_json::from_str(&exported).unwrap();
+    assert_eq!(line["record"]["s3"]["object"]["key"], "in/4");
+    fails(&["dead-letters", "export", "--data-dir", data, "--profile", "avs"], 2, "did you mean `aws`");
+
+    fails(&["dead-letters", "purge", "--data-dir", data], 2, "--all");
+    fails(&["dead-letters", "purge", "--data-dir", data, "--destination", "hock"], 1, "did you mean `hook`");
+    assert_eq!(ok(&["dead-letters", "purge", "--data-dir", data, "--until", "1h"]), "0 dead letters purged\n");
+    assert_eq!(ok(&["dead-letters", "purge", "--data-dir", data, "--prefix", "in/5"]), "1 dead letter purged\n");
+    let rest = ok(&["dead-letters", "list", "--data-dir", data, "--after", "0-2", "--limit", "2", "--json"]);
+    let ids: Vec<String> = rest.lines().map(|l| l.split('"').nth(3).unwrap().to_owned()).collect();
+    assert_eq!(ids, ["0-3", "0-4"]);
+
+    receiver.set_behaviour(Behaviour::Ok204);
+    let said = ok(&redrive);
+    assert_eq!(said, "5 dead letters redriven\n5 delivered, 0 given up again\n");
+    assert_eq!(receiver.accepted(), 5);
+    assert_eq!(ok(&["dead-letters", "list", "--data-dir", data]), "0 dead letters\n");
+}
+
+#[test]
+fn losses_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "http://127.0.0.1:9/", "");
+    let text_of = fs::read_to_string(&file).unwrap();
+    let queue = "[destination.queue]\nevents_max = 2\non_full = \"drop_newest\"\n[[rule]]";
+    fs::write(&file, text_of.replacen("[[rule]]", queue, 1)).unwrap();
+    let engine = Engine::open(Config::from_file(Path::new(&file)).unwrap()).unwrap();
+    for n in 0..5 {
+        let key = format!("in/{n}");
+        engine.publish(&Event::new(KnownType::ObjectCreatedPut.into(), "b", key.as_bytes())).unwrap();
+    }
+    let data = dir.path().join("data");
+    let list = |more: &[&str]| {
+        let out = tidewire(&[&["losses", "list", "--data-dir", data.to_str().unwrap()], more].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let said = list(&[]);
+    assert!(said.contains("hook (rule all): drop_newest: s3:ObjectCreated:Put b/in/2\n"), "{said}");
+    assert!(said.ends_with("3 events lost\n"), "{said}");
+    assert_eq!(list(&["--reason", "purged"]), "0 events lost\n");
+    assert_eq!(list(&["--destination", "other"]), "0 events lost\n");
+    let json = list(&["--json", "--reason", "drop_newest", "--destination", "hook"]);
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((first["key"].as_str(), first["reason"].as_str()), (Some("in/2"), Some("drop_newest")));
+    engine.close(Duration::ZERO).unwrap();
+    let out = tidewire(&["losses", "list", "--data-dir", "/nowhere"]);
+    assert_eq!(out.status.code(), Some(1));
+    let out = tidewire(&["losses", "list", "--data-dir", "x", "--reason", "bad luck"]);
+    assert_eq!(out.status.code(), Some(2));
 }
 
 #[test]

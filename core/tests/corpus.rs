@@ -230,7 +230,7 @@ fn segments() -> Vec<(&'static str, Vec<u8>)> {
     let plan = SegmentPlan { bytes_max: 1 << 20, shard: 0, incarnation: 77, purpose: Purpose::Events };
     let mut appender = Appender::new(plan, 5, 999, 1000, 10);
     for (i, (_, frame)) in frames().iter().enumerate() {
-        let routes: Vec<_> = (0..i as u32).map(|n| Route { destination: n, rule: n + 1 }).collect();
+        let routes: Vec<_> = (0..i as u32).map(|n| Route::new(n, n + 1)).collect();
         appender.append(Kind::Event, &routes, frame, 20);
     }
     let group = appender.take().unwrap();
@@ -266,6 +266,7 @@ fn segments() -> Vec<(&'static str, Vec<u8>)> {
         last_ns: 7,
         status: 503,
         reason: "it said é",
+        answer: &[],
         frame: &frames()[0].1,
     };
     vec![
@@ -276,6 +277,7 @@ fn segments() -> Vec<(&'static str, Vec<u8>)> {
         ("header", header),
         ("cursors", cursors.encode()),
         ("dead-letter", letter.encode()),
+        ("dead-letter-answered", DeadLetter { answer: b"<p>busy", ..letter }.encode()),
         ("short", vec![0; 10]),
     ]
 }

@@ -81,7 +81,7 @@ fn groups(segment: u64, first_sequence: u64, bytes_max: usize) -> Vec<Group> {
                 _ => (0..1 + random.below(400)).map(|_| random.below(256) as u8).collect(),
             };
             let routes = if random.below(30) == 0 { 40 } else { random.below(4) as u32 };
-            let routes: Vec<_> = (0..routes).map(|n| Route { destination: n, rule: n + 10 }).collect();
+            let routes: Vec<_> = (0..routes).map(|n| Route::new(n, n + 10)).collect();
             appender.append(Kind::Event, &routes, &body, 6_000 + random.below(10) as u64);
         }
         while let Some(group) = appender.take() {

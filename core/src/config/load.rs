@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::text::{self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, RuleTable, SourceTable};
+use super::text::{
+    self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, PriorityName, RuleTable, SourceTable,
+};
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
 use crate::error::{Error, Result};
-use crate::event::EventTypes;
 use crate::event::profile::Profile;
+use crate::event::{EventTypes, Priority};
 use crate::filter::Filter;
 use crate::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, Overlap, Rule,
-    RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, OnQueueFull, Overlap,
+    Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 
 /// The largest file that is read, in bytes.
@@ -198,6 +200,28 @@ impl Loader<'_> {
         set(&mut own.lane_events_max, &mut places, key, delivery.lane_events_max, clamp);
         let key = "engine.delivery.cursor_interval";
         set(&mut own.cursor_interval, &mut places, key, delivery.cursor_interval, time);
+        let (own, dead) = (&mut engine.dead_letters, table.dead_letters);
+        set(&mut own.bytes_max, &mut places, "engine.dead_letters.bytes_max", dead.bytes_max, |Size(n)| n);
+        set(&mut own.age_max, &mut places, "engine.dead_letters.age_max", dead.age_max, time);
+        set(&mut own.warn_at, &mut places, "engine.dead_letters.warn_at", dead.warn_at, |n| n);
+        set(&mut own.hops_max, &mut places, "engine.dead_letters.hops_max", dead.hops_max, |n| n);
+        let (own, queue) = (&mut engine.queue, table.queue);
+        set(&mut own.bytes_max, &mut places, "engine.queue.bytes_max", queue.bytes_max, |Size(n)| Some(n));
+        set(&mut own.block_timeout, &mut places, "engine.queue.block_timeout", queue.block_timeout, time);
+        set(&mut own.warn_at, &mut places, "engine.queue.warn_at", queue.warn_at, |n| n);
+        if let Some(name) = queue.on_full {
+            own.on_full = OnQueueFull::parse(name.get_ref())
+                .map_err(|e| self.at(name.span().start, e.at("queue").at("engine")))?;
+        }
+        let key = "engine.losses.bytes_max";
+        set(&mut engine.losses.bytes_max, &mut places, key, table.losses.bytes_max, |Size(n)| n);
+        let (own, fair) = (&mut engine.fairness, table.fairness);
+        let key = "engine.fairness.bucket_ring_share";
+        set(&mut own.bucket_ring_share, &mut places, key, fair.bucket_ring_share, Some);
+        set(&mut own.bucket_rate, &mut places, "engine.fairness.bucket_rate", fair.bucket_rate, Some);
+        set(&mut own.bucket_burst, &mut places, "engine.fairness.bucket_burst", fair.bucket_burst, |n| n);
+        let key = "engine.fairness.tenant_separator";
+        set(&mut own.tenant_separator, &mut places, key, fair.tenant_separator, Some);
         let dedup = table.dedup;
         set(&mut engine.dedup.window, &mut places, "engine.dedup.window", dedup.window, time);
         set(&mut engine.dedup.entries_max, &mut places, "engine.dedup.entries_max", dedup.entries_max, clamp);
@@ -271,6 +295,17 @@ impl Loader<'_> {
         set(&mut d.retry.backoff_max, &mut places, "retry.backoff_max", retry.backoff_max, time);
         set(&mut d.retry.age_max, &mut places, "retry.age_max", retry.age_max, time);
         set(&mut d.retry.poison_attempts, &mut places, "retry.poison_attempts", retry.poison_attempts, |n| n);
+        set(&mut d.retry.attempts_max, &mut places, "retry.attempts_max", retry.attempts_max, Some);
+        set(&mut d.dead_letter_to, &mut places, "dead_letter_to", table.dead_letter_to, Some);
+        let queue = table.queue;
+        set(&mut d.queue.events_max, &mut places, "queue.events_max", queue.events_max, Some);
+        set(&mut d.queue.bytes_max, &mut places, "queue.bytes_max", queue.bytes_max, |Size(n)| n);
+        set(&mut d.queue.age_max, &mut places, "queue.age_max", queue.age_max, |Time(t)| Some(t));
+        set(&mut d.queue.block_timeout, &mut places, "queue.block_timeout", queue.block_timeout, time);
+        set(&mut d.queue.warn_at, &mut places, "queue.warn_at", queue.warn_at, |n| n);
+        if let Some(name) = queue.on_full {
+            d.queue.on_full = OnQueueFull::parse(name.get_ref()).map_err(|e| at(name.span().start, e.at("queue")))?;
+        }
         let breaker = table.breaker;
         let key = "breaker.consecutive_failures";
         set(&mut d.breaker.consecutive_failures, &mut places, key, breaker.consecutive_failures, |n| n);
@@ -292,6 +327,11 @@ impl Loader<'_> {
         let text = |v: Option<Spanned<String>>| v.map(Spanned::into_inner).unwrap_or_default();
         rule.bucket = table.bucket.map(Spanned::into_inner).filter(|b| b != "*");
         rule.filter = Filter::new(text(table.prefix), text(table.suffix));
+        rule.priority = table.priority.map(|p| match p {
+            PriorityName::High => Priority::High,
+            PriorityName::Normal => Priority::Normal,
+            PriorityName::Low => Priority::Low,
+        });
         rule.retain = table.retain.as_ref().is_some_and(|r| *r.get_ref());
         if table.destinations.is_none() && !rule.retain {
             let error = Error::invalid_config("`destinations` is missing").at(rule.label());

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
 use crate::log::recovery::SHARDS_MAX;
-use crate::rule::{RuleSet, within, within_time};
+use crate::rule::{OnQueueFull, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
 #[derive(Clone, Debug)]
@@ -96,6 +96,14 @@ pub struct EngineConfig {
     pub log: LogConfig,
     /// Deliveries of each shard.
     pub delivery: DeliveryConfig,
+    /// What is kept of events that were given up.
+    pub dead_letters: DeadLettersConfig,
+    /// How much disk the logs may take.
+    pub queue: QueueConfig,
+    /// What is kept of the story of events that were dropped.
+    pub losses: LossesConfig,
+    /// What one bucket may take from the others.
+    pub fairness: FairnessConfig,
     /// How repeats of one publication are recognised.
     pub dedup: DedupConfig,
     /// What stays in the log after it was delivered.
@@ -165,6 +173,101 @@ pub struct DeliveryConfig {
 impl Default for DeliveryConfig {
     fn default() -> Self {
         DeliveryConfig { memory_bytes: 256 << 20, lane_events_max: 8192, cursor_interval: Duration::from_millis(100) }
+    }
+}
+
+/// What is kept of events that were given up. When there are too many, or they grow too old, the oldest go, a whole segment
+/// file at a time; each is counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLettersConfig {
+    /// The most bytes of files that all shards together keep, 8 MiB to 1 TiB. Default: 1 GiB. Each shard has an equal share
+    /// of it, of at least 2 MiB, in segment files of an eighth of that, 1 MiB to 16 MiB.
+    pub bytes_max: u64,
+    /// How long a dead letter is kept, 1 s to 3650 days. Default: 30 days. A segment goes when its youngest letter is older.
+    pub age_max: Duration,
+    /// The share of `bytes_max` from which on a warning is given, 0.1 to 1. Default: 0.8.
+    pub warn_at: f64,
+    /// How often an event may come out of the dead letters again (redriven, or passed on to a dead-letter destination), 1
+    /// to 255; then it stays there until it is purged. Default: 16.
+    pub hops_max: u8,
+}
+
+impl Default for DeadLettersConfig {
+    fn default() -> Self {
+        DeadLettersConfig {
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(30 * 24 * 3600),
+            warn_at: 0.8,
+            hops_max: 16,
+        }
+    }
+}
+
+/// How much disk the logs of all shards together may take, and what happens to what is more. Segment files are removed as a
+/// whole, so that the limit is kept to about one of them per shard.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueueConfig {
+    /// The most bytes of segment files, at least four segments per shard to be of use, at most 1 PiB. Default: no limit but
+    /// those of the destinations.
+    pub bytes_max: Option<u64>,
+    /// What happens when there are more. Default: [`OnQueueFull::DeadLetterOldest`]. What is oldest is shed for every
+    /// destination that it still waits for.
+    pub on_full: OnQueueFull,
+    /// How long [`OnQueueFull::Block`] lets a publisher wait, up to 1 h. Default: 5 s.
+    pub block_timeout: Duration,
+    /// The share of `bytes_max` from which on a warning is given, 0.1 to 1. Default: 0.8.
+    pub warn_at: f64,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        QueueConfig {
+            bytes_max: None,
+            on_full: OnQueueFull::default(),
+            block_timeout: Duration::from_secs(5),
+            warn_at: 0.8,
+        }
+    }
+}
+
+/// What is kept of the story of events that were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LossesConfig {
+    /// The most bytes of files that all shards together keep, 1 MiB to 1 TiB; then the oldest go. Default: 64 MiB. Each
+    /// shard has an equal share of it, of at least 512 KiB.
+    pub bytes_max: u64,
+}
+
+impl Default for LossesConfig {
+    fn default() -> Self {
+        LossesConfig { bytes_max: 64 << 20 }
+    }
+}
+
+/// What one bucket may take from the others. Nothing is checked, and nothing is paid for it, unless one of the first two is
+/// set. Buckets are told apart by a hash into a table of 4096 places; two that share one share what it may take.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FairnessConfig {
+    /// The share of a shard's ring that the events of one bucket may fill, 0.05 to 1. What is more waits for space or is
+    /// refused, as if the ring were full. Default: none, the whole ring.
+    pub bucket_ring_share: Option<f64>,
+    /// How many events a second one bucket may publish, at least 1. What is more waits or is refused, as if the ring were
+    /// full. Default: no limit.
+    pub bucket_rate: Option<u32>,
+    /// How many events a bucket that was quiet may publish at once, at least 1. Default: 1000.
+    pub bucket_burst: u32,
+    /// If set, buckets whose names are the same up to the first of this text are one: `-` makes `acme-logs` and
+    /// `acme-data` the tenant `acme`. Default: none, each bucket for itself.
+    pub tenant_separator: Option<String>,
+}
+
+impl Default for FairnessConfig {
+    fn default() -> Self {
+        FairnessConfig { bucket_ring_share: None, bucket_rate: None, bucket_burst: 1000, tenant_separator: None }
     }
 }
 
@@ -261,6 +364,10 @@ impl EngineConfig {
             close_timeout: Duration::from_secs(10),
             log: LogConfig::default(),
             delivery: DeliveryConfig::default(),
+            dead_letters: DeadLettersConfig::default(),
+            queue: QueueConfig::default(),
+            losses: LossesConfig::default(),
+            fairness: FairnessConfig::default(),
             dedup: DedupConfig::default(),
             retention: RetentionConfig::default(),
         }
@@ -317,6 +424,33 @@ impl EngineConfig {
         within("engine.delivery.memory_bytes", clamp(self.delivery.memory_bytes), 1 << 20, 1 << 40)?;
         within("engine.delivery.lane_events_max", self.delivery.lane_events_max, 1, 1 << 24)?;
         within_time("engine.delivery.cursor_interval", self.delivery.cursor_interval, ms(1), ms(60_000))?;
+        let dead = &self.dead_letters;
+        within("engine.dead_letters.bytes_max", clamp(dead.bytes_max), 8 << 20, 1 << 40)?;
+        within_time("engine.dead_letters.age_max", dead.age_max, ms(1000), Duration::from_secs(3650 * 24 * 3600))?;
+        within_ratio("engine.dead_letters.warn_at", dead.warn_at, 0.1, 1.0)?;
+        within("engine.dead_letters.hops_max", dead.hops_max as usize, 1, 255)?;
+        let queue = &self.queue;
+        if let Some(bytes) = queue.bytes_max {
+            within("engine.queue.bytes_max", clamp(bytes), 1 << 20, 1 << 50)?;
+        }
+        within_time("engine.queue.block_timeout", queue.block_timeout, Duration::ZERO, ms(3_600_000))?;
+        within_ratio("engine.queue.warn_at", queue.warn_at, 0.1, 1.0)?;
+        within("engine.losses.bytes_max", clamp(self.losses.bytes_max), 1 << 20, 1 << 40)?;
+        let fair = &self.fairness;
+        if let Some(share) = fair.bucket_ring_share {
+            within_ratio("engine.fairness.bucket_ring_share", share, 0.05, 1.0)?;
+        }
+        if let Some(rate) = fair.bucket_rate {
+            within("engine.fairness.bucket_rate", rate as usize, 1, 1_000_000_000)?;
+        }
+        within("engine.fairness.bucket_burst", fair.bucket_burst as usize, 1, 1_000_000_000)?;
+        if let Some(s) = &fair.tenant_separator {
+            within("engine.fairness.tenant_separator (bytes)", s.len(), 1, 16).map_err(|e| {
+                Error::invalid_config(e.message())
+                    .at("engine.fairness.tenant_separator")
+                    .remedy("write what ends the tenant's part, such as `-`")
+            })?;
+        }
         within_time("engine.dedup.window", self.dedup.window, Duration::ZERO, ms(24 * 3_600_000))?;
         within("engine.dedup.entries_max", self.dedup.entries_max, 1, 100_000_000)?;
         let retention = &self.retention;

@@ -74,6 +74,23 @@ sync_interval = "2ms"
 memory_bytes = "64MiB"
 lane_events_max = 100
 cursor_interval = "1s"
+[engine.dead_letters]
+bytes_max = "16MiB"
+age_max = "7d"
+warn_at = 0.5
+hops_max = 3
+[engine.queue]
+bytes_max = "1GiB"
+on_full = "refuse"
+block_timeout = "1s"
+warn_at = 1
+[engine.losses]
+bytes_max = "2MiB"
+[engine.fairness]
+bucket_ring_share = 0.25
+bucket_rate = 500
+bucket_burst = 50
+tenant_separator = "-"
 [engine.dedup]
 window = "10m"
 entries_max = 5000
@@ -140,6 +157,23 @@ on_start = "emit"
     assert_eq!(e.log, LogConfig { segment_bytes: 1 << 30, sync_interval: Duration::from_millis(2) });
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (64 << 20, 100));
     assert_eq!(e.delivery.cursor_interval, Duration::from_secs(1));
+    let dead =
+        DeadLettersConfig { bytes_max: 16 << 20, age_max: Duration::from_secs(7 * 86400), warn_at: 0.5, hops_max: 3 };
+    assert_eq!(e.dead_letters, dead);
+    let queue = QueueConfig {
+        bytes_max: Some(1 << 30),
+        on_full: OnQueueFull::Refuse,
+        block_timeout: Duration::from_secs(1),
+        warn_at: 1.0,
+    };
+    assert_eq!((e.queue, e.losses), (queue, LossesConfig { bytes_max: 2 << 20 }));
+    let fairness = FairnessConfig {
+        bucket_ring_share: Some(0.25),
+        bucket_rate: Some(500),
+        bucket_burst: 50,
+        tenant_separator: Some("-".to_owned()),
+    };
+    assert_eq!(e.fairness, fairness);
     assert_eq!(e.dedup, DedupConfig { window: Duration::from_secs(600), entries_max: 5000 });
     assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
     assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
@@ -182,6 +216,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.log.segment_bytes, e.log.sync_interval), (64 << 20, Duration::from_millis(5)));
     assert_eq!((e.delivery.memory_bytes, e.delivery.lane_events_max), (256 << 20, 8192));
     assert_eq!(e.delivery.cursor_interval, Duration::from_millis(100));
+    assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
     assert_eq!((e.dedup.window, e.dedup.entries_max), (Duration::ZERO, 1_000_000));
     assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
@@ -313,6 +348,18 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("delivery.memory_bytes = 0", ["t.toml:3:25", "engine.delivery.memory_bytes", "1048576"]),
         ("delivery.lane_events_max = 0", ["t.toml:3:28", "lane_events_max is 0", "1 to"]),
         ("delivery.cursor_interval = \"0s\"", ["t.toml:3:28", "cursor_interval", "1ms"]),
+        ("dead_letters.bytes_max = \"1MiB\"", ["t.toml:3:26", "engine.dead_letters.bytes_max", "8388608"]),
+        ("dead_letters.age_max = \"0s\"", ["t.toml:3:24", "engine.dead_letters.age_max", "1s"]),
+        ("dead_letters.warn_at = 1.5", ["t.toml:3:24", "engine.dead_letters.warn_at", "0.1 to 1"]),
+        ("dead_letters.hops_max = 0", ["t.toml:3:25", "engine.dead_letters.hops_max", "1 to 255"]),
+        ("queue.bytes_max = \"1KiB\"", ["t.toml:3:19", "engine.queue.bytes_max", "1048576"]),
+        ("queue.on_full = \"drop\"", ["t.toml:3:17", "unknown policy `drop`", "drop_newest"]),
+        ("queue.warn_at = 0", ["t.toml:3:17", "engine.queue.warn_at", "0.1 to 1"]),
+        ("losses.bytes_max = 0", ["t.toml:3:20", "engine.losses.bytes_max", "1048576"]),
+        ("fairness.bucket_ring_share = 2.0", ["t.toml:3:30", "bucket_ring_share", "0.05 to 1"]),
+        ("fairness.bucket_rate = 0", ["t.toml:3:24", "bucket_rate is 0", "1 to"]),
+        ("fairness.bucket_burst = 0", ["t.toml:3:25", "bucket_burst is 0", "1 to"]),
+        ("fairness.tenant_separator = \"\"", ["t.toml:3:29", "tenant_separator", "such as `-`"]),
         ("dedup.window = \"25h\"", ["t.toml:3:16", "engine.dedup.window", "86400s"]),
         ("dedup.entries_max = 0", ["t.toml:3:21", "entries_max is 0", "1 to"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
@@ -324,6 +371,19 @@ fn limits_of_the_engine_are_told_at_their_key() {
 
 #[test]
 fn destinations_are_checked_at_their_keys() {
+    for (line, parts) in [
+        ("queue.events_max = 0", ["t.toml:7:20", "queue.events_max", "1 to"]),
+        ("queue.bytes_max = 7", ["t.toml:7:19", "queue.bytes_max", "4096 to"]),
+        ("queue.age_max = \"0s\"", ["t.toml:7:17", "queue.age_max", "1ms"]),
+        ("queue.block_timeout = \"2h\"", ["t.toml:7:23", "queue.block_timeout", "3600s"]),
+        ("queue.warn_at = 0.01", ["t.toml:7:17", "queue.warn_at", "0.1 to 1"]),
+        ("queue.on_full = \"block!\"", ["t.toml:7:17", "destination `hook`", "did you mean `block`?"]),
+    ] {
+        refused(&hook(line), &parts);
+    }
+    refused(&rule("priority = \"urgent\""), &["t.toml:12:12", "unknown value `urgent`", "high"]);
+    refused(&hook("retry.attempts_max = 0"), &["t.toml:7:22: destination `hook`: retry.attempts_max", "1 to"]);
+    refused(&hook("dead_letter_to = \"hook\""), &["t.toml:7:18: destination `hook`: dead_letter_to", "hook -> hook"]);
     refused(&hook("concurrency = 0"), &["t.toml:7:15: destination `hook`: concurrency", "1 to 1024"]);
     refused(&hook("batch = { events_max = 0 }"), &["t.toml:7:24", "destination `hook`", "batch.events_max is 0"]);
     refused(

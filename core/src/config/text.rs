@@ -47,9 +47,61 @@ pub(super) struct Engine {
     #[serde(default)]
     pub(super) delivery: Delivery,
     #[serde(default)]
+    pub(super) dead_letters: DeadLetters,
+    #[serde(default)]
+    pub(super) queue: EngineQueue,
+    #[serde(default)]
+    pub(super) losses: Losses,
+    #[serde(default)]
+    pub(super) fairness: Fairness,
+    #[serde(default)]
     pub(super) dedup: Dedup,
     #[serde(default)]
     pub(super) retention: Retention,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) events_max: Option<Spanned<u64>>,
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) on_full: Option<Spanned<String>>,
+    pub(super) block_timeout: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineQueue {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) on_full: Option<Spanned<String>>,
+    pub(super) block_timeout: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Losses {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fairness {
+    pub(super) bucket_ring_share: Option<Spanned<f64>>,
+    pub(super) bucket_rate: Option<Spanned<u32>>,
+    pub(super) bucket_burst: Option<Spanned<u32>>,
+    pub(super) tenant_separator: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLetters {
+    pub(super) bytes_max: Option<Spanned<Size>>,
+    pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) warn_at: Option<Spanned<f64>>,
+    pub(super) hops_max: Option<Spanned<u8>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +154,9 @@ pub(super) struct DestinationTable {
     pub(super) retry: Retry,
     #[serde(default)]
     pub(super) breaker: Breaker,
+    pub(super) dead_letter_to: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) queue: Queue,
     pub(super) tls: Option<Tls>,
 }
 
@@ -119,6 +174,7 @@ pub(super) struct Retry {
     pub(super) backoff_min: Option<Spanned<Time>>,
     pub(super) backoff_max: Option<Spanned<Time>>,
     pub(super) age_max: Option<Spanned<Time>>,
+    pub(super) attempts_max: Option<Spanned<u32>>,
     pub(super) poison_attempts: Option<Spanned<u32>>,
 }
 
@@ -146,6 +202,15 @@ pub(super) struct RuleTable {
     pub(super) suffix: Option<Spanned<String>>,
     pub(super) destinations: Option<Vec<Spanned<String>>>,
     pub(super) retain: Option<Spanned<bool>>,
+    pub(super) priority: Option<PriorityName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PriorityName {
+    High,
+    Normal,
+    Low,
 }
 
 #[derive(Debug, Deserialize)]

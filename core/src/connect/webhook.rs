@@ -139,8 +139,9 @@ impl WebhookConnector {
                 endpoint: true,
                 reason: format!("no complete answer within {:?}", self.timeout),
                 status: 0,
+                answer: Bytes::new(),
             },
-            Some(Err(reason)) => Outcome::Retry { endpoint: true, reason, status: 0 },
+            Some(Err(reason)) => Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() },
             Some(Ok(response)) => judge(&response),
         }
     }
@@ -364,14 +365,15 @@ fn judge(response: &Response) -> Outcome {
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);
+    let answer = Bytes::copy_from_slice(&response.body_start);
     match http::classify(status) {
         Class::Success => Outcome::Success,
-        Class::Poison => Outcome::Poison { reason, status },
-        Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status },
+        Class::Poison => Outcome::Poison { reason, status, answer },
+        Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status, answer },
         _ => match retry_after() {
             // Any answer that says when to come back is taken at its word.
-            Some(ns) => Outcome::Throttle { after_ns: Some(ns), reason, status },
-            None => Outcome::Retry { endpoint: status >= 500, reason, status },
+            Some(ns) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
+            None => Outcome::Retry { endpoint: status >= 500, reason, status, answer },
         },
     }
 }

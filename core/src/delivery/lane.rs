@@ -6,14 +6,21 @@
 //!
 //! The lane holds what is on its way and what is ready, within limits. What does not fit stays in the log: the caller asks
 //! [`Lane::has_room`] and reads on later.
+//!
+//! Of what is ready, keys with events of high priority go first. A key goes as a whole, so that its events keep their order:
+//! one of high priority takes those before it along. Under pressure, keys with nothing but low priority wait for all others.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use bytes::Bytes;
+
 use super::breaker::{Breaker, Gate, backoff};
+use crate::event::Priority;
+use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::rule::{BatchLimits, BreakerPolicy, RetryPolicy};
 
@@ -52,6 +59,8 @@ pub struct Item<T> {
     pub bytes: usize,
     /// When it was accepted, ns since the epoch.
     pub accepted_ns: u64,
+    /// What goes first.
+    pub priority: Priority,
     /// The caller's.
     pub body: T,
 }
@@ -85,6 +94,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status, 0 if none.
         status: u16,
+        /// The beginning of the answer's body, as far as the connector keeps it.
+        answer: Bytes,
     },
     /// The endpoint asks to be left alone; the attempt does not count. `after_ns`, if it said how long.
     Throttle {
@@ -94,6 +105,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status.
         status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
     },
     /// The receiver calls the request wrong (400, 413, 415, 422).
     Poison {
@@ -101,6 +114,8 @@ pub enum Outcome {
         reason: String,
         /// The answer's status.
         status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
     },
     /// Never sent and never will be: every event becomes a dead letter.
     Undeliverable {
@@ -120,6 +135,15 @@ pub struct Spent<T> {
     pub reason: String,
     /// The last answer's status, 0 if none.
     pub status: u16,
+    /// The beginning of the last answer's body.
+    pub answer: Bytes,
+}
+
+/// What went wrong last with a batch.
+struct Failure {
+    reason: String,
+    status: u16,
+    answer: Bytes,
 }
 
 /// What the caller shall do next.
@@ -165,6 +189,31 @@ struct KeyQueue {
     head: u32,
     tail: u32,
     busy: bool,
+    /// The queue of ready keys that it is in, if it is ready.
+    class: Priority,
+    /// Events that wait, and of which priority.
+    events: u32,
+    high: u32,
+    low: u32,
+}
+
+impl KeyQueue {
+    fn class(&self, pressure: bool) -> Priority {
+        match () {
+            () if self.high > 0 => Priority::High,
+            () if pressure && self.low == self.events => Priority::Low,
+            () => Priority::Normal,
+        }
+    }
+
+    fn count(&mut self, priority: Priority, by: i32) {
+        self.events = self.events.saturating_add_signed(by);
+        match priority {
+            Priority::High => self.high = self.high.saturating_add_signed(by),
+            Priority::Low => self.low = self.low.saturating_add_signed(by),
+            Priority::Normal => {}
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -189,6 +238,15 @@ impl<T> Ord for Later<T> {
         // The heap gives the greatest; the earliest shall come first.
         (other.at_ns, other.batch.id).cmp(&(self.at_ns, self.batch.id))
     }
+}
+
+/// Whether the key is to be found in the queue of ready keys of this class.
+fn is_ready(keys: &KeyMap, key: u64, class: Priority) -> bool {
+    keys.get(&key).is_some_and(|q| !q.busy && q.head != NONE && q.class == class)
+}
+
+fn spent<T>(item: Item<T>, attempts: u32, why: &Failure) -> Spent<T> {
+    Spent { item, attempts, reason: why.reason.clone(), status: why.status, answer: why.answer.clone() }
 }
 
 /// Keys are hashes already.
@@ -217,11 +275,16 @@ pub struct Lane<T> {
     cursor: Cursor,
     /// Sequences that were pushed and are not done.
     open: std::collections::BTreeSet<u64>,
+    /// The attempts that events have behind them which are not done, and how often that changed.
+    tried: BTreeMap<u64, Tried>,
+    tried_changes: u64,
     slots: Vec<Slot<T>>,
     free: u32,
     keys: KeyMap,
-    /// Keys that are not busy and have events.
-    ready: VecDeque<u64>,
+    /// Keys that are not busy and have events, by priority. A key that has moved to another one is still in the old one,
+    /// where it is passed over.
+    ready: [VecDeque<u64>; 3],
+    pressure: bool,
     ready_events: usize,
     ready_bytes: usize,
     retries: BinaryHeap<Later<T>>,
@@ -239,10 +302,13 @@ impl<T> Lane<T> {
             policy,
             cursor,
             open: std::collections::BTreeSet::new(),
+            tried: BTreeMap::new(),
+            tried_changes: 0,
             slots: Vec::new(),
             free: NONE,
             keys: KeyMap::default(),
-            ready: VecDeque::new(),
+            ready: Default::default(),
+            pressure: false,
             ready_events: 0,
             ready_bytes: 0,
             retries: BinaryHeap::new(),
@@ -251,6 +317,21 @@ impl<T> Lane<T> {
             next_batch: 1,
             flushing: false,
         }
+    }
+
+    /// Takes over the attempts that were made before a restart.
+    pub fn restore_tried(&mut self, tried: BTreeMap<u64, Tried>) {
+        self.tried = tried.into_iter().filter(|(sequence, _)| !self.cursor.is_done(*sequence)).collect();
+    }
+
+    /// The attempts that events have behind them which are not done.
+    pub fn tried(&self) -> &BTreeMap<u64, Tried> {
+        &self.tried
+    }
+
+    /// Grows whenever [`Lane::tried`] changes.
+    pub fn tried_changes(&self) -> u64 {
+        self.tried_changes
     }
 
     /// Takes a changed policy for what is sent from now on.
@@ -271,8 +352,95 @@ impl<T> Lane<T> {
         self.policy.events_max.saturating_sub(self.open.len())
     }
 
+    /// Whether an event of high priority may be pushed: for those there is an eighth more room.
+    pub fn has_high_room(&self) -> bool {
+        self.open.len() < self.policy.events_max + (self.policy.events_max / 8).max(1)
+    }
+
+    /// Whether the event was pushed and is not done.
+    pub fn holds(&self, sequence: u64) -> bool {
+        self.open.contains(&sequence)
+    }
+
+    /// Under pressure, low priority waits for everything else. Concerns what is pushed or becomes ready from now on.
+    pub fn set_pressure(&mut self, on: bool) {
+        self.pressure = on;
+    }
+
+    /// The events that wait in the lane: not on their way, not given up.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item<T>> {
+        let ready = self.slots.iter().filter_map(|s| s.item.as_ref());
+        ready.chain(self.retries.iter().flat_map(|l| &l.batch.items))
+    }
+
+    /// The sequences that were pushed and are not done, but do not wait in the lane: they are on their way, or given up and
+    /// about to be stored. With `retries`, also those that wait for another attempt.
+    pub fn busy(&self, retries: bool) -> std::collections::BTreeSet<u64> {
+        let mut busy = self.open.clone();
+        for item in self.slots.iter().filter_map(|s| s.item.as_ref()) {
+            busy.remove(&item.sequence);
+        }
+        if !retries {
+            for item in self.retries.iter().flat_map(|l| &l.batch.items) {
+                busy.remove(&item.sequence);
+            }
+        }
+        busy
+    }
+
+    /// Pushed and not done, up to a sequence.
+    pub fn open_up_to(&self, sequence: u64) -> impl Iterator<Item = u64> + '_ {
+        self.open.range(..=sequence).copied()
+    }
+
+    /// Takes out the waiting events that `gone` chooses. They stay open until the caller has stored what becomes of them and
+    /// calls [`Lane::settle`]. What is on its way stays where it is.
+    pub fn take(&mut self, gone: impl Fn(&Item<T>) -> bool) -> Vec<Item<T>> {
+        let mut out: Vec<Item<T>> = Vec::new();
+        let mut freed = Vec::new();
+        for mut later in std::mem::take(&mut self.retries).into_vec() {
+            let (removed, kept): (Vec<_>, Vec<_>) = later.batch.items.into_iter().partition(&gone);
+            freed.extend(removed.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)));
+            out.extend(removed);
+            if !kept.is_empty() {
+                later.batch.items = kept;
+                self.retries.push(later);
+            }
+        }
+        let waited = out.len();
+        let (slots, free) = (&mut self.slots, &mut self.free);
+        self.keys.retain(|_, q| {
+            let (mut at, mut last) = (q.head, NONE);
+            while at != NONE {
+                let slot = &mut slots[at as usize];
+                let next = slot.next;
+                match slot.item.take_if(|item| gone(item)) {
+                    Some(item) => {
+                        q.count(item.priority, -1);
+                        out.push(item);
+                        slot.next = *free;
+                        *free = at;
+                        match last {
+                            NONE => q.head = next,
+                            last => slots[last as usize].next = next,
+                        }
+                    }
+                    None => last = at,
+                }
+                at = next;
+            }
+            q.tail = last;
+            q.head != NONE || q.busy
+        });
+        self.ready_events -= out.len() - waited;
+        self.ready_bytes -= out[waited..].iter().map(|i| i.bytes).sum::<usize>();
+        self.release(freed.into_iter());
+        out
+    }
+
     /// Marks an event done that was never pushed, because it is damaged.
     pub fn skip(&mut self, sequence: u64) {
+        self.tried.remove(&sequence);
         self.cursor.done(sequence);
     }
 
@@ -291,16 +459,17 @@ impl<T> Lane<T> {
         self.cursor.is_done(sequence)
     }
 
-    /// Takes an event. Events come in the order of their sequences; one that is done already is ignored.
-    pub fn push(&mut self, item: Item<T>, now: Now) {
+    /// Takes an event; `false` if it is done already, or here. Events of one key come in the order of their sequences.
+    pub fn push(&mut self, item: Item<T>, now: Now) -> bool {
         if self.cursor.is_done(item.sequence) || !self.open.insert(item.sequence) {
-            return;
+            return false;
         }
         self.enqueue(item, now);
+        true
     }
 
     fn enqueue(&mut self, item: Item<T>, now: Now) {
-        let key = item.key;
+        let (key, priority) = (item.key, item.priority);
         self.ready_events += 1;
         self.ready_bytes += item.bytes;
         let slot = Slot { item: Some(item), pushed_ns: now.mono_ns, next: NONE };
@@ -313,27 +482,57 @@ impl<T> Lane<T> {
             self.slots[at as usize] = slot;
             at
         };
-        match self.keys.get_mut(&key) {
-            None => {
-                self.keys.insert(key, KeyQueue { head: at, tail: at, busy: false });
-                self.ready.push_back(key);
-            }
-            Some(q) if q.head == NONE => {
-                (q.head, q.tail) = (at, at);
-                if !q.busy {
-                    self.ready.push_back(key);
+        let q = self.keys.entry(key).or_insert(KeyQueue {
+            head: NONE,
+            tail: NONE,
+            busy: false,
+            class: Priority::Normal,
+            events: 0,
+            high: 0,
+            low: 0,
+        });
+        let was_empty = q.head == NONE;
+        if was_empty {
+            q.head = at;
+        } else {
+            self.slots[q.tail as usize].next = at;
+        }
+        q.tail = at;
+        q.count(priority, 1);
+        let class = q.class(self.pressure);
+        if !q.busy && (was_empty || class > q.class) {
+            q.class = class;
+            self.make_ready(key, class);
+        }
+    }
+
+    fn make_ready(&mut self, key: u64, class: Priority) {
+        self.ready[class as usize].push_back(key);
+        // What was passed over must not pile up where nothing is taken for a long time.
+        if self.ready[class as usize].len() > 2 * self.keys.len() + 64 {
+            let mut seen = std::collections::HashSet::new();
+            let keys = &self.keys;
+            self.ready[class as usize].retain(|key| is_ready(keys, *key, class) && seen.insert(*key));
+        }
+    }
+
+    /// The key that is to go next, still in its queue of ready keys; what is there but not ready any more is dropped.
+    fn next_ready(&mut self) -> Option<u64> {
+        for class in [Priority::High, Priority::Normal, Priority::Low] {
+            while let Some(key) = self.ready[class as usize].front() {
+                if is_ready(&self.keys, *key, class) {
+                    return Some(*key);
                 }
-            }
-            Some(q) => {
-                self.slots[q.tail as usize].next = at;
-                q.tail = at;
+                self.ready[class as usize].pop_front();
             }
         }
+        None
     }
 
     /// What to do now.
     pub fn poll(&mut self, now: Now) -> Action<T> {
-        if self.in_flight >= self.policy.concurrency || (self.retries.is_empty() && self.ready.is_empty()) {
+        let ready = self.next_ready();
+        if self.in_flight >= self.policy.concurrency || (self.retries.is_empty() && ready.is_none()) {
             return Action::Idle;
         }
         if now.mono_ns < self.paused_until_ns {
@@ -360,13 +559,13 @@ impl<T> Lane<T> {
         {
             return self.send(later.batch);
         }
-        let ready_at = self.ready.front().map(|key| {
+        let ready_at = ready.map(|key| {
             let full =
                 self.ready_events >= self.policy.batch.events_max || self.ready_bytes >= self.policy.batch.bytes_max;
             if full || self.flushing {
                 0
             } else {
-                let head = self.keys.get(key).map_or(NONE, |q| q.head);
+                let head = self.keys.get(&key).map_or(NONE, |q| q.head);
                 let pushed = self.slots.get(head as usize).map_or(0, |s| s.pushed_ns);
                 pushed + self.policy.batch.linger.as_nanos() as u64
             }
@@ -390,17 +589,24 @@ impl<T> Lane<T> {
     /// Takes ready events up to the limits: all that is ready of one key, then the next.
     fn take_batch(&mut self) -> Option<Batch<T>> {
         let limits = self.policy.batch;
-        let mut items = Vec::new();
+        let mut items: Vec<Item<T>> = Vec::new();
         let mut bytes = 0;
-        'keys: while let Some(key) = self.ready.pop_front() {
+        // Only events with attempts from before a restart have any here; a batch has one number for all of its events.
+        let mut tried = Tried::default();
+        'keys: while let Some(key) = self.next_ready() {
             let Some(q) = self.keys.get_mut(&key) else { continue };
             while q.head != NONE {
                 let at = q.head as usize;
                 let size = self.slots[at].item.as_ref().map_or(0, |i| i.bytes);
-                if !items.is_empty() && (items.len() >= limits.events_max || bytes + size > limits.bytes_max) {
-                    if !q.busy {
-                        self.ready.push_front(key);
-                    }
+                let before = if self.tried.is_empty() {
+                    Tried::default()
+                } else {
+                    let sequence = self.slots[at].item.as_ref().map_or(0, |i| i.sequence);
+                    self.tried.get(&sequence).copied().unwrap_or_default()
+                };
+                if items.is_empty() {
+                    tried = before;
+                } else if items.len() >= limits.events_max || bytes + size > limits.bytes_max || before != tried {
                     break 'keys;
                 }
                 let slot = &mut self.slots[at];
@@ -409,6 +615,7 @@ impl<T> Lane<T> {
                 self.free = at as u32;
                 if let Some(item) = slot.item.take() {
                     bytes += item.bytes;
+                    q.count(item.priority, -1);
                     items.push(item);
                 }
                 q.busy = true;
@@ -419,7 +626,7 @@ impl<T> Lane<T> {
         }
         self.ready_events -= items.len();
         self.ready_bytes -= bytes;
-        if items.is_empty() { None } else { Some(self.batch(items, 0, 0)) }
+        if items.is_empty() { None } else { Some(self.batch(items, tried.attempts, tried.poisoned)) }
     }
 
     fn batch(&mut self, items: Vec<Item<T>>, attempts: u32, poisoned: u32) -> Batch<T> {
@@ -442,81 +649,80 @@ impl<T> Lane<T> {
                 }
                 self.release(batch.items.iter().map(|i| i.key));
             }
-            Outcome::Retry { endpoint, reason, status } => {
+            Outcome::Retry { endpoint, reason, status, answer } => {
                 if endpoint {
                     self.breaker.failure(now.mono_ns, random);
                 } else {
                     self.breaker.success();
                 }
                 let wait = backoff(self.policy.retry.backoff_min, self.policy.retry.backoff_max, batch.attempts);
-                batch.attempts += 1;
-                self.keep_or_spend(
-                    batch,
-                    now,
-                    now.mono_ns + jittered(wait.as_nanos() as u64),
-                    &reason,
-                    status,
-                    &mut done,
-                );
+                batch.attempts = batch.attempts.saturating_add(1);
+                let at_ns = now.mono_ns + jittered(wait.as_nanos() as u64);
+                self.keep_or_spend(batch, now, at_ns, Failure { reason, status, answer }, &mut done);
             }
-            Outcome::Throttle { after_ns, reason, status } => {
+            Outcome::Throttle { after_ns, reason, status, answer } => {
                 let pause = after_ns.map_or(THROTTLE_DEFAULT_NS, |n| n.clamp(THROTTLE_MIN_NS, THROTTLE_MAX_NS));
                 self.paused_until_ns = self.paused_until_ns.max(now.mono_ns + pause);
-                self.keep_or_spend(batch, now, now.mono_ns + pause, &reason, status, &mut done);
+                self.keep_or_spend(batch, now, now.mono_ns + pause, Failure { reason, status, answer }, &mut done);
             }
-            Outcome::Poison { reason, status } => {
+            Outcome::Poison { reason, status, answer } => {
                 self.breaker.success();
-                batch.attempts += 1;
                 if batch.items.len() > 1 {
+                    // No attempt counts: most of these events have done nothing wrong.
                     done.retried = batch.items.len();
                     self.bisect(batch, now);
-                } else if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
-                    self.spend(batch, &reason, status, &mut done);
+                    return done;
+                }
+                batch.attempts = batch.attempts.saturating_add(1);
+                let failure = Failure { reason, status, answer };
+                if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
+                    self.spend(batch, &failure, &mut done);
                 } else {
                     batch.poisoned += 1;
-                    self.keep_or_spend(
-                        batch,
-                        now,
-                        now.mono_ns + jittered(POISON_BACKOFF_NS),
-                        &reason,
-                        status,
-                        &mut done,
-                    );
+                    let at_ns = now.mono_ns + jittered(POISON_BACKOFF_NS);
+                    self.keep_or_spend(batch, now, at_ns, failure, &mut done);
                 }
             }
-            Outcome::Undeliverable { reason } => self.spend(batch, &reason, 0, &mut done),
+            Outcome::Undeliverable { reason } => {
+                self.spend(batch, &Failure { reason, status: 0, answer: Bytes::new() }, &mut done);
+            }
         }
         done
     }
 
-    /// Puts a batch off until `at_ns`, but for the events that are too old by then.
-    fn keep_or_spend(
-        &mut self,
-        batch: Batch<T>,
-        now: Now,
-        at_ns: u64,
-        reason: &str,
-        status: u16,
-        done: &mut Completed<T>,
-    ) {
-        let born_before = now.wall_ns.saturating_sub(self.policy.retry.age_max.as_nanos() as u64);
+    /// Puts a batch off until `at_ns`, but for the events whose budget is spent.
+    fn keep_or_spend(&mut self, batch: Batch<T>, now: Now, at_ns: u64, why: Failure, done: &mut Completed<T>) {
+        let retry = &self.policy.retry;
+        if retry.attempts_max.is_some_and(|max| batch.attempts >= max) {
+            return self.spend(batch, &why, done);
+        }
+        let born_before = now.wall_ns.saturating_sub(retry.age_max.as_nanos() as u64);
         let Batch { id, items, attempts, poisoned } = batch;
         let (old, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| i.accepted_ns < born_before);
         let keys: Vec<u64> = old.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
         for item in old {
-            done.spent.push(Spent { item, attempts, reason: reason.to_owned(), status });
+            done.spent.push(spent(item, attempts, &why));
         }
         self.release(keys.into_iter());
         if !kept.is_empty() {
             done.retried = kept.len();
+            self.remember_tried(&kept, attempts, poisoned);
             self.retries.push(Later { at_ns, batch: Batch { id, items: kept, attempts, poisoned } });
         }
     }
 
-    fn spend(&mut self, batch: Batch<T>, reason: &str, status: u16, done: &mut Completed<T>) {
+    fn remember_tried(&mut self, items: &[Item<T>], attempts: u32, poisoned: u32) {
+        let tried = Tried { attempts, poisoned };
+        if tried != Tried::default() {
+            self.tried_changes += 1;
+            self.tried.extend(items.iter().map(|i| (i.sequence, tried)));
+        }
+    }
+
+    fn spend(&mut self, batch: Batch<T>, why: &Failure, done: &mut Completed<T>) {
         self.release(batch.items.iter().map(|i| i.key));
         for item in batch.items {
-            done.spent.push(Spent { item, attempts: batch.attempts, reason: reason.to_owned(), status });
+            done.spent.push(spent(item, batch.attempts, why));
         }
     }
 
@@ -571,7 +777,9 @@ impl<T> Lane<T> {
                 if q.head == NONE {
                     self.keys.remove(&key);
                 } else {
-                    self.ready.push_back(key);
+                    q.class = q.class(self.pressure);
+                    let class = q.class;
+                    self.make_ready(key, class);
                 }
             }
         }
@@ -580,6 +788,9 @@ impl<T> Lane<T> {
     /// Marks an event done for good: delivered, or kept as a dead letter.
     pub fn settle(&mut self, sequence: u64) {
         if self.open.remove(&sequence) {
+            if !self.tried.is_empty() {
+                self.tried.remove(&sequence);
+            }
             self.cursor.done(sequence);
         }
     }
@@ -589,6 +800,9 @@ impl<T> Lane<T> {
     pub fn cursor(&mut self, seen: u64) -> &Cursor {
         let low = self.open.first().map_or(seen, |first| (first - 1).min(seen));
         self.cursor.raise(low);
+        if self.tried.first_key_value().is_some_and(|(first, _)| *first <= low) {
+            self.tried = self.tried.split_off(&(low + 1));
+        }
         &self.cursor
     }
 

@@ -1,10 +1,13 @@
 //! How events get out: the lane of one destination on one shard, its batches, back-off and breaker. Pure state machines:
 //! time and randomness are arguments, sending is the caller's.
 
+pub mod account;
+pub mod behind;
 pub mod breaker;
 pub mod group;
 pub mod lane;
 pub mod pace;
+pub mod quota;
 
 use std::future::Future;
 use std::pin::Pin;

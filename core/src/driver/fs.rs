@@ -61,15 +61,6 @@ pub fn list(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether there is such a directory.
-pub fn is_dir(path: &Path) -> bool {
-    #[cfg(feature = "sim")]
-    if let Some(world) = sim::current() {
-        return world.disk.is_dir(path);
-    }
-    path.is_dir()
-}
-
 /// Whether there is such a file.
 pub fn exists(path: &Path) -> bool {
     #[cfg(feature = "sim")]

@@ -156,6 +156,8 @@ impl Inner {
                 frame::encode(event, layout, time_ns, prefix.encode(out));
             })
         };
+        self.wait_for_turn(event, options.on_full)?;
+        self.bring(shard, event.bucket, layout.len());
         let mut duplicate = false;
         // Looking the key up, pushing and entering the key are one step for everybody else.
         let mut claim = || {
@@ -172,9 +174,12 @@ impl Inner {
         };
         let position = match claim() {
             Ok(position) => position,
-            Err(e) => self.push_slowly(shard, options.on_full, e, claim)?,
+            Err(e) => self
+                .push_slowly(shard, options.on_full, e, claim)
+                .inspect_err(|_| self.take_back(shard, event.bucket, layout.len()))?,
         };
         if duplicate {
+            self.take_back(shard, event.bucket, layout.len());
             shard.stats.duplicates.add_shared(1);
         }
         shard.ring.notify(options.ack > Ack::Memory);

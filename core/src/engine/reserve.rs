@@ -277,9 +277,11 @@ impl Engine {
                     }
                     let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
                     let tag = Tag::prefixed(Ack::Synced).number();
-                    target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
+                    inner.bring(target, event.bucket, layout.len());
+                    let pushed = target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
                         frame::encode(event, layout, time_ns, prefix.encode(out));
-                    })
+                    });
+                    pushed.inspect_err(|_| inner.take_back(target, event.bucket, layout.len()))
                 }
                 Resolution::Abort => push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill)),
             };
@@ -318,6 +320,10 @@ impl Engine {
     fn reserve_all(&self, events: &[Event<'_>], options: &ReserveOptions) -> Result<Option<Vec<Option<Reservation>>>> {
         let inner = &*self.inner;
         inner.check_process()?;
+        // Whatever says no says it now: a commit is not refused.
+        for event in events {
+            inner.wait_for_turn(event, options.on_full)?;
+        }
         let deadline = options.on_full.deadline();
         let mut items = 'again: loop {
             let mut items = Vec::with_capacity(events.len());
@@ -468,7 +474,7 @@ fn wanted(snapshot: &Snapshot, event: &Event<'_>) -> bool {
         return false;
     }
     let mut routes = Vec::new();
-    snapshot.routes(event.bucket, event.event_type, event.key, &mut Scratch::default(), &mut routes);
+    snapshot.routes(event.bucket, event.event_type, event.key, event.priority, &mut Scratch::default(), &mut routes);
     !routes.is_empty()
 }
 
@@ -624,6 +630,7 @@ impl Reservation {
                 let layout = inner.check_final(event, &self.frame, self.bytes_max)?;
                 let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
                 let ring = &self.shard.ring;
+                inner.bring(&self.shard, event.bucket, layout.len());
                 let pushed = match self.intent {
                     IntentName::Token(token) => {
                         let prefix = commit_prefix(token);
@@ -638,9 +645,12 @@ impl Reservation {
                         })
                     }
                 };
-                let position = pushed.map_err(|e| match e {
-                    PushError::Closed => refused(&self.shard),
-                    PushError::Full => Error::new(ErrorKind::Internal, "reserved space was taken"),
+                let position = pushed.map_err(|e| {
+                    inner.take_back(&self.shard, event.bucket, layout.len());
+                    match e {
+                        PushError::Closed => refused(&self.shard),
+                        PushError::Full => Error::new(ErrorKind::Internal, "reserved space was taken"),
+                    }
                 })?;
                 *state = State::Committed(position);
                 self.release();

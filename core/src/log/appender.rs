@@ -263,6 +263,13 @@ impl Appender {
         group.wants = group.wants.max(wants);
     }
 
+    /// Asks that the group so far be made durable.
+    pub fn want_synced(&mut self) {
+        if let Some(g) = self.current.as_mut().or(self.closed.back_mut()) {
+            g.wants = Ack::Synced;
+        }
+    }
+
     fn begin_segment(&mut self, sequence: u64, clock_ns: u64, wall_ns: u64) {
         let header = SegmentHeader {
             id: self.next_segment,
@@ -389,7 +396,7 @@ mod tests {
             let mut files = BTreeMap::new();
             let mut seen = 99;
             for (i, (size, routes, take)) in sizes.iter().enumerate() {
-                let routes: Vec<Route> = (0..*routes as u32).map(|n| Route { destination: n, rule: n + 1 }).collect();
+                let routes: Vec<Route> = (0..*routes as u32).map(|n| Route::new(n, n + 1)).collect();
                 let s = a.append(Kind::Event, &routes, &vec![i as u8; *size], 10);
                 prop_assert_eq!(s, 100 + i as u64);
                 if *take {
@@ -460,7 +467,7 @@ mod tests {
         // Groups of a segment that has failed, taken and waiting, and one of the segment after it.
         let mut a = Appender::new(plan(300_000), 5, 99, 100, 50);
         let body = |n: u64| vec![n as u8; 20_000];
-        let route = Route { destination: 3, rule: 4 };
+        let route = Route::new(3, 4);
         let extended = Extensions { resolves: Some(9), ..Extensions::default() };
         for n in 0..3 {
             a.append_extended(Kind::Event, &[route], &extended, &body(n), 60);

@@ -1,7 +1,7 @@
 //! Snapshots: a consistent copy of a data directory in one file, and a new data directory made of it.
 //!
 //! The file is a plain tar archive. It has, in this order: per shard the cursors as they were saved last, `names.json` and
-//! the other files about the whole, the segments, the dead letters, and at its end `manifest.json` with the sizes and
+//! the other files about the whole, the segments, the dead letters and the audit of losses, and at its end `manifest.json` with the sizes and
 //! CRC32C of all of them. Cursors come before the log they are about, so that they are never ahead of it: what was delivered
 //! in between is delivered again.
 //!
@@ -23,7 +23,8 @@ use super::recovery::{
     writers_json,
 };
 use super::segment::{SegmentHeader, newer_format};
-use super::{BLOCK_BYTES, FORMAT};
+use super::taken::Taken;
+use super::{BLOCK_BYTES, FORMAT, losses};
 use crate::driver;
 use crate::driver::fs::ReadFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -152,12 +153,15 @@ pub(crate) fn export_to(
     for shard in 0..info.shards {
         let dir = shard_path(data_dir, shard);
         let head = heads.as_ref().map(|h| h[shard]);
-        archive.add_segments(&dir, &in_shard(shard, ""), head)?;
+        archive.add_segments(&dir, &in_shard(shard, ""), head, false)?;
         archive.manifest.heads.push(match head {
             Some(head) => head,
             None => last_sequence(data_dir, shard, &Arc::default())?,
         });
-        archive.add_segments(&dir.join("dead"), &in_shard(shard, "dead/"), None)?;
+        for sub in ["dead", losses::DIRECTORY] {
+            archive.add_segments(&dir.join(sub), &in_shard(shard, &format!("{sub}/")), None, true)?;
+        }
+        archive.add_taken(&dir.join("dead"), &in_shard(shard, "dead/"))?;
     }
     archive.finish()
 }
@@ -190,8 +194,32 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// Adds the segments of a directory, up to a sequence.
-    fn add_segments(&mut self, dir: &Path, prefix: &str, head: Option<u64>) -> Result<()> {
+    /// Adds the lists of dead letters that were taken out. Letters that were taken since the segments were added are in the
+    /// log by now, or gone for good.
+    fn add_taken(&mut self, dir: &Path, prefix: &str) -> Result<()> {
+        let mut names = match driver::fs::list(dir) {
+            Ok(names) => names,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::io("cannot list it", &e).at(dir.display().to_string())),
+        };
+        names.retain(|name| {
+            let segment = Taken::parse_file_name(name).map(SegmentHeader::file_name);
+            segment.is_some_and(|s| self.manifest.files.contains_key(&format!("{prefix}{s}")))
+        });
+        names.sort_unstable();
+        for name in names {
+            match driver::fs::read(&dir.join(&name)) {
+                Ok(bytes) => self.add(&format!("{prefix}{name}"), bytes.len() as u64, &bytes[..])?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("cannot read it", &e).at(dir.join(&name).display().to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the segments of a directory, up to a sequence. `any_may_go` says that segments may be removed in any order
+    /// meanwhile.
+    fn add_segments(&mut self, dir: &Path, prefix: &str, head: Option<u64>, any_may_go: bool) -> Result<()> {
         let mut begun = false;
         let segments: Vec<u64> = segment_ids(dir)?;
         for (i, id) in segments.iter().enumerate() {
@@ -200,7 +228,7 @@ impl Archive<'_> {
             let file = match ReadFile::open(&path) {
                 Ok(file) => file,
                 // Removed before the snapshot was asked for; that had not ended yet.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && !begun => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound && (any_may_go || !begun) => continue,
                 Err(e) => return Err(place(&e)),
             };
             let mut block = Vec::new();
@@ -395,7 +423,8 @@ fn target(path: &Path) -> Option<PathBuf> {
     let known = match parts[..] {
         [whole] => WHOLE.contains(&whole) || whole == MANIFEST,
         [dir, name] => shard(dir) && (CURSOR_FILES.contains(&name) || segment(name)),
-        [dir, "dead", name] => shard(dir) && segment(name),
+        [dir, "dead", name] => shard(dir) && (segment(name) || Taken::parse_file_name(name).is_some()),
+        [dir, losses::DIRECTORY, name] => shard(dir) && segment(name),
         _ => false,
     };
     known.then(|| parts.iter().collect())
@@ -455,8 +484,11 @@ fn unpack(input: impl Read, dir: &Path) -> Result<Manifest> {
     become_another(dir, &manifest, &incarnations)?;
     for shard in 0..manifest.shards as usize {
         let shard = shard_path(dir, shard);
-        fs::create_dir_all(shard.join("dead")).map_err(|e| io(&e))?;
-        for d in [shard.join("dead"), shard] {
+        let own = ["dead", losses::DIRECTORY].map(|sub| shard.join(sub));
+        for d in &own {
+            fs::create_dir_all(d).map_err(|e| io(&e))?;
+        }
+        for d in own.into_iter().chain([shard]) {
             driver::fs::sync_dir(&d).map_err(|e| io(&e))?;
         }
     }
@@ -536,6 +568,8 @@ mod tests {
             "shard-0000/cursor.a",
             "shard-0012/00000000000000ff.log",
             "shard-0012/dead/00000000000000ff.log",
+            "shard-0012/dead/00000000000000ff.taken",
+            "shard-0012/losses/00000000000000ff.log",
         ] {
             assert_eq!(target(Path::new(good)), Some(PathBuf::from(good)));
         }
@@ -550,6 +584,8 @@ mod tests {
             "shard-0000",
             "shard-00/cursor.a",
             "shard-0000/dead/cursor.a",
+            "shard-0000/00000000000000ff.taken",
+            "shard-0000/losses/cursor.a",
             "shard-0000/quarantine/00000000000000ff.log",
             "shard-0000/dead/x/00000000000000ff.log",
         ] {

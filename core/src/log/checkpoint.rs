@@ -372,7 +372,7 @@ mod tests {
         for (destination, shard, sequence) in [(1, 0, 5), (1, 2, 9), (2, 0, 7), (1, 0, 6)] {
             let handed_over = Some(HandedOver { shard, sequence });
             let extensions = Extensions { handed_over, ..Extensions::default() };
-            a.append_extended(Kind::Event, &[Route { destination, rule: 1 }], &extensions, b"", 1);
+            a.append_extended(Kind::Event, &[Route::new(destination, 1)], &extensions, b"", 1);
         }
         a.take().unwrap().iter().for_each(|(position, record)| c.note(position, &record));
         c.advance(3);

@@ -132,8 +132,12 @@ pub mod section {
     pub const ATTEMPTS: u16 = 3;
     /// u64: the keys of the records up to this sequence, by which repeats are recognised, are in the files of `dedup/`.
     pub const DEDUP: u16 = 4;
-    /// What was dropped, by policy.
+    /// u64, u64: the number of the next segment of losses, and of the next loss.
     pub const LOSSES: u16 = 5;
+    /// u64, u64: the number of the next segment of dead letters, and of the next letter, so that neither is used again.
+    pub const NEXT_DEAD: u16 = 6;
+    /// What lanes have shed: see [`crate::log::shed`].
+    pub const SHED: u16 = 7;
     /// Per group of consumers, what it has done: u32 groups, per group u32 number, cursor, u32 events, per event u64
     /// sequence, u32 times that it was given out.
     pub const GROUPS: u16 = 16;
@@ -145,6 +149,12 @@ pub mod section {
     pub const INTENTS: u16 = 33;
     /// What other shards have handed over: per destination and shard u32 destination, u16 shard, u64 the last sequence there.
     pub const HANDED_OVER: u16 = 34;
+
+    /// A section of two numbers.
+    pub(crate) fn two(bytes: &[u8]) -> Option<(u64, u64)> {
+        let (a, b) = bytes.split_first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*a), u64::from_le_bytes(b.try_into().ok()?)))
+    }
 }
 
 impl Cursors {

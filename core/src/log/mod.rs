@@ -1,6 +1,7 @@
 //! What is kept: the format of segments and records, cursors, recovery. No I/O happens here but in [`recovery`], which
-//! reads a data directory before its shards start, and in [`reader`], [`history`] and [`archive`], which read it on any
-//! other thread; the shard's [`crate::shard`] code does the rest through the driver.
+//! reads a data directory before its shards start, in [`dead`] and [`losses`], which read what is kept beside, and in
+//! [`reader`], [`history`] and [`archive`], which read it on any other thread; the shard's [`crate::shard`] code does the
+//! rest through the driver.
 //!
 //! # A data directory
 //!
@@ -15,7 +16,8 @@
 //!                            one, with a header of another number
 //!   0000000000000001.spare   a file without records of use, for a later segment
 //!   cursor.a, cursor.b       what each lane, group and replay has done; written in turn
-//!   dead/                    dead letters, in segments of the same format
+//!   dead/                    dead letters, in segments of the same format, and which of them were taken out
+//!   losses/                  the audit of what was dropped, in segments of the same format
 //!   dedup/                   keys by which repeats are recognised, in segments of the same format
 //!   quarantine/              bytes that failed their checksum
 //! ```
@@ -25,17 +27,22 @@
 mod ack;
 pub mod appender;
 pub mod archive;
+pub mod attempts;
 pub mod buffer;
 pub mod checkpoint;
 pub mod cursor;
+pub mod dead;
 pub mod history;
 pub mod layout;
+pub mod losses;
 pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod retention;
 pub mod segment;
+pub mod shed;
 pub mod state;
+pub mod taken;
 
 pub use ack::Ack;
 

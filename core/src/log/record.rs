@@ -7,7 +7,7 @@
 //! 16  u8   kind           17  u8  flags: 1 = there are extensions
 //! 18  u16  number of routes
 //! 20  u32  clock tie      24  u64 hybrid clock, ns since the epoch
-//! 32  per route: u32 destination, u32 rule
+//! 32  per route: u32 destination, u32 rule with the priority in its top two bits (0 normal, 1 low, 2 high)
 //! ..  extensions, if there are any: u16 length of them all with this field, then each as u8 tag, u8 length, value
 //! ..  body, padded with zeros to 8 bytes
 //! ```
@@ -17,6 +17,7 @@
 //! The segment id in the checksum keeps a recycled file's old records from being taken for new ones.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Priority;
 
 /// The fixed part of a record, in bytes.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -41,6 +42,11 @@ pub enum Kind {
     Abort = 4,
     /// Nothing happened. In `dedup/` segments the body is a list of [`super::checkpoint::DedupEntry`].
     Mark = 5,
+    /// A dead letter on its way to the dead-letter destination of its destination: its body is a [`DeadLetter`], of which
+    /// the frame is delivered along the routes.
+    Forward = 6,
+    /// An event that was dropped (only in `losses/` segments): its body is a [`super::losses::Loss`].
+    Loss = 7,
 }
 
 impl Kind {
@@ -51,8 +57,15 @@ impl Kind {
             3 => Kind::Intent,
             4 => Kind::Abort,
             5 => Kind::Mark,
+            6 => Kind::Forward,
+            7 => Kind::Loss,
             _ => return None,
         })
+    }
+
+    /// Whether such a record is delivered along its routes.
+    pub fn is_delivered(self) -> bool {
+        matches!(self, Kind::Event | Kind::Forward)
     }
 }
 
@@ -211,13 +224,47 @@ impl Extensions {
 pub struct Route {
     /// The destination's number.
     pub destination: u32,
-    /// The rule's number.
+    /// The rule's number, below 2^30.
     pub rule: u32,
+    /// What goes first when not everything can. Stored, because a rule may change what it says about that.
+    pub priority: Priority,
 }
+
+/// Where the priority stands in the number of the rule.
+const PRIORITY_SHIFT: u32 = 30;
 
 impl Route {
     /// The destination of an event that none wants and that is kept all the same. No name ever has this number.
     pub const NOBODY: u32 = 0;
+
+    /// A route of normal priority.
+    pub fn new(destination: u32, rule: u32) -> Route {
+        Route { destination, rule, priority: Priority::Normal }
+    }
+
+    /// As it is stored: destination, and rule with the priority.
+    pub(crate) fn to_words(self) -> (u32, u32) {
+        (self.destination, self.rule_word())
+    }
+
+    fn rule_word(self) -> u32 {
+        let priority = match self.priority {
+            Priority::Normal => 0,
+            Priority::Low => 1,
+            Priority::High => 2,
+        };
+        (self.rule & !(3 << PRIORITY_SHIFT)) | priority << PRIORITY_SHIFT
+    }
+
+    /// Reads what [`Route::to_words`] gave.
+    pub(crate) fn from_words(destination: u32, rule: u32) -> Route {
+        let priority = match rule >> PRIORITY_SHIFT {
+            1 => Priority::Low,
+            2 => Priority::High,
+            _ => Priority::Normal,
+        };
+        Route { destination, rule: rule & !(3 << PRIORITY_SHIFT), priority }
+    }
 }
 
 /// A record's fields in memory.
@@ -264,7 +311,7 @@ pub fn encode(
     let mut at = RECORD_HEADER_BYTES;
     for r in routes {
         out[at..at + 4].copy_from_slice(&r.destination.to_le_bytes());
-        out[at + 4..at + 8].copy_from_slice(&r.rule.to_le_bytes());
+        out[at + 4..at + 8].copy_from_slice(&r.rule_word().to_le_bytes());
         at += ROUTE_BYTES;
     }
     if extra > 0 {
@@ -403,7 +450,7 @@ impl<'a> RecordView<'a> {
         let bytes = self.bytes;
         (0..self.routes).map(move |i| {
             let at = RECORD_HEADER_BYTES + i * ROUTE_BYTES;
-            Route { destination: u32_at(bytes, at), rule: u32_at(bytes, at + 4) }
+            Route::from_words(u32_at(bytes, at), u32_at(bytes, at + 4))
         })
     }
 
@@ -470,7 +517,20 @@ pub fn first(segment: u64, bytes: &[u8], from: usize) -> Option<(usize, RecordVi
     })
 }
 
-/// Why and how an event came to be dead, with its original frame.
+/// The longest reason of a dead letter, in bytes; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// The most of an answer's body that a dead letter keeps, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 4096;
+
+/// Why and how an event came to be dead, with its original frame. The record's extensions say where the event was accepted
+/// ([`Extensions::origin`]) and how often it was dead before ([`Extensions::hops`]).
+///
+/// ```text
+///  0  u32 destination    16  u64 incarnation    36  u64 given up, ns since the epoch
+///  4  u32 rule           24  u32 attempts       44  u16 status
+///  8  u64 sequence       28  u64 accepted       46  u16 length of the reason; top bit: there is an answer
+/// 48  reason, then if there is an answer its u16 length and bytes, then the frame
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter<'a> {
     /// The destination's number.
@@ -491,20 +551,25 @@ pub struct DeadLetter<'a> {
     pub status: u16,
     /// What went wrong last.
     pub reason: &'a str,
+    /// The beginning of the last answer's body, as it came; empty if there was none.
+    pub answer: &'a [u8],
     /// The event.
     pub frame: &'a [u8],
 }
 
 impl<'a> DeadLetter<'a> {
     const FIXED: usize = 4 + 4 + 8 + 8 + 4 + 8 + 8 + 2 + 2;
+    /// In the length of the reason: an answer follows.
+    const ANSWERED: u16 = 1 << 15;
 
-    /// The letter as a record's body. The reason is cut to 1 KiB.
+    /// The letter as a record's body. The reason is cut to [`REASON_BYTES_MAX`], the answer to [`ANSWER_BYTES_MAX`].
     pub fn encode(&self) -> Vec<u8> {
-        let mut cut = self.reason.len().min(1024);
+        let mut cut = self.reason.len().min(REASON_BYTES_MAX);
         while !self.reason.is_char_boundary(cut) {
             cut -= 1;
         }
-        let mut b = Vec::with_capacity(Self::FIXED + cut + self.frame.len());
+        let answer = &self.answer[..self.answer.len().min(ANSWER_BYTES_MAX)];
+        let mut b = Vec::with_capacity(Self::FIXED + cut + 2 + answer.len() + self.frame.len());
         b.extend_from_slice(&self.destination.to_le_bytes());
         b.extend_from_slice(&self.rule.to_le_bytes());
         b.extend_from_slice(&self.sequence.to_le_bytes());
@@ -513,8 +578,13 @@ impl<'a> DeadLetter<'a> {
         b.extend_from_slice(&self.first_ns.to_le_bytes());
         b.extend_from_slice(&self.last_ns.to_le_bytes());
         b.extend_from_slice(&self.status.to_le_bytes());
-        b.extend_from_slice(&(cut as u16).to_le_bytes());
+        let answered = if answer.is_empty() { 0 } else { Self::ANSWERED };
+        b.extend_from_slice(&(cut as u16 | answered).to_le_bytes());
         b.extend_from_slice(&self.reason.as_bytes()[..cut]);
+        if !answer.is_empty() {
+            b.extend_from_slice(&(answer.len() as u16).to_le_bytes());
+            b.extend_from_slice(answer);
+        }
         b.extend_from_slice(self.frame);
         b
     }
@@ -525,23 +595,27 @@ impl<'a> DeadLetter<'a> {
     /// [`ErrorKind::Corrupt`] if it is not one.
     pub fn decode(b: &'a [u8]) -> Result<DeadLetter<'a>> {
         let corrupt = || Error::new(ErrorKind::Corrupt, "dead letter: shorter than its fields");
-        if b.len() < Self::FIXED {
-            return Err(corrupt());
+        let (fixed, rest) = b.split_at_checked(Self::FIXED).ok_or_else(corrupt)?;
+        let lengths = u16::from_le_bytes([fixed[46], fixed[47]]);
+        let (reason, mut rest) = rest.split_at_checked((lengths & !Self::ANSWERED) as usize).ok_or_else(corrupt)?;
+        let mut answer = &[][..];
+        if lengths & Self::ANSWERED != 0 {
+            let (len, tail) = rest.split_first_chunk::<2>().ok_or_else(corrupt)?;
+            (answer, rest) = tail.split_at_checked(u16::from_le_bytes(*len) as usize).ok_or_else(corrupt)?;
         }
-        let reason_len = u16::from_le_bytes([b[46], b[47]]) as usize;
-        let reason = b.get(Self::FIXED..Self::FIXED + reason_len).ok_or_else(corrupt)?;
         Ok(DeadLetter {
-            destination: u32_at(b, 0),
-            rule: u32_at(b, 4),
-            sequence: u64_at(b, 8),
-            incarnation: u64_at(b, 16),
-            attempts: u32_at(b, 24),
-            first_ns: u64_at(b, 28),
-            last_ns: u64_at(b, 36),
-            status: u16::from_le_bytes([b[44], b[45]]),
+            destination: u32_at(fixed, 0),
+            rule: u32_at(fixed, 4),
+            sequence: u64_at(fixed, 8),
+            incarnation: u64_at(fixed, 16),
+            attempts: u32_at(fixed, 24),
+            first_ns: u64_at(fixed, 28),
+            last_ns: u64_at(fixed, 36),
+            status: u16::from_le_bytes([fixed[44], fixed[45]]),
             reason: std::str::from_utf8(reason)
                 .map_err(|_| Error::new(ErrorKind::Corrupt, "dead letter: reason is not UTF-8"))?,
-            frame: &b[Self::FIXED + reason_len..],
+            answer,
+            frame: rest,
         })
     }
 }
@@ -555,7 +629,7 @@ mod tests {
     }
 
     fn extended(segment: u64, sequence: u64, extensions: &Extensions, body: &[u8]) -> Vec<u8> {
-        let routes = [Route { destination: 1, rule: 2 }, Route { destination: 3, rule: 4 }];
+        let routes = [Route::new(1, 2), Route { priority: Priority::High, ..Route::new(3, 4) }];
         let mut out = vec![0xAA; padded_len(routes.len(), extensions, body.len())];
         let h = RecordHeader { kind: Kind::Event, sequence, clock_ns: 77, tie: 5 };
         encode(segment, &h, &routes, extensions, body, &mut out);
@@ -568,6 +642,7 @@ mod tests {
         let Parsed::Record(v) = parse(9, &r) else { panic!("not a record") };
         assert_eq!((v.sequence(), v.header().clock_ns, v.header().tie), (42, 77, 5));
         assert_eq!(v.routes().map(|r| (r.destination, r.rule)).collect::<Vec<_>>(), [(1, 2), (3, 4)]);
+        assert_eq!(v.routes().map(|r| r.priority).collect::<Vec<_>>(), [Priority::Normal, Priority::High]);
         assert_eq!(v.body(), b"hello");
         assert_eq!(v.padded_len(), r.len());
     }
@@ -603,6 +678,15 @@ mod tests {
         let mut unknown = vec![0, 0, 99, 2, 1, 1, HOPS, 1, 3];
         unknown[0] = unknown.len() as u8;
         assert_eq!(Extensions::decode(&unknown), Extensions { hops: 3, ..none });
+    }
+
+    #[test]
+    fn priorities_take_no_bits_from_the_rule() {
+        for priority in [Priority::Low, Priority::Normal, Priority::High] {
+            let r = Route { destination: u32::MAX, rule: (1 << 30) - 1, priority };
+            assert_eq!(Route::from_words(r.destination, r.rule_word()), r);
+        }
+        assert_eq!(Route::from_words(1, 2), Route::new(1, 2), "as format 1 wrote it");
     }
 
     #[test]
@@ -649,6 +733,30 @@ mod tests {
 
     #[test]
     fn dead_letter_round_trip_and_cuts() {
+        for answer in [&b""[..], b"<html>no</html>", &[0xFF; ANSWER_BYTES_MAX]] {
+            let d = DeadLetter {
+                destination: 1,
+                rule: 2,
+                sequence: 3,
+                incarnation: 4,
+                attempts: 5,
+                first_ns: 6,
+                last_ns: 7,
+                status: 503,
+                reason: "it said é",
+                answer,
+                frame: b"frame",
+            };
+            let b = d.encode();
+            assert_eq!(DeadLetter::decode(&b).unwrap(), d);
+            for cut in 0..b.len() - d.frame.len() {
+                assert!(DeadLetter::decode(&b[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn long_reasons_and_answers_of_dead_letters_are_cut() {
         let d = DeadLetter {
             destination: 1,
             rule: 2,
@@ -658,13 +766,12 @@ mod tests {
             first_ns: 6,
             last_ns: 7,
             status: 503,
-            reason: "it said é",
+            reason: &"é".repeat(REASON_BYTES_MAX),
+            answer: &[7; 2 * ANSWER_BYTES_MAX],
             frame: b"frame",
         };
         let b = d.encode();
-        assert_eq!(DeadLetter::decode(&b).unwrap(), d);
-        for cut in 0..DeadLetter::FIXED + d.reason.len() {
-            assert!(DeadLetter::decode(&b[..cut]).is_err());
-        }
+        let got = DeadLetter::decode(&b).unwrap();
+        assert_eq!((got.reason.len(), got.answer.len(), got.frame), (REASON_BYTES_MAX, ANSWER_BYTES_MAX, d.frame));
     }
 }

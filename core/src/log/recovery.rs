@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::appender::Position;
 use super::checkpoint::{Checkpoint, DedupEntry};
 use super::cursor::{Cursor, Cursors, section};
+use super::dead::{self, KeptState};
 use super::layout::{self, Applied, Barrier, Layout, Since};
+use super::losses;
 use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
 use super::segment::{Purpose, SegmentHeader, newer_format};
 use super::{BLOCK_BYTES, FORMAT};
@@ -61,6 +63,20 @@ pub struct Names {
 }
 
 impl Names {
+    /// The names of a data directory, for looking only.
+    ///
+    /// # Errors
+    /// If it has none, or they cannot be read.
+    pub(crate) fn read(dir: &Path) -> Result<Names> {
+        let path = dir.join("names.json");
+        if !fs::exists(&path) {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such file")
+                .at(path.display().to_string())
+                .remedy("name the data directory of an engine"));
+        }
+        Names::open(dir)
+    }
+
     fn open(dir: &Path) -> Result<Names> {
         let path = dir.join("names.json");
         let file = match read_json::<NamesFile>(&path)? {
@@ -113,6 +129,16 @@ impl Names {
     /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
     pub fn destinations(&self) -> impl Iterator<Item = u32> {
         self.file.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
+    }
+
+    /// The names of all destinations.
+    pub fn destination_names(&self) -> impl Iterator<Item = &str> {
+        self.file.destinations.keys().map(String::as_str)
+    }
+
+    /// The number of a destination.
+    pub fn destination_number(&self, name: &str) -> Option<u32> {
+        self.file.destinations.get(name).copied()
     }
 
     /// The destination of a number.
@@ -397,11 +423,12 @@ impl DataDir {
         for shard in unneeded {
             states.remove(&shard);
             let path = self.shard_path(shard);
-            // What was quarantined is for somebody to look at.
-            let removed = match fs::list(&path.join("quarantine")) {
-                Ok(names) if !names.is_empty() => continue,
-                Ok(_) => fs::remove_dir_all(&path),
-                Err(e) => Err(e),
+            // What was quarantined is for somebody to look at, and so is what was told of losses.
+            let kept = |sub: &str| fs::list(&path.join(sub)).map(|names| !names.is_empty());
+            let removed = match (kept("quarantine"), kept(losses::DIRECTORY)) {
+                (Ok(false), Ok(false)) => fs::remove_dir_all(&path),
+                (Ok(_), Ok(_)) => continue,
+                (Err(e), _) | (_, Err(e)) => Err(e),
             };
             if let Err(e) = removed {
                 log::warn!("{}: cannot remove it: {e}", path.display());
@@ -439,6 +466,14 @@ pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
     let mut numbers: Vec<usize> = names.iter().filter_map(number).filter(|n| *n < SHARDS_MAX).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Locks a data directory, for changing it without an engine.
+///
+/// # Errors
+/// [`ErrorKind::Locked`] if somebody has it open.
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<Lock> {
+    lock(dir).map_err(|e| e.at(format!("data directory {}", dir.display())))
 }
 
 pub(crate) fn lock(dir: &Path) -> Result<Lock> {
@@ -530,10 +565,10 @@ pub struct ShardState {
     pub clock_floor_ns: u64,
     /// What the lanes had delivered.
     pub cursors: Cursors,
-    /// The number of the next segment of dead letters, and the next dead letter's sequence.
-    pub next_dead: (u64, u64),
-    /// Dead letters kept.
-    pub dead_letters: u64,
+    /// Its dead letters.
+    pub(crate) dead: KeptState,
+    /// What it has told of losses.
+    pub(crate) losses: KeptState,
     /// What is known of the records.
     pub checkpoint: Checkpoint,
     /// The intents without an end, in order.
@@ -584,7 +619,7 @@ impl ShardState {
     /// Whether it holds neither events nor dead letters nor anything else that is asked for.
     fn is_empty(&self) -> bool {
         self.segments.is_empty()
-            && self.dead_letters == 0
+            && self.dead.letters() == 0
             && self.dedup.is_empty()
             && self.in_doubt.is_empty()
             && self.findings.unreadable.is_empty()
@@ -696,7 +731,12 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
         }
         let path = dir.join(name.as_str());
         let cannot_read = |e| Error::io("cannot read it", &e).at(path.display().to_string());
-        let block = fs::read_front(&path, BLOCK_BYTES).map_err(cannot_read)?;
+        let block = match fs::read_front(&path, BLOCK_BYTES) {
+            Ok(block) => block,
+            // Removed since it was listed: a running engine may do that.
+            Err(e) if e.kind() == IoKind::NotFound => continue,
+            Err(e) => return Err(cannot_read(e)),
+        };
         l.numbers_used = l.numbers_used.max(id.unwrap_or(0));
         match SegmentHeader::decode(&block) {
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
@@ -734,7 +774,7 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
 
 /// The highest sequence that counts in each of these segments. The last one may hold anything; one before it ends where the
 /// next begins, whatever it has beyond.
-fn limits(segments: &[SegmentInfo]) -> impl Iterator<Item = (&SegmentInfo, u64)> {
+pub(super) fn limits(segments: &[SegmentInfo]) -> impl Iterator<Item = (&SegmentInfo, u64)> {
     let last = segments.len().saturating_sub(1);
     segments.iter().enumerate().map(move |(i, s)| (s, if i == last { u64::MAX } else { s.last_sequence }))
 }
@@ -752,6 +792,7 @@ fn header_from_records(id: u64, bytes: &[u8]) -> Option<SegmentHeader> {
         shard: 0,
         purpose: match first.kind {
             Kind::DeadLetter => Purpose::DeadLetters,
+            Kind::Loss => Purpose::Losses,
             _ => Purpose::Events,
         },
         previous_last: first.sequence.saturating_sub(1),
@@ -813,7 +854,7 @@ fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (Segme
 /// If a file cannot be read or was written by a newer version. Damage is no error: it is quarantined and reported.
 pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
     let at_dir = |e: Error| e.at(dir.display().to_string());
-    for sub in ["dead", "dedup", "quarantine"] {
+    for sub in ["dead", losses::DIRECTORY, "dedup", "quarantine"] {
         fs::create_dir_all(&dir.join(sub)).map_err(|e| at_dir(Error::io("cannot create it", &e)))?;
     }
     let mut findings = Findings::default();
@@ -878,17 +919,13 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
     let in_doubt = read_intents(&segments, &mut checkpoint, &mut findings)?;
     let saved = cursors.sections.get(&section::NEXT_SEGMENT).and_then(|b| b.as_slice().try_into().ok());
     let next_segment = (numbers_used + 1).max(saved.map_or(1, u64::from_le_bytes));
-    let dead = list_segments(&dir.join("dead"), &mut findings)?;
-    let mut dead_letters = 0;
-    let mut next_dead = (dead.last().map_or(1, |s| s.header.id + 1), 1);
-    for (s, limit) in limits(&dead) {
-        let bytes = read_file(&s.path)?;
-        scan(&s.header, &bytes, |_, r| {
-            if r.sequence() <= limit {
-                dead_letters += 1;
-                next_dead.1 = r.sequence().saturating_add(1);
-            }
-        });
+    let mut dead = dead::recover(&dir.join("dead"), &mut findings)?;
+    if let Some((segment, number)) = cursors.sections.get(&section::NEXT_DEAD).and_then(|b| section::two(b)) {
+        dead.next = (dead.next.0.max(segment), dead.next.1.max(number));
+    }
+    let mut losses = dead::recover(&dir.join(losses::DIRECTORY), &mut findings)?;
+    if let Some((segment, number)) = cursors.sections.get(&section::LOSSES).and_then(|b| section::two(b)) {
+        losses.next = (losses.next.0.max(segment), losses.next.1.max(number));
     }
     let mut dedup_segments = list_segments(&dir.join("dedup"), &mut findings)?;
     let mut next_dedup = (dedup_segments.last().map_or(1, |s| s.header.id + 1), 1);
@@ -913,8 +950,8 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         next_sequence,
         clock_floor_ns,
         cursors,
-        next_dead,
-        dead_letters,
+        dead,
+        losses,
         checkpoint,
         in_doubt,
         dedup,
@@ -990,6 +1027,12 @@ pub fn quarantine(dir: &Path, segment: u64, offset: usize, bytes: &[u8]) -> Resu
 /// The names of the two cursor files; generation `n` goes into the one at `n % 2`.
 pub const CURSOR_FILES: [&str; 2] = ["cursor.a", "cursor.b"];
 
+/// Two numbers that were saved with the cursors of a shard.
+pub(crate) fn saved_numbers(dir: &Path, tag: u16) -> Result<Option<(u64, u64)>> {
+    let cursors = read_cursors(dir, &mut Findings::default())?;
+    Ok(cursors.sections.get(&tag).and_then(|b| section::two(b)))
+}
+
 pub(crate) fn read_cursors(dir: &Path, findings: &mut Findings) -> Result<Cursors> {
     match newest_cursors(dir, findings)? {
         Some((_, bytes)) => Cursors::decode(&bytes),
@@ -1038,23 +1081,7 @@ pub struct OwnedDeadLetter {
 /// # Errors
 /// If a file cannot be read.
 pub fn dead_letters(data_dir: &Path) -> Result<Vec<OwnedDeadLetter>> {
-    let mut out = Vec::new();
-    for shard in 0..SHARDS_MAX {
-        let dir = shard_path(data_dir, shard);
-        if !fs::is_dir(&dir) {
-            continue; // Shards that are no longer needed leave gaps.
-        }
-        for (s, limit) in limits(&list_segments(&dir.join("dead"), &mut Findings::default())?) {
-            debug_assert_eq!(s.header.purpose, Purpose::DeadLetters);
-            let bytes = read_file(&s.path)?;
-            scan(&s.header, &bytes, |_, r| {
-                if r.sequence() <= limit {
-                    out.push(OwnedDeadLetter { shard, number: r.sequence(), body: r.body().to_vec() });
-                }
-            });
-        }
-    }
-    Ok(out)
+    dead::bodies(data_dir)
 }
 
 #[cfg(test)]
@@ -1062,6 +1089,7 @@ mod tests {
     use super::*;
     use crate::log::appender::{Appender, SegmentPlan};
     use crate::log::record::Kind;
+    use crate::log::segment::Purpose;
 
     /// A segment as the shell writes it, with a block of zeros' beginning behind it.
     fn segment(id: u64, records: usize, body: usize) -> Vec<u8> {

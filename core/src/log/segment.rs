@@ -54,6 +54,8 @@ pub enum Purpose {
     Events = 0,
     /// Dead letters.
     DeadLetters = 1,
+    /// What was dropped.
+    Losses = 2,
     /// Keys by which repeats are recognised.
     Dedup = 8,
 }
@@ -106,6 +108,7 @@ impl SegmentHeader {
             purpose: match u16::from_le_bytes([block[58], block[59]]) {
                 0 => Purpose::Events,
                 1 => Purpose::DeadLetters,
+                2 => Purpose::Losses,
                 8 => Purpose::Dedup,
                 n => return Err(corrupt(&format!("purpose {n}"))),
             },

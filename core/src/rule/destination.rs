@@ -26,7 +26,7 @@ const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
 /// One system that receives events.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Destination {
     /// The name that rules, metrics and stored cursors use: 1 to [`DESTINATION_NAME_BYTES_MAX`] letters, digits, `-`,
@@ -48,6 +48,12 @@ pub struct Destination {
     pub retry: RetryPolicy,
     /// When a failing destination is left alone.
     pub breaker: BreakerPolicy,
+    /// The destination that is told of the events that are given up here, with the reason, instead of their being kept as
+    /// dead letters; only what cannot be told there either is kept. Default: none. No chain of these may lead back, and the
+    /// other destination's profile must have records for what this one is told of.
+    pub dead_letter_to: Option<String>,
+    /// How much may wait for it, and what happens to what is more.
+    pub queue: QueueLimits,
 }
 
 /// Which events of a destination wait for which.
@@ -77,6 +83,8 @@ impl Destination {
             order: Order::default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
+            dead_letter_to: None,
+            queue: QueueLimits::default(),
         }
     }
 
@@ -100,7 +108,11 @@ impl Destination {
         within_time("retry.backoff_max", retry.backoff_max, TICK, WAIT_MAX)?;
         within_time("retry.age_max", retry.age_max, TICK, WAIT_MAX)?;
         within("retry.poison_attempts", retry.poison_attempts as usize, 1, 1000)?;
+        if let Some(max) = retry.attempts_max {
+            within("retry.attempts_max", max as usize, 1, 1_000_000)?;
+        }
         in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
+        self.queue.validate()?;
         let breaker = &self.breaker;
         within("breaker.consecutive_failures", breaker.consecutive_failures as usize, 1, 1_000_000)?;
         within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
@@ -145,8 +157,12 @@ pub struct RetryPolicy {
     pub backoff_min: Duration,
     /// The longest wait, at least `backoff_min`. Default: 1 h.
     pub backoff_max: Duration,
-    /// The age at which an event becomes a dead letter. Default: 72 h. The number of attempts has no limit of its own.
+    /// The age at which an event becomes a dead letter. Default: 72 h.
     pub age_max: Duration,
+    /// How many attempts an event has, however they fail, 1 to 1,000,000. Those that the endpoint puts off (429,
+    /// `Retry-After`) do not count. Default: no limit, `age_max` alone decides. Attempts made before a restart count, but
+    /// for those of the last `engine.delivery.cursor_interval` before a crash.
+    pub attempts_max: Option<u32>,
     /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
     pub poison_attempts: u32,
 }
@@ -157,8 +173,114 @@ impl Default for RetryPolicy {
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(3600),
             age_max: Duration::from_secs(72 * 3600),
+            attempts_max: None,
             poison_attempts: 3,
         }
+    }
+}
+
+/// How much may wait for a destination, all shards together, and what happens to what is more.
+///
+/// A queue is full at the first of its limits. The limits are not hard: what the shards have taken in before they tell each
+/// other stays, and one that sheds does so in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueueLimits {
+    /// The most events that wait, at least 1. Default: no limit.
+    pub events_max: Option<u64>,
+    /// The most bytes of the log that wait, at least 4 KiB. Default: 10 GiB. An event for several destinations counts for
+    /// each.
+    pub bytes_max: u64,
+    /// How long an event may wait, tried or not; then it is shed, as a dead letter unless `on_full` says that the oldest
+    /// are dropped. Default: `None`, then what was never tried may wait for `retry.age_max`, and what was has that as its
+    /// budget.
+    pub age_max: Option<Duration>,
+    /// What happens when the queue is full. Default: [`OnQueueFull::DeadLetterOldest`].
+    pub on_full: OnQueueFull,
+    /// How long [`OnQueueFull::Block`] lets a publisher wait, up to 1 h. Default: 5 s.
+    pub block_timeout: Duration,
+    /// The share of a limit from which on the queue is under pressure, 0.1 to 1: a warning is given, and low priority
+    /// stands back. Default: 0.8.
+    pub warn_at: f64,
+}
+
+/// What happens when the queue of a destination is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnQueueFull {
+    /// `publish` answers [`crate::ErrorKind::Full`]. An event of low priority is refused from `warn_at` on, one of high
+    /// priority only when the queue is a tenth over its limit.
+    Refuse,
+    /// `publish` waits for `block_timeout`, and then refuses.
+    Block,
+    /// The oldest events are dropped, those of low priority first.
+    DropOldest,
+    /// New events are dropped, those of low priority from `warn_at` on, those of high priority only when the queue is a
+    /// tenth over its limit.
+    DropNewest,
+    /// The oldest events become dead letters, those of low priority first.
+    #[default]
+    DeadLetterOldest,
+}
+
+impl OnQueueFull {
+    /// Every policy with its name in the configuration.
+    pub const ALL: [(OnQueueFull, &'static str); 5] = [
+        (OnQueueFull::Refuse, "refuse"),
+        (OnQueueFull::Block, "block"),
+        (OnQueueFull::DropOldest, "drop_oldest"),
+        (OnQueueFull::DropNewest, "drop_newest"),
+        (OnQueueFull::DeadLetterOldest, "dead_letter_oldest"),
+    ];
+
+    /// The policy of a name.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] with the nearest name.
+    pub fn parse(name: &str) -> Result<OnQueueFull> {
+        let found = Self::ALL.iter().find(|(_, n)| *n == name).map(|(policy, _)| *policy);
+        found.ok_or_else(|| {
+            Error::invalid_config(format!("unknown policy `{}`", name.escape_debug()))
+                .at("on_full")
+                .remedy(super::suggest("policy", name, Self::ALL.iter().map(|(_, n)| *n)))
+        })
+    }
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(policy, _)| *policy == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether publishers are told instead of events being shed.
+    pub fn is_told(self) -> bool {
+        matches!(self, OnQueueFull::Refuse | OnQueueFull::Block)
+    }
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        QueueLimits {
+            events_max: None,
+            bytes_max: 10 << 30,
+            age_max: None,
+            on_full: OnQueueFull::default(),
+            block_timeout: Duration::from_secs(5),
+            warn_at: 0.8,
+        }
+    }
+}
+
+impl QueueLimits {
+    fn validate(&self) -> Result<()> {
+        if let Some(events) = self.events_max {
+            within("queue.events_max", usize::try_from(events).unwrap_or(usize::MAX), 1, 1 << 50)?;
+        }
+        within("queue.bytes_max", usize::try_from(self.bytes_max).unwrap_or(usize::MAX), 4 << 10, 1 << 50)?;
+        if let Some(age) = self.age_max {
+            within_time("queue.age_max", age, TICK, WAIT_MAX)?;
+        }
+        within_time("queue.block_timeout", self.block_timeout, Duration::ZERO, TIMEOUT_MAX)?;
+        within_ratio("queue.warn_at", self.warn_at, 0.1, 1.0)
     }
 }
 
@@ -367,6 +489,15 @@ pub(crate) fn within_time(field: &str, value: Duration, min: Duration, max: Dura
         return Err(Error::invalid_config(format!("{field} is {value:?}"))
             .at(field)
             .remedy(format!("choose from {min:?} to {max:?}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn within_ratio(field: &str, value: f64, min: f64, max: f64) -> Result<()> {
+    if !(min..=max).contains(&value) {
+        return Err(Error::invalid_config(format!("{field} is {value}"))
+            .at(field)
+            .remedy(format!("choose from {min} to {max}")));
     }
     Ok(())
 }

@@ -8,17 +8,18 @@ mod set;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, Order, RetryPolicy, Webhook,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
+    QueueLimits, RetryPolicy, Webhook,
 };
 pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};
 
-pub(crate) use destination::{within, within_time};
+pub(crate) use destination::{within, within_ratio, within_time};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 
 use crate::error::{Error, Result};
-use crate::event::{BUCKET_BYTES_MAX, EventPattern, EventTypes};
+use crate::event::{BUCKET_BYTES_MAX, EventPattern, EventTypes, Priority};
 use crate::filter::Filter;
 
 /// The longest id of a rule, in bytes; S3 allows as many characters.
@@ -44,6 +45,8 @@ pub struct Rule {
     /// Whether a destination is told once more by this rule when another rule already tells it of the same event.
     /// Default: `false`, each destination hears of an event once.
     pub repeat: bool,
+    /// The priority of what the rule sends, whatever the event says of itself. Default: `None`, as the event says.
+    pub priority: Option<Priority>,
     /// Whether the rule's events are kept in the log for replay, also if no destination wants them. Such a rule may have no
     /// destinations. Needs a log that is kept ([`crate::config::RetentionConfig`]). Default: `false`.
     pub retain: bool,
@@ -88,6 +91,13 @@ impl Rule {
     #[must_use]
     pub fn with_destination(mut self, name: impl Into<String>) -> Rule {
         self.destinations.push(name.into());
+        self
+    }
+
+    /// The rule, with this priority.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Rule {
+        self.priority = Some(priority);
         self
     }
 

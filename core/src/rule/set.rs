@@ -57,7 +57,7 @@ impl RuleSet {
     /// # Errors
     /// [`crate::ErrorKind::InvalidConfig`] that names the rule or destination, for: an illegal or double name, a limit
     /// out of range, a rule without event types or destinations, an unknown destination, a condition that no key can
-    /// meet, an event type that a destination's profile has no record for.
+    /// meet, an event type that a destination's profile has no record for, dead letters that would go round in a circle.
     pub fn build(rules: Vec<Rule>, destinations: Vec<Destination>, types: EventTypes) -> Result<RuleSet> {
         RuleSet::build_located(rules, destinations, types).map_err(|(_, e)| e)
     }
@@ -83,6 +83,10 @@ impl RuleSet {
                 let error = Error::invalid_config("another destination has the same name").at(d.label());
                 return Err((Subject::Destination(i), error.remedy("rename one of them")));
             }
+        }
+        for i in 0..destinations.len() {
+            check_dead_letter_to(i, &destinations, &numbers)
+                .map_err(|e| (Subject::Destination(i), e.at("dead_letter_to").at(destinations[i].label())))?;
         }
         let mut ids = HashSet::new();
         let (mut targets, mut target_starts) = (Vec::new(), vec![0]);
@@ -185,7 +189,66 @@ fn check_rule(
             return Err(here(error.remedy("name it once")));
         }
         check_profile(rule, &destinations[number as usize], types)?;
+        check_dead_letter_profiles(rule, number as usize, destinations, numbers, types).map_err(whole)?;
         targets.push(number);
+    }
+    Ok(())
+}
+
+/// A destination's dead-letter destination must be there, and no chain of them may lead back to it.
+fn check_dead_letter_to(start: usize, destinations: &[Destination], numbers: &HashMap<&str, u32>) -> Result<()> {
+    let mut chain = vec![destinations[start].name.as_str()];
+    let mut at = start;
+    while let Some(next) = &destinations[at].dead_letter_to {
+        let Some(&number) = numbers.get(next.as_str()) else {
+            // The one that names it is told about it.
+            return if at == start {
+                let known = destinations.iter().map(|d| d.name.as_str());
+                let error = Error::invalid_config(format!("unknown destination `{}`", next.escape_debug()));
+                Err(error.remedy(suggest("destination", next, known)))
+            } else {
+                Ok(())
+            };
+        };
+        chain.push(next);
+        at = number as usize;
+        if at == start {
+            let error = Error::invalid_config(format!("dead letters would go round for ever: {}", chain.join(" -> ")));
+            return Err(error.remedy("let the chain end in a destination without `dead_letter_to`"));
+        }
+        if chain.len() > destinations.len() {
+            return Ok(()); // A round that this destination only leads into; those in it are told.
+        }
+    }
+    Ok(())
+}
+
+/// What a rule's destination may have to pass on as a dead letter, the dead-letter destination must have records for.
+fn check_dead_letter_profiles(
+    rule: &Rule,
+    from: usize,
+    destinations: &[Destination],
+    numbers: &HashMap<&str, u32>,
+    types: &EventTypes,
+) -> Result<()> {
+    let mut at = &destinations[from];
+    while let Some(next) = at.dead_letter_to.as_ref().and_then(|name| numbers.get(name.as_str())) {
+        let next = &destinations[*next as usize];
+        let known = rule.events.known().map(EventType::Known);
+        let custom = types.custom().iter().map(|n| EventType::Custom(n)).filter(|t| rule.events.contains(*t));
+        let first = &destinations[from];
+        let lost = known.chain(custom).find(|t| first.profile.expressible(*t) && !next.profile.expressible(*t));
+        if let Some(t) = lost {
+            return Err(Error::invalid_config(format!(
+                "dead letters of {} go to {}, whose profile `{}` has no record for `{t}`",
+                first.label(),
+                next.label(),
+                next.profile.name()
+            ))
+            .at("events")
+            .remedy(format!("choose another profile for {} (`cloudevents` has every type)", next.label())));
+        }
+        at = next;
     }
     Ok(())
 }

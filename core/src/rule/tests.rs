@@ -124,12 +124,52 @@ fn a_type_that_the_profile_has_no_record_for_is_refused_if_named() {
 }
 
 #[test]
+fn dead_letters_that_would_go_round_for_ever_are_refused() {
+    let to = |name: &str, next: Option<&str>| {
+        let mut d = webhook(name);
+        d.dead_letter_to = next.map(str::to_owned);
+        d
+    };
+    let e = refused(vec![], vec![to("a", Some("a"))]);
+    assert_has(&e, &["destination `a`", "dead_letter_to", "a -> a"]);
+    let e = refused(vec![], vec![to("a", Some("b")), to("b", Some("c")), to("c", Some("b"))]);
+    assert_has(&e, &["destination `b`", "b -> c -> b"]);
+    let e = refused(vec![], vec![to("a", Some("b")), to("b", Some("c")), to("c", Some("a"))]);
+    assert_has(&e, &["a -> b -> c -> a"]);
+    let e = refused(vec![], vec![to("hook", None), to("b", Some("hoo"))]);
+    assert_has(&e, &["unknown destination `hoo`", "did you mean `hook`"]);
+    let chain = vec![to("a", Some("b")), to("b", Some("c")), to("c", None), to("d", Some("b"))];
+    RuleSet::build(vec![], chain, types()).unwrap();
+}
+
+#[test]
+fn a_dead_letter_destination_must_have_records_for_what_it_may_be_told() {
+    let mut all = webhook("all");
+    all.profile = Profile::CloudEvents;
+    all.dead_letter_to = Some("middle".into());
+    let mut middle = webhook("middle");
+    middle.profile = Profile::CloudEvents;
+    middle.dead_letter_to = Some("objects".into());
+    let everything = Rule::new("r", ["*"], &types()).unwrap().with_destination("all");
+    let e = refused(vec![everything], vec![all.clone(), middle.clone(), webhook("objects")]);
+    assert_has(&e, &["rule `r`", "destination `objects`", "profile `aws`"]);
+    let objects = Rule::new("r", ["s3:ObjectCreated:*"], &types()).unwrap().with_destination("all");
+    RuleSet::build(vec![objects], vec![all, middle, webhook("objects")], types()).unwrap();
+}
+
+#[test]
 fn conditions_and_buckets_are_checked() {
     let long = rule("r", &["a"]).with_filter(Filter::new(vec![b'a'; 1025], ""));
     assert_has(&refused(vec![long], vec![webhook("a")]), &["rule `r`", "1025", "prefix"]);
     for bad in ["", "logs-*", "a/b", &"a".repeat(256)] {
         assert_has(&refused(vec![rule("r", &["a"]).with_bucket(bad)], vec![webhook("a")]), &["rule `r`", "bucket"]);
     }
+}
+
+#[test]
+fn a_budget_of_no_attempts_is_refused() {
+    let e = refused_with(|d| d.retry.attempts_max = Some(0));
+    assert_has(&e, &["retry.attempts_max is 0", "choose from 1"]);
 }
 
 #[test]

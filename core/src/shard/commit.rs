@@ -123,7 +123,7 @@ impl Commits {
 }
 
 impl Shard {
-    /// Writes groups until ingest has ended and everything is durable.
+    /// Writes groups until nobody appends any more and everything is durable.
     pub(super) async fn commit(self: Rc<Self>) {
         let mut c = Commits {
             kept: VecDeque::new(),
@@ -141,6 +141,7 @@ impl Shard {
         if let Err(e) = self.commit_until_end(&mut c).await {
             self.fail(e);
         }
+        self.nothing_more_is_durable();
     }
 
     async fn commit_until_end(self: &Rc<Self>, c: &mut Commits) -> Result<()> {
@@ -171,7 +172,8 @@ impl Shard {
             let pending = self.appender.borrow().pending();
             let nothing_to_write = !pending && c.again.is_none();
             if ended && nothing_to_write && c.is_idle() {
-                return Ok(Wait::Ended);
+                self.has_drained();
+                return Ok(if self.appending_ended.get() { Wait::Ended } else { Wait::For(None) });
             }
             // The segment before a new one must be durable.
             let finishing = c.again.is_none() && self.appender.borrow().begins_segment();
@@ -218,6 +220,8 @@ impl Shard {
 
     /// Begins to write a group, or takes note of what it covers if it has no records.
     async fn begin_group(self: &Rc<Self>, c: &mut Commits, mut group: Group) -> Result<()> {
+        // Before anybody hears that what the group covers is accepted.
+        self.tell_unaudited().await;
         if group.records == 0 {
             c.written = c.written.max(group.ring_position);
             c.wanted |= group.wants == Ack::Synced && !c.kept.is_empty();
@@ -244,6 +248,13 @@ impl Shard {
         }
         c.writing = Some(Writing { group, done, with_sync });
         Ok(())
+    }
+
+    /// Tells the audit of what was dropped before it came into the log.
+    async fn tell_unaudited(&self) {
+        if self.unaudited.replace(false) {
+            self.write_losses().await;
+        }
     }
 
     async fn end_write(self: &Rc<Self>, c: &mut Commits, bytes: BlockBuffer, result: io::Result<()>) -> Result<()> {
@@ -320,6 +331,7 @@ impl Shard {
             appender.recycle(group);
         }
         drop(appender);
+        self.is_durable(c.durable);
         self.tell(c);
     }
 
@@ -453,7 +465,9 @@ impl Shard {
             self.appender.borrow_mut().recycle(group);
         }
         self.checkpoint.borrow_mut().advance(c.durable);
+        self.is_durable(c.durable);
         self.commit_took.notify();
+        self.tell_unaudited().await;
         self.tell(c);
         Ok(())
     }

@@ -10,21 +10,30 @@ use futures::channel::oneshot;
 use super::Shard;
 use super::gate::Holds;
 use super::handover::Handed;
-use super::lanes::{Body, LaneSlot};
+use super::lanes::{Body, LaneSlot, Saved};
+use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
-use crate::event::profile::{Profile, RecordContext};
-use crate::event::{EventId, FrameView, Sequencer};
+use crate::event::profile::{DeadNote, Profile, RecordContext};
+use crate::event::{EventId, FrameView, Priority, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
-use crate::log::cursor::Cursor;
-use crate::log::record::{self, Kind, Origin, Parsed, RecordView, Route};
+use crate::log::attempts::{self, AllTried};
+use crate::log::cursor::section;
+use crate::log::losses::{Loss, LossReason};
+use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{self, SegmentInfo, ShardState};
+use crate::log::shed;
 
 /// Bytes read from a segment at a time.
-const READ_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 /// A lane that has fallen behind reads on once it has room for so many events.
 pub(super) const READ_ON_ROOM: usize = 64;
+
+/// Lanes of a shard that note whose events they leave in the log; each takes [`KeysBehind::BYTES`].
+const KEY_TABLES_MAX: usize = 16;
+/// More events than a lane can have tried.
+const TRIED_MAX: u64 = 1 << 24;
 
 /// Who waits until everything accepted up to a ring position is out.
 pub(super) struct FlushRequest {
@@ -47,6 +56,18 @@ pub(super) fn split_repeats(routes: &mut Vec<Route>, max: usize) -> Vec<Route> {
         routes.drain(..).partition(|r| seen.len() < max && seen.insert(r.destination));
     *routes = first;
     rest
+}
+
+/// The frame of a record that is delivered, and the letter that it is in if it was passed on as one. Nothing, if the letter
+/// is not one.
+fn deliverable<'a>(record: &RecordView<'a>) -> (&'a [u8], Option<DeadLetter<'a>>) {
+    if record.header().kind != Kind::Forward {
+        return (record.body(), None);
+    }
+    match DeadLetter::decode(record.body()) {
+        Ok(letter) => (letter.frame, Some(letter)),
+        Err(_) => (&[], None),
+    }
 }
 
 /// A lane's way through the segments, while it is behind.
@@ -80,9 +101,21 @@ impl Shard {
         let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
         let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
+        let saved = state.cursors.sections.get(&section::ATTEMPTS).map_or(&[][..], Vec::as_slice);
+        let mut tried = attempts::decode(saved, TRIED_MAX).unwrap_or_else(|| {
+            log::error!("shard {}: the counts of attempts cannot be understood and begin anew", self.shared.index);
+            AllTried::default()
+        });
+        let saved = state.cursors.sections.get(&section::SHED).map_or(&[][..], Vec::as_slice);
+        let mut shed = shed::decode(saved).unwrap_or_else(|| {
+            log::error!("shard {}: what was shed is not known any more; it is delivered", self.shared.index);
+            BTreeMap::new()
+        });
         for (number, destination) in all {
             let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
-            let slot = self.add_lane(number, destination, cursor, head, holds.remove(&number).unwrap_or_default());
+            let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
+            let holds = holds.remove(&number).unwrap_or_default();
+            let slot = self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);
             handed.waits_for(number).into_iter().for_each(|home| slot.hold_for(home));
         }
     }
@@ -93,16 +126,16 @@ impl Shard {
         self: &Rc<Self>,
         number: u32,
         destination: Option<Arc<crate::rule::Destination>>,
-        mut cursor: Cursor,
+        mut saved: Saved,
         head: u64,
         holds: Holds,
     ) -> Rc<LaneSlot> {
-        let backlog = match self.files.containing(cursor.low() + 1) {
-            Some(s) if cursor.low() < head => {
-                Some(Backlog::at(Position { segment: s.header.id, offset: BLOCK_BYTES as u64 }, cursor.low()))
+        let backlog = match self.files.containing(saved.cursor.low() + 1) {
+            Some(s) if saved.cursor.low() < head => {
+                Some(Backlog::at(Position { segment: s.header.id, offset: BLOCK_BYTES as u64 }, saved.cursor.low()))
             }
             _ => {
-                cursor.raise(head);
+                saved.cursor.raise(head);
                 let next = Position { segment: self.appender.borrow().next_segment(), offset: BLOCK_BYTES as u64 };
                 (!holds.is_empty()).then(|| Backlog::at(next, head))
             }
@@ -110,7 +143,8 @@ impl Shard {
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
         let way = self.way(destination.as_deref());
         let events_max = self.config.delivery.lane_events_max;
-        let slot = Rc::new(LaneSlot::new(number, destination, way, cursor, backlog, holds, stats, events_max));
+        let queue = self.queues.of(number, destination.as_ref().map(|d| &d.queue));
+        let slot = Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }
@@ -125,11 +159,12 @@ impl Shard {
         let head = self.dispatched.get();
         for (number, destination) in snapshot.destinations() {
             let existing = self.lanes.borrow().get(&number).cloned();
+            self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
             match existing {
                 Some(slot) => slot.reconfigure(destination.clone(), self.way(Some(destination))),
                 None => {
                     let slot =
-                        self.add_lane(number, Some(destination.clone()), Cursor::at(head), head, Holds::default());
+                        self.add_lane(number, Some(destination.clone()), Saved::new(head), head, Holds::default());
                     self.start_lane(&slot);
                 }
             }
@@ -145,19 +180,26 @@ impl Shard {
         let lanes = self.lanes.borrow();
         let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
+        let mut told: Vec<u32> = Vec::new();
         for (position, record) in group.iter() {
             checkpoint.note(position, &record);
             if record.sequence() <= self.dispatched.get() {
                 continue; // Written once more, to a new segment.
             }
             rendered.clear();
-            for route in record.routes().take_while(|_| record.header().kind == Kind::Event) {
+            for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&route.destination) else { continue };
                 // What was handed over was counted where it came from.
                 slot.stats.routed.add(u64::from(record.extensions().handed_over.is_none()));
+                if slot.is_unchanged() {
+                    told.push(slot.number);
+                }
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
             }
             self.dispatched.set(record.sequence());
+        }
+        for slot in told.iter().filter_map(|number| lanes.get(number)) {
+            self.settle_queue(slot);
         }
         drop(lanes);
         self.shared.set_head(self.dispatched.get());
@@ -179,12 +221,33 @@ impl Shard {
         incarnation: u64,
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
-        slot.stats.waiting.add(1);
-        if slot.is_behind() {
-            return;
+        let priority = route.priority;
+        slot.admit(priority, record.padded_len());
+        if priority != Priority::Normal {
+            self.prioritised.set(true);
         }
-        if slot.room() == 0 || self.out_of_memory_for(slot) {
-            slot.fall_behind(Backlog::at(position, record.sequence() - 1));
+        let key = || slot.order_key(FrameView::trusted(deliverable(record).0).resource_hash(), record.sequence());
+        if slot.is_behind() {
+            if !slot.notes_keys() {
+                return;
+            }
+            let key = key();
+            if priority != Priority::High
+                || !slot.may_pass(key)
+                || !slot.has_room(priority)
+                || self.out_of_memory_for(slot, priority)
+            {
+                slot.leave(key, record.sequence());
+                return;
+            }
+        } else if !slot.has_room(priority) || self.out_of_memory_for(slot, priority) {
+            // Keys are noted only where there is something that could go before others.
+            let noting = self.lanes.borrow().values().filter(|s| s.notes_keys()).count();
+            let keys = (self.prioritised.get() && noting < KEY_TABLES_MAX).then(KeysBehind::default);
+            slot.fall_behind(Backlog::at(position, record.sequence() - 1), keys);
+            if slot.notes_keys() {
+                slot.leave(key(), record.sequence());
+            }
             return;
         }
         self.push(slot, position, record, route, incarnation, rendered);
@@ -192,11 +255,12 @@ impl Shard {
     }
 
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
-    /// who would wake it later.
-    pub(super) fn out_of_memory_for(&self, slot: &LaneSlot) -> bool {
+    /// who would wake it later. For high priority there is an eighth more memory.
+    pub(super) fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
         // Replays leave half of it to the live lanes.
-        let limit = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
-        self.held_bytes.get() as u64 > limit && !slot.is_empty()
+        let max = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
+        let max = if priority == Priority::High { max + max / 8 } else { max };
+        self.held_bytes.get() as u64 > max && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -209,9 +273,10 @@ impl Shard {
         incarnation: u64,
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
-        let frame = FrameView::trusted(record.body());
+        let (frame, letter) = deliverable(record);
+        let frame = FrameView::trusted(frame);
         let origin = record.origin(incarnation, self.shared.index as u16);
-        let handed_over = slot.home().is_some();
+        let (handed_over, hops) = (slot.home().is_some(), record.extensions().hops);
         let bytes = match slot.profile() {
             _ if handed_over => self.message(record, route, &origin),
             // A lane without a destination only makes dead letters: nothing to render.
@@ -220,29 +285,38 @@ impl Shard {
                 Some((_, _, bytes)) => bytes.clone(),
                 None => {
                     let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
-                    let bytes = self.render(profile, &frame, &origin, route.rule, replay);
+                    let bytes = self.render(profile, &frame, letter.as_ref(), &origin, hops, route.rule, replay);
                     rendered.push((profile, route.rule, bytes.clone()));
                     bytes
                 }
             },
         };
         let len = bytes.len();
-        let body = Body { record: bytes, position, rule: route.rule, shared: !handed_over };
+        let log_bytes = record.padded_len() as u32;
+        let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: !handed_over };
         let now = self.now();
-        // An old event that is replayed is as young as the replay: its budget begins now.
-        let accepted_ns = if slot.replay.is_some() { now.wall_ns } else { origin.clock_ns };
-        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, body, now) {
+        let accepted_ns = match hops {
+            // An old event that is replayed is as young as the replay: its budget begins now.
+            _ if slot.replay.is_some() => now.wall_ns,
+            0 => origin.clock_ns,
+            // One that comes out of the dead letters has a fresh budget.
+            _ => record.header().clock_ns,
+        };
+        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, route.priority, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
     }
 
     /// Writes a record into the arena, with the separator before it.
+    #[allow(clippy::too_many_arguments)]
     fn render(
         &self,
         profile: Profile,
         frame: &FrameView<'_>,
+        letter: Option<&DeadLetter<'_>>,
         origin: &Origin,
+        hops: u8,
         rule: u32,
         replay: Option<&str>,
     ) -> Bytes {
@@ -267,6 +341,18 @@ impl Shard {
             None => profile.write_record(frame, &context, &mut arena),
             Some(name) => profile.write_replayed(frame, &context, name, &mut arena),
         }
+        if let Some(l) = letter {
+            let from = snapshot.destination(l.destination).map(|d| d.name.clone());
+            let note = DeadNote {
+                destination: &from.unwrap_or_else(|| format!("removed #{}", l.destination)),
+                reason: l.reason,
+                attempts: l.attempts,
+                status: l.status,
+                given_up_ns: l.last_ns,
+                hops,
+            };
+            profile.write_note(&note, &mut arena);
+        }
         arena.split().freeze()
     }
 
@@ -289,17 +375,20 @@ impl Shard {
         loop {
             let Some((at, seen)) = slot.backlog_position() else { return Ok(()) };
             if slot.replay.as_ref().is_some_and(|l| seen >= l.part().until) {
-                slot.catch_up(at, None);
+                self.catch_up(slot, at, None);
                 return Ok(());
             }
             let hold = slot.hold();
-            if !slot.may_read_on() || self.out_of_memory_for(slot) || hold.is_some_and(|first| seen + 1 >= first) {
+            if !slot.may_read_on()
+                || self.out_of_memory_for(slot, Priority::Normal)
+                || hold.is_some_and(|first| seen + 1 >= first)
+            {
                 return Ok(());
             }
             let Some(segment) = self.files.at_or_after(at.segment) else {
                 // Records on their way to a new segment are read when they are there.
                 if !self.files.is_moving() {
-                    slot.catch_up(at, hold);
+                    self.catch_up(slot, at, hold);
                 }
                 return Ok(());
             };
@@ -311,7 +400,7 @@ impl Shard {
             // What is being written now is read only up to what was dispatched; the rest will be offered.
             let live = self.files.live_end(at.segment);
             if live.is_some_and(|e| e.offset <= at.offset) {
-                slot.catch_up(at, hold);
+                self.catch_up(slot, at, hold);
                 return Ok(());
             }
             if live.is_none() && seen >= segment.last_sequence {
@@ -350,7 +439,7 @@ impl Shard {
                         if live.is_some() && self.files.live_end(at.segment) == live {
                             let end = live.unwrap_or(at);
                             slot.move_backlog(end, seen);
-                            slot.catch_up(end, hold);
+                            self.catch_up(slot, end, hold);
                         } else {
                             let next = segment.header.id + u64::from(live.is_none());
                             let offset = live.map_or(BLOCK_BYTES as u64, |e| e.offset);
@@ -401,19 +490,18 @@ impl Shard {
                     if let Some(lane) = slot.replay.as_ref().filter(|l| l.is_beyond(&r)) {
                         return Fed::Next { offset: from.offset + at as u64, seen: lane.part().until };
                     }
-                    if r.sequence() > seen && r.header().kind == Kind::Event {
-                        if let Some(route) = slot.route(&r) {
+                    if r.sequence() > seen && r.header().kind.is_delivered() {
+                        let route = slot.route(&r).filter(|route| {
+                            let sequence = r.sequence();
+                            !slot.is_done(sequence) && !slot.holds(sequence) && !slot.is_shed(sequence, route.priority)
+                        });
+                        if let Some(route) = route {
                             if slot.replay.as_ref().is_some_and(|l| !l.take()) {
                                 return Fed::Next { offset: from.offset + at as u64, seen };
                             }
                             // Only what passes the checks of a frame from a file is read without them later.
-                            match FrameView::parse(r.body()) {
+                            match FrameView::parse(deliverable(&r).0) {
                                 Ok(_) => {
-                                    // What was offered is counted already.
-                                    let new = slot.replay.is_some() || r.sequence() <= self.inherited;
-                                    if new && !slot.is_done(r.sequence()) {
-                                        slot.stats.waiting.add(1);
-                                    }
                                     rendered.clear();
                                     let incarnation = segment.header.incarnation;
                                     self.push(slot, position, &r, route, incarnation, &mut rendered);
@@ -421,6 +509,19 @@ impl Shard {
                                 Err(e) => {
                                     self.found_damage(segment, position.offset, r.body(), &e.to_string());
                                     slot.skip(r.sequence());
+                                    if slot.replay.is_some() {
+                                        seen = r.sequence();
+                                        at += r.padded_len();
+                                        continue;
+                                    }
+                                    slot.dismiss(route.priority, r.padded_len());
+                                    let shard = self.shared.index as u16;
+                                    let incarnation = segment.header.incarnation;
+                                    self.lose(&Loss {
+                                        id: Some(EventId { incarnation, shard, sequence: r.sequence() }),
+                                        accepted_ns: r.header().clock_ns,
+                                        ..Loss::sum(LossReason::Damaged, slot.number, route.rule, 1)
+                                    });
                                 }
                             }
                         }
@@ -463,6 +564,15 @@ impl Shard {
             }
         }
         if last_of_segment { Fed::SegmentDone { seen } } else { Fed::Next { offset: from.offset + at as u64, seen } }
+    }
+
+    /// A lane has read everything. What was counted for it and is not to be found was damaged.
+    fn catch_up(&self, slot: &LaneSlot, at: Position, hold: Option<u64>) {
+        let missing = slot.catch_up(at, hold);
+        if missing > 0 {
+            self.lose(&Loss::sum(LossReason::Damaged, slot.number, 0, missing));
+        }
+        self.settle_queue(slot);
     }
 
     fn found_damage(&self, segment: &SegmentInfo, offset: u64, bytes: &[u8], what: &str) {
@@ -549,7 +659,7 @@ mod tests {
 
     #[test]
     fn repeats_are_split_into_records_of_their_own() {
-        let r = |destination, rule| Route { destination, rule };
+        let r = Route::new;
         let mut routes = vec![r(1, 1), r(1, 2), r(1, 3), r(2, 1)];
         let mut rounds = Vec::new();
         while !routes.is_empty() {

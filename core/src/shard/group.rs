@@ -10,6 +10,7 @@ use futures::channel::oneshot;
 use parking_lot::Mutex;
 
 use super::bell::Bell;
+use super::dead::Buried;
 use super::{Command, Shared};
 use crate::delivery::group::{Group, GroupPolicy};
 use crate::driver;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::filter::EventFilter;
 use crate::log::cursor::{Cursor, section};
 use crate::log::reader::{Entry, Gap, Item, ShardReader, Step};
-use crate::log::record::DeadLetter;
+use crate::log::record::{DeadLetter, Origin};
 use crate::log::recovery::ShardState;
 
 /// Gaps that wait to be told; reading stops until they are.
@@ -154,10 +155,18 @@ impl GroupPart {
                 last_ns: driver::wall_ns(),
                 status: 0,
                 reason: &format!("given out {deliveries} times and not acknowledged"),
+                answer: &[],
                 frame: entry.frame().as_bytes(),
             };
+            let origin = Origin {
+                incarnation: entry.id.incarnation,
+                shard: entry.id.shard,
+                sequence: entry.id.sequence,
+                clock_ns: entry.sequencer.clock_ns,
+                tie: entry.sequencer.tie,
+            };
             let (reply, done) = oneshot::channel();
-            shard.command(Command::Bury { letter: letter.encode(), reply });
+            shard.command(Command::Bury { letter: Buried { body: letter.encode(), origin, hops: 0 }, reply });
             burying.insert(sequence, done);
         }
         !burying.is_empty()

@@ -19,16 +19,12 @@ use super::ring::PushError;
 use super::{Shard, Shared, shard_of};
 use crate::delivery::lane::{LanePolicy, Outcome};
 use crate::delivery::{Attempt, Connector};
-use crate::driver;
 use crate::log::Ack;
 use crate::log::appender::Appender;
 use crate::log::cursor::Cursor;
 use crate::log::record::{Extensions, HandedOver, Kind, Origin, RecordView, Route};
 use crate::log::recovery::ShardState;
 use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
-
-/// How often it is looked whether what is handed over next is durable here.
-const DURABLE_CHECK: Duration = Duration::from_millis(1);
 
 /// The shard that delivers a destination's events, if it is one for all of them.
 fn home(destination: &Destination, shards: usize) -> Option<usize> {
@@ -85,6 +81,7 @@ pub(super) fn policy(events_max: usize) -> LanePolicy {
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
             age_max: Duration::from_nanos(u64::MAX),
+            attempts_max: None,
             poison_attempts: u32::MAX,
         },
         breaker: BreakerPolicy { consecutive_failures: u32::MAX, ..BreakerPolicy::default() },
@@ -100,7 +97,7 @@ struct HandOver {
 impl HandOver {
     async fn send(&self, messages: &[Bytes]) -> Outcome {
         let shard = self.home.index;
-        let failed = |what: String| Outcome::Retry { endpoint: false, reason: what, status: 0 };
+        let failed = |what: String| Outcome::Retry { endpoint: false, reason: what, status: 0, answer: Bytes::new() };
         let ring = &self.home.ring;
         let mut position = 0;
         for message in messages {
@@ -161,7 +158,7 @@ impl Shard {
             hops: record.extensions().hops,
             ..Extensions::default()
         };
-        let prefix = Prefix { route: Some(route), extensions, ..Prefix::new(Kind::Event) };
+        let prefix = Prefix { route: Some(route), extensions, ..Prefix::new(record.header().kind) };
         let mut message = vec![0; prefix.encoded_len() + record.body().len()];
         prefix.encode(&mut message).copy_from_slice(record.body());
         Bytes::from(message)
@@ -171,6 +168,7 @@ impl Shard {
     pub(super) fn take_over(
         &self,
         appender: &mut Appender,
+        kind: Kind,
         route: Route,
         extensions: &Extensions,
         frame: &[u8],
@@ -181,15 +179,7 @@ impl Shard {
         let last = taken_over.entry((route.destination, from.shard)).or_default();
         if from.sequence > *last {
             *last = from.sequence;
-            appender.append_extended(Kind::Event, &[route], extensions, frame, wall_ns);
-        }
-    }
-
-    /// Waits until everything up to a record is durable: what is handed over and then lost here would have its sequence
-    /// given to another event, which the home would take for a repeat.
-    pub(super) async fn durable(&self, sequence: u64) {
-        while self.checkpoint.borrow().through() < sequence {
-            driver::sleep(DURABLE_CHECK).await;
+            appender.append_extended(kind, &[route], extensions, frame, wall_ns);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Housekeeping: cursors are saved, passed segments removed, files of coming ones made ready, idle connections closed.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,10 +10,12 @@ use crate::driver::wall_ns;
 use crate::driver::{self, DiskFile};
 use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
+use crate::log::attempts::{self, AllTried};
 use crate::log::checkpoint::DedupEntry;
 use crate::log::cursor::{Cursor, Cursors, section};
 use crate::log::record::Kind;
 use crate::log::recovery::CURSOR_FILES;
+use crate::log::shed::{self, Shed};
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
 pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
@@ -60,18 +63,38 @@ impl Shard {
     }
 
     /// What tells whether cursors have moved since they were saved, cheaply.
-    fn cursor_marks(&self) -> Vec<(u64, u64)> {
+    fn cursor_marks(&self) -> Vec<[u64; 4]> {
         let head = self.dispatched.get();
         let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
         if marks.is_empty() {
             // A log that is only kept is passed as it grows.
-            marks.push((head, head));
+            marks.push([head, head, 0, 0]);
         }
         marks.extend(self.kept_marks());
         let checkpoint = self.checkpoint.borrow();
-        marks.push((checkpoint.low(), checkpoint.host_cursor()));
-        marks.push((checkpoint.dedup().len() as u64, 0));
+        marks.push([checkpoint.low(), checkpoint.host_cursor(), checkpoint.dedup().len() as u64, 0]);
         marks
+    }
+
+    /// What is saved with the cursors.
+    fn sections(&self, head: u64) -> BTreeMap<u16, Vec<u8>> {
+        let mut sections = BTreeMap::new();
+        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
+        let (segment, letter) = self.dead.next();
+        sections.insert(section::NEXT_DEAD, [segment.to_le_bytes(), letter.to_le_bytes()].concat());
+        let (segment, loss) = self.losses.next();
+        sections.insert(section::LOSSES, [segment.to_le_bytes(), loss.to_le_bytes()].concat());
+        let shed: BTreeMap<u32, Shed> =
+            self.lanes.borrow().iter().filter_map(|(n, s)| Some((*n, s.shed_to_save(s.low(head))?))).collect();
+        if !shed.is_empty() {
+            sections.insert(section::SHED, shed::encode(&shed));
+        }
+        let tried: AllTried = self.lanes.borrow().iter().map(|(n, s)| (*n, s.tried())).collect();
+        let tried = attempts::encode(&tried);
+        if !tried.is_empty() {
+            sections.insert(section::ATTEMPTS, tried);
+        }
+        sections
     }
 
     /// Takes note of how far the host has come with what it appends by its own cursor: once the ring is consumed up to
@@ -112,8 +135,8 @@ impl Shard {
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
         let mut kept = self.kept_sections();
-        let mut sections = std::mem::take(&mut kept.sections);
-        sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
+        let mut sections = self.sections(head);
+        sections.append(&mut kept.sections);
         let mut cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
@@ -127,6 +150,8 @@ impl Shard {
             (checkpoint.low(), checkpoint.host_cursor())
         };
         let bytes = cursors.encode();
+        // What these cursors pass over because it was dropped is told first.
+        self.write_losses().await;
         let path = self.files.dir().join(CURSOR_FILES[(generation % 2) as usize]);
         let place = |e| Error::io("cannot save the cursors", &e).at(path.display().to_string());
         let file = DiskFile::open_or_create(&path).await.map_err(place)?;
@@ -191,7 +216,8 @@ impl Shard {
     /// Removes the segments that every lane has passed by its saved cursor and that nothing else keeps, or keeps their files
     /// for later ones.
     pub(super) async fn remove_passed_segments(&self, also_active: bool) {
-        let passed = self.saved.get();
+        // What is not counted yet stays until it is.
+        let passed = self.saved.get().min(self.inherited_seen.get());
         let also_active = also_active && !self.keeping.keeps();
         self.measure_segments().await;
         if also_active && passed >= self.dispatched.get() {

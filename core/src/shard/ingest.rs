@@ -14,10 +14,11 @@ use super::{Command, PartState, Shard, dispatch};
 use crate::config::Idle;
 use crate::driver;
 use crate::driver::wall_ns;
-use crate::event::FrameView;
+use crate::event::{EventId, FrameView};
 use crate::log::Ack;
 use crate::log::appender::{Appender, ROUTES_MAX};
-use crate::log::record::{Extensions, Kind, Route};
+use crate::log::losses::{Loss, LossReason};
+use crate::log::record::{Extensions, Kind, Origin, Route};
 
 /// Bytes taken from the ring before other tasks get their turn.
 const TURN_BYTES: u64 = 256 * 1024;
@@ -164,13 +165,14 @@ impl Shard {
         let wall = wall_ns();
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
+        let dropping = self.queues.is_dropping();
         let taken = consumer.drain(TURN_BYTES, |payload, tag, _| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
             let (prefix, frame) =
                 if tag.is_prefixed() { Prefix::decode(payload) } else { (Prefix::new(Kind::Event), payload) };
             if let Some(route) = prefix.route {
-                self.take_over(&mut appender, route, &prefix.extensions, frame, wall);
+                self.take_over(&mut appender, prefix.kind, route, &prefix.extensions, frame, wall);
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
             if prefix.kind == Kind::Abort {
@@ -178,7 +180,7 @@ impl Shard {
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
             let view = FrameView::trusted(frame);
-            snapshot.routes(view.bucket(), view.event_type(), view.key(), scratch, routes);
+            snapshot.routes(view.bucket(), view.event_type(), view.key(), view.priority(), scratch, routes);
             if prefix.kind == Kind::Intent {
                 routes.truncate(ROUTES_MAX);
                 let sequence = appender.append(Kind::Intent, routes, frame, wall);
@@ -194,7 +196,18 @@ impl Shard {
                     self.append_abort(&mut appender, &prefix, wall);
                 }
             }
-            if routes.first().is_some_and(|r| r.destination == Route::NOBODY) {
+            let kept_only = |routes: &[Route]| routes.first().is_some_and(|r| r.destination == Route::NOBODY);
+            if dropping && !routes.is_empty() && !kept_only(routes) {
+                let keeper = snapshot.keeper(scratch);
+                routed += self.drop_newest(&view, routes, keeper, prefix.extensions.origin, appender.next_sequence());
+                if routes.is_empty() && prefix.extensions.resolves.is_some() {
+                    self.append_abort(&mut appender, &prefix, wall);
+                }
+            }
+            if let Some(f) = &self.fairness {
+                f.leave(self.shared.index, view.bucket(), frame.len());
+            }
+            if kept_only(routes) {
                 appender.append_extended(Kind::Event, routes, &prefix.extensions, frame, wall);
                 stored += 1;
                 routes.clear();
@@ -228,6 +241,54 @@ impl Shard {
         Some(Drained { events: accepted, wants })
     }
 
+    /// Takes out the routes to queues that are full and drop what is new. If that leaves none, the event gets `keeper`, by
+    /// which it is kept for replay. It will have the number `sequence` if it has a route then. Returns how many were taken
+    /// out.
+    #[cold]
+    fn drop_newest(
+        &self,
+        event: &FrameView<'_>,
+        routes: &mut Vec<Route>,
+        keeper: Option<Route>,
+        origin: Option<Origin>,
+        sequence: u64,
+    ) -> u64 {
+        let lanes = self.lanes.borrow();
+        let mut dropped = Vec::new();
+        routes.retain(|r| {
+            let full = self.queues.drops(&self.queues.log, r.priority)
+                || lanes.get(&r.destination).is_some_and(|slot| self.queues.drops(&slot.queue, r.priority));
+            if full {
+                dropped.push(*r);
+            }
+            !full
+        });
+        if routes.is_empty() {
+            routes.extend(keeper);
+        }
+        let own = EventId { incarnation: self.incarnation, shard: self.shared.index as u16, sequence };
+        let given = |o: Origin| EventId { incarnation: o.incarnation, shard: o.shard, sequence: o.sequence };
+        let id = origin.map(given).or_else(|| (!routes.is_empty()).then_some(own));
+        for r in &dropped {
+            if let Some(slot) = lanes.get(&r.destination) {
+                slot.stats.routed.add(1);
+            }
+            self.lose(&Loss {
+                reason: LossReason::DropNewest,
+                destination: r.destination,
+                rule: r.rule,
+                count: 1,
+                id,
+                accepted_ns: wall_ns(),
+                event_type: event.event_type().name(),
+                bucket: event.bucket(),
+                key: event.key(),
+            });
+        }
+        self.unaudited.set(self.unaudited.get() || !dropped.is_empty());
+        dropped.len() as u64
+    }
+
     /// Ends an intent, named by its sequence or by its ticket, with nothing.
     fn append_abort(&self, appender: &mut Appender, prefix: &Prefix, wall_ns: u64) {
         let named = |ticket| self.shared.tickets.lock().remove(&ticket);
@@ -255,6 +316,7 @@ impl Shard {
             match command {
                 Command::Reload => self.reload(),
                 Command::Flush { position, destination, reply } => self.flush(position, destination, reply),
+                Command::DeadLetters(job) => self.dead.give(job),
                 Command::Replay(replay) => self.start_replay(&replay),
                 Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
                 Command::ForgetReplay(number) => self.forget_replay(number),

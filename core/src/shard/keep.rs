@@ -138,14 +138,14 @@ impl Shard {
     }
 
     /// What tells whether the cursors kept here have moved since they were saved.
-    pub(super) fn kept_marks(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn kept_marks(&self) -> impl Iterator<Item = [u64; 4]> {
         let head = self.dispatched.get();
         let replays: Vec<_> = self.keeping.replays.borrow().values().map(|s| s.marks(head)).collect();
         let idle = self.keeping.replay_cursors.borrow().len() as u64;
         let index = self.shared.index;
         let groups = self.keeping.groups.borrow();
-        let groups: Vec<_> = groups.values().map(|(g, _)| (g.parts[index].group.lock().version(), 0)).collect();
-        replays.into_iter().chain([(idle, 0)]).chain(groups)
+        let groups: Vec<_> = groups.values().map(|(g, _)| [g.parts[index].group.lock().version(), 0, 0, 0]).collect();
+        replays.into_iter().chain([[idle, 0, 0, 0]]).chain(groups)
     }
 
     /// The sections of the cursor file for what is kept here.

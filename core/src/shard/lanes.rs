@@ -1,7 +1,7 @@
-//! Lanes at work: the task of each lane, its attempts, and the dead letters.
+//! Lanes at work: the task of each lane and its attempts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,30 +14,33 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 
+use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
-use super::files::{FilesPlan, SegmentFiles};
 use super::gate::Holds;
+use super::queues::Queue;
 use super::replay::ReplayLane;
 use super::stats::LaneStats;
+use super::walk::Walk;
 use super::{Command, Shard, handover};
 use crate::connect;
-use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now, Spent};
+use crate::delivery::account::{Account, Sum};
+use crate::delivery::behind::KeysBehind;
+use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
+use crate::delivery::quota::{Level, Load};
 use crate::delivery::{Connector, Outcome};
-use crate::driver::wall_ns;
-use crate::driver::{self, Disk, DiskFile, Notify, Task};
-use crate::error::{Error, ErrorKind, Result};
+use crate::driver::{self, Notify, Task};
+use crate::error::Result;
+use crate::event::Priority;
 use crate::event::profile::Profile;
-use crate::log::BLOCK_BYTES;
-use crate::log::appender::{Appender, Group, Position, SegmentPlan};
+use crate::log::appender::Position;
+use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
-use crate::log::record::{self, DeadLetter, Kind, Parsed, RecordView, Route};
-use crate::log::recovery::{SegmentInfo, ShardState, scan};
+use crate::log::record::{RecordView, Route};
+use crate::log::shed::Shed;
 use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
-const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
-/// Zeros ahead of dead letters, which are few.
-const DEAD_ZERO_AHEAD_BYTES: u64 = 256 * 1024;
+pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a lane holds of an event.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub(super) struct Body {
     pub(super) position: Position,
     /// The rule that sends it here.
     pub(super) rule: u32,
+    /// Bytes that it takes in the log.
+    pub(super) log_bytes: u32,
     /// The record shares its memory with others.
     pub(super) shared: bool,
 }
@@ -57,6 +62,35 @@ struct Running {
     task: Task<()>,
     /// Ends it before its time.
     stop: Rc<Notify>,
+}
+
+/// What is saved of a lane.
+pub(super) struct Saved {
+    pub(super) cursor: Cursor,
+    pub(super) tried: BTreeMap<u64, Tried>,
+    pub(super) shed: Shed,
+}
+
+impl Saved {
+    /// Of a lane that is new, with everything up to `head` done.
+    pub(super) fn new(head: u64) -> Saved {
+        Saved { cursor: Cursor::at(head), tried: BTreeMap::new(), shed: Shed::default() }
+    }
+}
+
+/// What a lane had open when the engine was opened, until that is counted.
+struct Inherited {
+    cursor: Cursor,
+    shed: Shed,
+}
+
+/// What a lane has shed.
+#[derive(Default)]
+struct Shedding {
+    shed: Shed,
+    /// As far as it is durable what became of what was shed.
+    saved: [u64; 3],
+    walks: [Option<Walk>; 3],
 }
 
 /// A lane with what surrounds it.
@@ -77,6 +111,14 @@ pub(super) struct LaneSlot {
     holds: RefCell<Holds>,
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
+    pub(super) queue: Arc<Queue>,
+    account: RefCell<Account>,
+    inherited: RefCell<Option<Inherited>>,
+    shedding: RefCell<Shedding>,
+    /// Nothing that waits was accepted before.
+    oldest_ns: Cell<u64>,
+    /// The keys that have events which are left in the log, while the lane is behind.
+    behind: RefCell<Option<KeysBehind>>,
     task: RefCell<Option<Task<()>>>,
     /// The task shall end.
     stopping: Cell<bool>,
@@ -122,25 +164,36 @@ impl LaneSlot {
         number: u32,
         destination: Option<Arc<Destination>>,
         way: Way,
-        cursor: Cursor,
+        saved: Saved,
         backlog: Option<Backlog>,
         holds: Holds,
         stats: Arc<LaneStats>,
+        queue: Arc<Queue>,
         events_max: usize,
     ) -> LaneSlot {
+        let Saved { cursor, tried, shed } = saved;
+        let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
+        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
+        lane.restore_tried(tried);
         LaneSlot {
             number,
             events_max,
-            lane: RefCell::new(Lane::new(policy(destination.as_deref(), way, events_max), cursor)),
             way: Cell::new(way),
             next_way: Cell::new(None),
             held_for: RefCell::default(),
+            lane: RefCell::new(lane),
             destination: RefCell::new(destination),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
             holds: RefCell::new(holds),
             notify: Notify::default(),
             stats,
+            queue,
+            account: RefCell::new(Account::new(inherited.is_none())),
+            inherited: RefCell::new(inherited),
+            shedding: RefCell::new(Shedding { saved: shed.up_to, shed, walks: [None; 3] }),
+            oldest_ns: Cell::new(0),
+            behind: RefCell::default(),
             task: RefCell::new(None),
             stopping: Cell::new(false),
             attempts: RefCell::default(),
@@ -227,8 +280,24 @@ impl LaneSlot {
         self.held_for.borrow().iter().copied().find(|home| self.home() != Some(*home))
     }
 
+    pub(super) fn destination(&self) -> Option<Arc<Destination>> {
+        self.destination.borrow().clone()
+    }
+
     pub(super) fn profile(&self) -> Option<Profile> {
         self.destination.borrow().as_ref().map(|d| d.profile)
+    }
+
+    pub(super) fn name(&self) -> String {
+        match &*self.destination.borrow() {
+            Some(d) => d.label(),
+            None => format!("removed destination #{}", self.number),
+        }
+    }
+
+    /// Whether the destination is configured no more.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.destination.borrow().is_none()
     }
 
     /// The shard that delivers, if that is another one.
@@ -237,7 +306,7 @@ impl LaneSlot {
     }
 
     /// By what the lane keeps events in order.
-    fn order_key(&self, resource_hash: u64, sequence: u64) -> u64 {
+    pub(super) fn order_key(&self, resource_hash: u64, sequence: u64) -> u64 {
         match self.way.get().order {
             Order::Key => resource_hash,
             // Spread, for the lane's table does not hash.
@@ -250,9 +319,14 @@ impl LaneSlot {
         self.backlog.borrow().is_some()
     }
 
+    /// Whether nothing may be pushed before what was pushed is out, here or where it was handed over to.
+    fn changes_way(&self) -> bool {
+        self.next_way.get().is_some() || self.held_for().is_some()
+    }
+
     /// How many more events may be pushed.
     pub(super) fn room(&self) -> usize {
-        if self.next_way.get().is_some() || self.held_for().is_some() { 0 } else { self.lane.borrow().room() }
+        if self.changes_way() { 0 } else { self.lane.borrow().room() }
     }
 
     /// Whether the lane holds nothing.
@@ -270,9 +344,37 @@ impl LaneSlot {
         self.room() >= READ_ON_ROOM.min(self.events_max)
     }
 
-    pub(super) fn fall_behind(&self, backlog: Backlog) {
+    /// Whether an event of this priority may be pushed.
+    pub(super) fn has_room(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::High => !self.changes_way() && self.lane.borrow().has_high_room(),
+            _ => self.room() > 0,
+        }
+    }
+
+    /// From now on events stay in the log. With `keys` it is noted whose, so that others need not wait behind them.
+    pub(super) fn fall_behind(&self, backlog: Backlog, keys: Option<KeysBehind>) {
         *self.backlog.borrow_mut() = Some(backlog);
+        *self.behind.borrow_mut() = keys;
         self.notify.notify();
+    }
+
+    /// Whether it is noted whose events stay in the log.
+    pub(super) fn notes_keys(&self) -> bool {
+        self.behind.borrow().is_some()
+    }
+
+    /// An event stays in the log, while the lane is behind.
+    pub(super) fn leave(&self, key: u64, sequence: u64) {
+        if let Some(keys) = &mut *self.behind.borrow_mut() {
+            keys.left(key, sequence);
+        }
+    }
+
+    /// Whether an event may be pushed before what the lane has not read yet.
+    pub(super) fn may_pass(&self, key: u64) -> bool {
+        let seen = self.backlog.borrow().as_ref().map_or(0, Backlog::seen);
+        self.behind.borrow().as_ref().is_some_and(|keys| keys.may_pass(key, seen))
     }
 
     pub(super) fn backlog_position(&self) -> Option<(Position, u64)> {
@@ -287,13 +389,21 @@ impl LaneSlot {
     }
 
     /// Everything in the segments, which end at `at`, is in the lane or done: from now on events are offered. If something
-    /// holds them back, they stay in the log.
-    pub(super) fn catch_up(&self, at: Position, hold: Option<u64>) {
-        let mut backlog = self.backlog.borrow_mut();
-        *backlog = match (hold, &*backlog) {
-            (Some(first), Some(b)) => Some(Backlog::at(at, b.seen().max(first - 1))),
-            _ => None,
-        };
+    /// holds them back, they stay in the log. Returns how many events were counted that are not to be found any more.
+    pub(super) fn catch_up(&self, at: Position, hold: Option<u64>) -> u64 {
+        {
+            let mut backlog = self.backlog.borrow_mut();
+            *backlog = match (hold, &*backlog) {
+                (Some(first), Some(b)) => Some(Backlog::at(at, b.seen().max(first - 1))),
+                _ => None,
+            };
+            if backlog.is_some() {
+                return 0;
+            }
+        }
+        *self.behind.borrow_mut() = None;
+        *self.inherited.borrow_mut() = None;
+        self.account(Account::catch_up)
     }
 
     /// The first event that must not be delivered yet, if there is such.
@@ -309,20 +419,204 @@ impl LaneSlot {
         }
     }
 
-    /// Pushes an event; `false` if it was done before.
-    pub(super) fn push(&self, sequence: u64, resource_hash: u64, accepted_ns: u64, body: Body, now: Now) -> bool {
+    /// Does something with the account, and tells the statistics.
+    fn account<R>(&self, with: impl FnOnce(&mut Account) -> R) -> R {
+        let mut account = self.account.borrow_mut();
+        let result = with(&mut account);
+        let Load { events, bytes } = account.waiting();
+        self.stats.waiting.set(events);
+        self.stats.waiting_bytes.set(bytes);
+        self.stats.inherited.set(account.inherited());
+        result
+    }
+
+    /// An event was dispatched here.
+    pub(super) fn admit(&self, priority: Priority, log_bytes: usize) {
+        self.account(|a| a.admit(priority, log_bytes as u64));
+    }
+
+    /// An event that was never pushed is not to be delivered any more.
+    pub(super) fn dismiss(&self, priority: Priority, log_bytes: usize) {
+        self.account(|a| a.dismiss(priority, log_bytes as u64));
+    }
+
+    /// Events that were pushed are done with.
+    pub(super) fn release<'a>(&self, items: impl IntoIterator<Item = &'a Item<Body>>) {
+        self.account(|a| items.into_iter().for_each(|i| a.release(i.priority, i.body.log_bytes.into())));
+    }
+
+    /// What waits here.
+    pub(super) fn waiting(&self) -> Load {
+        self.account.borrow().waiting()
+    }
+
+    pub(super) fn waiting_of(&self, priority: Priority) -> Load {
+        self.account.borrow().waiting_of(priority)
+    }
+
+    /// Whether the queue knows what waits here.
+    pub(super) fn is_unchanged(&self) -> bool {
+        !self.account.borrow().is_changed()
+    }
+
+    /// What has changed since it was asked last.
+    pub(super) fn take_change(&self) -> Sum {
+        self.account.borrow_mut().take_change()
+    }
+
+    /// Looks how full the queue is.
+    pub(super) fn take_level(&self) {
+        self.lane.borrow_mut().set_pressure(self.queue.level() > Level::Free);
+    }
+
+    /// Whether an event was open when the engine was opened, as far as that is not counted yet.
+    pub(super) fn was_open(&self, sequence: u64, priority: Priority) -> bool {
+        let inherited = self.inherited.borrow();
+        inherited.as_ref().is_some_and(|i| !i.cursor.is_done(sequence) && !i.shed.is_shed(sequence, priority))
+    }
+
+    /// Whether everything that earlier runs left is counted.
+    pub(super) fn is_counted(&self) -> bool {
+        self.account.borrow().is_counted()
+    }
+
+    /// So much was found to have been left by earlier runs.
+    pub(super) fn inherit(&self, loads: [Load; 3]) {
+        self.account(|a| a.inherit(loads));
+    }
+
+    /// Everything that earlier runs left is counted.
+    pub(super) fn has_inherited(&self) {
+        *self.inherited.borrow_mut() = None;
+        self.account(Account::has_inherited);
+    }
+
+    pub(super) fn oldest_ns(&self) -> u64 {
+        self.oldest_ns.get()
+    }
+
+    pub(super) fn set_oldest_ns(&self, ns: u64) {
+        self.oldest_ns.set(ns);
+    }
+
+    /// Whether an event was shed.
+    pub(super) fn is_shed(&self, sequence: u64, priority: Priority) -> bool {
+        self.shedding.borrow().shed.is_shed(sequence, priority)
+    }
+
+    pub(super) fn shed_up_to(&self, priority: Priority) -> u64 {
+        self.shedding.borrow().shed.up_to[priority as usize]
+    }
+
+    pub(super) fn shed_walk(&self, priority: Priority) -> Option<Walk> {
+        self.shedding.borrow().walks[priority as usize]
+    }
+
+    /// Everything of a priority up to where `walk` has come is shed, but for what is on its way. Of what waits, so much is
+    /// not in memory.
+    pub(super) fn shed(&self, priority: Priority, walk: Walk, load: Load) {
+        self.account(|a| a.leave(priority, load));
+        let mut shedding = self.shedding.borrow_mut();
+        for p in [Priority::Low, Priority::Normal, Priority::High] {
+            // Of a priority of which nothing waits there is nothing up to here either.
+            if p == priority || self.account.borrow().has_none_of(p) {
+                let up_to = &mut shedding.shed.up_to[p as usize];
+                if walk.seen >= *up_to {
+                    *up_to = walk.seen;
+                    shedding.walks[p as usize] = Some(walk);
+                }
+            }
+        }
+        // What is shed whatever its priority need not be read again.
+        let lowest = shedding.shed.lowest();
+        let to = shedding.walks.iter().flatten().min_by_key(|w| w.seen).copied();
+        if let Some(to) = to.filter(|w| w.seen == lowest)
+            && let Some(backlog) = &mut *self.backlog.borrow_mut()
+            && backlog.seen() < to.seen
+        {
+            *backlog = Backlog::at(to.at, to.seen);
+        }
+    }
+
+    /// What was shed is durably so: `taken`, which the lane held, and so much else.
+    pub(super) fn has_shed(&self, priority: Priority, load: Load, taken: &[Item<Body>]) {
+        self.release(taken);
+        taken.iter().for_each(|item| self.settle(item.sequence));
+        self.account(|a| a.left(priority, load));
+        let mut shedding = self.shedding.borrow_mut();
+        shedding.saved = shedding.shed.up_to;
+    }
+
+    /// Where the waiting events are that `which` chooses: sequence, position and bytes in the log.
+    pub(super) fn waiting_at(&self, which: impl Fn(&Item<Body>) -> bool) -> Vec<(u64, Position, u64)> {
+        let lane = self.lane.borrow();
+        let chosen = lane.waiting().filter(|i| which(i));
+        chosen.map(|i| (i.sequence, i.body.position, u64::from(i.body.log_bytes))).collect()
+    }
+
+    /// Takes waiting events out of the lane; see [`Lane::take`].
+    pub(super) fn take(&self, gone: impl Fn(&Item<Body>) -> bool) -> Vec<Item<Body>> {
+        self.lane.borrow_mut().take(gone)
+    }
+
+    pub(super) fn busy(&self, retries: bool) -> BTreeSet<u64> {
+        self.lane.borrow().busy(retries)
+    }
+
+    pub(super) fn attempts_of(&self, sequence: u64) -> u32 {
+        self.lane.borrow().tried().get(&sequence).map_or(0, |t| t.attempts)
+    }
+
+    /// What was shed, as it is to be saved; `None` if the cursor says it all.
+    pub(super) fn shed_to_save(&self, low: u64) -> Option<Shed> {
+        let mut shedding = self.shedding.borrow_mut();
+        let lane = self.lane.borrow();
+        shedding.shed.kept.retain(|s| *s > low && !lane.is_done(*s));
+        let mut shed = Shed { up_to: shedding.saved, kept: shedding.shed.kept.clone() };
+        if shed.highest() <= low {
+            return None;
+        }
+        shed.kept.extend(lane.open_up_to(shed.highest()));
+        Some(shed)
+    }
+
+    /// Up to here at most the cursor may be raised: what is shed beyond is not durably so.
+    fn seen(&self, head: u64) -> u64 {
+        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        let shedding = self.shedding.borrow();
+        let marks = shedding.saved.iter().zip(&shedding.shed.up_to);
+        marks.filter(|(saved, up_to)| saved < up_to).map(|(saved, _)| *saved).fold(seen, u64::min)
+    }
+
+    /// Pushes an event; `false` if it was done before, or is here already.
+    pub(super) fn push(
+        &self,
+        sequence: u64,
+        resource_hash: u64,
+        accepted_ns: u64,
+        priority: Priority,
+        body: Body,
+        now: Now,
+    ) -> bool {
         let key = self.order_key(resource_hash, sequence);
         let mut lane = self.lane.borrow_mut();
-        if lane.is_done(sequence) {
-            return false;
+        let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
+        let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
+        if pushed {
+            self.held.set(self.held.get() + bytes);
+            if self.replay.is_some() {
+                // It is not dispatched: this is where it comes to be waited for.
+                self.stats.routed.add(1);
+                self.account(|a| a.admit(priority, log_bytes));
+            }
+            self.account(|a| a.hold(priority, log_bytes));
         }
-        let bytes = body.record.len();
-        self.held.set(self.held.get() + bytes);
-        if self.replay.is_some() {
-            self.stats.routed.add(1);
-        }
-        lane.push(Item { sequence, key, bytes, accepted_ns, body }, now);
-        true
+        pushed
+    }
+
+    /// Whether the lane has the event, and it is not done.
+    pub(super) fn holds(&self, sequence: u64) -> bool {
+        self.lane.borrow().holds(sequence)
     }
 
     pub(super) fn is_done(&self, sequence: u64) -> bool {
@@ -339,22 +633,34 @@ impl LaneSlot {
         self.notify.notify();
     }
 
-    /// Everything up to here is done; `head` is the last event that was dispatched.
-    pub(super) fn low(&self, head: u64) -> u64 {
-        self.marks(head).0
+    /// Marks an event done for good: its dead letter is kept.
+    pub(super) fn settle(&self, sequence: u64) {
+        self.lane.borrow_mut().settle(sequence);
     }
 
-    /// The cursor's low-water mark and highest sequence.
-    pub(super) fn marks(&self, head: u64) -> (u64, u64) {
-        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+    /// Everything up to here is done; `head` is the last event that was dispatched.
+    pub(super) fn low(&self, head: u64) -> u64 {
+        self.marks(head)[0]
+    }
+
+    /// What changes with everything that is to be saved: the cursor's low-water mark and highest sequence, how often
+    /// attempts were counted, and how far was shed.
+    pub(super) fn marks(&self, head: u64) -> [u64; 4] {
+        let seen = self.seen(head);
         let mut lane = self.lane.borrow_mut();
+        let changes = lane.tried_changes();
         let c = lane.cursor(seen);
-        (c.low(), c.high())
+        [c.low(), c.high(), changes, self.shedding.borrow().saved.iter().fold(0, |sum, mark| sum.wrapping_add(*mark))]
+    }
+
+    /// The attempts that events have behind them which are not done.
+    pub(super) fn tried(&self) -> BTreeMap<u64, Tried> {
+        self.lane.borrow().tried().clone()
     }
 
     /// The lane's cursor as it is to be saved.
     pub(super) fn cursor(&self, head: u64) -> Cursor {
-        let seen = self.backlog.borrow().as_ref().map_or(head, Backlog::seen);
+        let seen = self.seen(head);
         self.lane.borrow_mut().cursor(seen).clone()
     }
 
@@ -433,7 +739,7 @@ impl Shard {
     /// Waits for news of a lane, at most until a time, or until its replay's pace allows more.
     async fn wait_for(&self, slot: &LaneSlot, until: Option<Instant>) {
         // Only where nothing but the pace is in the way: everything else wakes the lane.
-        let paced = slot.is_behind() && slot.has_reading_room() && !self.out_of_memory_for(slot);
+        let paced = slot.is_behind() && slot.has_reading_room() && !self.out_of_memory_for(slot, Priority::Normal);
         let due = slot.replay.as_ref().filter(|_| paced).and_then(ReplayLane::due_at);
         match until.into_iter().chain(due).min() {
             None => slot.notify.notified().await,
@@ -482,6 +788,7 @@ impl Shard {
                         endpoint: true,
                         reason: "the connector panicked; a defect of Tidewire".into(),
                         status: 0,
+                        answer: Bytes::new(),
                     },
                     Either::Right(_) => return,
                 }
@@ -509,6 +816,7 @@ impl Shard {
         match &outcome {
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
+                slot.release(&batch.items);
                 if !handed_over {
                     stats.latency.record(
                         batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
@@ -533,14 +841,12 @@ impl Shard {
         let counted = if handed_over { &stats.handed_over } else { &stats.delivered };
         counted.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
-        stats.waiting.sub(done.delivered as u64);
         freed += done.spent.iter().map(|s| s.item.bytes).sum::<usize>();
-        slot.held.set(slot.held.get().saturating_sub(freed));
-        self.held_bytes.set(self.held_bytes.get().saturating_sub(freed));
-        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
+        self.free(slot, freed);
         for spent in done.spent {
-            self.dead.push(slot.clone(), spent);
+            self.dead.push(DeadEntry::Spent(slot.clone(), spent));
         }
+        self.settle_queue(slot);
         slot.pass_holds(self.dispatched.get());
         slot.notify.notify();
         if done.delivered > 0 {
@@ -554,249 +860,36 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// Bytes of rendered records that a lane does not hold any more.
+    pub(super) fn free(&self, slot: &LaneSlot, bytes: usize) {
+        slot.held.set(slot.held.get().saturating_sub(bytes));
+        self.held_bytes.set(self.held_bytes.get().saturating_sub(bytes));
+        self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
+    }
+}
+
 impl LaneSlot {
     async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
         match self.connect(shard) {
             Ok(Some(connector)) => {
                 let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
                 if self.home().is_some() {
-                    shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await;
+                    // What is handed over and then lost here would have its sequence given to another event, which the
+                    // home would take for a repeat.
+                    if let Err(e) = shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await {
+                        return Outcome::Retry {
+                            endpoint: false,
+                            reason: e.to_string(),
+                            status: 0,
+                            answer: Bytes::new(),
+                        };
+                    }
                 }
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },
-            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0 },
+            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0, answer: Bytes::new() },
         }
-    }
-}
-
-/// Events that are given up, on their way into the dead-letter log.
-pub(super) struct DeadLetters {
-    appender: RefCell<Appender>,
-    files: SegmentFiles,
-    /// Groups that are written and not durable.
-    kept: RefCell<Vec<Group>>,
-    /// The last letter that is durable.
-    durable: Cell<u64>,
-    queue: RefCell<VecDeque<(Rc<LaneSlot>, Spent<Body>)>>,
-    /// Letters that do not come from a lane, and who waits for them.
-    letters: RefCell<VecDeque<(Vec<u8>, oneshot::Sender<()>)>>,
-    notify: Notify,
-}
-
-impl DeadLetters {
-    pub(super) fn new(state: &ShardState, disk: Rc<Disk>, plan: SegmentPlan) -> DeadLetters {
-        let (segment, sequence) = state.next_dead;
-        let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes: DEAD_ZERO_AHEAD_BYTES, spares: false };
-        DeadLetters {
-            appender: RefCell::new(Appender::new(plan, segment, sequence - 1, sequence, state.clock_floor_ns)),
-            files: SegmentFiles::new(state.path.join("dead"), disk, files, Vec::new(), Vec::new()),
-            kept: RefCell::default(),
-            durable: Cell::new(sequence - 1),
-            queue: RefCell::default(),
-            letters: RefCell::default(),
-            notify: Notify::default(),
-        }
-    }
-
-    fn push(&self, slot: Rc<LaneSlot>, spent: Spent<Body>) {
-        self.queue.borrow_mut().push_back((slot, spent));
-        self.notify.notify();
-    }
-
-    /// Takes a letter that does not come from a lane.
-    pub(super) fn bury(&self, letter: Vec<u8>, reply: oneshot::Sender<()>) {
-        self.letters.borrow_mut().push_back((letter, reply));
-        self.notify.notify();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty() && self.letters.borrow().is_empty()
-    }
-
-    /// Whether events of this lane wait to be written.
-    pub(super) fn has(&self, slot: &Rc<LaneSlot>) -> bool {
-        self.queue.borrow().iter().any(|(s, _)| Rc::ptr_eq(s, slot))
-    }
-
-    /// Makes the writer look whether it shall end.
-    pub(super) fn wake(&self) {
-        self.notify.notify();
-    }
-
-    pub(super) fn close(&self) {
-        self.files.close();
-    }
-
-    /// Makes the letters durable that were appended. If that fails it is done anew in another segment when this is called
-    /// again.
-    async fn store(&self) -> Result<()> {
-        loop {
-            let group = self.appender.borrow_mut().take();
-            let Some(mut group) = group else { break };
-            let ends_one = group.new_segment.is_some() && self.files.is_writing();
-            let before = if ends_one { self.make_durable().await } else { Ok(()) };
-            let result = match before {
-                Ok(()) => self.files.write(&mut group).await,
-                e => e,
-            };
-            self.kept.borrow_mut().push(group);
-            if result.is_err() {
-                self.move_on();
-                return result;
-            }
-        }
-        let result = self.make_durable().await;
-        if result.is_err() {
-            self.move_on();
-        }
-        result
-    }
-
-    async fn make_durable(&self) -> Result<()> {
-        if self.files.is_moving() {
-            self.files.name().await?
-        } else {
-            self.files.sync().await?
-        }
-        let groups = std::mem::take(&mut *self.kept.borrow_mut());
-        for group in groups {
-            self.durable.set(self.durable.get().max(group.last_sequence));
-            self.files.wrote(&group);
-            self.appender.borrow_mut().recycle(group);
-        }
-        Ok(())
-    }
-
-    /// Takes what is not durable to a new segment.
-    fn move_on(&self) {
-        let kept = std::mem::take(&mut *self.kept.borrow_mut());
-        self.files.give_up(self.durable.get());
-        self.appender.borrow_mut().relocate(kept, wall_ns());
-    }
-}
-
-impl Shard {
-    /// Writes dead letters as they come, until the lanes have stopped and the last one is written. An event stays open in
-    /// its lane until its letter is durable; what cannot be written before the engine closes stays undelivered in the log.
-    pub(super) async fn write_dead_letters(self: Rc<Self>) {
-        loop {
-            while !self.dead.is_empty() {
-                if let Err(e) = self.write_dead_batch().await {
-                    if self.stopping.get() {
-                        log::error!("shard {}: {e}; the events stay in the log", self.shared.index);
-                        return;
-                    }
-                    log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-                    driver::sleep(TROUBLE_PAUSE).await;
-                }
-            }
-            if self.stopping.get() {
-                return;
-            }
-            self.dead.notify.notified().await;
-        }
-    }
-
-    async fn write_dead_batch(&self) -> Result<()> {
-        const BATCH: usize = 256;
-        let batch: Vec<(Rc<LaneSlot>, Spent<Body>)> = self.dead.queue.borrow().iter().take(BATCH).cloned().collect();
-        let wall = wall_ns();
-        let mut frames = Vec::new();
-        for (_, spent) in &batch {
-            frames.push(self.read_frame(spent.item.body.position, spent.item.sequence).await?);
-        }
-        for ((slot, spent), frame) in batch.iter().zip(&frames) {
-            let letter = DeadLetter {
-                destination: slot.number,
-                rule: spent.item.body.rule,
-                sequence: spent.item.sequence,
-                incarnation: self.files.containing(spent.item.sequence).map_or(0, |s| s.header.incarnation),
-                attempts: spent.attempts,
-                first_ns: spent.item.accepted_ns,
-                last_ns: wall,
-                status: spent.status,
-                reason: &spent.reason,
-                frame,
-            };
-            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], &letter.encode(), wall);
-        }
-        let letters: Vec<_> = {
-            let mut letters = self.dead.letters.borrow_mut();
-            let n = letters.len().min(BATCH);
-            letters.drain(..n).collect()
-        };
-        for (letter, _) in &letters {
-            self.dead.appender.borrow_mut().append(Kind::DeadLetter, &[], letter, wall);
-        }
-        while let Err(e) = self.dead.store().await {
-            if self.stopping.get() {
-                return Err(e);
-            }
-            log::error!("shard {}: dead letters wait: {e}", self.shared.index);
-            driver::sleep(TROUBLE_PAUSE).await;
-        }
-        for (_, reply) in letters {
-            let _ = reply.send(());
-        }
-        self.dead.queue.borrow_mut().drain(..batch.len());
-        for (slot, spent) in batch {
-            slot.lane.borrow_mut().settle(spent.item.sequence);
-            slot.stats.dead_lettered.add(1);
-            slot.stats.waiting.sub(1);
-            slot.pass_holds(self.dispatched.get());
-            slot.notify.notify();
-        }
-        self.lane_settled.notify();
-        self.answer_flushes();
-        Ok(())
-    }
-
-    /// Finds the frame of an event that is not where it was written first: its segment failed.
-    async fn find_frame(&self, sequence: u64) -> Result<Vec<u8>> {
-        let Some(segment) = self.files.containing(sequence) else {
-            return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
-        };
-        driver::blocking(move || {
-            let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
-            let bytes = driver::fs::read(&segment.path).map_err(place)?;
-            let mut frame = Vec::new();
-            scan(&segment.header, &bytes, |_, r| {
-                if r.sequence() == sequence {
-                    frame = r.body().to_vec();
-                }
-            });
-            Ok(frame)
-        })
-        .await
-    }
-
-    /// Reads one event's frame back from the log.
-    async fn read_frame(&self, at: Position, sequence: u64) -> Result<Vec<u8>> {
-        let holds = |s: &SegmentInfo| s.header.id == at.segment && s.last_sequence >= sequence;
-        let Some(segment) = self.files.at_or_after(at.segment).filter(holds) else {
-            return self.find_frame(sequence).await;
-        };
-        let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
-        let file = DiskFile::open(&segment.path).await.map_err(place)?;
-        let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let skip = (at.offset - aligned) as usize;
-        let mut want = 2 * BLOCK_BYTES;
-        let mut bytes = Vec::new();
-        let frame = loop {
-            bytes.clear();
-            file.read_at(aligned, want, &mut bytes).await.map_err(place)?;
-            match record::parse(at.segment, bytes.get(skip..).unwrap_or_default()) {
-                Parsed::Record(r) if r.sequence() == sequence => break Ok(r.body().to_vec()),
-                Parsed::Short(need) if bytes.len() == want => want = (skip + need).next_multiple_of(BLOCK_BYTES),
-                _ => {
-                    self.shared.stats.damaged.add(1);
-                    log::error!("{} at byte {}: event {sequence} is damaged", segment.path.display(), at.offset);
-                    break Ok(Vec::new());
-                }
-            }
-        };
-        let _ = file.close().await;
-        frame
     }
 }

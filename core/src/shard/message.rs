@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! u8 kind, as in the log     u8 which of the following are there: 1 = ticket, 2 = route, 4 = extensions
-//! u64 ticket                 u32 destination, u32 rule                  extensions, as in the log
+//! u64 ticket                 u32 destination, u32 rule, as in the log    extensions, as in the log
 //! ```
 
 use crate::log::Ack;
@@ -96,8 +96,9 @@ impl Prefix {
             at += 8;
         }
         if let Some(route) = self.route {
-            out[at..at + 4].copy_from_slice(&route.destination.to_le_bytes());
-            out[at + 4..at + 8].copy_from_slice(&route.rule.to_le_bytes());
+            let (destination, rule) = route.to_words();
+            out[at..at + 4].copy_from_slice(&destination.to_le_bytes());
+            out[at + 4..at + 8].copy_from_slice(&rule.to_le_bytes());
             at += 8;
         }
         let (extensions, rest) = out[at..].split_at_mut(extra);
@@ -126,7 +127,7 @@ impl Prefix {
         }
         if flags & ROUTE != 0 {
             let b = take(8);
-            prefix.route = Some(Route { destination: u32_at(b, 0), rule: u32_at(b, 4) });
+            prefix.route = Some(Route::from_words(u32_at(b, 0), u32_at(b, 4)));
         }
         if flags & EXTENSIONS != 0 {
             let len = u16::from_le_bytes([rest[0], rest[1]]) as usize;
@@ -141,6 +142,7 @@ impl Prefix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Priority;
     use crate::log::record::Origin;
     use proptest::prelude::*;
 
@@ -148,17 +150,20 @@ mod tests {
         #[test]
         fn prefixes_come_out_as_they_went_in(
             ticket in proptest::option::of(any::<u64>()),
-            route in proptest::option::of((any::<u32>(), any::<u32>())),
+            route in proptest::option::of((any::<u32>(), 0u32..1 << 30, any::<bool>())),
             resolves in proptest::option::of(any::<u64>()),
             dedup in proptest::option::of(any::<u128>()),
             origin in proptest::option::of((any::<u64>(), any::<u16>(), any::<u64>())),
             frame in proptest::collection::vec(any::<u8>(), 0..50),
-            kind in 1u8..=5,
+            kind in 1u8..=6,
         ) {
             let prefix = Prefix {
                 kind: Kind::from_number(kind).unwrap(),
                 ticket,
-                route: route.map(|(destination, rule)| Route { destination, rule }),
+                route: route.map(|(destination, rule, high)| Route {
+                    priority: if high { Priority::High } else { Priority::Normal },
+                    ..Route::new(destination, rule)
+                }),
                 extensions: Extensions {
                     resolves,
                     dedup,

@@ -6,19 +6,25 @@
 
 pub(crate) mod bell;
 mod commit;
+pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
+pub(crate) mod fair;
 mod files;
 pub(crate) mod gate;
 pub(crate) mod group;
+mod guard;
 mod handover;
 mod house;
 mod ingest;
 mod journal;
 pub(crate) mod keep;
+mod kept;
 mod lanes;
+pub(crate) mod losses;
 pub(crate) mod message;
 pub mod progress;
+pub(crate) mod queues;
 pub(crate) mod replay;
 pub mod ring;
 pub(crate) mod snapshot;
@@ -26,6 +32,7 @@ pub(crate) mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -55,14 +62,18 @@ use crate::log::layout::Applied;
 use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
 
+use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
+use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
 use gate::{Holds, Peers};
 use group::ConsumerGroup;
 use journal::Journal;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
+use losses::{LossCounts, Losses};
 use progress::Progress;
+use queues::Queues;
 use replay::{PartState, Replay};
 use ring::Ring;
 use snapshot::Snapshot;
@@ -81,6 +92,8 @@ pub(crate) struct Common {
     dedup: Vec<Mutex<Dedup>>,
     /// What the shards had of the host's log when there were more or fewer of them.
     applied: Vec<Applied>,
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) fairness: Option<Arc<Fairness>>,
 }
 
 impl Common {
@@ -95,6 +108,9 @@ impl Common {
             host_cursor: AtomicU64::new(lowest.unwrap_or(0)),
             dedup: (0..tables).map(new_table).collect(),
             applied: dir.applied().to_vec(),
+            // By their numbers, which may have gaps.
+            queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
+            fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
         entries.sort_by_key(|e| e.at_ns);
@@ -138,6 +154,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) stats: ShardStats,
     pub(crate) lane_stats: Mutex<BTreeMap<u32, Arc<LaneStats>>>,
+    pub(crate) losses: Mutex<LossCounts>,
     /// The sequences that intents got, by the tickets that their hosts gave them, until somebody asks.
     pub(crate) tickets: Mutex<HashMap<u64, u64>>,
     /// The intents that earlier runs left without an end, by sequence.
@@ -201,6 +218,8 @@ pub(crate) enum Command {
     Reload,
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered, of one destination or of all.
     Flush { position: u64, destination: Option<u32>, reply: oneshot::Sender<()> },
+    /// Something is to be done with the dead letters.
+    DeadLetters(DeadJob),
     /// Begin or resume a replay.
     Replay(Arc<Replay>),
     /// End a replay before it is through.
@@ -212,7 +231,7 @@ pub(crate) enum Command {
     /// Keep nothing for the group of this number any more.
     EndGroup(u32),
     /// Write a dead letter; answer when it is durable.
-    Bury { letter: Vec<u8>, reply: oneshot::Sender<()> },
+    Bury { letter: Buried, reply: oneshot::Sender<()> },
     /// What held lanes back is gone; look.
     Look,
     /// Deliver until `deadline`, then stop. The ring is closed already.
@@ -230,6 +249,7 @@ impl Shared {
             progress: Progress::default(),
             stats: ShardStats::default(),
             lane_stats: Mutex::default(),
+            losses: Mutex::default(),
             tickets: Mutex::default(),
             in_doubt: Mutex::new(in_doubt.collect()),
             host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
@@ -380,12 +400,24 @@ pub(crate) struct Shard {
     /// The last record that came through the ring from the host, once it is closed.
     own_end: Cell<Option<u64>>,
     keeping: Keeping,
-    dead: lanes::DeadLetters,
+    dead: DeadLetters,
+    losses: Losses,
+    /// Losses were noted of events that are not in the log: they are told before anybody hears that those are accepted.
+    unaudited: Cell<bool>,
+    queues: Arc<Queues>,
+    fairness: Option<Arc<Fairness>>,
+    /// Of the whole engine.
+    shards: u64,
+    /// Some event had another priority than the normal one.
+    prioritised: Cell<bool>,
+    guard_wake: Notify,
+    guarding: Cell<bool>,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
-    /// Sequence of the last event that earlier runs left.
+    /// Sequence of the last event that earlier runs left, and up to where they are counted.
     inherited: u64,
+    inherited_seen: Cell<u64>,
     /// Bytes of rendered records that lanes hold.
     held_bytes: Cell<usize>,
     arena: RefCell<BytesMut>,
@@ -396,6 +428,10 @@ pub(crate) struct Shard {
     clock_ceiling_ns: Cell<u64>,
     random: Cell<u64>,
 
+    /// Everything up to this sequence is durable.
+    durable: Cell<u64>,
+    durable_waiters: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
+
     commit_wanted: Notify,
     /// The committer lets a group grow for which nobody waits.
     lingering: Cell<bool>,
@@ -404,6 +440,11 @@ pub(crate) struct Shard {
     /// Somebody waited for a sync, and it has ended.
     told_synced: Notify,
     ingest_ended: Cell<bool>,
+    /// After the end of ingest the committer has written everything that came from there.
+    drained: Cell<bool>,
+    drained_wake: Notify,
+    /// Nobody appends to the log any more.
+    appending_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
     stopping: Cell<bool>,
@@ -413,7 +454,9 @@ pub(crate) struct Shard {
 impl Shard {
     /// The shard, and the replays that it is to resume.
     fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
-        let Start { shared, peers, snapshot, config, state, handed, holds, incarnation, keep, .. } = start;
+        let Start { shared, peers, snapshot, config, mut state, handed, holds, incarnation, keep, .. } = start;
+        let (queues, fairness) = (shared.common.queues.clone(), shared.common.fairness.clone());
+        let shards = peers.len();
         let replays = keep.replays.clone();
         let segment_bytes = config.log.segment_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let disk = Rc::new(disk);
@@ -428,7 +471,31 @@ impl Shard {
                 state.next_sequence,
                 state.clock_floor_ns,
             )),
-            dead: lanes::DeadLetters::new(&state, disk.clone(), SegmentPlan { purpose: Purpose::DeadLetters, ..plan }),
+            dead: DeadLetters::new(
+                state.path.join("dead"),
+                disk.clone(),
+                std::mem::take(&mut state.dead),
+                state.clock_floor_ns,
+                SegmentPlan { purpose: Purpose::DeadLetters, ..plan },
+                &config.dead_letters,
+                shards,
+            ),
+            losses: Losses::new(
+                state.path.join(crate::log::losses::DIRECTORY),
+                disk.clone(),
+                std::mem::take(&mut state.losses),
+                state.clock_floor_ns,
+                SegmentPlan { purpose: Purpose::Losses, ..plan },
+                &config.losses,
+                shards,
+            ),
+            unaudited: Cell::new(false),
+            queues,
+            fairness,
+            shards: shards as u64,
+            prioritised: Cell::new(false),
+            guard_wake: Notify::default(),
+            guarding: Cell::new(false),
             files: SegmentFiles::new(
                 state.path.clone(),
                 disk.clone(),
@@ -458,6 +525,7 @@ impl Shard {
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
             inherited: state.next_sequence - 1,
+            inherited_seen: Cell::new(state.segments.first().map_or(u64::MAX, |s| s.header.base_sequence - 1)),
             held_bytes: Cell::new(0),
             arena: RefCell::default(),
             flushes: RefCell::default(),
@@ -465,11 +533,16 @@ impl Shard {
             saved: Cell::new(0),
             clock_ceiling_ns: Cell::new(state.clock_floor_ns),
             random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
+            durable: Cell::new(state.next_sequence - 1),
+            durable_waiters: RefCell::default(),
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
             commit_took: Notify::default(),
             told_synced: Notify::default(),
             ingest_ended: Cell::new(false),
+            drained: Cell::new(false),
+            drained_wake: Notify::default(),
+            appending_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
             stopping: Cell::new(false),
@@ -480,6 +553,7 @@ impl Shard {
         shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
         shard.tell_disk_use();
         shard.recover_lanes(&state, &handed, holds);
+        shard.count_dead_letters();
         (shard, replays)
     }
 
@@ -493,11 +567,15 @@ impl Shard {
         let house = driver::spawn(self.clone().guarded("housekeeping", Shard::housekeeping));
         let prepare = driver::spawn(self.clone().guarded("file preparing", Shard::prepare_files));
         let dead = driver::spawn(self.clone().guarded("dead letters", Shard::write_dead_letters));
+        let jobs = driver::spawn(self.clone().guarded("redrive", Shard::work_on_dead_letters));
+        let guard = driver::spawn(self.clone().guarded("queue guard", Shard::guard_queues));
         self.start_lanes();
         replays.iter().for_each(|r| self.start_replay(r));
 
         ingest.await;
-        commit.await;
+        while !self.drained.get() {
+            self.drained_wake.notified().await;
+        }
         // After a failure of the log the lanes go on with what it has, until the engine is closed.
         while self.close.get().is_none() {
             self.command_given().await;
@@ -519,6 +597,15 @@ impl Shard {
         self.stopping.set(true);
         self.dead.wake();
         dead.await;
+        // It may wait for the dead letters, which are all told by now.
+        self.dead.forget();
+        self.guard_wake.notify();
+        guard.await;
+        self.dead.wake_jobs();
+        jobs.await;
+        self.appending_ended.set(true);
+        self.commit_wanted.notify();
+        commit.await;
         self.house_wake.notify();
         house.await;
         self.note_host_cursor();
@@ -529,9 +616,11 @@ impl Shard {
         } else {
             self.remove_passed_segments(true).await;
         }
+        self.write_losses().await;
         self.files.close();
         self.files.drop_spares().await;
         self.dead.close();
+        self.losses.close();
         self.dedup_files.close();
     }
 
@@ -552,8 +641,53 @@ impl Shard {
         self.shared.progress.fail(error, || self.shared.ring.seal());
         self.tell_handed_over();
         self.ingest_ended.set(true);
+        self.has_drained();
+        self.nothing_more_is_durable();
         self.commit_wanted.notify();
         self.commit_took.notify();
+    }
+
+    /// What ingest left is written, or never will be.
+    fn has_drained(&self) {
+        self.drained.set(true);
+        self.drained_wake.notify();
+    }
+
+    /// Waits until everything up to a sequence is durable.
+    ///
+    /// # Errors
+    /// If it never will be: the log failed, or the engine closes.
+    async fn durable(&self, sequence: u64) -> Result<()> {
+        if self.durable.get() >= sequence {
+            return Ok(());
+        }
+        let ended = || match self.shared.progress.failure() {
+            Some(e) => e.clone(),
+            None => Error::new(ErrorKind::Closed, "the engine is closed"),
+        };
+        if self.shared.progress.failure().is_some() {
+            return Err(ended());
+        }
+        let (told, durable) = oneshot::channel();
+        self.durable_waiters.borrow_mut().push((sequence, told));
+        durable.await.map_err(|_| ended())
+    }
+
+    /// Everything up to a sequence is durable.
+    fn is_durable(&self, sequence: u64) {
+        self.durable.set(sequence.max(self.durable.get()));
+        let mut waiters = self.durable_waiters.borrow_mut();
+        let (due, rest) = std::mem::take(&mut *waiters).into_iter().partition(|(s, _)| *s <= sequence);
+        *waiters = rest;
+        drop(waiters);
+        let due: Vec<(u64, oneshot::Sender<()>)> = due;
+        for (_, told) in due {
+            let _ = told.send(());
+        }
+    }
+
+    fn nothing_more_is_durable(&self) {
+        self.durable_waiters.borrow_mut().clear();
     }
 
     fn now(&self) -> Now {

@@ -12,7 +12,8 @@ use super::Shard;
 use super::bell::Bell;
 use super::dispatch::Backlog;
 use super::gate::Holds;
-use super::lanes::{LaneSlot, Way};
+use super::lanes::{LaneSlot, Saved, Way};
+use super::queues::Queue;
 use super::stats::LaneStats;
 use crate::delivery::pace::Pace;
 use crate::driver;
@@ -125,8 +126,8 @@ impl ReplayLane {
             return None;
         }
         // The rule that sent it there at the time, or else the first that sent it anywhere.
-        let rule = r.routes().find(|x| x.destination == number).or_else(|| r.routes().next()).map_or(0, |x| x.rule);
-        Some(Route { destination: number, rule })
+        let route = r.routes().find(|x| x.destination == number).or_else(|| r.routes().next());
+        Some(Route { destination: number, ..route.unwrap_or(Route::new(number, 0)) })
     }
 
     /// Whether the pace allows another event now.
@@ -190,10 +191,11 @@ impl Shard {
             replay.destination_number,
             Some(destination),
             Way::OF_REPLAYS,
-            cursor,
+            Saved { cursor, ..Saved::new(0) },
             Some(Backlog::at(at, low)),
             Holds::default(),
             part.stats.clone(),
+            Queue::of_replay(),
             self.config.delivery.lane_events_max.min(EVENTS_MAX),
         );
         slot.replay = Some(ReplayLane { replay: replay.clone(), shard: self.shared.index });

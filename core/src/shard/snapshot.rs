@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::event::EventType;
 use crate::event::profile::Profile;
+use crate::event::{EventType, Priority};
 use crate::filter::Matcher;
 use crate::log::record::Route;
 use crate::log::recovery::Names;
@@ -82,11 +82,13 @@ impl Snapshot {
     }
 
     /// Replaces `out` by the routes of an event: one to [`Route::NOBODY`] if it is only kept. `scratch` is working memory.
+    /// `priority` is the event's own.
     pub(crate) fn routes(
         &self,
         bucket: &str,
         event_type: EventType<'_>,
         key: &[u8],
+        priority: Priority,
         scratch: &mut Scratch,
         out: &mut Vec<Route>,
     ) {
@@ -94,18 +96,30 @@ impl Snapshot {
         scratch.matched.clear();
         self.matcher.matches(bucket, event_type, key, &mut scratch.matched);
         if !scratch.matched.is_empty() {
-            self.destination_routes(event_type, scratch, out);
+            self.destination_routes(event_type, priority, scratch, out);
         }
-        if out.is_empty() && (self.retains || self.keep_all) {
-            let keeper = scratch.matched.iter().find(|r| self.rules.rules[**r as usize].retain);
-            if keeper.is_some() || self.keep_all {
-                let rule = keeper.map_or(0, |r| self.rule_numbers[*r as usize]);
-                out.push(Route { destination: Route::NOBODY, rule });
-            }
+        if out.is_empty() {
+            out.extend(self.keeper(scratch));
         }
     }
 
-    fn destination_routes(&self, event_type: EventType<'_>, scratch: &mut Scratch, out: &mut Vec<Route>) {
+    /// The route of the event that was matched last if no destination gets it and it is kept all the same.
+    pub(crate) fn keeper(&self, scratch: &Scratch) -> Option<Route> {
+        if !self.retains && !self.keep_all {
+            return None;
+        }
+        let keeper = scratch.matched.iter().find(|r| self.rules.rules[**r as usize].retain);
+        let rule = keeper.map_or(0, |r| self.rule_numbers[*r as usize]);
+        (keeper.is_some() || self.keep_all).then(|| Route::new(Route::NOBODY, rule))
+    }
+
+    fn destination_routes(
+        &self,
+        event_type: EventType<'_>,
+        priority: Priority,
+        scratch: &mut Scratch,
+        out: &mut Vec<Route>,
+    ) {
         self.rules.routes(&scratch.matched, &mut scratch.routes);
         out.extend(scratch.routes.iter().filter_map(|r| {
             // A wildcard rule may match what the destination's profile has no record for.
@@ -113,6 +127,7 @@ impl Snapshot {
             d.profile.expressible(event_type).then(|| Route {
                 destination: self.destination_numbers[r.destination as usize],
                 rule: self.rule_numbers[r.rule as usize],
+                priority: self.rules.rules[r.rule as usize].priority.unwrap_or(priority),
             })
         }));
     }
@@ -120,6 +135,11 @@ impl Snapshot {
     /// The destination of a number, if the rules still have it.
     pub(crate) fn destination(&self, number: u32) -> Option<&Arc<Destination>> {
         self.destinations.get(&number)
+    }
+
+    /// The number of a destination, if the rules have it.
+    pub(crate) fn destination_number(&self, name: &str) -> Option<u32> {
+        self.rules.destination(name).map(|place| self.destination_numbers[place as usize])
     }
 
     /// Takes over what outlives the rules before.

@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
+use crate::log::losses::LossReason;
+
 /// A counter or gauge that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
@@ -14,11 +16,6 @@ impl Count {
     /// Adds, on the one thread that writes.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes away, on the one thread that writes; not below zero.
-    pub(crate) fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(n), Ordering::Relaxed);
     }
 
     /// Adds, on any thread.
@@ -56,6 +53,17 @@ pub(crate) struct ShardStats {
     pub(crate) log_moves: Count,
     pub(crate) damaged: Count,
     pub(crate) held_bytes: Count,
+    pub(crate) dead_kept: Count,
+    pub(crate) dead_bytes: Count,
+    /// 1 while there are so many dead letters that a warning is due.
+    pub(crate) dead_warning: Count,
+    pub(crate) dead_lost: Count,
+    pub(crate) dead_redriven: Count,
+    pub(crate) dead_purged: Count,
+    /// Losses of which the audit could not tell.
+    pub(crate) losses_untold: Count,
+    /// Of the log, where its files have a limit.
+    pub(crate) log_file_bytes: Count,
     pub(crate) reservations: Count,
     pub(crate) duplicates: Count,
 }
@@ -64,6 +72,8 @@ pub(crate) struct ShardStats {
 #[derive(Debug, Default)]
 pub(crate) struct LaneStats {
     pub(crate) routed: Count,
+    /// Deliveries that earlier runs left, as far as they are counted.
+    pub(crate) inherited: Count,
     pub(crate) delivered: Count,
     pub(crate) handed_over: Count,
     pub(crate) retried: Count,
@@ -71,6 +81,9 @@ pub(crate) struct LaneStats {
     pub(crate) requests: Count,
     pub(crate) failures: Count,
     pub(crate) waiting: Count,
+    pub(crate) waiting_bytes: Count,
+    /// By reason, in the order of [`LossReason::ALL`].
+    pub(crate) lost: [Count; LossReason::ALL.len()],
     pub(crate) connections: Count,
     pub(crate) last_error: Mutex<String>,
     pub(crate) latency: Latency,

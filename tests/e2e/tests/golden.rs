@@ -3,11 +3,19 @@
 //! `golden/v1/data.tar.gz` was left by a crash; `expected.txt` beside it lists what is still to be delivered. To write
 //! the directory of a new version: `TIDEWIRE_GOLDEN=v2 cargo test -p tidewire-e2e --test golden`.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use tidewire::event::EventTypes;
+use tidewire::log::dead::each_dead_letter;
 use tidewire::log::recovery;
-use tidewire_e2e::deliver_rest;
+use tidewire::rule::RuleSet;
+use tidewire::{DeadLetterFilter, Engine, RedriveOptions};
+use tidewire_e2e::{config, deliver_rest, hook, receiver};
+use tidewire_receiver::Behaviour;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
@@ -31,6 +39,28 @@ fn write_a_new_one_if_asked_to() {
     run(Command::new("tar").arg("-czf").arg(archive).arg("-C").arg(dir.path()).arg("data"));
 }
 
+/// Letters as earlier versions wrote them are the same events when they come out again.
+fn redrive_all(data: &Path) {
+    let mut letters = BTreeSet::new();
+    each_dead_letter(data, &DeadLetterFilter::default(), None, |l| {
+        letters.insert((l.event_id.to_string(), l.key));
+        ControlFlow::Continue(())
+    })
+    .expect("dead letters");
+    let receivers = ["first", "second"].map(|name| (name, receiver(Behaviour::Ok204)));
+    let destinations = receivers.iter().map(|(name, r)| hook(name, &r.url())).collect();
+    let rules = RuleSet::build(Vec::new(), destinations, EventTypes::default()).expect("rules");
+    let engine = Engine::open_with(config(data, 2), rules).expect("an engine");
+    let mut redrive = engine.redrive(&DeadLetterFilter::default(), &RedriveOptions::default()).expect("a redrive");
+    let limit = Duration::from_secs(20);
+    assert_eq!(redrive.wait(Instant::now() + limit).expect("redriven").redriven, 2);
+    engine.flush(limit).expect("everything delivered");
+    engine.close(limit).expect("closed");
+    let records = receivers.iter().flat_map(|(_, r)| r.records());
+    let arrived: BTreeSet<_> = records.map(|r| (r.event_id, r.key.into_bytes())).collect();
+    assert_eq!(arrived, letters);
+}
+
 #[test]
 fn directories_of_earlier_versions_deliver_what_they_hold() {
     if std::env::var("TIDEWIRE_GOLDEN").is_ok() {
@@ -48,6 +78,8 @@ fn directories_of_earlier_versions_deliver_what_they_hold() {
         assert_eq!(deliver_rest(&data), expected, "{}", version.display());
         assert_eq!(dead(), 2, "{}", version.display());
         assert_eq!(deliver_rest(&data), "", "{}: everything is delivered once", version.display());
+        redrive_all(&data);
+        assert_eq!(dead(), 0, "{}", version.display());
         println!("{}: {} deliveries", version.display(), expected.lines().count());
         versions += 1;
     }

@@ -7,6 +7,7 @@ mod dead_letters;
 mod demo;
 mod event_types;
 mod history;
+mod losses;
 mod replay;
 mod run;
 mod snapshot;
@@ -52,15 +53,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Lists the events that were given up, with the reasons; works while an engine is running
-    DeadLetters {
-        /// The data directory of the engine
-        #[arg(long, value_name = "DIR")]
-        data_dir: PathBuf,
-        /// One JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    /// The events that were given up: lists, shows, exports, purges and redrives them
+    #[command(subcommand)]
+    DeadLetters(Box<dead_letters::Action>),
+    /// The events that were dropped, by a policy or otherwise: which, when and why
+    #[command(subcommand)]
+    Losses(losses::Action),
     /// Lists what the log still tells of one key: every version and operation; works while an engine is running
     History {
         /// The bucket
@@ -135,7 +133,8 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Run { config, data_dir } => run::run(config, data_dir.as_deref()),
         Command::Check { config } => print(|out| check::check(config, out)),
-        Command::DeadLetters { data_dir, json } => print(|out| dead_letters::list(data_dir, *json, out)),
+        Command::DeadLetters(action) => print(|out| dead_letters::run(action, out)),
+        Command::Losses(action) => print(|out| losses::run(action, out)),
         Command::History { bucket, key, data_dir, json } => {
             data_dir.path().and_then(|dir| print(|out| history::list(&dir, bucket, key.as_bytes(), *json, out)))
         }

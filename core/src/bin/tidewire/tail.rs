@@ -1,15 +1,17 @@
 //! `tidewire tail`.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidewire::event::profile::{Profile, RecordContext};
 use tidewire::log::reader::{Entry, Gap, GapCause, Item, LogReader, ReadFrom, Step};
+use tidewire::{Error, ErrorKind};
 
-use crate::dead_letters::Names;
 use crate::replay::FilterOptions;
 use crate::values::{DataDir, From, rfc3339};
 use crate::{Failure, load, run};
@@ -125,4 +127,28 @@ fn gap(g: &Gap, out: &mut dyn Write) -> Result<(), Failure> {
         }
     });
     Ok(writeln!(out, "{line}")?)
+}
+
+/// The rules that the numbers in the log stand for.
+struct Names(HashMap<u64, String>);
+
+impl Names {
+    fn read(data_dir: &Path) -> Result<Names, Error> {
+        let path = data_dir.join("names.json");
+        let at = |e: Error| e.at(path.display().to_string());
+        let text = std::fs::read(&path)
+            .map_err(|e| at(Error::io("cannot read it", &e).remedy("name the data directory of an engine")))?;
+        let file: Value =
+            serde_json::from_slice(&text).map_err(|e| at(Error::new(ErrorKind::Corrupt, e.to_string())))?;
+        let entries = file.get("rules").and_then(Value::as_object).into_iter().flatten();
+        Ok(Names(entries.filter_map(|(name, number)| Some((number.as_u64()?, name.clone()))).collect()))
+    }
+
+    fn has_rule(&self, number: u32) -> bool {
+        self.0.contains_key(&u64::from(number))
+    }
+
+    fn rule(&self, number: u32) -> String {
+        self.0.get(&u64::from(number)).cloned().unwrap_or_else(|| format!("#{number}"))
+    }
 }

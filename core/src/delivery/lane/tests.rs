@@ -18,7 +18,7 @@ fn policy() -> LanePolicy {
 }
 
 fn item(sequence: u64, key: u64) -> Item<u64> {
-    Item { sequence, key, bytes: 50, accepted_ns: sequence, body: sequence }
+    Item { sequence, key, bytes: 50, accepted_ns: sequence, priority: Priority::Normal, body: sequence }
 }
 
 fn at(mono_ns: u64) -> Now {
@@ -27,6 +27,10 @@ fn at(mono_ns: u64) -> Now {
 
 fn lane() -> Lane<u64> {
     Lane::new(policy(), Cursor::at(0))
+}
+
+fn push(lane: &mut Lane<u64>, item: Item<u64>) {
+    assert!(lane.push(item, at(0)));
 }
 
 fn send(lane: &mut Lane<u64>, now: Now) -> Batch<u64> {
@@ -41,7 +45,7 @@ fn sequences(b: &Batch<u64>) -> Vec<u64> {
 }
 
 fn retry() -> Outcome {
-    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404 }
+    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404, answer: Bytes::new() }
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn waits_for_company_until_linger_or_full() {
     assert!(matches!(l.poll(at(0)), Action::Wait(5_000_000)));
     assert_eq!(sequences(&send(&mut l, at(5_000_000))), [1]);
     let mut l = lane();
-    (1..=10).for_each(|n| l.push(item(n, n), at(0)));
+    (1..=10).for_each(|n| push(&mut l, item(n, n)));
     assert_eq!(send(&mut l, at(0)).items.len(), 10);
     let mut l = lane();
     l.push(item(1, 1), at(0));
@@ -126,15 +130,18 @@ fn old_events_become_dead_and_the_key_goes_on() {
 #[test]
 fn poison_is_cut_out_and_spent_after_three_attempts() {
     let mut l = lane();
-    (1..=8).for_each(|n| l.push(item(n, n), at(0)));
+    (1..=8).for_each(|n| push(&mut l, item(n, n)));
     l.set_flushing(true);
     let (mut now, mut delivered, mut spent) = (0, 0, Vec::new());
     for _ in 0..100 {
         match l.poll(at(now)) {
             Action::Send(b) => {
                 let bad = sequences(&b).contains(&5);
-                let outcome =
-                    if bad { Outcome::Poison { reason: "bad".into(), status: 400 } } else { Outcome::Success };
+                let outcome = if bad {
+                    Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() }
+                } else {
+                    Outcome::Success
+                };
                 let done = l.complete(b, outcome, at(now), 0.5);
                 delivered += done.delivered;
                 spent.extend(done.spent.into_iter().map(|s| (s.item.sequence, s.status)));
@@ -150,7 +157,7 @@ fn poison_is_cut_out_and_spent_after_three_attempts() {
 #[test]
 fn poison_among_events_of_one_key_keeps_their_order() {
     let mut l = lane();
-    (1..=8).for_each(|n| l.push(item(n, 1), at(0)));
+    (1..=8).for_each(|n| push(&mut l, item(n, 1)));
     l.set_flushing(true);
     let (mut now, mut order) = (0, Vec::new());
     for _ in 0..100 {
@@ -158,7 +165,7 @@ fn poison_among_events_of_one_key_keeps_their_order() {
             Action::Send(b) => {
                 let s = sequences(&b);
                 let outcome = if s.contains(&3) {
-                    Outcome::Poison { reason: "bad".into(), status: 400 }
+                    Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() }
                 } else {
                     order.extend(s);
                     Outcome::Success
@@ -180,7 +187,7 @@ fn throttling_pauses_the_endpoint_and_counts_no_attempt() {
     l.push(item(1, 1), at(0));
     let b = send(&mut l, at(S));
     l.push(item(2, 2), at(S));
-    let slow = Outcome::Throttle { after_ns: Some(7 * S), reason: "429".into(), status: 429 };
+    let slow = Outcome::Throttle { after_ns: Some(7 * S), reason: "429".into(), status: 429, answer: Bytes::new() };
     l.complete(b, slow, at(S), 0.5);
     assert!(matches!(l.poll(at(2 * S)), Action::Wait(until) if until == 8 * S));
     let b = send(&mut l, at(8 * S));
@@ -193,7 +200,7 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
     for n in 1..=60 {
         l.push(item(n, n), at(0));
     }
-    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0 };
+    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0, answer: Bytes::new() };
     let mut now = 0;
     let mut sent = 0;
     while matches!(l.gate(at(now)), Gate::Closed) {
@@ -225,6 +232,168 @@ fn what_was_done_before_a_restart_is_not_done_again() {
     assert_eq!(sequences(&send(&mut l, at(S))), [6, 7, 9]);
 }
 
+#[test]
+fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(3);
+    p.breaker.consecutive_failures = 100;
+    for (endpoint, status) in [(true, 0), (true, 503), (false, 302), (false, 403), (false, 404)] {
+        let mut l = Lane::new(p.clone(), Cursor::at(0));
+        l.push(item(1, 1), at(0));
+        let (mut now, mut spent) = (S, Vec::new());
+        for _ in 0..3 {
+            let b = send(&mut l, at(now));
+            let slow = Outcome::Throttle { after_ns: None, reason: "later".into(), status: 429, answer: Bytes::new() };
+            assert_eq!(l.complete(b, slow, at(now), 0.5).spent.len(), 0);
+            now += 10_000 * S;
+            let b = send(&mut l, at(now));
+            let answer = Bytes::from_static(b"no");
+            let failed = Outcome::Retry { endpoint, reason: "r".into(), status, answer };
+            spent.extend(l.complete(b, failed, at(now), 0.5).spent);
+            now += 10_000 * S;
+        }
+        assert_eq!((spent.len(), spent[0].attempts, spent[0].status, &*spent[0].answer), (1, 3, status, &b"no"[..]));
+        l.settle(1);
+        assert!(matches!(l.poll(at(now)), Action::Idle) && l.tried().is_empty());
+    }
+}
+
+#[test]
+fn attempts_made_before_a_restart_count() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(4);
+    let mut l = Lane::new(p.clone(), Cursor::at(0));
+    (1..=3).for_each(|n| push(&mut l, item(n, n)));
+    l.push(item(4, 9), at(0));
+    let b = send(&mut l, at(S));
+    assert_eq!(b.items.len(), 4);
+    l.complete(b, retry(), at(S), 0.5);
+    let b = send(&mut l, at(10 * S));
+    l.complete(b, retry(), at(10 * S), 0.5);
+    let saved = l.tried().clone();
+    assert_eq!(saved.values().map(|t| t.attempts).collect::<Vec<_>>(), [2, 2, 2, 2]);
+
+    let mut l = Lane::new(p, Cursor::at(1));
+    l.restore_tried(saved);
+    assert_eq!(l.tried().len(), 3, "what is done needs no attempts");
+    (2..=6).for_each(|n| push(&mut l, item(n, n)));
+    l.set_flushing(true);
+    // What was tried before does not share a batch, and so a number of attempts, with what was not.
+    let first = send(&mut l, at(S));
+    assert_eq!((sequences(&first), first.attempts), (vec![2, 3, 4], 2));
+    let second = send(&mut l, at(S));
+    assert_eq!((sequences(&second), second.attempts), (vec![5, 6], 0));
+    l.complete(first, retry(), at(S), 0.5);
+    l.complete(second, Outcome::Success, at(S), 0.5);
+    let b = send(&mut l, at(100 * S));
+    assert_eq!(l.complete(b, retry(), at(100 * S), 0.5).spent.len(), 3, "the fourth attempt is the last");
+}
+
+#[test]
+fn events_that_share_a_batch_with_a_wrong_one_keep_their_attempts() {
+    let mut p = policy();
+    p.retry.attempts_max = Some(1);
+    let mut l = Lane::new(p, Cursor::at(0));
+    (1..=8).for_each(|n| push(&mut l, item(n, n)));
+    l.set_flushing(true);
+    let wrong = || Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() };
+    let mut spent = Vec::new();
+    while let Action::Send(b) = l.poll(at(S)) {
+        let outcome = if sequences(&b).contains(&5) { wrong() } else { Outcome::Success };
+        spent.extend(l.complete(b, outcome, at(S), 0.5).spent.into_iter().map(|s| (s.item.sequence, s.attempts)));
+    }
+    assert_eq!(spent, [(5, 1)]);
+}
+
+fn high(sequence: u64, key: u64) -> Item<u64> {
+    Item { priority: Priority::High, ..item(sequence, key) }
+}
+
+fn low(sequence: u64, key: u64) -> Item<u64> {
+    Item { priority: Priority::Low, ..item(sequence, key) }
+}
+
+/// The sequences in the order in which they are sent, one batch of two at a time.
+fn drained(l: &mut Lane<u64>) -> Vec<u64> {
+    let mut order = Vec::new();
+    l.set_flushing(true);
+    while let Action::Send(b) = l.poll(at(S)) {
+        order.extend(sequences(&b));
+        l.complete(b, Outcome::Success, at(S), 0.5);
+    }
+    order
+}
+
+#[test]
+fn high_priority_goes_first_and_takes_what_its_key_has_before_it_along() {
+    let mut p = policy();
+    p.batch.events_max = 2;
+    let mut l = Lane::new(p, Cursor::at(0));
+    for i in [item(1, 1), item(2, 2), low(3, 3), item(4, 4), high(5, 4), high(6, 6), item(7, 6)] {
+        assert!(l.push(i, at(0)));
+    }
+    assert_eq!(drained(&mut l), [4, 5, 6, 7, 1, 2, 3]);
+    assert!(l.keys.is_empty());
+}
+
+#[test]
+fn low_priority_waits_under_pressure_only() {
+    for (pressure, order) in [(false, [1, 2, 3, 4]), (true, [2, 4, 1, 3])] {
+        let mut l = lane();
+        l.set_pressure(pressure);
+        for i in [low(1, 1), item(2, 2), low(3, 3), item(4, 4)] {
+            l.push(i, at(0));
+        }
+        assert_eq!(drained(&mut l), order);
+    }
+}
+
+#[test]
+fn keys_that_were_passed_over_do_not_pile_up() {
+    let mut l = lane();
+    l.set_flushing(true);
+    l.push(item(1, 999), at(0));
+    for n in 0..10_000 {
+        // Made ready as normal, then moved to high, with something high always there first.
+        l.push(item(3 * n + 2, 1), at(0));
+        l.push(high(3 * n + 3, 1), at(0));
+        l.push(high(3 * n + 4, 2), at(0));
+        let Action::Send(b) = l.poll(at(S)) else { panic!("nothing to send") };
+        assert!(b.items.iter().any(|i| i.priority == Priority::High));
+        l.complete(b, Outcome::Success, at(S), 0.5);
+        assert!(l.ready.iter().all(|q| q.len() < 100));
+    }
+}
+
+#[test]
+fn what_waits_can_be_taken_out_and_what_is_on_its_way_cannot() {
+    let mut l = lane();
+    (1..=3).for_each(|n| push(&mut l, item(n, n)));
+    let flying = send(&mut l, at(S));
+    assert_eq!(sequences(&flying), [1, 2, 3]);
+    (4..=9).for_each(|n| push(&mut l, item(n, n % 3 + 1)));
+    l.push(item(10, 7), at(0));
+    let failed = send(&mut l, at(S));
+    assert_eq!(sequences(&failed), [10]);
+    l.complete(failed, retry(), at(S), 0.5);
+    assert_eq!(l.busy(false).into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(l.busy(true).into_iter().collect::<Vec<_>>(), [1, 2, 3, 10]);
+    let mut gone: Vec<u64> = l.take(|i| i.sequence <= 6 || i.sequence == 10).iter().map(|i| i.sequence).collect();
+    gone.sort_unstable();
+    assert_eq!(gone, [4, 5, 6, 10]);
+    assert_eq!(l.busy(false).into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 10]);
+    gone.iter().for_each(|n| l.settle(*n));
+    assert!(l.tried().is_empty() && !l.holds(5) && l.holds(7) && l.is_done(5));
+    l.complete(flying, retry(), at(S), 0.5);
+    assert_eq!(sequences(&send(&mut l, at(9 * S))), [1, 2, 3]);
+    let rest = l.take(|_| true);
+    assert_eq!((rest.len(), l.ready_events, l.ready_bytes), (3, 0, 0));
+    // The key of what was taken out is free again.
+    l.push(item(11, 7), at(9 * S));
+    l.set_flushing(true);
+    assert_eq!(sequences(&send(&mut l, at(9 * S))), [11]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 300 }))]
     /// Random outcomes and times: everything is delivered or spent, in order per key, and the cursor is right.
@@ -232,7 +401,9 @@ proptest! {
     fn nothing_is_lost_or_reordered(
         keys in proptest::collection::vec(0u64..6, 1..120),
         outcomes in proptest::collection::vec(0u8..10, 1..400),
+        priorities in proptest::collection::vec(0u8..3, 1..40),
         together in 1usize..5,
+        removals in proptest::collection::vec(0usize..2_000, 0..4),
     ) {
         let mut l = Lane::new(LanePolicy { concurrency: together, ..policy() }, Cursor::at(0));
         let mut last: BTreeMap<u64, u64> = BTreeMap::new();
@@ -243,8 +414,19 @@ proptest! {
             step += 1;
             prop_assert!(step < 20_000, "it goes on for ever");
             while pushed < keys.len() && l.has_room() && (step % 3 != 0 || pushed < 5) {
-                l.push(item(pushed as u64 + 1, keys[pushed]), at(now));
+                let priority = Priority::from_u8(priorities[pushed % priorities.len()]);
+                let taken = l.push(Item { priority, ..item(pushed as u64 + 1, keys[pushed]) }, at(now));
+                prop_assert!(taken);
                 pushed += 1;
+            }
+            l.set_pressure(step % 7 < 3);
+            if removals.contains(&step) {
+                let before = l.busy(false);
+                for i in l.take(|i| i.sequence % 3 == 0) {
+                    prop_assert!(!before.contains(&i.sequence) && ended.insert(i.sequence));
+                    l.settle(i.sequence);
+                }
+                prop_assert_eq!(l.busy(false), before);
             }
             let (mut wait, mut idle) = (None, false);
             match l.poll(at(now)) {
@@ -268,10 +450,10 @@ proptest! {
                 let reason = || "r".to_owned();
                 let outcome = match if step > 5_000 { 0 } else { n } {
                     0..=5 => Outcome::Success,
-                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503 },
+                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503, answer: Bytes::new() },
                     7 => retry(),
-                    8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429 },
-                    _ => Outcome::Poison { reason: reason(), status: 400 },
+                    8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429, answer: Bytes::new() },
+                    _ => Outcome::Poison { reason: reason(), status: 400, answer: Bytes::new() },
                 };
                 let ok = outcome == Outcome::Success;
                 let items = b.items.clone();

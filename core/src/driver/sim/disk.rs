@@ -378,10 +378,6 @@ impl Disk {
         Ok((bytes, bytes))
     }
 
-    pub(crate) fn is_dir(&self, path: &Path) -> bool {
-        self.state.borrow().dirs.iter().any(|d| d == path || d.parent() == Some(path))
-    }
-
     pub(crate) fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let s = self.state.borrow();
         let names: BTreeSet<String> = s

@@ -5,11 +5,14 @@
 
 mod aws;
 pub(crate) mod cloudevents;
+mod note;
 pub(crate) mod text;
 
 use std::fmt;
 
 use bytes::BytesMut;
+
+pub use note::DeadNote;
 
 use super::{EventId, EventType, FrameView, Scope, Sequencer};
 use crate::error::{Error, Result};

@@ -51,7 +51,7 @@ impl Disk {
     /// Appends an event of one nanosecond later without writing it.
     fn pack(&mut self, shard: usize, n: u64, bytes: usize) {
         self.clock += 1;
-        self.shards[shard].append(Kind::Event, &[Route { destination: 1, rule: 2 }], &event(n, bytes), self.clock);
+        self.shards[shard].append(Kind::Event, &[Route::new(1, 2)], &event(n, bytes), self.clock);
     }
 
     fn put(&mut self, shard: usize, n: u64, bytes: usize) {

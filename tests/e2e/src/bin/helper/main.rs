@@ -7,6 +7,7 @@ mod disk;
 mod failing;
 mod golden;
 mod host;
+mod shed;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -27,6 +28,7 @@ fn main() {
         ["full", dir] => disk::full(Path::new(dir)),
         ["full-at-start", dir] => disk::full_at_start(Path::new(dir)),
         ["read-only", dir] => disk::read_only(Path::new(dir)),
+        ["shed", dir, url, policy, first] => shed::run(Path::new(dir), url, policy, first),
         ["limit", dir] => failing::limit(Path::new(dir)),
         ["aborted", dir] => failing::aborted(Path::new(dir)),
         ["power", dir] => failing::power(Path::new(dir)),
