@@ -8,6 +8,7 @@ use std::time::Instant;
 use futures::channel::oneshot;
 
 use super::{Command, Engine, closed};
+use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::dead::{self, DeadLetterFilter, DeadLetterId, ExportOptions, StoredDeadLetter, Wanted};
 use crate::rule::suggest;
