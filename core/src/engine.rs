@@ -493,7 +493,7 @@ impl Engine {
                 s.unhealthy.push(e.to_string());
             }
             for (number, lane) in shard.lane_stats.lock().iter() {
-                let d = all.entry(*number).or_default();
+                let d = all.entry(*number & !shard::DELIVERY).or_default();
                 d.routed += lane.routed.get();
                 d.delivered += lane.delivered.get();
                 d.retried += lane.retried.get();

@@ -25,6 +25,8 @@ pub struct Checkpoint {
     host_cursor_noted: Option<(u64, u64)>,
     /// Per destination and other shard, the last of its records that it handed over.
     handed_over: BTreeMap<(u32, u16), u64>,
+    /// Records that were handed over and stand behind a gap: what was handed over before them is not here.
+    behind_gaps: Vec<BehindGap>,
     /// The keys of repeats that were not taken yet.
     dedup: Vec<DedupEntry>,
     /// The keys of the records up to here are in files of their own.
@@ -40,6 +42,18 @@ enum Note {
     HostCursor(u64),
     Dedup(DedupEntry),
     HandedOver((u32, u16), u64),
+}
+
+/// A record that another shard handed over, and that stands in this shard's log without the one handed over before it. If
+/// the other shard does not know that it is here, it will hand over both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BehindGap {
+    /// The destination.
+    pub destination: u32,
+    /// Its place here.
+    pub sequence: u64,
+    /// Its place there.
+    pub from: (u16, u64),
 }
 
 /// The key of an event by which repeats are recognised, and when the event was accepted, ns since the epoch.
@@ -181,6 +195,11 @@ impl Checkpoint {
         &self.handed_over
     }
 
+    /// What was handed over and stands behind a gap.
+    pub fn behind_gaps(&self) -> &[BehindGap] {
+        &self.behind_gaps
+    }
+
     /// The keys of repeats that have become durable since they were taken last.
     pub fn dedup(&self) -> &[DedupEntry] {
         &self.dedup
@@ -230,7 +249,18 @@ impl Checkpoint {
             self.noted.push_back((sequence, Note::HostCursor(cursor)));
         }
         if let (Some(from), Some(route)) = (extensions.handed_over, record.routes().next()) {
-            self.noted.push_back((sequence, Note::HandedOver((route.destination, from.shard), from.sequence)));
+            let key = (route.destination, from.shard);
+            let noted = self.noted.iter().rev().find_map(|(_, note)| match note {
+                Note::HandedOver(k, sequence) if *k == key => Some(*sequence),
+                _ => None,
+            });
+            let known = noted.or_else(|| self.handed_over.get(&key).copied()).unwrap_or(0);
+            if from.previous <= known {
+                self.noted.push_back((sequence, Note::HandedOver(key, from.sequence)));
+            } else {
+                let from = (from.shard, from.sequence);
+                self.behind_gaps.push(BehindGap { destination: route.destination, sequence, from });
+            }
         }
         if let Some(key) = extensions.dedup {
             self.noted.push_back((sequence, Note::Dedup(DedupEntry { key, at_ns: record.header().clock_ns })));
@@ -370,7 +400,7 @@ mod tests {
     fn what_was_handed_over_is_known_by_destination_and_shard() {
         let (mut a, mut c) = (appender(), Checkpoint::default());
         for (destination, shard, sequence) in [(1, 0, 5), (1, 2, 9), (2, 0, 7), (1, 0, 6)] {
-            let handed_over = Some(HandedOver { shard, sequence });
+            let handed_over = Some(HandedOver { shard, sequence, previous: 0 });
             let extensions = Extensions { handed_over, ..Extensions::default() };
             a.append_extended(Kind::Event, &[Route::new(destination, 1)], &extensions, b"", 1);
         }

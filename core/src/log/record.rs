@@ -96,6 +96,8 @@ pub struct HandedOver {
     pub shard: u16,
     /// The record's place in its log.
     pub sequence: u64,
+    /// The place of the one that was handed over before it to the same destination in the same run; 0 if it was the first.
+    pub previous: u64,
 }
 
 /// Where an event was accepted and the clock it got there.
@@ -139,7 +141,7 @@ impl Extensions {
             + self.origin.map_or(0, |_| 32)
             + self.dedup.map_or(0, |_| 18)
             + if self.hops > 0 { 3 } else { 0 }
-            + self.handed_over.map_or(0, |_| 12)
+            + self.handed_over.map_or(0, |_| 20)
             + if self.continued { 2 } else { 0 }
     }
 
@@ -179,9 +181,10 @@ impl Extensions {
             put(CONTINUED, &[]);
         }
         if let Some(h) = self.handed_over {
-            let mut b = [0; 10];
+            let mut b = [0; 18];
             b[..8].copy_from_slice(&h.sequence.to_le_bytes());
-            b[8..].copy_from_slice(&h.shard.to_le_bytes());
+            b[8..16].copy_from_slice(&h.previous.to_le_bytes());
+            b[16..].copy_from_slice(&h.shard.to_le_bytes());
             put(HANDED_OVER, &b);
         }
     }
@@ -206,9 +209,10 @@ impl Extensions {
                 }
                 (DEDUP, 16) => e.dedup = value.try_into().ok().map(u128::from_le_bytes),
                 (HOPS, 1) => e.hops = value[0],
-                (HANDED_OVER, 10) => {
-                    let shard = u16::from_le_bytes([value[8], value[9]]);
-                    e.handed_over = Some(HandedOver { shard, sequence: u64_at(value, 0) });
+                (HANDED_OVER, 18) => {
+                    let shard = u16::from_le_bytes([value[16], value[17]]);
+                    let (sequence, previous) = (u64_at(value, 0), u64_at(value, 8));
+                    e.handed_over = Some(HandedOver { shard, sequence, previous });
                 }
                 (CONTINUED, 0) => e.continued = true,
                 _ => {}
@@ -656,7 +660,7 @@ mod tests {
             origin: Some(origin),
             dedup: Some(u128::MAX - 1),
             hops: 8,
-            handed_over: Some(HandedOver { shard: 9, sequence: 10 }),
+            handed_over: Some(HandedOver { shard: 9, sequence: 10, previous: 8 }),
             continued: true,
         };
         let none = Extensions::default();

@@ -884,6 +884,11 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
     if let Some(last) = segments.last_mut() {
         // What was written but not synced before a crash is taken for durable from now on, so it shall be.
         let synced = fs::sync(&last.path);
+        let rebuilt = findings.headers_rebuilt.contains(&last.path);
+        if last.header.incarnation == UNKNOWN_INCARNATION {
+            // Its header never was durable, so no id of its events was given out.
+            last.header.incarnation = random_u64()?;
+        }
         let bytes = read_file(&last.path)?;
         let s = scan(&last.header, &bytes, |offset, r| checkpoint.note(position(last, offset), &r));
         if let Some((sequence, clock_ns)) = s.last {
@@ -903,7 +908,7 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         // Sequences of a torn or damaged tail are never used again.
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
         next_sequence = next_sequence.saturating_add(torn_max);
-        if !s.damage.is_empty() || s.torn_bytes > 0 || synced.is_err() {
+        if !s.damage.is_empty() || s.torn_bytes > 0 || rebuilt || synced.is_err() {
             let (header, mended) = mend(&last.header, &bytes, &s, next_sequence - 1);
             match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
                 Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),

@@ -238,7 +238,7 @@ impl Shard {
                 self.move_to_new_segment(c, e).await
             };
         }
-        let with_sync = c.wanted || group.wants == Ack::Synced;
+        let with_sync = c.wanted || group.wants == Ack::Synced || group.new_segment.is_some();
         let on_synced = with_sync.then(|| self.on_synced(c.written.max(group.ring_position)));
         let (done, synced) = self.files.begin_write(&mut group, on_synced)?;
         if let Some(done) = synced {
@@ -281,11 +281,27 @@ impl Shard {
         if !with_sync {
             c.unsynced_since.get_or_insert_with(driver::now);
         }
+        let begins = group.new_segment.is_some() && with_sync;
+        if begins {
+            // Nothing of a segment is delivered before its header is durable: the ids of its events hang on that.
+            if let Some(sync) = c.syncing.back_mut()
+                && let Err(e) = (&mut sync.done).await
+            {
+                c.syncing.pop_back();
+                c.keep(group);
+                let e = Error::io("cannot make the log durable", &e).at(self.files.dir().display().to_string());
+                return self.move_to_new_segment(c, e).await;
+            }
+        }
         self.files.wrote(&group);
         self.wrote(c, &group);
         c.keep(group);
         self.commit_took.notify();
-        self.tell(c);
+        if begins {
+            self.end_sync(c);
+        } else {
+            self.tell(c);
+        }
         Ok(())
     }
 

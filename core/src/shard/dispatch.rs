@@ -9,8 +9,8 @@ use futures::channel::oneshot;
 
 use super::Shard;
 use super::gate::Holds;
-use super::handover::Handed;
-use super::lanes::{Body, LaneSlot, Saved};
+use super::handover::{DELIVERY, Handed, lane_of};
+use super::lanes::{Body, LaneSlot, Saved, Way};
 use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
@@ -111,12 +111,24 @@ impl Shard {
             log::error!("shard {}: what was shed is not known any more; it is delivered", self.shared.index);
             BTreeMap::new()
         });
+        let of_homes = all.clone();
         for (number, destination) in all {
             let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
             let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
             let holds = holds.remove(&number).unwrap_or_default();
             let slot = self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);
-            handed.waits_for(number).into_iter().for_each(|home| slot.hold_for(home));
+            handed.waits_for(number).iter().for_each(|home| slot.hold_for(*home));
+        }
+        for (number, destination) in of_homes {
+            let mine = self.way(destination.as_deref()).home == Some(self.shared.index);
+            let cursor = match handed.cursor(number, state) {
+                Some(cursor) => cursor,
+                None if mine => state.cursor(number | DELIVERY, false),
+                None => continue,
+            };
+            let number = number | DELIVERY;
+            let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
+            self.add_lane(number, destination, Saved { cursor, tried, shed }, head, Holds::default());
         }
     }
 
@@ -141,9 +153,9 @@ impl Shard {
             }
         };
         let stats = self.shared.lane_stats.lock().entry(number).or_default().clone();
-        let way = self.way(destination.as_deref());
+        let way = if number & DELIVERY == 0 { self.way(destination.as_deref()) } else { Way::OF_DELIVERY };
         let events_max = self.config.delivery.lane_events_max;
-        let queue = self.queues.of(number, destination.as_ref().map(|d| &d.queue));
+        let queue = self.queues.of(number & !DELIVERY, destination.as_ref().map(|d| &d.queue));
         let slot = Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
@@ -168,6 +180,16 @@ impl Shard {
                     self.start_lane(&slot);
                 }
             }
+            let delivery = self.lanes.borrow().get(&(number | DELIVERY)).cloned();
+            match delivery {
+                Some(slot) => slot.reconfigure(destination.clone(), Way::OF_DELIVERY),
+                None if self.way(Some(destination)).home == Some(self.shared.index) => {
+                    let (number, destination) = (number | DELIVERY, Some(destination.clone()));
+                    let slot = self.add_lane(number, destination, Saved::new(head), head, Holds::default());
+                    self.start_lane(&slot);
+                }
+                None => {}
+            }
         }
         *self.snapshot.borrow_mut() = snapshot;
         self.reload_replays();
@@ -188,11 +210,11 @@ impl Shard {
             }
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
-                let Some(slot) = lanes.get(&route.destination) else { continue };
+                let Some(slot) = lanes.get(&lane_of(&record, route.destination)) else { continue };
                 // What was handed over was counted where it came from.
-                slot.stats.routed.add(u64::from(record.extensions().handed_over.is_none()));
+                slot.stats.routed.add(u64::from(!slot.delivers()));
                 if slot.is_unchanged() {
-                    told.push(slot.number);
+                    told.push(slot.lane_number());
                 }
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
             }
@@ -278,7 +300,7 @@ impl Shard {
         let origin = record.origin(incarnation, self.shared.index as u16);
         let (handed_over, hops) = (slot.home().is_some(), record.extensions().hops);
         let bytes = match slot.profile() {
-            _ if handed_over => self.message(record, route, &origin),
+            _ if handed_over => self.message(record, route, &origin, slot.hand_over(record.sequence())),
             // A lane without a destination only makes dead letters: nothing to render.
             None => Bytes::new(),
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {

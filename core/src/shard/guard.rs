@@ -9,6 +9,7 @@ use futures::channel::oneshot;
 
 use super::Shard;
 use super::dead::{DeadEntry, ReadEvent};
+use super::handover::lane_of;
 use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
 use super::walk::{Look, Walk, Walked};
 use crate::delivery::account::Sum;
@@ -146,9 +147,10 @@ impl Shard {
                     }
                     let bytes = r.padded_len() as u64;
                     for route in r.routes().take_while(|_| r.header().kind.is_delivered()) {
-                        let Some(slot) = lanes.get(&route.destination) else { continue };
+                        let number = lane_of(r, route.destination);
+                        let Some(slot) = lanes.get(&number) else { continue };
                         if slot.was_open(r.sequence(), route.priority) {
-                            let load = &mut found.entry(route.destination).or_default()[route.priority as usize];
+                            let load = &mut found.entry(number).or_default()[route.priority as usize];
                             load.events += 1;
                             load.bytes += bytes;
                         }
@@ -305,7 +307,7 @@ impl Shard {
                         stopped_ns = Some(header.clock_ns);
                         return Look::Stop;
                     }
-                    let route = r.routes().find(|x| x.destination == slot.number && x.priority == priority);
+                    let route = slot.route(r).filter(|x| x.priority == priority);
                     let Some(route) = route.filter(|_| header.kind.is_delivered()) else { return Look::On };
                     if slot.is_done(sequence) || slot.is_shed(sequence, priority) {
                         return Look::On;

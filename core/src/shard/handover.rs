@@ -1,10 +1,13 @@
 //! Handing over: the events of a destination with [`Order::Strict`] are all delivered by one shard, its home.
 //!
-//! On the other shards the destination's lane sends to the home's ring instead of the network: the frame, the route, and
-//! the id and clock that the event was accepted with. The event is done there once the home has it synced. The home knows
-//! per destination and shard which record it was given last, durably, and drops what comes again after a crash.
+//! On every shard the destination's lane sends to the home's ring instead of the network: the frame, the route, and the id
+//! and clock that the event was accepted with. The event is done there once the home has it synced. The home knows per
+//! destination and shard which record it was given last, durably, and drops what comes again after a crash. Another lane,
+//! which only the home has, delivers what was handed over in the order in which that was. The home hands its own events over
+//! to itself: so what came to it first is first, also when the number of shards or the home has changed and the others'
+//! events from before must be first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +29,15 @@ use crate::log::record::{Extensions, HandedOver, Kind, Origin, RecordView, Route
 use crate::log::recovery::ShardState;
 use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
 
+/// In the number of a lane: it delivers what was handed over to its destination's home.
+pub(crate) const DELIVERY: u32 = 1 << 31;
+
+/// The number of the lane that a record goes to on its way to a destination.
+#[inline]
+pub(super) fn lane_of(record: &RecordView<'_>, destination: u32) -> u32 {
+    if record.is_extended() && record.extensions().handed_over.is_some() { destination | DELIVERY } else { destination }
+}
+
 /// The shard that delivers a destination's events, if it is one for all of them.
 fn home(destination: &Destination, shards: usize) -> Option<usize> {
     let hash = xxhash_rust::xxh3::xxh3_64(destination.name.as_bytes());
@@ -35,41 +47,70 @@ fn home(destination: &Destination, shards: usize) -> Option<usize> {
 /// What earlier runs handed over, as one shard must know it.
 #[derive(Clone, Default)]
 pub(crate) struct Handed {
-    /// Per destination, the shards that have something left to deliver that this one handed over to them. If the
-    /// destination's order or home is another one now, the later events wait for that.
-    waits_for: BTreeMap<u32, Vec<usize>>,
+    /// Per destination, the shards that have something left to deliver that they were handed over. A lane that hands over to
+    /// another one now, or to none, waits for that.
+    waits_for: Arc<BTreeMap<u32, Vec<usize>>>,
     /// Per destination and shard, the last of its records that any shard was given.
     pub(super) taken_over: Arc<BTreeMap<(u32, u16), u64>>,
+    /// Per destination, the records here that will be handed over once more, because one before them is not here.
+    void: BTreeMap<u32, Vec<u64>>,
 }
 
 impl Handed {
     /// The shards that must deliver first what they were handed over of a destination.
-    pub(super) fn waits_for(&self, destination: u32) -> Vec<usize> {
-        self.waits_for.get(&destination).cloned().unwrap_or_default()
+    pub(super) fn waits_for(&self, destination: u32) -> &[usize] {
+        self.waits_for.get(&destination).map_or(&[], Vec::as_slice)
+    }
+
+    /// The cursor of the lane that delivers what this shard was handed over of a destination, if it has something of it.
+    pub(super) fn cursor(&self, destination: u32, state: &ShardState) -> Option<Cursor> {
+        let known = state.checkpoint.handed_over().keys().any(|(d, _)| *d == destination);
+        if !known && !state.cursors.lanes.contains_key(&(destination | DELIVERY)) {
+            return None;
+        }
+        let mut cursor = state.cursor(destination | DELIVERY, false);
+        self.void.get(&destination).into_iter().flatten().for_each(|sequence| cursor.done(*sequence));
+        Some(cursor)
     }
 }
 
 /// What earlier runs handed over, by shard.
 pub(crate) fn handed(states: &BTreeMap<usize, ShardState>) -> BTreeMap<usize, Handed> {
+    let mut waits_for: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     let mut taken_over: BTreeMap<(u32, u16), u64> = BTreeMap::new();
-    for (from, sequence) in states.values().flat_map(|s| s.checkpoint.handed_over()) {
-        let last = taken_over.entry(*from).or_default();
-        *last = (*last).max(*sequence);
-    }
-    let taken_over = Arc::new(taken_over);
-    let new = || Handed { waits_for: BTreeMap::new(), taken_over: taken_over.clone() };
-    let mut handed: BTreeMap<usize, Handed> = states.keys().map(|shard| (*shard, new())).collect();
+    let mut void: BTreeMap<usize, BTreeMap<u32, Vec<u64>>> = BTreeMap::new();
+    let low = |state: &ShardState, lane: u32| state.cursors.lanes.get(&lane).map_or(0, Cursor::low);
     for (home, state) in states {
-        for (destination, from) in state.checkpoint.handed_over().keys() {
-            let low = state.cursors.lanes.get(destination).map_or(0, Cursor::low);
-            if low + 1 < state.next_sequence
-                && let Some(from) = handed.get_mut(&usize::from(*from))
-            {
-                from.waits_for.entry(*destination).or_default().push(*home);
+        let checkpoint = &state.checkpoint;
+        let mut take = |from: (u32, u16), sequence: u64| {
+            let last = taken_over.entry(from).or_default();
+            *last = (*last).max(sequence);
+        };
+        checkpoint.handed_over().iter().for_each(|(from, sequence)| take(*from, *sequence));
+        for gap in checkpoint.behind_gaps() {
+            let (shard, sequence) = gap.from;
+            // What the other shard knows to be here is not handed over again; then what is missing was damaged.
+            match states.get(&usize::from(shard)) {
+                Some(source) if low(source, gap.destination) < sequence => {
+                    void.entry(*home).or_default().entry(gap.destination).or_default().push(gap.sequence);
+                }
+                _ => take((gap.destination, shard), sequence),
+            }
+        }
+        let destinations: BTreeSet<u32> = checkpoint.handed_over().keys().map(|(d, _)| *d).collect();
+        for destination in destinations {
+            if low(state, destination | DELIVERY) + 1 < state.next_sequence {
+                waits_for.entry(destination).or_default().push(*home);
             }
         }
     }
-    handed
+    let (waits_for, taken_over) = (Arc::new(waits_for), Arc::new(taken_over));
+    let mut handed = |shard: &usize| Handed {
+        waits_for: waits_for.clone(),
+        taken_over: taken_over.clone(),
+        void: void.remove(shard).unwrap_or_default(),
+    };
+    states.keys().map(|shard| (*shard, handed(shard))).collect()
 }
 
 /// How events go to another shard: in order, soon again after a failure, and never given up.
@@ -135,8 +176,8 @@ impl Connector for HandOver {
 impl Shard {
     /// The way of a destination's events from this shard.
     pub(super) fn way(&self, destination: Option<&Destination>) -> Way {
-        let home =
-            destination.and_then(|d| home(d, self.shared.common.publishing)).filter(|home| *home != self.shared.index);
+        // All alone, a shard has nobody whose events could mix with its own.
+        let home = destination.and_then(|d| home(d, self.shared.common.publishing)).filter(|_| self.peers.len() > 1);
         Way { order: destination.map_or_else(Order::default, |d| d.order), home }
     }
 
@@ -145,16 +186,16 @@ impl Shard {
         self.peers.iter().find(|p| p.index == number).unwrap_or(&self.shared)
     }
 
-    /// The way to another shard.
+    /// The way to the shard that delivers, which may be this one.
     pub(super) fn hand_over_to(&self, home: usize) -> Rc<dyn Connector> {
         Rc::new(HandOver { home: self.peer(home).clone() })
     }
 
-    /// What the home of a destination is given of an event.
-    pub(super) fn message(&self, record: &RecordView<'_>, route: Route, origin: &Origin) -> Bytes {
+    /// What the home of a destination is given of an event. `previous` is the record that it was given before.
+    pub(super) fn message(&self, record: &RecordView<'_>, route: Route, origin: &Origin, previous: u64) -> Bytes {
         let extensions = Extensions {
             origin: Some(*origin),
-            handed_over: Some(HandedOver { shard: self.shared.index as u16, sequence: record.sequence() }),
+            handed_over: Some(HandedOver { shard: self.shared.index as u16, sequence: record.sequence(), previous }),
             hops: record.extensions().hops,
             ..Extensions::default()
         };

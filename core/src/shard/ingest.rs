@@ -74,12 +74,14 @@ impl Shard {
         let mut fresh = false;
         let mut burst = None;
         loop {
+            // In this order: whoever has changed the rules and then published finds his event matched by the new ones.
+            let tail = self.shared.ring.tail();
             self.obey();
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
             }
-            if let Some(drained) = self.drain(&mut consumer, &mut scratch, &mut routes) {
+            if let Some(drained) = self.drain(&mut consumer, tail, &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
                 let begun = *burst.get_or_insert(last_active);
@@ -158,7 +160,13 @@ impl Shard {
     }
 
     /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
-    fn drain(&self, consumer: &mut Consumer<'_>, scratch: &mut Scratch, routes: &mut Vec<Route>) -> Option<Drained> {
+    fn drain(
+        &self,
+        consumer: &mut Consumer<'_>,
+        tail: u64,
+        scratch: &mut Scratch,
+        routes: &mut Vec<Route>,
+    ) -> Option<Drained> {
         let snapshot = self.snapshot.borrow();
         let mut appender = self.appender.borrow_mut();
         let stats = &self.shared.stats;
@@ -166,7 +174,7 @@ impl Shard {
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
         let dropping = self.queues.is_dropping();
-        let taken = consumer.drain(TURN_BYTES, |payload, tag, _| {
+        let taken = consumer.drain_to(tail, TURN_BYTES, |payload, tag, _| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
             let (prefix, frame) =

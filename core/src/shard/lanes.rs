@@ -17,6 +17,7 @@ use futures::future::{Either, select};
 use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
 use super::gate::Holds;
+use super::handover::DELIVERY;
 use super::queues::Queue;
 use super::replay::ReplayLane;
 use super::stats::LaneStats;
@@ -95,7 +96,12 @@ struct Shedding {
 
 /// A lane with what surrounds it.
 pub(super) struct LaneSlot {
+    /// The destination's number.
     pub(super) number: u32,
+    /// It delivers what was handed over to the destination's home, and only that.
+    delivers: bool,
+    /// The last record that was handed over by the present way; 0 if there is none.
+    handed: Cell<u64>,
     events_max: usize,
     way: Cell<Way>,
     /// The way that is taken once nothing is left in the lane.
@@ -141,6 +147,8 @@ pub(super) struct Way {
 impl Way {
     /// Each shard replays what is its own, whatever shard delivers new events.
     pub(super) const OF_REPLAYS: Way = Way { order: Order::Key, home: None };
+    /// Of what was handed over to a destination's home.
+    pub(super) const OF_DELIVERY: Way = Way { order: Order::Strict, home: None };
 }
 
 fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> LanePolicy {
@@ -176,7 +184,9 @@ impl LaneSlot {
         let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
         lane.restore_tried(tried);
         LaneSlot {
-            number,
+            number: number & !DELIVERY,
+            delivers: number & DELIVERY != 0,
+            handed: Cell::new(0),
             events_max,
             way: Cell::new(way),
             next_way: Cell::new(None),
@@ -206,9 +216,24 @@ impl LaneSlot {
     /// How a record goes to this lane, if it does.
     pub(super) fn route(&self, r: &RecordView<'_>) -> Option<Route> {
         match &self.replay {
+            None if r.extensions().handed_over.is_some() != self.delivers => None,
             None => r.routes().find(|x| x.destination == self.number),
             Some(lane) => lane.route(r, self.number, self.destination.borrow().as_deref()),
         }
+    }
+
+    /// The lane's number: the destination's, or that of the lane that delivers what was handed over to it.
+    pub(super) fn lane_number(&self) -> u32 {
+        if self.delivers { self.number | DELIVERY } else { self.number }
+    }
+
+    pub(super) fn delivers(&self) -> bool {
+        self.delivers
+    }
+
+    /// The record that was handed over last; `sequence` is the next one.
+    pub(super) fn hand_over(&self, sequence: u64) -> u64 {
+        self.handed.replace(sequence)
     }
 
     /// Whether a replay has sent everything that it was to send.
@@ -266,6 +291,7 @@ impl LaneSlot {
                 self.hold_for(home);
             }
             self.way.set(way);
+            self.handed.set(0);
             self.use_settings();
         }
     }
@@ -300,7 +326,7 @@ impl LaneSlot {
         self.destination.borrow().is_none()
     }
 
-    /// The shard that delivers, if that is another one.
+    /// The shard that events are handed over to, which may be this one.
     pub(super) fn home(&self) -> Option<usize> {
         self.way.get().home
     }
@@ -759,17 +785,20 @@ impl Shard {
     /// else has happened to the lane meanwhile.
     async fn has_delivered(&self, home: usize, slot: &LaneSlot) -> bool {
         let peer = self.peer(home);
-        let (reply, done) = oneshot::channel();
-        peer.command(Command::Flush { position: peer.ring.tail(), destination: Some(slot.number), reply });
-        match select(done, pin!(slot.notify.notified())).await {
-            Either::Left((Ok(()), _)) => true,
-            Either::Left((Err(_), _)) => {
-                // It has ended. This shard will be told to end too.
-                let _ = driver::within(TROUBLE_PAUSE, slot.notify.notified()).await;
-                false
+        let (reply, mut done) = oneshot::channel();
+        peer.command(Command::Flush { position: peer.ring.tail(), destination: Some(slot.number | DELIVERY), reply });
+        while !slot.stopping.get() && slot.held_for() == Some(home) {
+            match select(&mut done, pin!(slot.notify.notified())).await {
+                Either::Left((Ok(()), _)) => return true,
+                Either::Left((Err(_), _)) => {
+                    // It has ended. This shard will be told to end too.
+                    let _ = driver::within(TROUBLE_PAUSE, slot.notify.notified()).await;
+                    return false;
+                }
+                Either::Right(_) => {}
             }
-            Either::Right(_) => false,
         }
+        false
     }
 
     /// Sends a batch in a task of its own.
@@ -808,7 +837,7 @@ impl Shard {
         // The way does not change while the lane holds anything.
         let handed_over = slot.home().is_some();
         stats.requests.add(u64::from(!handed_over));
-        if let Some(c) = slot.connector() {
+        if let Some(c) = slot.connector().filter(|_| !handed_over) {
             stats.connections.set(c.connections());
         }
         let now = self.now();

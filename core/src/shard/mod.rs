@@ -79,7 +79,7 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
-pub(crate) use handover::{Handed, handed};
+pub(crate) use handover::{DELIVERY, Handed, handed};
 
 /// What all shards of an engine share.
 #[derive(Debug)]

@@ -480,14 +480,19 @@ impl<'a> Consumer<'a> {
 
     /// Hands committed records to `each` as (payload, tag, position after it), until there are no more, `bytes_max` bytes
     /// were consumed, or `each` answers `false` (that record counts as consumed). Returns how many bytes were consumed.
-    pub fn drain(&mut self, bytes_max: u64, mut each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
+    pub fn drain(&mut self, bytes_max: u64, each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
+        // Not beyond what is claimed by now: to look at the header of a record that a publisher is just writing takes its
+        // line away from him, each time. Whoever follows a burst too closely slows it down several times.
+        self.drain_to(self.ring.tail(), bytes_max, each)
+    }
+
+    /// As [`Consumer::drain`], up to a position that [`Ring::tail`] was at.
+    pub fn drain_to(&mut self, tail: u64, bytes_max: u64, mut each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
         let ring = self.ring;
         let start = ring.head.load(Ordering::Relaxed);
         let mut at = start;
         let mut go_on = true;
-        // Not beyond what is claimed by now: to look at the header of a record that a publisher is just writing takes its
-        // line away from him, each time. Whoever follows a burst too closely slows it down several times.
-        let end = start + bytes_max.min(ring.tail() - start);
+        let end = start + bytes_max.min(tail - start);
         while go_on && at < end {
             let header = ring.header(at);
             if header[1].load(Ordering::Acquire) != ring.stamp(at) {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use tidewire::{
-    Ack, CommitFields, DedupKey, ErrorKind, Event, EventId, Intent, KnownType, OnFull, PublishOptions,
-    Published, Reservation, ReserveOptions, Reserved, Resolution,
+    Ack, CommitFields, DedupKey, ErrorKind, Event, EventId, Intent, KnownType, OnFull, PublishOptions, Published,
+    Reservation, ReserveOptions, Reserved, Resolution,
 };
 
 use super::{BUCKET, Run, SECOND};
@@ -158,7 +158,7 @@ impl Run {
                 self.violation(format!("event {n}, durable at cursor {cursor}, doubled: it was taken once more"));
             }
             Ok(answer) => {
-                if answer == Published::Accepted {
+                if answer == Published::Accepted && cursor < self.host.log.len() as u64 {
                     self.oracle.borrow_mut().taken_anew(n);
                 }
                 if ack == Ack::Synced {
@@ -265,6 +265,10 @@ impl Run {
             let (n, key, was) = if again {
                 let at = self.rng.below(self.host.keyed.len() as u64) as usize;
                 let k = self.host.keyed.swap_remove(at);
+                // Long after, it would be a new event.
+                if self.world.wall_ns() >= k.wall_ns + window.as_nanos() as u64 {
+                    continue;
+                }
                 (k.n, k.key, Some(k.wall_ns))
             } else {
                 let key = format!("k/{}", self.rng.below(4));
@@ -290,7 +294,9 @@ impl Run {
                         self.violation(format!("event {n} was taken for a repeat, and is missing"));
                     }
                     if !receipt.is_duplicate() {
-                        self.oracle.borrow_mut().taken_anew(n);
+                        if again {
+                            self.oracle.borrow_mut().taken_anew(n);
+                        }
                         self.receipts.push((n, receipt));
                     }
                     let wall_ns = was.filter(|_| within).unwrap_or(now_ns);

@@ -257,7 +257,7 @@ pub fn run(seed: u64) -> Report {
         if run.plan.reshards { " at first" } else { "" },
         run.plan.dedup_window
     );
-    for (n, order) in orders.into_iter().enumerate().filter(|(_, order)| *order == Order::None) {
+    for (n, _) in orders.into_iter().enumerate().filter(|(_, order)| *order == Order::None) {
         run.oracle.borrow_mut().unordered(n);
     }
     run.live();

@@ -188,7 +188,8 @@ impl Oracle {
             numbers.push(n);
             let got = self.got.entry((destination, n)).or_default();
             got.received += 1;
-            let (first, unexcused) = (got.received == 1, got.accepted && !got.excused);
+            let once = self.events.get(n as usize).is_some_and(|e| e.takes == 1);
+            let (first, unexcused) = (got.received == 1, got.accepted && !got.excused && once);
             if !first {
                 self.repeats += 1;
             }
