@@ -96,7 +96,8 @@ pub struct HandedOver {
     pub shard: u16,
     /// The record's place in its log.
     pub sequence: u64,
-    /// The place of the one that was handed over before it to the same destination in the same run; 0 if it was the first.
+    /// The place of the one that the shard with this record took over before it, in the same run and for the same
+    /// destination; 0 if there was none.
     pub previous: u64,
 }
 

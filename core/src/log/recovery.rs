@@ -383,7 +383,11 @@ impl DataDir {
         let mut applied = self.meta.applied.clone();
         let (generation, present, listed) =
             self.layouts.last().map_or((0, 0, 0), |l| (l.generation, l.shards as usize, l.starts.len()));
-        if present != self.shards {
+        if present == self.shards {
+            // Only what the shards have saved themselves since counts.
+            let lowest = (0..present).map(|s| states.get(&s).map_or(0, |s| s.checkpoint.host_cursor())).min();
+            applied.retain(|a| a.highest() > lowest.unwrap_or(0));
+        } else {
             let floor = applied.last().filter(|a| a.generation == generation).map_or(0, Applied::lowest);
             let cursor = |shard| states.get(&shard).map_or(0, |s: &ShardState| s.checkpoint.host_cursor()).max(floor);
             let before = Applied { generation: generation + 1, cursors: (0..present).map(cursor).collect() };
@@ -400,8 +404,6 @@ impl DataDir {
                 state.checkpoint.follow(layout.since(*shard), floor);
             }
         }
-        let lowest = (0..self.shards).map(|s| states.get(&s).map_or(0, |s| s.checkpoint.host_cursor())).min();
-        applied.retain(|a| a.highest() > lowest.unwrap_or(0));
         let shards: Vec<usize> = states.keys().copied().collect();
         let low = |shard: usize, destination| states[&shard].done(destination, is_new(destination));
         let barriers = layout::barriers(&self.layouts, &shards, destinations, low);

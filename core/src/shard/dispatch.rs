@@ -300,7 +300,7 @@ impl Shard {
         let origin = record.origin(incarnation, self.shared.index as u16);
         let (handed_over, hops) = (slot.home().is_some(), record.extensions().hops);
         let bytes = match slot.profile() {
-            _ if handed_over => self.message(record, route, &origin, slot.hand_over(record.sequence())),
+            _ if handed_over => self.message(record, route, &origin),
             // A lane without a destination only makes dead letters: nothing to render.
             None => Bytes::new(),
             Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {

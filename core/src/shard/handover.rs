@@ -191,11 +191,11 @@ impl Shard {
         Rc::new(HandOver { home: self.peer(home).clone() })
     }
 
-    /// What the home of a destination is given of an event. `previous` is the record that it was given before.
-    pub(super) fn message(&self, record: &RecordView<'_>, route: Route, origin: &Origin, previous: u64) -> Bytes {
+    /// What the home of a destination is given of an event.
+    pub(super) fn message(&self, record: &RecordView<'_>, route: Route, origin: &Origin) -> Bytes {
         let extensions = Extensions {
             origin: Some(*origin),
-            handed_over: Some(HandedOver { shard: self.shared.index as u16, sequence: record.sequence(), previous }),
+            handed_over: Some(HandedOver { shard: self.shared.index as u16, sequence: record.sequence(), previous: 0 }),
             hops: record.extensions().hops,
             ..Extensions::default()
         };
@@ -220,7 +220,11 @@ impl Shard {
         let last = taken_over.entry((route.destination, from.shard)).or_default();
         if from.sequence > *last {
             *last = from.sequence;
-            appender.append_extended(kind, &[route], extensions, frame, wall_ns);
+            // What recovery finds without the one before it is there because a write came through in part.
+            let key = (route.destination, from.shard);
+            let previous = self.taken_in_this_run.borrow_mut().insert(key, from.sequence).unwrap_or(0);
+            let extensions = Extensions { handed_over: Some(HandedOver { previous, ..from }), ..*extensions };
+            appender.append_extended(kind, &[route], &extensions, frame, wall_ns);
         }
     }
 

@@ -100,8 +100,6 @@ pub(super) struct LaneSlot {
     pub(super) number: u32,
     /// It delivers what was handed over to the destination's home, and only that.
     delivers: bool,
-    /// The last record that was handed over by the present way; 0 if there is none.
-    handed: Cell<u64>,
     events_max: usize,
     way: Cell<Way>,
     /// The way that is taken once nothing is left in the lane.
@@ -186,7 +184,6 @@ impl LaneSlot {
         LaneSlot {
             number: number & !DELIVERY,
             delivers: number & DELIVERY != 0,
-            handed: Cell::new(0),
             events_max,
             way: Cell::new(way),
             next_way: Cell::new(None),
@@ -229,11 +226,6 @@ impl LaneSlot {
 
     pub(super) fn delivers(&self) -> bool {
         self.delivers
-    }
-
-    /// The record that was handed over last; `sequence` is the next one.
-    pub(super) fn hand_over(&self, sequence: u64) -> u64 {
-        self.handed.replace(sequence)
     }
 
     /// Whether a replay has sent everything that it was to send.
@@ -291,7 +283,6 @@ impl LaneSlot {
                 self.hold_for(home);
             }
             self.way.set(way);
-            self.handed.set(0);
             self.use_settings();
         }
     }

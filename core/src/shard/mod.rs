@@ -397,6 +397,7 @@ pub(crate) struct Shard {
     dedup_handed: Cell<u64>,
     /// Per destination and other shard, the last of its records that it handed over, durable or not.
     taken_over: RefCell<BTreeMap<(u32, u16), u64>>,
+    taken_in_this_run: RefCell<BTreeMap<(u32, u16), u64>>,
     /// The last record that came through the ring from the host, once it is closed.
     own_end: Cell<Option<u64>>,
     keeping: Keeping,
@@ -505,6 +506,7 @@ impl Shard {
             ),
             checkpoint: RefCell::new(state.checkpoint.clone()),
             host_cursor_at: Cell::new(None),
+            taken_in_this_run: RefCell::default(),
             taken_over: RefCell::new(handed.taken_over.as_ref().clone()),
             own_end: Cell::new(None),
             dedup_files: Journal::new(

@@ -367,8 +367,9 @@ impl Run {
                     self.plan.change_rules();
                 }
                 let rules = self.plan.rule_set();
+                let result = self.engine.as_ref().map(|e| e.replace_rules(rules));
                 let trouble = self.world.disk.counts.get().errors + self.world.disk.counts.get().no_space;
-                match self.engine.as_ref().map(|e| e.replace_rules(rules)) {
+                match result {
                     Some(Err(e)) if trouble == 0 => self.violation(format!("rules cannot be replaced: {e}")),
                     // They were not.
                     Some(Err(_)) if changes => self.plan.change_rules(),
