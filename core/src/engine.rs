@@ -208,6 +208,7 @@ impl Engine {
             }
         }
         dir.upgrade()?;
+        let mut handed = shard::handed(&mut states);
         let keep_all = config.retention.keep == Keep::All;
         let all: Vec<ShardState> = states.values().cloned().collect();
         let groups = Groups::open(&dir, &config.event_types, &all)?;
@@ -240,7 +241,6 @@ impl Engine {
         let peers: Peers = shards.clone().into();
         let mut holds = gate::holds(&dir.layouts, &barriers, &numbers, &peers);
         let mut threads: Vec<ShardThread> = Vec::new();
-        let mut handed = shard::handed(&states);
         for (place, (i, state)) in states.into_iter().enumerate() {
             let handed = handed.remove(&i).unwrap_or_default();
             let holds = holds.remove(&i).unwrap_or_default();

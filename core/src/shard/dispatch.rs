@@ -113,7 +113,9 @@ impl Shard {
         });
         let of_homes = all.clone();
         for (number, destination) in all {
-            let cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            let mut cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            // Events were handed over in order, so everything up to the last is done here.
+            cursor.raise(handed.given(number, self.shared.index).min(head));
             let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
             let holds = holds.remove(&number).unwrap_or_default();
             let slot = self.add_lane(number, destination, Saved { cursor, tried, shed }, head, holds);

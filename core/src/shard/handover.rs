@@ -62,6 +62,11 @@ impl Handed {
         self.waits_for.get(&destination).map_or(&[], Vec::as_slice)
     }
 
+    /// The last record of this shard that the home of a destination has.
+    pub(super) fn given(&self, destination: u32, shard: usize) -> u64 {
+        self.taken_over.get(&(destination, shard as u16)).copied().unwrap_or(0)
+    }
+
     /// The cursor of the lane that delivers what this shard was handed over of a destination, if it has something of it.
     pub(super) fn cursor(&self, destination: u32, state: &ShardState) -> Option<Cursor> {
         let known = state.checkpoint.handed_over().keys().any(|(d, _)| *d == destination);
@@ -74,13 +79,13 @@ impl Handed {
     }
 }
 
-/// What earlier runs handed over, by shard.
-pub(crate) fn handed(states: &BTreeMap<usize, ShardState>) -> BTreeMap<usize, Handed> {
+/// What earlier runs handed over, by shard. No shard will use a sequence again that another one knows.
+pub(crate) fn handed(states: &mut BTreeMap<usize, ShardState>) -> BTreeMap<usize, Handed> {
     let mut waits_for: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     let mut taken_over: BTreeMap<(u32, u16), u64> = BTreeMap::new();
     let mut void: BTreeMap<usize, BTreeMap<u32, Vec<u64>>> = BTreeMap::new();
     let low = |state: &ShardState, lane: u32| state.cursors.lanes.get(&lane).map_or(0, Cursor::low);
-    for (home, state) in states {
+    for (home, state) in states.iter() {
         let checkpoint = &state.checkpoint;
         let mut take = |from: (u32, u16), sequence: u64| {
             let last = taken_over.entry(from).or_default();
@@ -102,6 +107,11 @@ pub(crate) fn handed(states: &BTreeMap<usize, ShardState>) -> BTreeMap<usize, Ha
             if low(state, destination | DELIVERY) + 1 < state.next_sequence {
                 waits_for.entry(destination).or_default().push(*home);
             }
+        }
+    }
+    for ((_, shard), sequence) in &taken_over {
+        if let Some(state) = states.get_mut(&usize::from(*shard)) {
+            state.next_sequence = state.next_sequence.max(sequence + 1);
         }
     }
     let (waits_for, taken_over) = (Arc::new(waits_for), Arc::new(taken_over));
