@@ -137,6 +137,8 @@ fn three_of_five(on_full: OnQueueFull) -> (tempfile::TempDir, Engine, Vec<tidewi
     let dir = tempfile::tempdir().unwrap();
     let mut d = limited("hook", DOWN, 3, on_full);
     d.queue.block_timeout = Duration::from_millis(50);
+    // What is on its way just then is not shed, so nothing is.
+    d.batch.linger = Duration::from_secs(30);
     let engine = open(dir.path(), 1, vec![d]);
     // Durable, so that the queue is what it is before the next one comes.
     let results = (0..5).map(|n| try_put(&engine, &format!("k{n}"), n, Ack::Synced)).collect();
