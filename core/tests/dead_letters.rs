@@ -592,3 +592,89 @@ fn letters_grow_old_and_numbers_are_never_given_again() {
     assert_eq!(letters(&engine)[0].id.number, 2);
     engine.close(WAIT).unwrap();
 }
+
+#[test]
+fn letters_and_what_was_told_of_losses_stay_when_there_are_fewer_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Status(500));
+    let make = || rules(&["hook"], vec![hook("hook", &r.url())]);
+    let engine = Engine::open_with(config(dir.path(), 4), make()).unwrap();
+    (0..40).for_each(|n| put(&engine, &format!("k{n}"), n));
+    engine.flush(WAIT).unwrap();
+    let before = letters(&engine);
+    assert_eq!((before.len(), before.iter().map(|l| l.id.shard).collect::<BTreeSet<_>>().len()), (40, 4));
+    // One of a shard that will be needed no more is lost.
+    let one = before.iter().rfind(|l| l.id.shard == 3).unwrap().id;
+    let mut chosen = all();
+    chosen.ids = vec![one];
+    assert_eq!(engine.purge_dead_letters(&chosen, soon()).unwrap(), 1);
+    engine.close(WAIT).unwrap();
+
+    let engine = Engine::open_with(config(dir.path(), 1), make()).unwrap();
+    let left: Vec<_> = before.iter().filter(|l| l.id != one).cloned().collect();
+    assert_eq!(letters(&engine), left);
+    r.set_behaviour(Behaviour::Ok204);
+    assert_eq!(redrive(&engine, &all()), 39);
+    engine.flush(WAIT).unwrap();
+    assert_eq!(letters(&engine).len(), 0);
+    let told: BTreeSet<String> = r.records().iter().filter(|r| r.accepted).map(|r| r.event_id.clone()).collect();
+    assert_eq!(told, left.iter().map(|l| l.event_id.to_string()).collect());
+    engine.close(WAIT).unwrap();
+    // Nothing of the other shards is left but what was told of the loss.
+    for _ in 0..2 {
+        let engine = Engine::open_with(config(dir.path(), 1), make()).unwrap();
+        let mut losses = 0;
+        engine
+            .each_loss(|l| {
+                losses += l.count;
+                assert_eq!(l.event_id.unwrap(), before.iter().find(|l| l.id == one).unwrap().event_id);
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(losses, 1);
+        engine.close(WAIT).unwrap();
+    }
+    assert_eq!(tidewire::log::recovery::shard_numbers(dir.path()).unwrap(), [0, 3]);
+}
+
+/// One shard delivers everything of such a destination, and has its dead letters; what is passed on or redriven to it comes
+/// from any.
+#[test]
+fn letters_go_to_a_destination_of_strict_order_and_come_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, last) = (receiver(Behaviour::Status(500)), receiver(Behaviour::Status(500)));
+    let strict = |name: &str, url: &str| {
+        let mut d = hook(name, url);
+        d.order = tidewire::rule::Order::Strict;
+        d
+    };
+    let mut told = hook("told", &first.url());
+    told.dead_letter_to = Some("last".to_owned());
+    let set = rules(&["told"], vec![told, strict("last", &last.url())]);
+    let engine = Engine::open_with(config(dir.path(), 3), set).unwrap();
+    (0..30).for_each(|n| put(&engine, &format!("k{n}"), n));
+    // They fail, are passed on, and fail again.
+    let deadline = soon();
+    while letters(&engine).len() < 30 {
+        assert!(Instant::now() < deadline, "{:?}", engine.stats().destinations);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let dead = letters(&engine);
+    assert!(
+        dead.iter().all(|l| l.destination == "told" && l.hops == 1 && l.reason.contains("`last`")),
+        "{:?}",
+        dead[0]
+    );
+    assert_eq!(dead.iter().map(|l| l.id.shard).collect::<BTreeSet<_>>().len(), 1, "all at home");
+    // To where they failed last: that is another shard's.
+    last.set_behaviour(Behaviour::Ok204);
+    let done = engine.redrive(&all(), &to("last")).unwrap().wait(soon()).unwrap();
+    assert_eq!((done.redriven, done.left), (30, 0));
+    engine.flush(WAIT).unwrap();
+    let ids = |r: &Receiver| -> BTreeSet<String> {
+        r.records().iter().filter(|r| r.accepted).map(|r| r.event_id.clone()).collect()
+    };
+    assert_eq!(ids(&last), dead.iter().map(|l| l.event_id.to_string()).collect());
+    assert_eq!(letters(&engine).len(), 0);
+    engine.close(WAIT).unwrap();
+}

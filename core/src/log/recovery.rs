@@ -743,7 +743,11 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
         match SegmentHeader::decode(&block) {
             Err(e) if e.kind() == ErrorKind::NewerFormat => return Err(e.at(path.display().to_string())),
             Ok(header) if spare.is_none() && Some(header.id) == id => {
-                let (bytes, _) = fs::lengths(&path).map_err(cannot_read)?;
+                let bytes = match fs::lengths(&path) {
+                    Ok((bytes, _)) => bytes,
+                    Err(e) if e.kind() == IoKind::NotFound => continue,
+                    Err(e) => return Err(cannot_read(e)),
+                };
                 let last_sequence = header.base_sequence.saturating_sub(1);
                 l.segments.push(SegmentInfo { header, path, last_sequence, bytes });
             }

@@ -84,10 +84,16 @@ pub fn put_large(engine: &Engine, key: &str, n: u64) {
     engine.publish_with(&e, &PublishOptions { ack: Ack::Memory, ..PublishOptions::default() }).unwrap();
 }
 
-/// Everything that was published before is in the log and durable.
+/// Everything that was published before is in the log and durable, and the shards have looked at it: what is durable may be
+/// told before that.
 pub fn sync(engine: &Engine) {
     for n in 0..64 {
-        engine.publish(&Event::new(KnownType::TestEvent.into(), "sync", format!("{n}").as_bytes())).unwrap();
+        let key = format!("{n}");
+        let event = Event::new(KnownType::TestEvent.into(), "sync", key.as_bytes());
+        let receipt = engine.submit(&event, &PublishOptions::default()).unwrap();
+        for ack in [Ack::Synced, Ack::Written] {
+            receipt.iter().for_each(|r| r.wait(ack, Some(Instant::now() + WAIT)).unwrap());
+        }
     }
 }
 

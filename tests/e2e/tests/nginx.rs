@@ -157,7 +157,9 @@ fn tls_with_the_wrong_authority_waits_and_with_the_right_one_delivers() {
     let with = |ca: &Path| rules(vec![tls_hook("hook", &nginx.url(), ca)]);
     let engine = Engine::open_with(config(&dir.path().join("data"), 2), with(&wrong)).expect("an engine");
     publish(&engine, &keys("key", 50), 0, 10, Ack::Synced).expect("published");
-    wait_for_stats(&engine, "retried", |s| s.destinations.iter().any(|d| d.failures >= 3 && d.retried > 0));
+    wait_for_stats(&engine, "retried", |s| {
+        s.destinations.iter().any(|d| d.failures >= 3 && d.retried > 0 && d.waiting == 500)
+    });
     let stats = engine.stats();
     let d = &stats.destinations[0];
     assert_eq!((d.delivered, d.dead_lettered, d.waiting), (0, 0, 500));

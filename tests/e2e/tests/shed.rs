@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,6 +16,22 @@ use tidewire_receiver::Behaviour;
 fn number(key: &[u8]) -> u64 {
     let key = std::str::from_utf8(key).expect("a key");
     key.strip_prefix('k').and_then(|n| n.parse().ok()).expect("one of ours")
+}
+
+/// Whether something is told of as dropped, or kept as a dead letter.
+fn has_shed(dir: &Path) -> bool {
+    let mut any = false;
+    losses::each_loss(dir, |_| {
+        any = true;
+        ControlFlow::Break(())
+    })
+    .expect("losses");
+    dead::each_dead_letter(dir, &DeadLetterFilter::default(), None, |_| {
+        any = true;
+        ControlFlow::Break(())
+    })
+    .expect("dead letters");
+    any
 }
 
 #[test]
@@ -38,6 +55,12 @@ fn what_is_shed_is_accounted_for_through_kills() {
             let mut lines = out.lines();
             let mut read: Vec<String> = lines.by_ref().take(events).map_while(Result::ok).collect();
             assert_eq!(read.len(), events, "{policy}: it ended by itself");
+            // On a fast disk that may be before anything was shed.
+            while round + 1 == rounds && !has_shed(dir.path()) {
+                let more: Vec<String> = lines.by_ref().take(100).map_while(Result::ok).collect();
+                assert_eq!(more.len(), 100, "{policy}: it ended by itself");
+                read.extend(more);
+            }
             process.kill();
             read.extend(lines.map_while(Result::ok));
             // A last line that was cut is the number of an event with another number, if not of none.
@@ -73,6 +96,6 @@ fn what_is_shed_is_accounted_for_through_kills() {
             with_dead - delivered,
             found.len() - with_dead
         );
-        assert!(delivered > 0 && found.len() > delivered, "{policy}: nothing was shed");
+        assert!(delivered > 0 && found.len() > delivered, "{policy}: {delivered} delivered of {}", found.len());
     }
 }
