@@ -828,8 +828,15 @@ fn lend_incarnations(segments: &mut [SegmentInfo]) {
 ///
 /// It takes the place of the file that was found. A write that was under way when the process was killed may land after
 /// recovery has looked, and then in a file that nobody reads any more: what recovery has called lost must not come back
-/// when later events have been delivered. A last mark tells up to which sequence all are `used`.
-fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (SegmentHeader, Vec<u8>) {
+/// when later events have been delivered. A last mark tells up to which sequence all are `used`. The records that are `void`,
+/// by place, length and header, become marks.
+fn mend(
+    header: &SegmentHeader,
+    bytes: &[u8],
+    found: &Scan,
+    void: &[(usize, usize, RecordHeader)],
+    used: u64,
+) -> (SegmentHeader, Vec<u8>) {
     let header = SegmentHeader { recycled: false, ..*header };
     let mut out = bytes[..found.end.min(bytes.len())].to_vec();
     out.resize((found.end + 2 * record::RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES), 0);
@@ -849,6 +856,11 @@ fn mend(header: &SegmentHeader, bytes: &[u8], found: &Scan, used: u64) -> (Segme
         let mark = RecordHeader { kind: Kind::Mark, sequence: next.sequence - 1, ..next };
         let body = vec![0; to - from - record::RECORD_HEADER_BYTES];
         record::encode(header.id, &mark, &[], &Extensions::default(), &body, &mut out[*from..*to]);
+    }
+    for (at, len, header_of) in void {
+        let mark = RecordHeader { kind: Kind::Mark, ..*header_of };
+        let body = vec![0; len - record::RECORD_HEADER_BYTES];
+        record::encode(header.id, &mark, &[], &Extensions::default(), &body, &mut out[*at..at + len]);
     }
     (header, out)
 }
@@ -896,7 +908,18 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
             last.header.incarnation = random_u64()?;
         }
         let bytes = read_file(&last.path)?;
-        let s = scan(&last.header, &bytes, |offset, r| checkpoint.note(position(last, offset), &r));
+        let mut void = Vec::new();
+        let (mut before, mut gap) = (last.header.base_sequence.saturating_sub(1), false);
+        let s = scan(&last.header, &bytes, |offset, r| {
+            gap |= r.sequence() > before + 1 && r.header().kind != Kind::Mark;
+            before = r.sequence();
+            // What the host appended after something that was lost will come again, and in order.
+            if gap && r.is_extended() && r.extensions().host_cursor.is_some() && r.sequence() > checkpoint.through() {
+                void.push((offset, r.padded_len(), r.header()));
+            } else {
+                checkpoint.note(position(last, offset), &r);
+            }
+        });
         if let Some((sequence, clock_ns)) = s.last {
             last.last_sequence = sequence;
             next_sequence = next_sequence.max(sequence.saturating_add(1));
@@ -915,10 +938,10 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
         next_sequence = next_sequence.saturating_add(torn_max);
         if !s.damage.is_empty() || s.torn_bytes > 0 || rebuilt || synced.is_err() {
-            let (header, mended) = mend(&last.header, &bytes, &s, next_sequence - 1);
+            let (header, mended) = mend(&last.header, &bytes, &s, &void, next_sequence - 1);
             match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
                 Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
-                Err(e) if synced.is_err() => {
+                Err(e) if synced.is_err() || !void.is_empty() => {
                     return Err(Error::io("cannot make it durable", &e).at(last.path.display().to_string()));
                 }
                 // On a full disk it stays as it was found; the next opening finds the same.
@@ -1137,7 +1160,7 @@ mod tests {
         let mut found = Vec::new();
         let s = scan(&header, &file, |at, r| found.push((at, r.sequence(), r.body().to_vec())));
         assert!(s.torn_bytes > 0 && s.damage.len() == 1);
-        let (header, mended) = mend(&header, &file, &s, 20);
+        let (header, mended) = mend(&header, &file, &s, &[], 20);
         assert_eq!(SegmentHeader::decode(&mended).unwrap(), header);
         assert!(!header.recycled && mended.len() % BLOCK_BYTES == 0);
         let (mut again, mut marks) = (Vec::new(), 0);

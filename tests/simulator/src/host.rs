@@ -318,5 +318,8 @@ impl Run {
     /// The process is gone, and what it held.
     pub(super) fn forget_life(&mut self) {
         self.host.held.clear();
+        // What was lost and comes again is a new event in the order of its key.
+        let oracle = self.oracle.borrow();
+        self.host.keyed.retain(|k| oracle.is_durable(k.n));
     }
 }

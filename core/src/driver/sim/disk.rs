@@ -191,16 +191,25 @@ impl Disk {
         let mut rng = self.rng.borrow_mut();
         if !power_lost {
             // What was under way goes on without the process: some of it is there now, the rest comes a little later.
-            for (number, node) in &mut s.nodes {
-                for w in node.pending.iter_mut().filter(|w| w.under_way) {
+            let State { nodes, next_write, .. } = &mut *s;
+            for (number, node) in nodes {
+                let mut landed = Vec::new();
+                for w in node.pending.iter().filter(|w| w.under_way) {
                     let keep = rng.below(101);
-                    keep_sectors(&mut w.clone(), &mut node.content, &mut rng, keep);
+                    for (i, sector) in w.bytes.chunks(SECTOR).enumerate().filter(|_| rng.percent(keep)) {
+                        let at = w.at + i * SECTOR;
+                        overwrite(&mut node.content, at, sector);
+                        // Whoever sees it can make it durable.
+                        *next_write += 1;
+                        landed.push(Write { id: *next_write, at, bytes: sector.to_vec(), under_way: false });
+                    }
                     let (world, number, id, ns) = (world.clone(), *number, w.id, rng.below(20_000_000));
                     late.push(async move {
                         world.pause(ns).await;
                         world.disk.end_write(number, id, false);
                     });
                 }
+                node.pending.append(&mut landed);
             }
             drop(rng);
             drop(s);
