@@ -138,6 +138,9 @@ pub mod section {
     pub const NEXT_DEAD: u16 = 6;
     /// What lanes have shed: see [`crate::log::shed`].
     pub const SHED: u16 = 7;
+    /// u64, u64: the number of the first segment that the run which saved the cursors may begin, and the last sequence that
+    /// counts in the segments before.
+    pub const RUN: u16 = 8;
     /// Per group of consumers, what it has done: u32 groups, per group u32 number, cursor, u32 events, per event u64
     /// sequence, u32 times that it was given out.
     pub const GROUPS: u16 = 16;

@@ -908,9 +908,16 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
             last.header.incarnation = random_u64()?;
         }
         let bytes = read_file(&last.path)?;
+        // A write that was under way when a process was killed may land when the next one has looked, and has begun no segment
+        // after that: what it left out never was.
+        let run = cursors.sections.get(&section::RUN).and_then(|b| section::two(b));
+        let limit = run.filter(|(first, _)| last.header.id < *first).map_or(u64::MAX, |(_, end)| end);
         let mut void = Vec::new();
         let (mut before, mut gap) = (last.header.base_sequence.saturating_sub(1), false);
         let s = scan(&last.header, &bytes, |offset, r| {
+            if r.sequence() > limit {
+                return;
+            }
             gap |= r.sequence() > before + 1 && r.header().kind != Kind::Mark;
             before = r.sequence();
             // What the host appended after something that was lost will come again, and in order.
@@ -921,7 +928,7 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
             }
         });
         if let Some((sequence, clock_ns)) = s.last {
-            last.last_sequence = sequence;
+            last.last_sequence = sequence.min(limit);
             next_sequence = next_sequence.max(sequence.saturating_add(1));
             clock_floor_ns = clock_floor_ns.max(clock_ns);
         }

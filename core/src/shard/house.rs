@@ -80,6 +80,8 @@ impl Shard {
     fn sections(&self, head: u64) -> BTreeMap<u16, Vec<u8>> {
         let mut sections = BTreeMap::new();
         sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
+        let (segment, last) = self.run;
+        sections.insert(section::RUN, [segment.to_le_bytes(), last.to_le_bytes()].concat());
         let (segment, letter) = self.dead.next();
         sections.insert(section::NEXT_DEAD, [segment.to_le_bytes(), letter.to_le_bytes()].concat());
         let (segment, loss) = self.losses.next();

@@ -416,6 +416,8 @@ pub(crate) struct Shard {
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
+    /// The first segment that this run may begin, and the last sequence that counts in those before.
+    run: (u64, u64),
     /// Sequence of the last event that earlier runs left, and up to where they are counted.
     inherited: u64,
     inherited_seen: Cell<u64>,
@@ -464,11 +466,12 @@ impl Shard {
         let plan =
             SegmentPlan { bytes_max: segment_bytes, shard: shared.index as u16, incarnation, purpose: Purpose::Events };
         let current = snapshot.load_full();
+        let last_sequence = state.segments.last().map_or(state.next_sequence - 1, |s| s.last_sequence);
         let shard = Rc::new(Shard {
             appender: RefCell::new(Appender::new(
                 plan,
                 state.next_segment,
-                state.segments.last().map_or(state.next_sequence - 1, |s| s.last_sequence),
+                last_sequence,
                 state.next_sequence,
                 state.clock_floor_ns,
             )),
@@ -526,6 +529,7 @@ impl Shard {
             started: driver::now(),
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
+            run: (state.next_segment, last_sequence),
             inherited: state.next_sequence - 1,
             inherited_seen: Cell::new(state.segments.first().map_or(u64::MAX, |s| s.header.base_sequence - 1)),
             held_bytes: Cell::new(0),
