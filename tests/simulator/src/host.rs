@@ -21,6 +21,8 @@ pub(super) struct Host {
     unknown_intents: bool,
     /// The host's own log: the event that stands at each cursor, from 1.
     log: Vec<(u64, String)>,
+    /// Up to here the engine was given it.
+    tried: u64,
     /// The engine did not take the last event of it: it must be given again before another one.
     stuck: bool,
     /// What [`tidewire::Engine::last_applied`] last said.
@@ -151,6 +153,8 @@ impl Run {
         let options = PublishOptions { ack, on_full: OnFull::Refuse, ..PublishOptions::default() };
         let Some(engine) = &self.engine else { return false };
         let was_durable = self.oracle.borrow().is_durable(n);
+        let again = cursor <= self.host.tried;
+        self.host.tried = self.host.tried.max(cursor);
         let result = engine.append_at(cursor, &event(&key, Some(n)), &options);
         log::debug!("{n} at cursor {cursor} and {ack:?}: {result:?}");
         match result {
@@ -158,7 +162,7 @@ impl Run {
                 self.violation(format!("event {n}, durable at cursor {cursor}, doubled: it was taken once more"));
             }
             Ok(answer) => {
-                if answer == Published::Accepted && cursor < self.host.log.len() as u64 {
+                if answer == Published::Accepted && again {
                     self.oracle.borrow_mut().taken_anew(n);
                 }
                 if ack == Ack::Synced {

@@ -368,6 +368,7 @@ impl Run {
                 }
                 let rules = self.plan.rule_set();
                 let result = self.engine.as_ref().map(|e| e.replace_rules(rules));
+                log::debug!("rules replaced{}: {result:?}", if changes { " by others" } else { "" });
                 let trouble = self.world.disk.counts.get().errors + self.world.disk.counts.get().no_space;
                 match result {
                     Some(Err(e)) if trouble == 0 => self.violation(format!("rules cannot be replaced: {e}")),
