@@ -94,7 +94,7 @@ pub(super) struct SegmentFiles {
     /// The segment during which making a spare failed: it is not tried again before the next one.
     no_spare_during: Cell<u64>,
     spares: RefCell<Vec<Spare>>,
-    /// What recovery found that may serve as spares.
+    /// What an earlier run left that is no segment.
     found: RefCell<Vec<PathBuf>>,
     /// Segments begun since spares were last kept, and how many spares that calls for.
     begun: Cell<usize>,
@@ -128,7 +128,7 @@ async fn remove(path: PathBuf) -> Result<()> {
 }
 
 impl SegmentFiles {
-    /// The segments found in `dir`, and files there that may serve as spares.
+    /// The segments found in `dir`, and files there that are none.
     pub(super) fn new(
         dir: PathBuf,
         disk: Rc<Disk>,
@@ -495,17 +495,22 @@ impl SegmentFiles {
         result.map_err(at("cannot make a spare file", path))
     }
 
-    /// Takes those files that an earlier run left into the spares that are of use, and removes the others.
-    pub(super) async fn look_at_found(&self) {
+    /// Removes those files that an earlier run left ready. They are not used again: a write of a process that was killed may
+    /// still be on its way into one.
+    pub(super) async fn remove_found(&self) {
         let found = std::mem::take(&mut *self.found.borrow_mut());
         for path in found {
-            // The names of those that were being made are given anew.
-            let numbered = path.file_stem().is_some_and(|s| s.len() == 16);
-            let kept = if numbered { self.keep(path).await } else { remove(path).await };
-            if let Err(e) = kept {
+            if let Err(e) = remove(path).await {
                 log::warn!("{e}");
             }
         }
+        self.changed.set(true);
+    }
+
+    /// Removes a file that holds no undelivered record. Its cursors must be durable.
+    pub(super) async fn remove(&self, path: PathBuf) -> Result<()> {
+        self.changed.set(true);
+        remove(path).await
     }
 
     /// Puts a file that holds no undelivered record away for a later segment, or removes it: if it is not of full size with

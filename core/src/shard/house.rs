@@ -228,7 +228,10 @@ impl Shard {
         let segments = self.files.take_passed(passed, also_active, self.releasing());
         self.files.reckon_spares();
         for s in segments {
-            if let Err(e) = self.files.keep(s.path).await {
+            // Not those of an earlier run, for the same reason.
+            let own = s.header.incarnation == self.incarnation;
+            let gone = if own { self.files.keep(s.path).await } else { self.files.remove(s.path).await };
+            if let Err(e) = gone {
                 log::error!("shard {}: {e}", self.shared.index);
             }
         }
@@ -237,7 +240,7 @@ impl Shard {
 
     /// Makes the files of coming segments ready before they are needed, until the shard stops.
     pub(super) async fn prepare_files(self: Rc<Self>) {
-        self.files.look_at_found().await;
+        self.files.remove_found().await;
         self.tell_disk_use();
         while !self.stopping.get() {
             self.files.preparation_wanted().await;
