@@ -900,8 +900,7 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         });
     }
     if let Some(last) = segments.last_mut() {
-        // What was written but not synced before a crash is taken for durable from now on, so it shall be.
-        let synced = fs::sync(&last.path);
+        let durable = checkpoint.through();
         let rebuilt = findings.headers_rebuilt.contains(&last.path);
         if last.header.incarnation == UNKNOWN_INCARNATION {
             // Its header never was durable, so no id of its events was given out.
@@ -944,15 +943,22 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         // Sequences of a torn or damaged tail are never used again.
         let torn_max = findings.torn_bytes.div_ceil(record::RECORD_HEADER_BYTES as u64);
         next_sequence = next_sequence.saturating_add(torn_max);
-        if !s.damage.is_empty() || s.torn_bytes > 0 || rebuilt || synced.is_err() {
+        // What was written but perhaps not synced is taken for durable from now on, so it shall be. A sync would not do: that
+        // of the run before may have failed, and then no later one tries again.
+        let uncertain = s.last.is_some_and(|(sequence, _)| sequence > durable);
+        if uncertain || !s.damage.is_empty() || s.torn_bytes > 0 || rebuilt {
             let (header, mended) = mend(&last.header, &bytes, &s, &void, next_sequence - 1);
+            let cannot = |e: &std::io::Error, s: &SegmentInfo| {
+                Error::io("cannot make it durable", e).at(s.path.display().to_string())
+            };
             match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
                 Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
-                Err(e) if synced.is_err() || !void.is_empty() => {
-                    return Err(Error::io("cannot make it durable", &e).at(last.path.display().to_string()));
-                }
+                Err(e) if !void.is_empty() => return Err(cannot(&e, last)),
                 // On a full disk it stays as it was found; the next opening finds the same.
-                Err(e) => log::warn!("{}: it cannot be mended: {e}", last.path.display()),
+                Err(e) => {
+                    log::warn!("{}: it cannot be mended: {e}", last.path.display());
+                    fs::sync(&last.path).map_err(|e| cannot(&e, last))?;
+                }
             }
         }
     }

@@ -366,7 +366,7 @@ fn numbers_of_segments_are_never_used_again() {
 }
 
 #[test]
-fn what_a_crash_leaves_of_files_in_the_making_is_used_or_removed() {
+fn what_a_crash_leaves_of_files_in_the_making_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let r = receiver(Behaviour::Status(503));
     let engine = open(dir.path(), &r.url());
@@ -397,6 +397,7 @@ fn what_a_crash_leaves_of_files_in_the_making_is_used_or_removed() {
     assert_eq!(r.records().iter().filter(|r| r.accepted).count(), 60);
     until("files of no use are gone", || !s.join("new.spare").exists() && !s.join("moved.spare").exists());
     let files = list_files(&s, &mut Findings::default()).unwrap();
-    assert!(files.segments.iter().any(|s| s.header.recycled), "a file that was found serves again: {files:?}");
+    // The one that was killed may still be writing to them.
+    assert!(!files.segments.iter().any(|s| s.header.recycled), "a file that was found serves again: {files:?}");
     engine.close(WAIT).unwrap();
 }
