@@ -558,7 +558,7 @@ impl Run {
         });
         self.look_at_receipts();
         self.look_at_dead_letters();
-        let missing = self.oracle.borrow().missing();
+        let missing: Vec<(usize, u64)> = self.oracle.borrow().missing().iter().copied().collect();
         let stuck: Vec<u64> = fresh.iter().copied().filter(|n| !self.oracle.borrow().settled(*n)).collect();
         if !missing.is_empty() {
             let polls = self.world.steps() - start;

@@ -1,6 +1,6 @@
 //! What must be true, kept by somebody who sees only what goes in and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -37,6 +37,8 @@ struct Got {
 pub struct Oracle {
     events: Vec<Published>,
     got: BTreeMap<(usize, u64), Got>,
+    /// The durable events that a destination neither has accepted nor given up.
+    owed: BTreeSet<(usize, u64)>,
     /// Per destination and key, the last event that came for the first time.
     newest: BTreeMap<(usize, String), u64>,
     /// Destinations whose order does not count, as a bit set.
@@ -95,6 +97,7 @@ impl Oracle {
     pub fn refused(&mut self, n: u64) {
         if let Some(e) = self.events.get_mut(n as usize) {
             (e.wanted, e.allowed) = (0, 0);
+            self.owed.retain(|(_, owed)| *owed != n);
         }
     }
 
@@ -103,6 +106,8 @@ impl Oracle {
         if let Some(e) = self.events.get_mut(n as usize) {
             e.wanted &= wanted;
             e.allowed |= wanted;
+            let wanted = e.wanted;
+            self.owed.retain(|(d, owed)| *owed != n || wanted & (1 << d) != 0);
         }
     }
 
@@ -131,7 +136,16 @@ impl Oracle {
     /// The engine says that an event is durable.
     pub fn durable(&mut self, n: u64) {
         if let Some(e) = self.events.get_mut(n as usize) {
+            if e.durable {
+                return;
+            }
             e.durable = true;
+            for d in (0..32).filter(|d| e.wanted & (1 << d) != 0) {
+                let got = self.got.get(&(d, n)).copied().unwrap_or_default();
+                if !got.accepted && !got.dead {
+                    self.owed.insert((d, n));
+                }
+            }
         }
     }
 
@@ -217,6 +231,7 @@ impl Oracle {
         for n in events {
             let got = self.got.entry((destination, *n)).or_default();
             (got.accepted, got.excused) = (true, false);
+            self.owed.remove(&(destination, *n));
         }
     }
 
@@ -225,23 +240,15 @@ impl Oracle {
         match self.events.get(n as usize) {
             Some(e) if e.key == key && e.allowed & (1 << destination) != 0 => {
                 self.got.entry((destination, n)).or_default().dead = true;
+                self.owed.remove(&(destination, n));
             }
             _ => self.violation(format!("a dead letter of event {n}, key {key}, for destination {destination}")),
         }
     }
 
     /// The durable events that a destination neither has accepted nor given up.
-    pub fn missing(&self) -> Vec<(usize, u64)> {
-        let mut out = Vec::new();
-        for (n, e) in self.events.iter().enumerate().filter(|(_, e)| e.durable) {
-            for d in (0..32).filter(|d| e.wanted & (1 << d) != 0) {
-                let got = self.got.get(&(d, n as u64)).copied().unwrap_or_default();
-                if !got.accepted && !got.dead {
-                    out.push((d, n as u64));
-                }
-            }
-        }
-        out
+    pub fn missing(&self) -> &BTreeSet<(usize, u64)> {
+        &self.owed
     }
 
     /// Whether each destination that wants an event has accepted it or given it up.
