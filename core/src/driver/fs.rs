@@ -91,13 +91,15 @@ pub fn read_at(path: &Path, position: u64, bytes: usize) -> io::Result<Vec<u8>> 
     Ok(out)
 }
 
-/// Makes what was written to a file durable.
-pub fn sync(path: &Path) -> io::Result<()> {
+/// Writes the front of a file anew in its place, and makes that durable. After a crash any part of it may be as it was.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
-        return world.disk.sync_file(path);
+        return world.disk.rewrite(path, bytes);
     }
-    File::open(path)?.sync_all()
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()
 }
 
 /// A whole file of the log. As [`ReadFile`].

@@ -947,19 +947,16 @@ pub fn recover_shard(dir: &Path, since: Since) -> Result<ShardState> {
         // of the run before may have failed, and then no later one tries again.
         let uncertain = s.last.is_some_and(|(sequence, _)| sequence > durable);
         if uncertain || !s.damage.is_empty() || s.torn_bytes > 0 || rebuilt {
-            let (header, mended) = mend(&last.header, &bytes, &s, &void, next_sequence - 1);
-            let cannot = |e: &std::io::Error, s: &SegmentInfo| {
-                Error::io("cannot make it durable", e).at(s.path.display().to_string())
-            };
-            match fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
-                Ok(()) => (last.header, last.bytes) = (header, mended.len() as u64),
-                Err(e) if !void.is_empty() => return Err(cannot(&e, last)),
-                // On a full disk it stays as it was found; the next opening finds the same.
-                Err(e) => {
-                    log::warn!("{}: it cannot be mended: {e}", last.path.display());
-                    fs::sync(&last.path).map_err(|e| cannot(&e, last))?;
-                }
+            let (mut header, mut mended) = mend(&last.header, &bytes, &s, &void, next_sequence - 1);
+            if let Err(e) = fs::replace(&last.path, &last.path.with_extension("mended"), &mended) {
+                // On a full disk there is still the place that it has. What is behind its end there stays.
+                log::warn!("{}: it is mended in its place: {e}", last.path.display());
+                header.recycled = true;
+                header.encode(&mut mended);
+                fs::rewrite(&last.path, &mended)
+                    .map_err(|e| Error::io("cannot make it durable", &e).at(last.path.display().to_string()))?;
             }
+            (last.header, last.bytes) = (header, mended.len() as u64);
         }
     }
     checkpoint.advance(next_sequence - 1);

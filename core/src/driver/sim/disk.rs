@@ -441,8 +441,13 @@ impl Disk {
         Ok(())
     }
 
-    pub(crate) fn sync_file(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn rewrite(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let node = self.node(path)?;
+        self.room_for(node, bytes.len())?;
+        if self.strikes(self.faults.get().write_error) {
+            return Err(self.error());
+        }
+        self.put(node, 0, bytes);
         self.sync_node(node, &self.done_writes(node))
     }
 
