@@ -71,7 +71,7 @@ struct Victim {
 struct Stepped {
     walked: Walked,
     /// The clock of the record that it stopped at.
-    stopped_ns: Option<u64>,
+    stopped_ns: u64,
 }
 
 impl Shard {
@@ -251,7 +251,7 @@ impl Shard {
                 let extent = Extent { before_ns, untried, ..Extent::ALL };
                 let stepped = self.shed_step(slot, priority, extent, &how).await?;
                 if stepped.walked != Walked::On || self.stopping.get() {
-                    oldest_ns = oldest_ns.min(stepped.stopped_ns.unwrap_or(before_ns));
+                    oldest_ns = oldest_ns.min(stepped.stopped_ns);
                     break;
                 }
             }
@@ -294,7 +294,7 @@ impl Shard {
             load.events += 1;
             load.bytes += bytes;
         }
-        let (mut victims, mut walked, mut stopped_ns) = (Vec::new(), Walked::End, None);
+        let (mut victims, mut walked, mut stopped_ns) = (Vec::new(), Walked::End, extent.before_ns);
         let mut walk = self.shed_walk(slot, priority);
         let before = load;
         if let Some(walk) = &mut walk {
@@ -304,7 +304,7 @@ impl Shard {
                 .walk(walk, |segment, _, r| {
                     let (sequence, header) = (r.sequence(), r.header());
                     if reached(load) || sequence > extent.through || header.clock_ns >= extent.before_ns {
-                        stopped_ns = Some(header.clock_ns);
+                        stopped_ns = header.clock_ns;
                         return Look::Stop;
                     }
                     let route = slot.route(r).filter(|x| x.priority == priority);

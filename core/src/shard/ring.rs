@@ -594,6 +594,13 @@ impl<'a> Consumer<'a> {
     }
 }
 
+impl Drop for Consumer<'_> {
+    /// Nobody is to be woken any more: a waker that is dropped later, on another thread, would leave its task behind.
+    fn drop(&mut self) {
+        drop(self.ring.waker.take());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

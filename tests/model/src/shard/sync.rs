@@ -136,6 +136,10 @@ impl AtomicWaker {
         AtomicWaker(loom::future::AtomicWaker::new())
     }
 
+    pub(super) fn take(&self) -> Option<Waker> {
+        self.0.take_waker()
+    }
+
     pub(super) fn register(&self, waker: &Waker) {
         self.0.register_by_ref(waker);
     }
