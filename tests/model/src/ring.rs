@@ -52,6 +52,7 @@ fn used(position: u64) -> Arc<Ring> {
         consumer.drain(u64::MAX, |_, _, _| true);
     }
     assert_eq!(ring.tail(), position);
+    drop(consumer);
     Arc::new(ring)
 }
 
