@@ -179,6 +179,8 @@ impl LaneSlot {
     ) -> LaneSlot {
         let Saved { cursor, tried, shed } = saved;
         let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
+        // Of what earlier runs left it is not known how old it is.
+        let oldest_ns = if inherited.is_some() { 0 } else { driver::wall_ns() };
         let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
         lane.restore_tried(tried);
         LaneSlot {
@@ -199,7 +201,7 @@ impl LaneSlot {
             account: RefCell::new(Account::new(inherited.is_none())),
             inherited: RefCell::new(inherited),
             shedding: RefCell::new(Shedding { saved: shed.up_to, shed, walks: [None; 3] }),
-            oldest_ns: Cell::new(0),
+            oldest_ns: Cell::new(oldest_ns),
             behind: RefCell::default(),
             task: RefCell::new(None),
             stopping: Cell::new(false),
