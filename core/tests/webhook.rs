@@ -1,0 +1,236 @@
+//! Webhook endpoints that are slow, away, wrong or gone, and what becomes of the events.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::*;
+use tidewire::rule::{BatchLimits, Destination, DestinationKind, RuleSet, Webhook};
+use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};
+use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
+
+/// Requests with one event each, one at a time.
+fn one_by_one(name: &str, url: &str) -> Destination {
+    let mut d = hook(name, url);
+    d.batch = BatchLimits { events_max: 1, ..BatchLimits::default() };
+    d.concurrency = 1;
+    d
+}
+
+fn open_one(dir: &Path, destination: Destination) -> Engine {
+    open(dir, 1, passing(vec![destination]))
+}
+
+fn of(engine: &Engine, name: &str) -> DestinationStats {
+    engine.stats().destinations.into_iter().find(|d| d.name == name).unwrap()
+}
+
+fn in_order(r: &Receiver) {
+    assert_eq!(check_per_key_order(&r.records()), []);
+}
+
+#[test]
+fn slow_target_holds_the_put() {
+    const PUTS: u64 = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing is answered while the test runs, and no attempt is given up.
+    let r = receiver(Behaviour::Delay(Duration::from_secs(1800)));
+    let mut webhook = Webhook::new(&r.url()).unwrap();
+    webhook.timeout = Duration::from_secs(3600);
+    let engine = open_one(dir.path(), Destination::new("hook", DestinationKind::Webhook(webhook)));
+    put(&engine, "first", 0);
+    until("the target is at work", || r.requests() > 0);
+    let (done, all_done) = mpsc::channel();
+    let publisher = engine.clone();
+    std::thread::spawn(move || {
+        for n in 1..PUTS {
+            let ack = if n % 50 == 0 { Ack::Synced } else { Ack::Memory };
+            let key = format!("k{n}");
+            let event = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
+            publisher.publish_with(&event, &PublishOptions { ack, ..PublishOptions::default() }).unwrap();
+        }
+        done.send(()).unwrap();
+    });
+    all_done.recv_timeout(WAIT).expect("the puts wait for the target");
+    until("all wait", || of(&engine, "hook").waiting == PUTS);
+    assert_eq!(of(&engine, "hook").delivered, 0);
+    engine.close(Duration::ZERO).unwrap();
+}
+
+/// Also: nothing was sent any more after the receiver had restarted.
+#[test]
+fn delivery_stalls_until_the_target_is_added_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), 2, passing(vec![hook("hook", &r.url())]));
+    for round in 0..3 {
+        (0..100).for_each(|n| put(&engine, &format!("k{}", n % 7), round * 200 + n));
+        engine.flush(WAIT).unwrap();
+        let failures = of(&engine, "hook").failures;
+        r.stop();
+        (100..200).for_each(|n| put(&engine, &format!("k{}", n % 7), round * 200 + n));
+        until("it is known to be away", || of(&engine, "hook").failures > failures + 5);
+        r.restart().unwrap();
+        engine.flush(WAIT).unwrap();
+    }
+    assert_eq!(r.accepted(), 600);
+    in_order(&r);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn events_dropped_when_a_pooled_connection_is_severed() {
+    let dir = tempfile::tempdir().unwrap();
+    // Every other request finds its connection closed under it: those on connections that were used before.
+    let r = receiver(Behaviour::decide(|hit| if hit.number % 2 == 1 { Reply::close() } else { Reply::status(204) }));
+    let engine = open_one(dir.path(), one_by_one("hook", &r.url()));
+    for n in 0..20 {
+        put(&engine, "k", n);
+        engine.flush(WAIT).unwrap();
+    }
+    let d = of(&engine, "hook");
+    assert_eq!((d.delivered, d.failures), (20, 0), "sent again at once, on a new connection: {}", d.last_error);
+    assert!(r.records().iter().any(|x| !x.accepted) && r.accepted() == 20);
+    in_order(&r);
+    // On a new connection it is a failure, after which the same event comes again.
+    r.set_behaviour(Behaviour::CloseBeforeResponse(3));
+    let before = r.records().len();
+    put(&engine, "other", 1);
+    engine.flush(WAIT).unwrap();
+    assert!(of(&engine, "hook").failures > 0);
+    let ids: BTreeSet<String> = r.records()[before..].iter().map(|x| x.event_id.clone()).collect();
+    assert_eq!((ids.len(), r.records().len()), (1, before + 4));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_batch_larger_than_the_receiver_takes_is_rejected_for_ever() {
+    const BODY_MAX: usize = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::decide(|hit| Reply::status(if hit.body.len() > BODY_MAX { 413 } else { 204 })));
+    let mut d = hook("hook", &r.url());
+    d.batch.linger = Duration::from_millis(200);
+    d.retry.poison_attempts = 1;
+    let engine = open_one(dir.path(), d);
+    for n in 0..200 {
+        put(&engine, &format!("k{}", n % 9), n);
+    }
+    put_large(&engine, "too large alone", 1);
+    engine.flush(WAIT).unwrap();
+    assert!(r.records().iter().any(|x| !x.accepted), "batches were too large");
+    let d = of(&engine, "hook");
+    assert_eq!((d.delivered, d.dead_lettered, d.waiting, r.accepted()), (200, 1, 0, 200));
+    let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+    assert_eq!((&letters[0].key[..], letters[0].status), (&b"too large alone"[..], 413));
+    in_order(&r);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn an_unresolvable_host_is_looked_up_for_every_event() {
+    let dir = tempfile::tempdir().unwrap();
+    // A label that is too long: it is refused without asking anybody.
+    let url = format!("http://{}.invalid/", "x".repeat(64));
+    let mut d = one_by_one("hook", &url);
+    d.breaker.consecutive_failures = 3;
+    (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+    let engine = open_one(dir.path(), d);
+    (0..500).for_each(|n| put(&engine, &format!("k{n}"), n));
+    until("it has failed", || of(&engine, "hook").failures == 3);
+    assert!(of(&engine, "hook").last_error.contains("cannot look up"), "{}", of(&engine, "hook").last_error);
+    (500..1000).for_each(|n| put(&engine, &format!("k{n}"), n));
+    assert_eq!(engine.flush(Duration::from_millis(300)).unwrap_err().kind(), ErrorKind::Timeout);
+    let d = of(&engine, "hook");
+    assert_eq!((d.requests, d.failures, d.waiting), (3, 3, 1000), "the endpoint is left alone, not each event");
+    engine.close(Duration::ZERO).unwrap();
+}
+
+/// Reads a request to its end.
+fn read_request(stream: &mut TcpStream) {
+    let mut got = Vec::new();
+    let mut buf = [0; 4096];
+    loop {
+        let n = stream.read(&mut buf).unwrap_or(0);
+        got.extend_from_slice(&buf[..n]);
+        let text = String::from_utf8_lossy(&got).to_ascii_lowercase();
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, _)| {
+            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+            got.len() >= head.len() + 4 + length.unwrap_or(0)
+        });
+        if n == 0 || whole {
+            return;
+        }
+    }
+}
+
+#[test]
+fn panic_when_the_webhook_answers_500_or_nonsense() {
+    let nonsense: [&[u8]; 14] = [
+        b"HTTP/1.1 500 \r\n\r\n",
+        b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nno!",
+        b"",
+        b"\0",
+        b"\r\n\r\n\r\n\r\n",
+        b"HTTP/1.1",
+        b"HTTP/1.1 204",
+        b"HTTP/9.9 204 No\r\n\r\n",
+        b"HTTP/1.1 99999 No\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n\r\n",
+        b"\xff\xfe<html>\xff</html>",
+    ];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    // Ends with the test's process, if an answer is never fetched.
+    std::thread::spawn(move || {
+        let good: &[u8] = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+        for answer in nonsense.iter().flat_map(|bad| [bad, good]) {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&mut stream);
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open_one(dir.path(), one_by_one("hook", &url));
+    for (n, answer) in nonsense.iter().enumerate() {
+        let n = n as u64 + 1;
+        put(&engine, "k", n);
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.failures), (n, n), "{:?}", String::from_utf8_lossy(answer));
+        assert!(!d.last_error.is_empty() && !d.last_error.contains("panicked"), "{}", d.last_error);
+    }
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn endpoint_deleted_while_its_events_wait_for_a_retry_fails_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    for status in [404, 500, 429] {
+        let r = receiver(Behaviour::Status(status));
+        let name = format!("gone-{status}");
+        let mut d = hook(&name, &r.url());
+        // What failed waits for longer than the test may take, and so does everything behind it.
+        (d.retry.backoff_min, d.retry.backoff_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        let engine = open(&dir.path().join(&name), 2, passing(vec![d]));
+        (0..50).for_each(|n| put(&engine, &format!("k{}", n % 10), n));
+        until("events wait for a retry", || of(&engine, &name).failures > 0 && of(&engine, &name).waiting == 50);
+        engine.replace_rules(RuleSet::default()).unwrap();
+        engine.flush(WAIT).unwrap();
+        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 100).unwrap();
+        assert_eq!(letters.len(), 50, "{status}");
+        assert!(letters.iter().all(|l| l.reason.contains("removed")), "{}", letters[0].reason);
+        let requests = r.requests();
+        assert_eq!(engine.stats().waiting, 0);
+        engine.close(WAIT).unwrap();
+        assert_eq!(r.requests(), requests);
+    }
+}
