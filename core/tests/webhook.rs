@@ -120,13 +120,14 @@ fn a_batch_larger_than_the_receiver_takes_is_rejected_for_ever() {
     for n in 0..200 {
         put(&engine, &format!("k{}", n % 9), n);
     }
-    put_large(&engine, "too large alone", 1);
+    let wide = "é".repeat(512);
+    put(&engine, &wide, 1);
     engine.flush(WAIT).unwrap();
     assert!(r.records().iter().any(|x| !x.accepted), "batches were too large");
     let d = of(&engine, "hook");
     assert_eq!((d.delivered, d.dead_lettered, d.waiting, r.accepted()), (200, 1, 0, 200));
     let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
-    assert_eq!((&letters[0].key[..], letters[0].status), (&b"too large alone"[..], 413));
+    assert_eq!((&letters[0].key[..], letters[0].status), (wide.as_bytes(), 413));
     in_order(&r);
     engine.close(WAIT).unwrap();
 }
@@ -210,27 +211,40 @@ fn panic_when_the_webhook_answers_500_or_nonsense() {
     engine.close(WAIT).unwrap();
 }
 
+/// What waits for a destination that was deleted keeps its budget, and ends with it; at the next opening it ends at once.
 #[test]
 fn endpoint_deleted_while_its_events_wait_for_a_retry_fails_for_ever() {
-    let dir = tempfile::tempdir().unwrap();
-    for status in [404, 500, 429] {
-        let r = receiver(Behaviour::Status(status));
-        let name = format!("gone-{status}");
-        let mut d = hook(&name, &r.url());
-        // What failed waits for longer than the test may take, and so does everything behind it.
-        (d.retry.backoff_min, d.retry.backoff_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
-        (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
-        let engine = open(&dir.path().join(&name), 2, passing(vec![d]));
-        (0..50).for_each(|n| put(&engine, &format!("k{}", n % 10), n));
-        until("events wait for a retry", || of(&engine, &name).failures > 0 && of(&engine, &name).waiting == 50);
-        engine.replace_rules(RuleSet::default()).unwrap();
-        engine.flush(WAIT).unwrap();
-        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 100).unwrap();
-        assert_eq!(letters.len(), 50, "{status}");
-        assert!(letters.iter().all(|l| l.reason.contains("removed")), "{}", letters[0].reason);
-        let requests = r.requests();
-        assert_eq!(engine.stats().waiting, 0);
-        engine.close(WAIT).unwrap();
-        assert_eq!(r.requests(), requests);
+    let root = tempfile::tempdir().unwrap();
+    let letters = |e: &Engine| e.dead_letters(&DeadLetterFilter::default(), None, 1000).unwrap();
+    for status in [404, 500] {
+        for restart in [false, true] {
+            let dir = root.path().join(format!("{status}-{restart}"));
+            let r = receiver(Behaviour::Status(status));
+            let mut d = hook("gone", &r.url());
+            d.retry.attempts_max = Some(3);
+            if restart {
+                (d.retry.backoff_min, d.retry.backoff_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+                (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+            }
+            let mut engine = open(&dir, 2, passing(vec![d]));
+            (0..50).for_each(|n| put(&engine, &format!("k{}", n % 10), n));
+            sync(&engine);
+            until("it has failed", || of(&engine, "gone").failures > 0);
+            engine.replace_rules(RuleSet::default()).unwrap();
+            if restart {
+                engine.close(Duration::ZERO).unwrap();
+                r.set_behaviour(Behaviour::Ok204);
+                engine = open(&dir, 2, RuleSet::default());
+            }
+            engine.flush(WAIT).unwrap();
+            assert_eq!(engine.stats().waiting, 0);
+            // Those of `sync` are among them.
+            let found = letters(&engine);
+            let found: Vec<_> = found.iter().filter(|l| l.bucket == "bucket").collect();
+            assert_eq!((found.len(), r.accepted()), (50, 0), "{status}, restart {restart}");
+            let told = |l: &str| if restart { l.contains("removed") } else { l.contains(&status.to_string()) };
+            assert!(found.iter().all(|l| told(&l.reason) && (restart || l.attempts == 3)), "{:?}", found[0]);
+            engine.close(WAIT).unwrap();
+        }
     }
 }
