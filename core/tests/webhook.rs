@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::*;
 use tidewire::rule::{BatchLimits, Destination, DestinationKind, RuleSet, Webhook};
 use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};
-use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
+use tidewire_receiver::{Behaviour, Hit, Receiver, Reply, check_per_key_order};
 
 /// Requests with one event each, one at a time.
 fn one_by_one(name: &str, url: &str) -> Destination {
@@ -105,6 +105,42 @@ fn events_dropped_when_a_pooled_connection_is_severed() {
     assert!(of(&engine, "hook").failures > 0);
     let ids: BTreeSet<String> = r.records()[before..].iter().map(|x| x.event_id.clone()).collect();
     assert_eq!((ids.len(), r.records().len()), (1, before + 4));
+    engine.close(WAIT).unwrap();
+}
+
+/// Answers that come in another order than the requests, and failures here and there: each destination for itself has the
+/// events of a key in order.
+#[test]
+fn order_is_lost_in_the_fan_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = |hit: &Hit<'_>| Reply::status(204).after(Duration::from_millis(7 * hit.number % 20));
+    let behaviours = [
+        Behaviour::Ok204,
+        Behaviour::decide(late),
+        Behaviour::decide(move |hit| Reply { status: Some([204, 503, 404][hit.number as usize % 3]), ..late(hit) }),
+    ];
+    let receivers = behaviours.map(receiver);
+    let mut destinations = Vec::new();
+    for (i, r) in receivers.iter().enumerate() {
+        let mut d = hook(&format!("hook-{i}"), &r.url());
+        d.batch.events_max = 5;
+        d.breaker.consecutive_failures = 1000;
+        destinations.push(d);
+    }
+    let engine = open(dir.path(), 2, passing(destinations));
+    (0..600).for_each(|n| put(&engine, &format!("k{}", n % 40), n));
+    engine.flush(WAIT).unwrap();
+    for r in &receivers {
+        let mut accepted = r.records();
+        accepted.retain(|x| x.accepted);
+        assert_eq!((accepted.len(), r.accepted()), (600, 600));
+        for key in 0..40 {
+            let sizes: Vec<u64> =
+                accepted.iter().filter(|x| x.key == format!("k{key}")).map(|x| x.size.unwrap()).collect();
+            assert!(sizes.is_sorted(), "k{key}: {sizes:?}");
+        }
+        in_order(r);
+    }
     engine.close(WAIT).unwrap();
 }
 
