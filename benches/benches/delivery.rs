@@ -2,82 +2,23 @@
 //! requests of the same size over as many connections to the same sink.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
 use tidewire::rule::{BatchLimits, Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
+use tidewire_benches::sink::Sink;
 use tidewire_benches::{Figure, keep, median};
 
 const CONNECTIONS: usize = 4;
 const ROUNDS: usize = 5;
 
-/// A sink that understands just enough HTTP to be honest: it reads every byte of every request.
-struct Sink {
-    url: String,
-    address: std::net::SocketAddr,
-    bytes: Arc<AtomicU64>,
-    requests: Arc<AtomicU64>,
-}
-
-fn sink() -> Sink {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let (bytes, requests) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let (b, r) = (bytes.clone(), requests.clone());
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let (b, r) = (b.clone(), r.clone());
-            std::thread::spawn(move || serve(stream, &b, &r));
-        }
-    });
-    Sink { url: format!("http://{address}/"), address, bytes, requests }
-}
-
-fn serve(mut stream: TcpStream, bytes: &AtomicU64, requests: &AtomicU64) {
-    let _ = stream.set_nodelay(true);
-    let mut buf = vec![0; 256 * 1024];
-    let mut have = 0;
-    loop {
-        let head_end = loop {
-            if let Some(at) = memchr::memmem::find(&buf[..have], b"\r\n\r\n") {
-                break at + 4;
-            }
-            match stream.read(&mut buf[have..]) {
-                Ok(n) if n > 0 => have += n,
-                _ => return,
-            }
-        };
-        let head = String::from_utf8_lossy(&buf[..head_end]).to_ascii_lowercase();
-        let length: usize = head
-            .split("content-length:")
-            .nth(1)
-            .and_then(|rest| rest.split("\r\n").next())
-            .and_then(|n| n.trim().parse().ok())
-            .unwrap_or(0);
-        let mut body = have - head_end;
-        while body < length {
-            match stream.read(&mut buf) {
-                Ok(n) if n > 0 => body += n,
-                _ => return,
-            }
-        }
-        bytes.fetch_add((head_end + length) as u64, Ordering::Relaxed);
-        requests.fetch_add(1, Ordering::Relaxed);
-        have = 0;
-        if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
-            return;
-        }
-    }
-}
-
 /// Events per second through an engine whose backlog is in the log already, and the bytes of a request.
 fn engine(per_request: usize, events: usize) -> (f64, usize) {
-    let sink = sink();
+    let sink = Sink::new();
     let dir = tempfile::tempdir().expect("a directory");
     let types = EventTypes::default();
     let mut d = Destination::new("sink", DestinationKind::Webhook(Webhook::new(&sink.url).expect("a URL")));
@@ -106,7 +47,7 @@ fn engine(per_request: usize, events: usize) -> (f64, usize) {
 
 /// Events per second of a loop that does nothing but send and read.
 fn bare(per_request: usize, request_bytes: usize, events: usize) -> f64 {
-    let sink = sink();
+    let sink = Sink::new();
     let requests = events / per_request / CONNECTIONS;
     let body = request_bytes.saturating_sub(100);
     let mut request =

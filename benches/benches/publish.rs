@@ -16,16 +16,13 @@ use tidewire::config::{EngineConfig, Idle};
 use tidewire::event::{EventTypes, Layout, frame};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, PublishOptions};
-use tidewire_benches::{Clock, Figure, histogram, keep, median, ticks};
+use tidewire_benches::{Clock, Figure, keep, median, paced};
 
 /// The encoded event, and a slot for it.
 const FRAME_BYTES: usize = 300;
 const SLOT_BYTES: usize = 304;
 const ROUNDS: usize = 9;
 const PER_THREAD: usize = 40_000;
-/// Events between pauses, and the pause.
-const BURST: usize = 16;
-const PAUSE: Duration = Duration::from_micros(40);
 
 fn event() -> Event<'static> {
     let mut e = tidewire_benches::event();
@@ -48,39 +45,6 @@ fn engine(dir: &std::path::Path, idle: Idle) -> Engine {
     Engine::open_with(config, rules).expect("an engine")
 }
 
-/// Runs `op` on `threads` threads with pauses; answers p50 and p99 in nanoseconds.
-fn paced(clock: Clock, threads: usize, op: impl Fn() -> bool + Sync) -> (f64, f64) {
-    let mut all = histogram();
-    std::thread::scope(|s| {
-        let runs: Vec<_> = (0..threads)
-            .map(|_| {
-                s.spawn(|| {
-                    let mut h = histogram();
-                    for n in 0..PER_THREAD {
-                        let from = ticks();
-                        let taken = op();
-                        let to = ticks();
-                        if taken {
-                            h.saturating_record(clock.ns(from, to).max(1));
-                        }
-                        if n % BURST == BURST - 1 {
-                            let until = Instant::now() + PAUSE * threads as u32;
-                            while Instant::now() < until {
-                                spin_loop();
-                            }
-                        }
-                    }
-                    h
-                })
-            })
-            .collect();
-        for r in runs {
-            all.add(r.join().expect("a publisher")).expect("the same bounds");
-        }
-    });
-    (all.value_at_quantile(0.5) as f64, all.value_at_quantile(0.99) as f64)
-}
-
 fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
     let queue = Arc::new(ArrayQueue::<[u8; SLOT_BYTES]>::new(16 * 1024));
     let stop = Arc::new(AtomicBool::new(false));
@@ -98,7 +62,7 @@ fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
         })
     };
     let e = event();
-    let figures = paced(clock, threads, || {
+    let figures = paced(clock, threads, PER_THREAD, || {
         let mut slot = [0u8; SLOT_BYTES];
         let layout = Layout::of(&e);
         frame::encode(&e, layout, 0, &mut slot[..layout.len()]);
@@ -114,7 +78,7 @@ fn publish(clock: Clock, threads: usize) -> (f64, f64) {
     let engine = engine(dir.path(), Idle::Spin);
     let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
     let e = event();
-    let figures = paced(clock, threads, || engine.publish_with(&e, &options).is_ok());
+    let figures = paced(clock, threads, PER_THREAD, || engine.publish_with(&e, &options).is_ok());
     engine.close(Duration::ZERO).expect("closed");
     figures
 }

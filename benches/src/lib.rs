@@ -1,11 +1,14 @@
 //! What the benches share: events of a usual size, a timer that costs little, and figures kept for the table.
 
+use std::hint::spin_loop;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tidewire::{Event, KnownType};
+
+pub mod sink;
 
 /// One measured figure beside what it is to be judged by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -148,4 +151,45 @@ pub fn event() -> Event<'static> {
     e.content_type = "application/gzip";
     e.metadata = &[("owner", "billing")];
     e
+}
+
+/// Calls between pauses, and the pause.
+const BURST: usize = 16;
+const PAUSE: Duration = Duration::from_micros(40);
+
+/// Runs `op` so many times on each of so many threads, with pauses after bursts; answers p50 and p99 in nanoseconds of those
+/// that answered `true`.
+///
+/// # Panics
+/// If a thread does.
+pub fn paced(clock: Clock, threads: usize, per_thread: usize, op: impl Fn() -> bool + Sync) -> (f64, f64) {
+    let mut all = histogram();
+    std::thread::scope(|s| {
+        let runs: Vec<_> = (0..threads)
+            .map(|_| {
+                s.spawn(|| {
+                    let mut h = histogram();
+                    for n in 0..per_thread {
+                        let from = ticks();
+                        let taken = op();
+                        let to = ticks();
+                        if taken {
+                            h.saturating_record(clock.ns(from, to).max(1));
+                        }
+                        if n % BURST == BURST - 1 {
+                            let until = Instant::now() + PAUSE * threads as u32;
+                            while Instant::now() < until {
+                                spin_loop();
+                            }
+                        }
+                    }
+                    h
+                })
+            })
+            .collect();
+        for r in runs {
+            all.add(r.join().expect("a publisher")).expect("the same bounds");
+        }
+    });
+    (all.value_at_quantile(0.5) as f64, all.value_at_quantile(0.99) as f64)
 }

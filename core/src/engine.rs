@@ -898,8 +898,8 @@ pub struct DestinationStats {
     pub routed: u64,
     /// Deliveries done.
     pub delivered: u64,
-    /// Times that an event went from its shard to the one that delivers ([`crate::rule::Order::Strict`]). It is then neither
-    /// delivered nor routed once more, but still waiting.
+    /// Times that an event was handed over to the shard that delivers it, which may be its own
+    /// ([`crate::rule::Order::Strict`]). It is then neither delivered nor routed once more, but still waiting.
     pub handed_over: u64,
     /// Deliveries put off for another attempt, each time counted.
     pub retried: u64,

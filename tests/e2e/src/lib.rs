@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
-use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
+use tidewire::rule::{Destination, DestinationKind, Order, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, KnownType, OnFull, PublishOptions, Stats};
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
@@ -90,8 +90,8 @@ pub fn publish(engine: &Engine, keys: &[String], first: u64, rounds: u64, ack: A
 /// # Panics
 /// If it does not open, or does not deliver everything, in order, within 20 s.
 pub fn deliver_rest(dir: &Path) -> String {
-    let receivers = ["first", "second"].map(|name| (name, receiver(Behaviour::Ok204)));
-    let destinations = receivers.iter().map(|(name, r)| hook(name, &r.url())).collect();
+    let receivers = GOLDEN.map(|name| (name, receiver(Behaviour::Ok204)));
+    let destinations = receivers.iter().map(|(name, r)| golden_hook(name, &r.url())).collect();
     let rules = RuleSet::build(Vec::new(), destinations, EventTypes::default()).expect("rules");
     let engine = Engine::open_with(config(dir, 2), rules).expect("an engine");
     engine.flush(Duration::from_secs(20)).expect("everything delivered");
@@ -105,6 +105,18 @@ pub fn deliver_rest(dir: &Path) -> String {
     }
     lines.sort();
     lines.concat()
+}
+
+/// The destinations of golden directories; those of the first version have no `strict`.
+pub const GOLDEN: [&str; 3] = ["first", "second", "strict"];
+
+/// One of them.
+pub fn golden_hook(name: &str, url: &str) -> Destination {
+    let mut d = hook(name, url);
+    if name == "strict" {
+        d.order = Order::Strict;
+    }
+    d
 }
 
 /// A receiver on a free port of 127.0.0.1.

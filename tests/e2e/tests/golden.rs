@@ -14,7 +14,7 @@ use tidewire::log::dead::each_dead_letter;
 use tidewire::log::recovery;
 use tidewire::rule::RuleSet;
 use tidewire::{DeadLetterFilter, Engine, RedriveOptions};
-use tidewire_e2e::{config, deliver_rest, hook, receiver};
+use tidewire_e2e::{config, deliver_rest, hook, receiver, rules};
 use tidewire_receiver::Behaviour;
 
 fn golden() -> PathBuf {
@@ -78,6 +78,12 @@ fn directories_of_earlier_versions_deliver_what_they_hold() {
         assert_eq!(deliver_rest(&data), expected, "{}", version.display());
         assert_eq!(dead(), 2, "{}", version.display());
         assert_eq!(deliver_rest(&data), "", "{}: everything is delivered once", version.display());
+        let engine =
+            Engine::open_with(config(&data, 2), rules(vec![hook("first", "http://127.0.0.1:9/")])).expect("an engine");
+        let of_host = (engine.in_doubt().expect("what is in doubt").len(), engine.last_applied().expect("a cursor"));
+        // The first version had neither.
+        assert_eq!(of_host, if version.ends_with("v1") { (0, 0) } else { (2, 5) }, "{}", version.display());
+        engine.close(Duration::from_secs(20)).expect("closed");
         redrive_all(&data);
         assert_eq!(dead(), 0, "{}", version.display());
         println!("{}: {} deliveries", version.display(), expected.lines().count());
