@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
-use tidewire::{Ack, DedupKey, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Published};
+use tidewire::{
+    Ack, DeadLetterFilter, DedupKey, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Published,
+    RedriveOptions,
+};
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -354,6 +357,43 @@ fn a_refused_event_is_not_taken_for_a_repeat_when_it_comes_again() {
     }
     engine.flush(Duration::from_secs(120)).unwrap();
     each_arrived_once(&r, 1..=cursor);
+    engine.close(WAIT).unwrap();
+}
+
+/// A redrive within the window is no repeat of what it redrives.
+#[test]
+fn manual_retry_is_swallowed_by_its_idempotency_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver();
+    r.set_behaviour(Behaviour::Status(500));
+    let types = EventTypes::default();
+    let mut hook = Destination::new("hook", DestinationKind::Webhook(Webhook::new(&r.url()).unwrap()));
+    hook.retry.attempts_max = Some(1);
+    let rule = Rule::new("all", ["s3:ObjectCreated:*"], &types).unwrap().with_destination("hook");
+    let rules = RuleSet::build(vec![rule], vec![hook], types).unwrap();
+    let engine = Engine::open_with(config(dir.path()), rules.clone()).unwrap();
+    for n in 0..20 {
+        let key = format!("k{n}");
+        assert_eq!(engine.publish_with(&put(&key), &keyed(&key, Ack::Synced)).unwrap(), Published::Accepted);
+    }
+    engine.flush(WAIT).unwrap();
+    let first: BTreeSet<String> = r.records().into_iter().map(|x| x.event_id).collect();
+    let redrive = |engine: &Engine| {
+        let mut redrive = engine.redrive(&DeadLetterFilter::default(), &RedriveOptions::default()).unwrap();
+        assert_eq!(redrive.wait(Instant::now() + WAIT).unwrap().redriven, 20);
+        engine.flush(WAIT).unwrap();
+    };
+    // Twice, the second time after a restart, so that the keys come from the log.
+    redrive(&engine);
+    assert_eq!(r.records().len(), 40);
+    engine.close(WAIT).unwrap();
+    let engine = Engine::open_with(config(dir.path()), rules).unwrap();
+    r.set_behaviour(Behaviour::Ok204);
+    redrive(&engine);
+    assert_eq!((r.records().len(), r.accepted()), (60, 20));
+    assert_eq!(r.records().into_iter().map(|x| x.event_id).collect::<BTreeSet<_>>(), first);
+    // The publication itself is still a repeat.
+    assert_eq!(engine.publish_with(&put("k1"), &keyed("k1", Ack::Synced)).unwrap(), Published::Duplicate);
     engine.close(WAIT).unwrap();
 }
 

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
+use tidewire::event::profile::Profile;
 use tidewire::filter::Filter;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{BatchLimits, BreakerPolicy, Destination, DestinationKind, RetryPolicy, Rule, RuleSet, Webhook};
+use tidewire::rule::{
+    BatchLimits, BreakerPolicy, Destination, DestinationKind, Order, RetryPolicy, Rule, RuleSet, Webhook,
+};
 use tidewire::{Ack, Engine, ErrorKind, Event, EventType, KnownType, OnFull, PublishOptions, Published};
 use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
 
@@ -173,6 +176,35 @@ fn every_matching_destination_gets_every_event_once() {
     engine.flush(WAIT).unwrap();
     assert_eq!((a.records().len(), b.records().len()), (100, 200), "once per destination, however many rules match");
     engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn one_kind_of_target_never_starts_unless_another_kind_is_there() {
+    let receivers: Vec<Receiver> = (0..4).map(|_| receiver(Behaviour::Ok204)).collect();
+    let mut kinds: Vec<Destination> = Vec::new();
+    for (r, name) in receivers.iter().zip(["plain", "unordered", "strict", "cloudevents"]) {
+        kinds.push(hook(name, &r.url()));
+    }
+    kinds[1].order = Order::None;
+    kinds[2].order = Order::Strict;
+    kinds[3].profile = Profile::CloudEvents;
+    for subset in 1..1 << kinds.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let chosen: Vec<Destination> =
+            kinds.iter().enumerate().filter(|(i, _)| subset & (1 << i) != 0).map(|(_, d)| d.clone()).collect();
+        let before: Vec<u64> = receivers.iter().map(Receiver::requests).collect();
+        let engine = open(dir.path(), 2, all(chosen.clone()));
+        (0..10).for_each(|n| put(&engine, &format!("k{n}"), n));
+        engine.flush(WAIT).unwrap();
+        let delivered =
+            engine.stats().destinations.into_iter().map(|d| (d.name, d.delivered)).collect::<BTreeMap<_, _>>();
+        let expected = chosen.iter().map(|d| (d.name.clone(), 10)).collect::<BTreeMap<_, _>>();
+        assert_eq!(delivered, expected);
+        for (i, r) in receivers.iter().enumerate() {
+            assert_eq!(r.requests() > before[i], subset & (1 << i) != 0, "subset {subset:#b}, {}", kinds[i].name);
+        }
+        engine.close(WAIT).unwrap();
+    }
 }
 
 #[test]
@@ -587,6 +619,52 @@ fn a_closed_engine_says_so_and_closing_twice_is_nothing() {
     assert_eq!(clone.publish(&event).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(clone.flush(WAIT).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(clone.replace_rules(RuleSet::default()).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// Whoever publishes while the engine closes is told that it is closed, or has an event that is not lost.
+#[test]
+fn use_after_shutdown_while_others_still_publish() {
+    let r = receiver(Behaviour::Ok204);
+    let mut accepted = BTreeSet::new();
+    for round in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path(), 2, all(vec![hook("hook", &r.url())]));
+        let published: Vec<String> = std::thread::scope(|s| {
+            let publish = |thread: usize| {
+                let engine = engine.clone();
+                move || {
+                    let mut done = Vec::new();
+                    loop {
+                        let key = format!("{round}-{thread}-{}", done.len());
+                        let event = Event::new(KnownType::ObjectCreatedPut.into(), "bucket", key.as_bytes());
+                        let ack = [Ack::Memory, Ack::Written, Ack::Synced][done.len() % 3];
+                        match engine.publish_with(&event, &PublishOptions { ack, ..PublishOptions::default() }) {
+                            Ok(_) => done.push(key),
+                            Err(e) if e.kind() == ErrorKind::Closed => break,
+                            Err(e) => panic!("{e}"),
+                        }
+                    }
+                    // Everything else is refused as well, by every handle.
+                    assert_eq!(engine.flush(WAIT).unwrap_err().kind(), ErrorKind::Closed);
+                    assert!(!engine.stats().destinations.is_empty());
+                    done
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|thread| s.spawn(publish(thread))).collect();
+            until("they publish", || engine.stats().accepted > 100);
+            let closers = [engine.clone(), engine.clone()].map(|e| s.spawn(move || e.close(Duration::ZERO)));
+            closers.into_iter().for_each(|c| c.join().unwrap().unwrap());
+            threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        });
+        accepted.extend(published);
+        let engine = open(dir.path(), 2, all(vec![hook("hook", &r.url())]));
+        engine.flush(WAIT).unwrap();
+        engine.close(WAIT).unwrap();
+    }
+    let arrived: BTreeSet<String> = r.records().into_iter().map(|x| x.key).collect();
+    let lost: Vec<&String> = accepted.difference(&arrived).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_in_order(&r);
 }
 
 #[test]

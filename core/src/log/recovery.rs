@@ -41,10 +41,17 @@ struct Meta {
     /// No shard that was removed gave out a clock reading above this.
     #[serde(default, skip_serializing_if = "is_zero")]
     clock_floor_ns: u64,
+    /// `names.json` was written: if it is not there, it was lost.
+    #[serde(default, skip_serializing_if = "is_false")]
+    named: bool,
 }
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -224,7 +231,8 @@ pub(crate) fn writers_json(earlier: &BTreeMap<u64, u32>) -> Result<Vec<u8>> {
 
 /// The contents of `meta.json`.
 pub(crate) fn meta_json(format: u32, writer: u32, shards: u16) -> Result<Vec<u8>> {
-    to_json(&Meta { format, writer, shards, layouts: Vec::new(), applied: Vec::new(), clock_floor_ns: 0 })
+    let (layouts, applied) = (Vec::new(), Vec::new());
+    to_json(&Meta { format, writer, shards, layouts, applied, clock_floor_ns: 0, named: false })
 }
 
 /// What a data directory says of itself, read without opening it.
@@ -293,6 +301,8 @@ impl DataDir {
         let meta = match read_json::<Meta>(&meta_path)? {
             Some(m) if m.format > FORMAT => return Err(at(newer_format(m.format))),
             Some(m) => m,
+            // It is the first file to be written.
+            None if !shard_numbers(path)?.is_empty() => return Err(lost(&meta_path)),
             None => {
                 let shards = shards.unwrap_or(shards_default).clamp(1, SHARDS_MAX) as u16;
                 let writer = random_u64()? as u32;
@@ -303,12 +313,16 @@ impl DataDir {
                     layouts: Vec::new(),
                     applied: Vec::new(),
                     clock_floor_ns: 0,
+                    named: false,
                 };
                 write_json(&meta_path, &m)?;
                 m
             }
         };
         let names = Names::open(path)?;
+        if meta.named && !fs::exists(&names.path) {
+            return Err(lost(&names.path));
+        }
         let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
             path: path.to_owned(),
@@ -324,12 +338,15 @@ impl DataDir {
     }
 
     /// Marks a directory of an older format as one of this format, so that older versions keep away from what is written
-    /// from now on. Call when everything in it could be read.
+    /// from now on, and a new one as having names. Call when everything in it could be read.
     ///
     /// # Errors
-    /// If the mark cannot be written.
+    /// If the mark or the names cannot be written.
     pub fn upgrade(&mut self) -> Result<()> {
-        self.write_meta(Meta { format: FORMAT.max(self.meta.format), ..self.meta.clone() })
+        if !self.meta.named {
+            write_json(&self.names.path, &self.names.file)?;
+        }
+        self.write_meta(Meta { format: FORMAT.max(self.meta.format), named: true, ..self.meta.clone() })
     }
 
     fn write_meta(&mut self, meta: Meta) -> Result<()> {
@@ -505,6 +522,13 @@ pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Optio
         }
         .at(path.display().to_string())
     })
+}
+
+/// Made anew, the file would give the log another meaning.
+fn lost(path: &Path) -> Error {
+    Error::new(ErrorKind::Corrupt, "the file is gone, but the logs that belong to it are there")
+        .at(path.display().to_string())
+        .remedy("restore it from a copy of the data directory, or move the directory away to begin with a new one")
 }
 
 pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {

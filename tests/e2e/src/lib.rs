@@ -180,6 +180,48 @@ pub fn skip(reason: &str) {
     println!("SKIPPED: {reason}");
 }
 
+/// What the process holds: descriptors, threads, pinned and locked memory in kB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Memory pinned by the kernel.
+    pub pinned_kb: u64,
+    /// Memory locked.
+    pub locked_kb: u64,
+}
+
+impl Held {
+    /// Now.
+    ///
+    /// # Panics
+    /// Without procfs.
+    pub fn now() -> Held {
+        let count = |dir: &str| std::fs::read_dir(dir).expect("procfs").count();
+        let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("the field");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        Held {
+            descriptors: count("/proc/self/fd"),
+            threads: count("/proc/self/task"),
+            pinned_kb: field("VmPin:"),
+            locked_kb: field("VmLck:"),
+        }
+    }
+
+    /// Whether no number is larger than there.
+    pub fn within(self, limit: Held) -> bool {
+        self.descriptors <= limit.descriptors
+            && self.threads <= limit.threads
+            && self.pinned_kb <= limit.pinned_kb
+            && self.locked_kb <= limit.locked_kb
+    }
+}
+
 /// A process that ends with the test.
 #[derive(Debug)]
 pub struct Process(pub Child);

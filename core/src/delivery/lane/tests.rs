@@ -221,6 +221,59 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
     assert!(matches!(l.poll(at(until + 100 * S)), Action::Send(_)));
 }
 
+/// Two days away, and then four more than events are kept for: it is asked at the latest when the breaker's longest time is
+/// over, for as long as there is something to send.
+#[test]
+fn reconnecting_is_given_up_after_five_minutes() {
+    const HOUR: u64 = 3600 * S;
+    let policy = policy();
+    let longest = policy.breaker.open_max.as_nanos() as u64 * 12 / 10;
+    for (away, random) in [(48 * HOUR, 0.0), (48 * HOUR, 0.999), (168 * HOUR, 0.5)] {
+        let mut l = Lane::new(policy.clone(), Cursor::at(0));
+        let (mut now, mut asked, mut delivered, mut spent, mut pushed) = (S, S, 0, 0, 0);
+        for _ in 0..1_000_000 {
+            // Something new every hour.
+            while pushed * HOUR <= now.min(away) {
+                pushed += 1;
+                l.push(Item { accepted_ns: now, ..item(pushed, pushed % 7) }, at(now));
+            }
+            match l.poll(at(now)) {
+                Action::Send(b) => {
+                    assert!(now - asked <= longest, "not asked for {} s", (now - asked) / S);
+                    asked = now;
+                    let down =
+                        || Outcome::Retry { endpoint: true, reason: "x".into(), status: 0, answer: Bytes::new() };
+                    let done = l.complete(b, if now < away { down() } else { Outcome::Success }, at(now), random);
+                    delivered += done.delivered;
+                    spent += done.spent.len();
+                    done.spent.iter().for_each(|s| l.settle(s.item.sequence));
+                }
+                Action::Wait(until) => now = until,
+                Action::Idle if now < away => now += HOUR,
+                Action::Idle => break,
+            }
+        }
+        assert_eq!(delivered + spent, pushed as usize);
+        assert_eq!(spent > 0, away > 72 * HOUR, "given up is what is too old, and only that: {spent}");
+        assert!(delivered > 40, "{delivered}");
+    }
+}
+
+#[test]
+fn retry_after_is_ignored_or_taken_without_a_bound() {
+    for (after_ns, expect) in [(Some(0), 1), (Some(7 * S), 7), (Some(u64::MAX), 3600), (None, 30)] {
+        let mut l = lane();
+        l.push(item(1, 1), at(0));
+        let b = send(&mut l, at(S));
+        let later = Outcome::Throttle { after_ns, reason: "503".into(), status: 503, answer: Bytes::new() };
+        l.complete(b, later, at(S), 0.5);
+        l.push(item(2, 2), at(S));
+        l.set_flushing(true);
+        assert!(matches!(l.poll(at(S)), Action::Wait(until) if until == S + expect * S), "{after_ns:?}");
+        assert_eq!(sequences(&send(&mut l, at(S + expect * S))), [1]);
+    }
+}
+
 #[test]
 fn what_was_done_before_a_restart_is_not_done_again() {
     let mut c = Cursor::at(5);
