@@ -1,7 +1,7 @@
 //! Lanes at work: the task of each lane and its attempts.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -127,7 +127,7 @@ pub(super) struct LaneSlot {
     /// The task shall end.
     stopping: Cell<bool>,
     /// The attempts under way, and those that have ended since the last one began.
-    attempts: RefCell<HashMap<BatchId, Running>>,
+    attempts: RefCell<BTreeMap<BatchId, Running>>,
     ended: RefCell<Vec<BatchId>>,
     /// Bytes of records that it holds.
     held: Cell<usize>,

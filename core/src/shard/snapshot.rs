@@ -1,6 +1,6 @@
 //! The rules as the publishers and shards see them: immutable, swapped as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::event::profile::Profile;
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
     /// Per place in `rules.rules`, the number.
     rule_numbers: Vec<u32>,
     /// Destinations by number.
-    destinations: HashMap<u32, Arc<Destination>>,
+    destinations: BTreeMap<u32, Arc<Destination>>,
     /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
     rule_ids: HashMap<u32, Arc<str>>,
     hands_over: bool,
