@@ -281,7 +281,7 @@ impl Shard {
         if !with_sync {
             c.unsynced_since.get_or_insert_with(driver::now);
         }
-        let begins = group.new_segment.is_some() && with_sync;
+        let begins = group.new_segment.is_some();
         if begins {
             // Nothing of a segment is delivered before its header is durable: the ids of its events hang on that.
             if let Some(sync) = c.syncing.back_mut()

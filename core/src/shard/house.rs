@@ -228,7 +228,7 @@ impl Shard {
         let segments = self.files.take_passed(passed, also_active, self.releasing());
         self.files.reckon_spares();
         for s in segments {
-            // Not those of an earlier run, for the same reason.
+            // Files of an earlier run are not used again: a write of that process may still be on its way into one.
             let own = s.header.incarnation == self.incarnation;
             let gone = if own { self.files.keep(s.path).await } else { self.files.remove(s.path).await };
             if let Err(e) = gone {

@@ -449,7 +449,8 @@ impl Ring {
 
     /// Whether [`Ring::close`] or [`Ring::seal`] was called.
     pub fn is_closed(&self) -> bool {
-        self.producers.tail.load(Ordering::Relaxed) & CLOSED != 0
+        // In one order with the release of a reservation: either who releases sees the close, or who closes the release.
+        self.producers.tail.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Whether [`Ring::seal`] was called.
