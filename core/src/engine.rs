@@ -245,9 +245,18 @@ impl Engine {
             let handed = handed.remove(&i).unwrap_or_default();
             let holds = holds.remove(&i).unwrap_or_default();
             let cpu = config.pin_cpus.then(|| cpus[i % cpus.len()]);
-            let (snapshot, config, keep) = (snapshot.clone(), config.clone(), keep.clone());
-            let start =
-                shard::Start::new(&shards[place], &peers, snapshot, config, state, handed, holds, &dir, cpu, keep);
+            let start = shard::Start {
+                shared: shards[place].clone(),
+                peers: peers.clone(),
+                snapshot: snapshot.clone(),
+                config: config.clone(),
+                state,
+                handed,
+                holds,
+                incarnation: dir.incarnation,
+                cpu,
+                keep: keep.clone(),
+            };
             match shard::start(start) {
                 Ok(t) => threads.push(t),
                 Err(e) => {

@@ -337,7 +337,6 @@ impl Shard {
         let Some(sync) = c.syncing.pop_front() else { return };
         self.shared.stats.syncs.add(1);
         c.durable = sync.sequence;
-        self.checkpoint.borrow_mut().advance(sync.sequence);
         let mut appender = self.appender.borrow_mut();
         while let Some(group) = c.kept.pop_front_if(|g| g.last_sequence <= sync.sequence) {
             c.kept_bytes -= group.bytes.len();
@@ -480,7 +479,6 @@ impl Shard {
             c.written = c.written.max(group.ring_position);
             self.appender.borrow_mut().recycle(group);
         }
-        self.checkpoint.borrow_mut().advance(c.durable);
         self.is_durable(c.durable);
         self.commit_took.notify();
         self.tell_unaudited().await;

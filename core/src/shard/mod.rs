@@ -255,7 +255,8 @@ impl Shared {
             host_cursor_given: AtomicU64::new(state.checkpoint.host_cursor()),
             host_cursor_saved: AtomicU64::new(state.checkpoint.host_cursor()),
             handed_over: AtomicBool::new(false),
-            head: AtomicU64::new(0),
+            // Known before anybody can ask, so that readers begin where this run does.
+            head: AtomicU64::new(state.next_sequence - 1),
             pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
         }
@@ -313,27 +314,6 @@ pub(crate) struct Start {
     pub(crate) incarnation: u64,
     pub(crate) cpu: Option<usize>,
     pub(crate) keep: KeepStart,
-}
-
-impl Start {
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        peers: &Peers,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-        config: Arc<EngineConfig>,
-        state: ShardState,
-        handed: Handed,
-        holds: BTreeMap<u32, Holds>,
-        dir: &DataDir,
-        cpu: Option<usize>,
-        keep: KeepStart,
-    ) -> Start {
-        let (peers, shared) = (peers.clone(), shared.clone());
-        // Known before anybody can ask, so that readers begin where this run does.
-        shared.set_head(state.next_sequence - 1);
-        Start { shared, peers, snapshot, config, state, handed, holds, incarnation: dir.incarnation, cpu, keep }
-    }
 }
 
 /// Starts a shard's thread and waits until it runs.
@@ -431,8 +411,7 @@ pub(crate) struct Shard {
     clock_ceiling_ns: Cell<u64>,
     random: Cell<u64>,
 
-    /// Everything up to this sequence is durable.
-    durable: Cell<u64>,
+    /// Who waits until everything up to a sequence is durable.
     durable_waiters: RefCell<Vec<(u64, oneshot::Sender<()>)>>,
 
     commit_wanted: Notify,
@@ -539,7 +518,6 @@ impl Shard {
             saved: Cell::new(0),
             clock_ceiling_ns: Cell::new(state.clock_floor_ns),
             random: Cell::new(incarnation ^ (shared.index as u64) << 32 | 1),
-            durable: Cell::new(state.next_sequence - 1),
             durable_waiters: RefCell::default(),
             commit_wanted: Notify::default(),
             lingering: Cell::new(false),
@@ -664,7 +642,7 @@ impl Shard {
     /// # Errors
     /// If it never will be: the log failed, or the engine closes.
     async fn durable(&self, sequence: u64) -> Result<()> {
-        if self.durable.get() >= sequence {
+        if self.checkpoint.borrow().through() >= sequence {
             return Ok(());
         }
         let ended = || match self.shared.progress.failure() {
@@ -681,7 +659,7 @@ impl Shard {
 
     /// Everything up to a sequence is durable.
     fn is_durable(&self, sequence: u64) {
-        self.durable.set(sequence.max(self.durable.get()));
+        self.checkpoint.borrow_mut().advance(sequence);
         let mut waiters = self.durable_waiters.borrow_mut();
         let (due, rest) = std::mem::take(&mut *waiters).into_iter().partition(|(s, _)| *s <= sequence);
         *waiters = rest;
