@@ -279,12 +279,12 @@ impl DeadLetters {
     }
 
     pub(super) fn close(&self) {
-        self.log.close();
+        self.log.journal.close();
     }
 
     /// The numbers of the next segment and the next letter.
     pub(super) fn next(&self) -> (u64, u64) {
-        self.log.next()
+        self.log.journal.next()
     }
 
     fn letters(&self) -> u64 {
@@ -437,7 +437,7 @@ impl Shard {
         }
         let log = &self.dead.log;
         for (extensions, body) in kept {
-            log.append(Kind::DeadLetter, &extensions, &body, wall);
+            log.journal.append(Kind::DeadLetter, &extensions, &body, wall);
         }
         let letters: Vec<_> = {
             let mut letters = self.dead.letters.borrow_mut();
@@ -446,7 +446,7 @@ impl Shard {
         };
         for (l, _) in &letters {
             let extensions = Extensions { origin: Some(l.origin), hops: l.hops, ..Extensions::default() };
-            log.append(Kind::DeadLetter, &extensions, &l.body, wall);
+            log.journal.append(Kind::DeadLetter, &extensions, &l.body, wall);
         }
         // What was appended must be stored before anything else is, so it is tried until it is.
         while let Err(e) = log.store().await {

@@ -6,15 +6,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shard;
+use super::files::{FilesPlan, SegmentFiles};
+use super::journal::Journal;
 use crate::driver::wall_ns;
-use crate::driver::{self, DiskFile};
+use crate::driver::{self, Disk, DiskFile};
 use crate::error::{Error, Result};
 use crate::log::BLOCK_BYTES;
+use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::attempts::{self, AllTried};
 use crate::log::checkpoint::DedupEntry;
 use crate::log::cursor::{Cursor, Cursors, section};
-use crate::log::record::Kind;
-use crate::log::recovery::CURSOR_FILES;
+use crate::log::record::{Extensions, Kind};
+use crate::log::recovery::{CURSOR_FILES, ShardState};
+use crate::log::segment::Purpose;
 use crate::log::shed::{self, Shed};
 
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
@@ -22,8 +26,20 @@ pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 
 /// Size of a file of keys.
-pub(super) const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
+const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
+const DEDUP_ZERO_AHEAD_BYTES: u64 = 64 * 1024;
 const DEDUP_ENTRIES_PER_RECORD: usize = 4096;
+
+/// The journal of the keys by which repeats are recognised.
+pub(super) fn dedup_files(state: &ShardState, disk: Rc<Disk>, plan: SegmentPlan) -> Journal {
+    let (segment, sequence) = state.next_dedup;
+    let plan = SegmentPlan { purpose: Purpose::Dedup, bytes_max: DEDUP_SEGMENT_BYTES, ..plan };
+    let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes: DEDUP_ZERO_AHEAD_BYTES, spares: false };
+    Journal::new(
+        Appender::new(plan, segment, sequence - 1, sequence, state.clock_floor_ns),
+        SegmentFiles::new(state.path.join("dedup"), disk, files, state.dedup_segments.clone(), Vec::new()),
+    )
+}
 
 impl Shard {
     /// Saves cursors while they move, until the shard stops.
@@ -189,7 +205,7 @@ impl Shard {
         let entries = {
             let mut checkpoint = self.checkpoint.borrow_mut();
             let entries = checkpoint.take_dedup();
-            if window_ns == 0 || (entries.is_empty() && self.dedup_files.is_stored()) {
+            if window_ns == 0 || (entries.is_empty() && self.dedup_files.pending() == 0) {
                 let through = checkpoint.through();
                 checkpoint.dedup_saved(through);
                 return Ok(());
@@ -198,9 +214,9 @@ impl Shard {
             entries
         };
         for chunk in entries.chunks(DEDUP_ENTRIES_PER_RECORD) {
-            self.dedup_files.append(Kind::Mark, &DedupEntry::encode(chunk));
+            self.dedup_files.append(Kind::Mark, &Extensions::default(), &DedupEntry::encode(chunk), wall_ns());
         }
-        self.dedup_files.store().await?;
+        self.dedup_files.store(|_| ()).await?;
         self.checkpoint.borrow_mut().dedup_saved(self.dedup_handed.get());
         let oldest_ns = wall_ns().saturating_sub(window_ns);
         let most = self.config.dedup.entries_max as u64 * DedupEntry::BYTES as u64 / DEDUP_SEGMENT_BYTES + 2;

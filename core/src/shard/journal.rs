@@ -1,102 +1,108 @@
 //! A journal: a log beside that of the events, in segments of the same format, for what the shard has to remember.
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
-use std::rc::Rc;
 
-use super::files::{FilesPlan, SegmentFiles};
-use crate::driver::{Disk, wall_ns};
+use super::files::SegmentFiles;
+use crate::driver::wall_ns;
 use crate::error::Result;
-use crate::log::appender::{Appender, Group, SegmentPlan};
-use crate::log::record::Kind;
-use crate::log::recovery::SegmentInfo;
+use crate::log::appender::{Appender, Group};
+use crate::log::record::{Extensions, Kind};
 
-const ZERO_AHEAD_BYTES: u64 = 64 * 1024;
-
-/// See the module.
+/// See the module. One task appends and stores.
 pub(super) struct Journal {
     appender: RefCell<Appender>,
     pub(super) files: SegmentFiles,
     /// Groups that are written and not durable.
-    kept: RefCell<Vec<Group>>,
+    unsynced: RefCell<Vec<Group>>,
     /// The last record that is durable.
     durable: Cell<u64>,
 }
 
 impl Journal {
-    /// The journal in `dir`, with the segments found there; `next` is the number of its next segment and the sequence of
-    /// its next record.
-    pub(super) fn new(
-        dir: PathBuf,
-        disk: Rc<Disk>,
-        plan: SegmentPlan,
-        segments: Vec<SegmentInfo>,
-        next: (u64, u64),
-        clock_floor_ns: u64,
-    ) -> Journal {
-        let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes: ZERO_AHEAD_BYTES, spares: false };
+    /// A journal that goes on with what `appender` packs in `files`.
+    pub(super) fn new(appender: Appender, files: SegmentFiles) -> Journal {
         Journal {
-            appender: RefCell::new(Appender::new(plan, next.0, next.1 - 1, next.1, clock_floor_ns)),
-            files: SegmentFiles::new(dir, disk, files, segments, Vec::new()),
-            kept: RefCell::default(),
-            durable: Cell::new(next.1 - 1),
+            durable: Cell::new(appender.next_sequence() - 1),
+            appender: RefCell::new(appender),
+            files,
+            unsynced: RefCell::default(),
         }
+    }
+
+    /// The numbers of the next segment and the next record.
+    pub(super) fn next(&self) -> (u64, u64) {
+        let appender = self.appender.borrow();
+        (appender.next_segment(), appender.next_sequence())
     }
 
     /// Adds a record; [`Journal::store`] makes it durable.
-    pub(super) fn append(&self, kind: Kind, body: &[u8]) {
-        self.appender.borrow_mut().append(kind, &[], body, wall_ns());
+    pub(super) fn append(&self, kind: Kind, extensions: &Extensions, body: &[u8], wall_ns: u64) {
+        self.appender.borrow_mut().append_extended(kind, &[], extensions, body, wall_ns);
     }
 
-    /// Whether everything that was added is durable.
-    pub(super) fn is_stored(&self) -> bool {
-        self.durable.get() + 1 >= self.appender.borrow().next_sequence()
+    /// Bytes that were appended and not taken for writing.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.appender.borrow().pending_bytes()
     }
 
-    /// Makes durable what was added. If that fails it is done anew in another segment when this is called again.
-    pub(super) async fn store(&self) -> Result<()> {
-        loop {
-            let group = self.appender.borrow_mut().take();
-            let Some(mut group) = group else { break };
-            let ends_one = group.new_segment.is_some() && self.files.is_writing();
-            let before = if ends_one { self.make_durable().await } else { Ok(()) };
-            let result = match before {
-                Ok(()) => self.files.write(&mut group).await,
-                e => e,
-            };
-            self.kept.borrow_mut().push(group);
-            if result.is_err() {
-                self.move_on();
-                return result;
-            }
-        }
-        let result = self.make_durable().await;
+    /// Records that were appended and are not durable.
+    pub(super) fn pending(&self) -> u64 {
+        self.appender.borrow().next_sequence() - 1 - self.durable.get()
+    }
+
+    /// Makes durable what was appended, and hands each group to `stored` that is. If that fails it is done anew in another
+    /// segment when this is called again.
+    pub(super) async fn store(&self, stored: impl Fn(&Group)) -> Result<()> {
+        let result = self.write_and_sync(&stored).await;
         if result.is_err() {
-            self.move_on();
+            // A sync is never tried again: the kernel may have dropped the data.
+            let unsynced = std::mem::take(&mut *self.unsynced.borrow_mut());
+            self.files.give_up(self.durable.get());
+            self.appender.borrow_mut().relocate(unsynced, wall_ns());
         }
         result
     }
 
-    async fn make_durable(&self) -> Result<()> {
+    async fn write_and_sync(&self, stored: &impl Fn(&Group)) -> Result<()> {
+        loop {
+            let group = self.appender.borrow_mut().take();
+            let Some(mut group) = group else { break };
+            // What is before a new segment must be durable.
+            let ends_one = group.new_segment.is_some() && self.files.is_writing();
+            let before = if ends_one { self.make_durable(stored).await } else { Ok(()) };
+            let result = match before {
+                Ok(()) => self.files.write(&mut group).await,
+                e => e,
+            };
+            self.unsynced.borrow_mut().push(group);
+            result?;
+        }
+        self.make_durable(stored).await
+    }
+
+    async fn make_durable(&self, stored: &impl Fn(&Group)) -> Result<()> {
+        if self.unsynced.borrow().is_empty() {
+            return Ok(());
+        }
         if self.files.is_moving() {
             self.files.name().await?;
         } else {
             self.files.sync().await?;
         }
-        let groups = std::mem::take(&mut *self.kept.borrow_mut());
+        let groups = std::mem::take(&mut *self.unsynced.borrow_mut());
         for group in groups {
             self.durable.set(self.durable.get().max(group.last_sequence));
             self.files.wrote(&group);
+            stored(&group);
             self.appender.borrow_mut().recycle(group);
         }
         Ok(())
     }
 
-    /// Takes what is not durable to a new segment.
-    fn move_on(&self) {
-        let kept = std::mem::take(&mut *self.kept.borrow_mut());
-        self.files.give_up(self.durable.get());
-        self.appender.borrow_mut().relocate(kept, wall_ns());
+    /// Ends the segment that is being written. Everything appended must be durable.
+    pub(super) fn end_segment(&self) {
+        self.appender.borrow_mut().end_segment();
+        self.files.close();
     }
 
     /// Writes no more.

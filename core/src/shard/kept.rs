@@ -1,16 +1,16 @@
-//! A log beside the main one: dead letters, losses. Its segments are kept within bounds; the oldest go as a whole.
+//! A journal of which much is kept: dead letters, losses. Its segments are kept within bounds; the oldest go as a whole.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::files::{FilesPlan, SegmentFiles};
+use super::journal::Journal;
 use crate::driver::{self, Disk, wall_ns};
 use crate::error::Result;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, Group, SegmentPlan};
 use crate::log::dead::{self, KeptSegment, KeptState};
-use crate::log::record::{Extensions, Kind};
 use crate::log::recovery::SegmentInfo;
 use crate::log::segment::SegmentHeader;
 use crate::log::taken::Taken;
@@ -18,12 +18,7 @@ use crate::log::taken::Taken;
 /// See the module. One task appends and stores; others may take segments out that are not being written.
 pub(super) struct KeptLog {
     dir: PathBuf,
-    appender: RefCell<Appender>,
-    files: SegmentFiles,
-    /// Groups that are written and not durable.
-    unsynced: RefCell<Vec<Group>>,
-    /// The last record that is durable.
-    durable: Cell<u64>,
+    pub(super) journal: Journal,
     /// All that are kept, with what is durable in them, in order; the last one is being written if `active`.
     pub(super) segments: RefCell<Vec<KeptSegment>>,
     active: Cell<bool>,
@@ -43,11 +38,11 @@ impl KeptLog {
         let plan = SegmentPlan { bytes_max: plan.bytes_max / BLOCK_BYTES as u64 * BLOCK_BYTES as u64, ..plan };
         let files = FilesPlan { segment_bytes: plan.bytes_max, zero_ahead_bytes, spares: false };
         KeptLog {
-            appender: RefCell::new(Appender::new(plan, segment, last, number, clock_floor_ns)),
-            files: SegmentFiles::new(dir.clone(), disk, files, Vec::new(), Vec::new()),
+            journal: Journal::new(
+                Appender::new(plan, segment, last, number, clock_floor_ns),
+                SegmentFiles::new(dir.clone(), disk, files, Vec::new(), Vec::new()),
+            ),
             dir,
-            unsynced: RefCell::default(),
-            durable: Cell::new(number - 1),
             segments: RefCell::new(state.segments),
             active: Cell::new(false),
         }
@@ -57,80 +52,20 @@ impl KeptLog {
         &self.dir
     }
 
-    /// The numbers of the next segment and the next record.
-    pub(super) fn next(&self) -> (u64, u64) {
-        let appender = self.appender.borrow();
-        (appender.next_segment(), appender.next_sequence())
-    }
-
-    pub(super) fn append(&self, kind: Kind, extensions: &Extensions, body: &[u8], wall: u64) {
-        self.appender.borrow_mut().append_extended(kind, &[], extensions, body, wall);
-    }
-
-    /// Bytes that were appended and not taken for writing.
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.appender.borrow().pending_bytes()
-    }
-
-    /// Records that were appended and are not durable.
-    pub(super) fn pending(&self) -> u64 {
-        self.appender.borrow().next_sequence() - 1 - self.durable.get()
-    }
-
-    /// Makes durable what was appended. If that fails it is done anew in another segment when this is called again.
+    /// As [`Journal::store`].
     pub(super) async fn store(&self) -> Result<()> {
-        let result = self.write_and_sync().await;
+        let result = self.journal.store(|group| self.note(group)).await;
         if result.is_err() {
-            // A sync is never tried again: the kernel may have dropped the data.
-            let unsynced = std::mem::take(&mut *self.unsynced.borrow_mut());
-            self.files.give_up(self.durable.get());
-            self.appender.borrow_mut().relocate(unsynced, wall_ns());
             self.active.set(false);
         }
         result
     }
 
-    async fn write_and_sync(&self) -> Result<()> {
-        loop {
-            let group = self.appender.borrow_mut().take();
-            let Some(mut group) = group else { break };
-            // What is before a new segment must be durable.
-            let ends_one = group.new_segment.is_some() && self.files.is_writing();
-            let before = if ends_one { self.make_durable().await } else { Ok(()) };
-            let result = match before {
-                Ok(()) => self.files.write(&mut group).await,
-                e => e,
-            };
-            self.unsynced.borrow_mut().push(group);
-            result?;
-        }
-        self.make_durable().await
-    }
-
-    async fn make_durable(&self) -> Result<()> {
-        if self.unsynced.borrow().is_empty() {
-            return Ok(());
-        }
-        if self.files.is_moving() {
-            self.files.name().await?;
-        } else {
-            self.files.sync().await?;
-        }
-        let groups = std::mem::take(&mut *self.unsynced.borrow_mut());
-        for group in groups {
-            self.durable.set(self.durable.get().max(group.last_sequence));
-            self.files.wrote(&group);
-            self.note(&group);
-            self.appender.borrow_mut().recycle(group);
-        }
-        Ok(())
-    }
-
     /// Notes what is in the segment of a group now that it is durable.
     fn note(&self, group: &Group) {
-        let written = self.files.infos().pop();
+        let written = self.journal.files.infos().pop();
         // Of the files, only the one being written concerns them; what is kept is noted here.
-        self.files.take_passed(u64::MAX, false, |_, _| true);
+        self.journal.files.take_passed(u64::MAX, false, |_, _| true);
         let mut segments = self.segments.borrow_mut();
         if let Some(header) = group.new_segment {
             let path = self.dir.join(SegmentHeader::file_name(header.id));
@@ -149,13 +84,8 @@ impl KeptLog {
 
     /// Ends the segment that is being written, so that it can be taken out. Everything appended must be durable.
     pub(super) fn end_segment(&self) {
-        self.appender.borrow_mut().end_segment();
-        self.files.close();
+        self.journal.end_segment();
         self.active.set(false);
-    }
-
-    pub(super) fn close(&self) {
-        self.files.close();
     }
 
     /// Bytes of all files.

@@ -57,15 +57,15 @@ impl Losses {
 
     /// The numbers of the next segment and the next loss.
     pub(super) fn next(&self) -> (u64, u64) {
-        self.log.next()
+        self.log.journal.next()
     }
 
     fn is_written(&self) -> bool {
-        self.log.pending() == 0 && self.sums.borrow().is_empty()
+        self.log.journal.pending() == 0 && self.sums.borrow().is_empty()
     }
 
     pub(super) fn close(&self) {
-        self.log.close();
+        self.log.journal.close();
     }
 }
 
@@ -75,8 +75,8 @@ impl Shard {
         let stats = self.shared.lane_stats.lock().entry(loss.destination).or_default().clone();
         stats.lost(loss.reason).add(loss.count);
         self.shared.losses.lock().add(loss.reason, loss.destination, loss.rule, loss.count);
-        if loss.count == 1 && self.losses.log.pending_bytes() < PENDING_BYTES_MAX {
-            self.losses.log.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
+        if loss.count == 1 && self.losses.log.journal.pending_bytes() < PENDING_BYTES_MAX {
+            self.losses.log.journal.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
             return;
         }
         let mut sums = self.losses.sums.borrow_mut();
@@ -106,16 +106,16 @@ impl Shard {
     async fn write_noted_losses(&self) {
         let log = &self.losses.log;
         // After a failure of the disk sums stay sums until there is room.
-        if log.pending_bytes() < PENDING_BYTES_MAX {
+        if log.journal.pending_bytes() < PENDING_BYTES_MAX {
             for ((reason, destination, rule), count) in std::mem::take(&mut *self.losses.sums.borrow_mut()) {
                 let loss = Loss::sum(reason, destination, rule, count);
-                log.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
+                log.journal.append(Kind::Loss, &Extensions::default(), &loss.encode(), wall_ns());
             }
         }
         let untold = match log.store().await {
             Ok(()) => 0,
             Err(e) => {
-                let untold = log.pending();
+                let untold = log.journal.pending();
                 log::error!("shard {}: {untold} losses cannot be told yet: {e}", self.shared.index);
                 untold
             }
