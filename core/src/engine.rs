@@ -22,7 +22,6 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
 
 use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
@@ -31,6 +30,7 @@ use crate::engine::replay::Replays;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
+use crate::lock::Mutex;
 use crate::log::Ack;
 use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir, ShardState, Writers};

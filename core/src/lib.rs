@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod filter;
 mod fork;
+mod lock;
 pub mod log;
 pub mod net;
 pub mod rule;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tidewire::config::EngineConfig;
@@ -442,10 +442,10 @@ fn a_dead_letter_destination_is_told_why_and_only_what_fails_there_too_is_kept()
         let r = receiver(Behaviour::Status(502));
         let refuse = Arc::new(AtomicBool::new(false));
         let refusing = refuse.clone();
-        let notes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let notes = Arc::new(Mutex::new(Vec::new()));
         let noted = notes.clone();
         let second = receiver(Behaviour::decide(move |hit| {
-            noted.lock().push(serde_json::from_slice::<serde_json::Value>(hit.body).unwrap());
+            noted.lock().unwrap().push(serde_json::from_slice::<serde_json::Value>(hit.body).unwrap());
             Reply::status(if refusing.load(Ordering::SeqCst) { 507 } else { 204 })
         }));
         let mut first = hook("first", &r.url());
@@ -459,13 +459,13 @@ fn a_dead_letter_destination_is_told_why_and_only_what_fails_there_too_is_kept()
         assert!(letters(&engine).is_empty());
         let ids: BTreeSet<String> = r.records().into_iter().map(|x| x.event_id).collect();
         let mut told = Vec::new();
-        for body in &*notes.lock() {
+        for body in &*notes.lock().unwrap() {
             let records = body.get("Records").unwrap_or(body).as_array().unwrap().clone();
             let id = |r: &serde_json::Value| r.get("eventId").unwrap_or(&r["id"]).as_str().unwrap().to_owned();
             told.extend(records.iter().map(id));
         }
         assert_eq!((told.len(), told.into_iter().collect::<BTreeSet<_>>()), (20, ids), "the same events, once each");
-        let note = notes.lock()[0].clone();
+        let note = notes.lock().unwrap()[0].clone();
         match profile {
             Profile::Aws => {
                 let n = &note["Records"][0]["deadLetter"];
@@ -520,16 +520,16 @@ fn what_is_on_its_way_to_a_dead_letter_destination_survives_a_restart_with_its_s
         std::thread::sleep(Duration::from_millis(5));
     }
     engine.close(Duration::ZERO).unwrap();
-    let bodies = Arc::new(parking_lot::Mutex::new(String::new()));
+    let bodies = Arc::new(Mutex::new(String::new()));
     let seen = bodies.clone();
     let second = receiver(Behaviour::decide(move |hit| {
-        seen.lock().push_str(std::str::from_utf8(hit.body).unwrap());
+        seen.lock().unwrap().push_str(std::str::from_utf8(hit.body).unwrap());
         Reply::status(204)
     }));
     let engine = open(dir.path(), set(&second.url(), false));
     engine.flush(WAIT).unwrap();
     assert_eq!((second.accepted(), letters(&engine).len()), (20, 0));
-    assert_eq!(bodies.lock().matches("\"reason\":\"the endpoint answered 502\"").count(), 20);
+    assert_eq!(bodies.lock().unwrap().matches("\"reason\":\"the endpoint answered 502\"").count(), 20);
     engine.close(WAIT).unwrap();
 }
 

@@ -20,12 +20,12 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use futures::channel::oneshot;
-use parking_lot::{Condvar, Mutex};
 
 use super::glommio::BlockedSignals;
 #[cfg(feature = "sim")]
 use super::sim;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::{Condvar, Mutex};
 use crate::log::BLOCK_BYTES;
 use crate::log::buffer::BlockBuffer;
 
@@ -62,7 +62,7 @@ impl Queue {
                 match jobs.waiting.pop_front() {
                     Some(job) => break job,
                     None if jobs.closed => return,
-                    None => self.news.wait(&mut jobs),
+                    None => jobs = self.news.wait(jobs),
                 }
             };
             drop(jobs);

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::keep::{FilterFile, StartFile, check_name};
@@ -18,6 +17,7 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EventTypes;
 use crate::filter::EventFilter;
+use crate::lock::Mutex;
 use crate::log::FORMAT;
 use crate::log::reader::{Entry, Gap, ReadFrom, ShardReader};
 use crate::log::recovery::{DataDir, ShardState, Writers, read_json, write_json};

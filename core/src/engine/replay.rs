@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::keep::{FilterFile, StartFile, check_name};
@@ -16,6 +15,7 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EventTypes;
 use crate::filter::EventFilter;
+use crate::lock::Mutex;
 use crate::log::FORMAT;
 use crate::log::reader::ReadFrom;
 use crate::log::recovery::{DataDir, ShardState, read_json, write_json};

@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::{Engine, Inner, OnFull, closed, deadline_in, full, refused};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, FrameView, Layout, frame, resource_hash};
+use crate::lock::Mutex;
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind, Origin};
 use crate::shard::message::{Prefix, Tag};

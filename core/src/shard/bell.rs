@@ -1,10 +1,9 @@
 //! Waking threads that wait for something to change.
 
+use crate::lock::Mutex;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
-
-use parking_lot::Mutex;
 
 /// Rung by anyone when something has changed; any number of threads or tasks wait for the next time.
 #[derive(Debug, Default)]

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
-use parking_lot::Mutex;
 
 use super::Shard;
 use super::kept::KeptLog;
@@ -20,6 +19,7 @@ use crate::delivery::pace::Pace;
 use crate::driver::{self, Disk, DiskFile, Notify, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{FrameView, Priority};
+use crate::lock::Mutex;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Position, SegmentPlan};
 use crate::log::dead::{self, KeptSegment, KeptState, Letter, Selected, Story, Wanted};

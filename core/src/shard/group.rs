@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::channel::oneshot;
-use parking_lot::Mutex;
 
 use super::bell::Bell;
 use super::dead::Buried;
@@ -16,6 +15,7 @@ use crate::delivery::group::{Group, GroupPolicy};
 use crate::driver;
 use crate::error::{Error, Result};
 use crate::filter::EventFilter;
+use crate::lock::Mutex;
 use crate::log::cursor::{Cursor, section};
 use crate::log::reader::{Entry, Gap, Item, ShardReader, Step};
 use crate::log::record::{DeadLetter, Origin};

@@ -49,12 +49,12 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::select;
-use parking_lot::Mutex;
 
 use crate::config::{EngineConfig, Idle};
 use crate::delivery::lane::Now;
 use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Mutex;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
 use crate::log::checkpoint::Checkpoint;

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Condvar, Mutex};
 
 use crate::config::QueueConfig;
 use crate::delivery::account::Sum;
 use crate::delivery::quota::{Level, Limits, Load};
 use crate::driver;
 use crate::event::Priority;
+use crate::lock::{Condvar, Mutex};
 use crate::rule::{OnQueueFull, QueueLimits};
 
 /// What happens to an event for which a queue has no place.
@@ -226,9 +226,7 @@ impl Queues {
     pub(crate) fn wait(&self, deadline: Instant) -> bool {
         // Short rounds: a word that was missed costs a moment, never the deadline.
         let round = driver::now() + Duration::from_millis(10);
-        let mut guard = self.freed_lock.lock();
-        self.freed.wait_until(&mut guard, round.min(deadline));
-        drop(guard);
+        drop(self.freed.wait_until(self.freed_lock.lock(), round.min(deadline)));
         driver::now() < deadline
     }
 }

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::Shard;
 use super::bell::Bell;
 use super::dispatch::Backlog;
@@ -18,6 +16,7 @@ use super::stats::LaneStats;
 use crate::delivery::pace::Pace;
 use crate::driver;
 use crate::filter::EventFilter;
+use crate::lock::Mutex;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::Position;
 use crate::log::cursor::Cursor;

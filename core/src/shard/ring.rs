@@ -404,11 +404,10 @@ impl Ring {
         // Short rounds: a wake-up that was missed costs a moment, never the deadline.
         let round = now + Duration::from_millis(5);
         let until = deadline.map_or(round, |d| d.min(round));
-        let mut guard = self.space_lock.lock();
+        let guard = self.space_lock.lock();
         if condition() {
-            self.space.wait_until(&mut guard, until);
+            drop(self.space.wait_until(guard, until));
         }
-        drop(guard);
         self.waiting_for_space.fetch_sub(1, Ordering::SeqCst);
         deadline.is_none_or(|d| Instant::now() < d)
     }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
 
+use crate::lock::Mutex;
 use crate::log::losses::LossReason;
 
 /// A counter or gauge that one thread writes and any thread reads.

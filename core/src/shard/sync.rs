@@ -10,7 +10,8 @@ pub(super) use std::sync::OnceLock;
 pub(super) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 pub(super) use futures::task::AtomicWaker;
-pub(super) use parking_lot::{Condvar, Mutex};
+
+pub(super) use crate::lock::{Condvar, Mutex};
 
 /// A pair of fences of which the frequent one costs nothing.
 ///

@@ -44,10 +44,9 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::config::DirectorySource;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lock::Mutex;
 use crate::{Engine, Event, Published};
 use worker::{Change, Worker};
 

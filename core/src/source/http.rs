@@ -29,7 +29,6 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -37,6 +36,7 @@ use tokio::task::JoinSet;
 use crate::Engine;
 use crate::config::HttpSource;
 use crate::error::{Error, Result};
+use crate::lock::Mutex;
 
 /// The largest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

@@ -7,13 +7,12 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use parking_lot::Mutex;
 use tidewire::config::{Config, Source};
 use tidewire::source::directory::DirectoryWatch;
 use tidewire::{Engine, Error, ErrorKind, Event, Stats};
@@ -51,7 +50,7 @@ fn wanted_by(key: &str) -> Option<usize> {
 
 /// How many events were published for a destination.
 fn wanted(said: &Mutex<Vec<Said>>, destination: usize) -> u64 {
-    said.lock().iter().filter(|s| wanted_by(&s.key) == Some(destination)).count() as u64
+    said.lock().unwrap().iter().filter(|s| wanted_by(&s.key) == Some(destination)).count() as u64
 }
 
 fn configuration(receivers: &[Receiver; 2]) -> String {
@@ -140,7 +139,7 @@ fn show(options: &Options, path: &Path) -> Result<(), Failure> {
     let observer = move |e: &Event<'_>, _| {
         let created = e.event_type.name().starts_with("s3:ObjectCreated:");
         let key = String::from_utf8_lossy(e.key).into_owned();
-        into.lock().push(Said { key, created, size: e.size, at: Instant::now() });
+        into.lock().unwrap().push(Said { key, created, size: e.size, at: Instant::now() });
     };
     let watch = DirectoryWatch::start_with(engine.clone(), &source, Some(Box::new(observer)))?;
     say(&format!("a directory as a bucket       {}", bucket.display()));
@@ -169,7 +168,7 @@ fn show(options: &Options, path: &Path) -> Result<(), Failure> {
     let fates = written.fates;
     let wrote = [&done.written, &done.overwritten, &done.deleted].map(|n| n.load(Ordering::Relaxed));
     let summary =
-        Summary { said: &said.lock(), fates: &fates, stats: &stats, wrote, took: written.took, total, outage };
+        Summary { said: &said.lock().unwrap(), fates: &fates, stats: &stats, wrote, took: written.took, total, outage };
     summary.print(&receivers, &bucket)
 }
 
@@ -261,7 +260,7 @@ impl Play<'_> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = (0, Instant::now());
         loop {
-            let published = self.said.lock().len();
+            let published = self.said.lock().unwrap().len();
             if published != last.0 || self.watch.stats().pending > 0 {
                 last = (published, Instant::now());
             } else if last.1.elapsed() > QUIET {
@@ -307,7 +306,7 @@ impl Play<'_> {
         if !self.screen.is_terminal() && self.last_line.elapsed() >= Duration::from_secs(1) {
             self.last_line = Instant::now();
             let [a, b] = numbers;
-            let published = self.said.lock().len();
+            let published = self.said.lock().unwrap().len();
             self.line(&format!(
                 "{written} files written, {published} events published, {} of {} and {} of {} delivered, {retried} retried",
                 a.0, a.1, b.0, b.1

@@ -1,11 +1,11 @@
 //! What the lock-free parts are made of, as the checker knows it; see the module of this name in the core crate.
 
 use std::cell::Cell;
-use std::ops::{Deref, DerefMut};
 use std::task::Waker;
 use std::time::Instant;
 
 use loom::cell::UnsafeCell;
+use loom::sync::MutexGuard;
 use loom::sync::atomic::AtomicBool;
 use loom::thread;
 
@@ -152,30 +152,13 @@ impl AtomicWaker {
 #[derive(Debug, Default)]
 pub(super) struct Mutex<T>(loom::sync::Mutex<T>);
 
-/// Holds nothing only while it waits for a condition.
-pub(super) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
-
 impl<T> Mutex<T> {
     pub(super) fn new(value: T) -> Mutex<T> {
         Mutex(loom::sync::Mutex::new(value))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard(Some(self.0.lock().unwrap()))
-    }
-}
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.as_ref().unwrap()
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().unwrap()
+        self.0.lock().unwrap()
     }
 }
 
@@ -192,9 +175,8 @@ impl Condvar {
     }
 
     /// Waits without an end, so that a wake-up that is missed shows as a deadlock.
-    pub(super) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _until: Instant) {
-        let held = guard.0.take().unwrap();
-        guard.0 = Some(self.0.wait(held).unwrap());
+    pub(super) fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, _until: Instant) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
@@ -91,11 +90,11 @@ impl Receiver {
 
     /// The number of different events that came.
     pub(super) fn received(&self) -> u64 {
-        self.log.lock().arrivals.len() as u64
+        self.log.lock().unwrap().arrivals.len() as u64
     }
 
-    pub(super) fn log(&self) -> parking_lot::MutexGuard<'_, Log> {
-        self.log.lock()
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap()
     }
 
     /// Closes the listener and every connection, whatever is on its way.
@@ -175,7 +174,7 @@ async fn answer(log: &Mutex<Log>, request: Request<Incoming>) -> Result<Response
     let mut response = Response::new(Empty::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let parsed = serde_json::from_slice::<Body>(&body);
-    let mut log = log.lock();
+    let mut log = log.lock().unwrap();
     log.requests += 1;
     let Ok(body) = parsed else {
         log.unreadable += 1;
