@@ -346,9 +346,7 @@ impl Engine {
             snapshot.rules.types.check(event.event_type)?;
         }
         if !snapshot.interested(event.bucket, event.event_type) {
-            if inner.closed.load(Ordering::Relaxed) {
-                return Err(closed());
-            }
+            inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
         }
@@ -444,10 +442,11 @@ impl Engine {
     /// Begins a flush without waiting for it, for callers that have something to look after while they wait.
     ///
     /// # Errors
-    /// [`ErrorKind::WrongProcess`] in a forked child.
+    /// [`ErrorKind::Closed`] if the engine closes; [`ErrorKind::WrongProcess`] in a forked child.
     pub fn start_flush(&self) -> Result<Flush> {
-        self.inner.check_process()?;
         let inner = &*self.inner;
+        inner.check_process()?;
+        inner.check_open()?;
         // What a shard hands over to another one is delivered there: once the first round is through, everything is where
         // it is delivered, and a second one waits for that.
         let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over());
@@ -680,6 +679,12 @@ impl Inner {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whoever was refused because the engine closes is refused ever after.
+    #[inline]
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
     }
 
     /// Tries `push` again for as long as `on_full` says, after it gave `error`.

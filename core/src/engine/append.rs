@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Engine, Inner, PublishOptions, Published, closed, deadline_in};
+use super::{Engine, Inner, PublishOptions, Published, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
@@ -33,9 +33,7 @@ impl Engine {
         let place = inner.place(event)?;
         let receipt = {
             let _turn = inner.append.lock();
-            if inner.closed.load(Ordering::Relaxed) {
-                return Err(closed());
-            }
+            inner.check_open()?;
             let shard = place.shard;
             let applied = &shard.common.host_cursor;
             let known = cursor <= applied.load(Ordering::Relaxed)
@@ -86,9 +84,7 @@ impl Engine {
         inner.check_process()?;
         let place = inner.place(event)?;
         if !inner.snapshot.load().interested(event.bucket, event.event_type) {
-            if inner.closed.load(Ordering::Relaxed) {
-                return Err(closed());
-            }
+            inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
         }

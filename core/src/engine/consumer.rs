@@ -513,9 +513,7 @@ impl Consumer {
             return Err(Error::new(ErrorKind::NotFound, format!("group `{}` was deleted", self.group.name))
                 .remedy("make it again (Engine::consumer), if it is still wanted"));
         }
-        if self.engine.inner.closed.load(Ordering::SeqCst) {
-            return Err(closed());
-        }
+        self.engine.inner.check_open()?;
         Ok(())
     }
 }

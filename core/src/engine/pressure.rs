@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Inner, OnFull, closed, deadline_in};
+use super::{Inner, OnFull, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, resource_hash};
@@ -46,9 +46,7 @@ impl Inner {
             let Some((rules, name, queue)) = full else { return Ok(()) };
             let deadline = *deadline.get_or_insert_with(|| deadline_in(rules.block_timeout));
             if rules.on_full == OnQueueFull::Block && self.queues.wait(deadline) {
-                if self.closed.load(Ordering::Relaxed) {
-                    return Err(closed());
-                }
+                self.check_open()?;
                 continue;
             }
             self.refused_queue.fetch_add(u64::from(counts), Ordering::Relaxed);
@@ -129,9 +127,7 @@ impl Inner {
                     Error::new(ErrorKind::Full, error).remedy(format!("publish more slowly, wait longer, or {remedy}"))
                 );
             }
-            if self.closed.load(Ordering::Relaxed) {
-                return Err(closed());
-            }
+            self.check_open()?;
             match why {
                 Unfair::Share => drop(shard.ring.wait_for_space(Some(driver::now() + wait.min(left)))),
                 Unfair::Rate(_) => std::thread::sleep(wait.min(Duration::from_millis(20))),

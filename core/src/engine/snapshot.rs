@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Engine, closed, deadline_in};
+use super::{Engine, deadline_in};
 use crate::error::Result;
 use crate::log::Ack;
 use crate::log::archive::{Manifest, export_to, write_file};
@@ -51,9 +50,7 @@ impl Engine {
     pub fn snapshot_to(&self, out: &mut dyn Write) -> Result<Manifest> {
         let inner = &*self.inner;
         inner.check_process()?;
-        if inner.closed.load(Ordering::SeqCst) {
-            return Err(closed());
-        }
+        inner.check_open()?;
         let _pins = Pins::new(&inner.shards);
         export_to(&inner.config.data_dir, Some(&|| self.synced_heads()), out)
     }
