@@ -145,6 +145,20 @@ fn three_of_five(on_full: OnQueueFull) -> (tempfile::TempDir, Engine, Vec<tidewi
     (dir, engine, results)
 }
 
+/// Also events that go into the log together are counted one by one.
+#[test]
+fn a_burst_that_waits_for_nothing_fills_the_queue_and_no_more() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path(), 1, vec![limited("hook", DOWN, 3, OnQueueFull::DropNewest)]);
+        (0..50).for_each(|n| try_put(&engine, &format!("k{n}"), n, Ack::Memory).unwrap());
+        until("all came", &engine, || of(&engine, "hook").routed == 50);
+        let d = of(&engine, "hook");
+        assert!(d.waiting == 3 && d.dropped == 47 && balanced(&d), "{d:?}");
+        engine.close(Duration::ZERO).unwrap();
+    }
+}
+
 #[test]
 fn queue_limit_reached_new_events_silently_dropped() {
     let (_dir, engine, results) = three_of_five(OnQueueFull::DropNewest);

@@ -4,6 +4,8 @@
 //! while the lane is at work already, so that for a while more may have gone than was counted. When the lane has read
 //! everything, what it holds is what waits, and the account is set right by that.
 
+use std::collections::VecDeque;
+
 use super::quota::Load;
 use crate::event::Priority;
 
@@ -39,7 +41,9 @@ pub struct Account {
     held: [Sum; 3],
     /// Of that, what is shed and not in memory, but not durably so.
     leaving: [Sum; 3],
-    /// What of `waiting` nobody was told yet.
+    /// What is on its way into the log, with the bytes of each: it takes its place before it is dispatched.
+    entering: VecDeque<(u64, u64)>,
+    /// What of `waiting` and `entering` nobody was told yet.
     change: Sum,
     /// What earlier runs left.
     inherited: i64,
@@ -51,12 +55,34 @@ impl Account {
     /// An empty account; `counted` if earlier runs left nothing.
     pub fn new(counted: bool) -> Account {
         let none = [Sum::default(); 3];
-        Account { waiting: none, held: none, leaving: none, change: Sum::default(), inherited: 0, counted }
+        Account {
+            waiting: none,
+            held: none,
+            leaving: none,
+            entering: VecDeque::new(),
+            change: Sum::default(),
+            inherited: 0,
+            counted,
+        }
     }
 
     fn wait(&mut self, p: Priority, events: i64, bytes: i64) {
         self.waiting[p as usize].add(events, bytes);
         self.change.add(events, bytes);
+    }
+
+    /// An event goes into the log, with this sequence.
+    #[inline]
+    pub fn enter(&mut self, sequence: u64, bytes: u64) {
+        self.entering.push_back((sequence, bytes));
+        self.change.add(1, bytes as i64);
+    }
+
+    /// What entered up to this sequence was dispatched, and is counted by that.
+    pub fn entered(&mut self, through: u64) {
+        while let Some((_, bytes)) = self.entering.pop_front_if(|(sequence, _)| *sequence <= through) {
+            self.change.add(-1, -(bytes as i64));
+        }
     }
 
     /// An event was dispatched.
@@ -152,12 +178,13 @@ impl Account {
         self.inherited.max(0) as u64
     }
 
-    /// Whether somebody is to be told what has changed.
-    pub fn is_changed(&self) -> bool {
-        self.change != Sum::default()
+    /// What has changed since [`Account::take_change`], in what waits and what is on its way there.
+    #[inline]
+    pub fn change(&self) -> Sum {
+        self.change
     }
 
-    /// What has changed in what waits since this was asked last.
+    /// The same, and begins anew.
     pub fn take_change(&mut self) -> Sum {
         std::mem::take(&mut self.change)
     }
@@ -190,6 +217,21 @@ mod tests {
         (0..3).for_each(|_| a.hold(Priority::Low, 10));
         assert_eq!((a.catch_up(), a.waiting()), (2, load(3, 30)));
         assert_eq!(a.catch_up(), 0);
+    }
+
+    #[test]
+    fn what_enters_counts_until_it_is_dispatched_and_is_counted_once() {
+        let mut a = Account::new(true);
+        (1..=3).for_each(|sequence| a.enter(sequence, 10));
+        assert_eq!((a.take_change(), a.waiting()), (Sum { events: 3, bytes: 30 }, load(0, 0)));
+        // With padding the record is larger than was known.
+        (1..=2).for_each(|_| a.admit(Priority::Normal, 16));
+        a.entered(2);
+        assert_eq!((a.take_change(), a.waiting()), (Sum { events: 0, bytes: 12 }, load(2, 32)));
+        a.admit(Priority::Normal, 16);
+        a.entered(3);
+        a.entered(9);
+        assert_eq!(a.take_change(), Sum { events: 0, bytes: 6 });
     }
 
     proptest! {

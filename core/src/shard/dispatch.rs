@@ -215,7 +215,7 @@ impl Shard {
                 let Some(slot) = lanes.get(&lane_of(&record, route.destination)) else { continue };
                 // What was handed over was counted where it came from.
                 slot.stats.routed.add(u64::from(!slot.delivers()));
-                if slot.is_unchanged() {
+                if slot.mark_offered() {
                     told.push(slot.lane_number());
                 }
                 self.offer(slot, position, &record, route, self.incarnation, &mut rendered);
@@ -223,6 +223,8 @@ impl Shard {
             self.dispatched.set(record.sequence());
         }
         for slot in told.iter().filter_map(|number| lanes.get(number)) {
+            slot.unmark_offered();
+            slot.entered(self.dispatched.get());
             self.settle_queue(slot);
         }
         drop(lanes);

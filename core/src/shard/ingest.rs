@@ -173,7 +173,7 @@ impl Shard {
         let wall = wall_ns();
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
-        let dropping = self.queues.is_dropping();
+        let lanes = self.lanes.borrow();
         let taken = consumer.drain_to(tail, TURN_BYTES, |payload, tag, _| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
@@ -205,7 +205,7 @@ impl Shard {
                 }
             }
             let kept_only = |routes: &[Route]| routes.first().is_some_and(|r| r.destination == Route::NOBODY);
-            if dropping && !routes.is_empty() && !kept_only(routes) {
+            if self.queues.is_dropping() && !routes.is_empty() && !kept_only(routes) {
                 let keeper = snapshot.keeper(scratch);
                 routed += self.drop_newest(&view, routes, keeper, prefix.extensions.origin, appender.next_sequence());
                 if routes.is_empty() && prefix.extensions.resolves.is_some() {
@@ -226,7 +226,13 @@ impl Shard {
             while !routes.is_empty() {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
                 let extensions = of_part(&prefix.extensions, first, rest.is_empty());
-                appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
+                let sequence = appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
+                // It takes its place in the queues now: whoever hears that it is written finds it counted.
+                for slot in routes.iter().filter_map(|r| lanes.get(&r.destination)) {
+                    if slot.enter(sequence, frame.len()) {
+                        self.settle_queue(slot);
+                    }
+                }
                 first = false;
                 stored += 1;
                 routed += routes.len() as u64;

@@ -117,6 +117,10 @@ pub(super) struct LaneSlot {
     pub(super) stats: Arc<LaneStats>,
     pub(super) queue: Arc<Queue>,
     account: RefCell<Account>,
+    /// What the queue had room for when it was last told of what waits here.
+    room: Cell<Sum>,
+    /// Something of the group being dispatched was offered here.
+    offered: Cell<bool>,
     inherited: RefCell<Option<Inherited>>,
     shedding: RefCell<Shedding>,
     /// Nothing that waits was accepted before.
@@ -199,6 +203,8 @@ impl LaneSlot {
             stats,
             queue,
             account: RefCell::new(Account::new(inherited.is_none())),
+            room: Cell::default(),
+            offered: Cell::default(),
             inherited: RefCell::new(inherited),
             shedding: RefCell::new(Shedding { saved: shed.up_to, shed, walks: [None; 3] }),
             oldest_ns: Cell::new(oldest_ns),
@@ -473,9 +479,28 @@ impl LaneSlot {
         self.account.borrow().waiting_of(priority)
     }
 
-    /// Whether the queue knows what waits here.
-    pub(super) fn is_unchanged(&self) -> bool {
-        !self.account.borrow().is_changed()
+    /// An event goes into the log, with this sequence. Whether the queue should be told: what it does not know makes out
+    /// an eighth of the room that it had.
+    #[inline]
+    pub(super) fn enter(&self, sequence: u64, bytes: usize) -> bool {
+        let mut account = self.account.borrow_mut();
+        account.enter(sequence, bytes as u64);
+        let (change, room) = (account.change(), self.room.get());
+        change.events * 8 >= room.events || change.bytes * 8 >= room.bytes
+    }
+
+    /// What entered up to this sequence was dispatched.
+    pub(super) fn entered(&self, through: u64) {
+        self.account.borrow_mut().entered(through);
+    }
+
+    /// Marks that it is offered something of a group. Whether it was not marked yet.
+    pub(super) fn mark_offered(&self) -> bool {
+        !self.offered.replace(true)
+    }
+
+    pub(super) fn unmark_offered(&self) {
+        self.offered.set(false);
     }
 
     /// What has changed since it was asked last.
@@ -486,6 +511,7 @@ impl LaneSlot {
     /// Looks how full the queue is.
     pub(super) fn take_level(&self) {
         self.lane.borrow_mut().set_pressure(self.queue.level() > Level::Free);
+        self.room.set(self.queue.room());
     }
 
     /// Whether an event was open when the engine was opened, as far as that is not counted yet.

@@ -77,6 +77,17 @@ impl Queue {
         Load { events: n(&self.events), bytes: n(&self.bytes) }
     }
 
+    /// What there is room for.
+    pub(crate) fn room(&self) -> Sum {
+        let limits = self.rules.lock().limits;
+        let left = |max: u64, n: u64| i64::try_from(max.saturating_sub(n)).unwrap_or(i64::MAX);
+        let load = self.load();
+        Sum {
+            events: left(limits.events_max.unwrap_or(u64::MAX), load.events),
+            bytes: left(limits.bytes_max, load.bytes),
+        }
+    }
+
     pub(crate) fn level(&self) -> Level {
         Level::from_u8(self.level.load(Ordering::Relaxed))
     }
