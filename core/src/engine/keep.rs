@@ -22,11 +22,12 @@ pub(super) struct FilterFile {
 
 impl FilterFile {
     pub(super) fn of(filter: &EventFilter) -> FilterFile {
+        let (prefix, suffix) = filter.key().affixes().unwrap_or_default();
         FilterFile {
             bucket: filter.bucket().map(str::to_owned),
             events: filter.event_names().to_vec(),
-            prefix: STANDARD.encode(&filter.key().prefix),
-            suffix: STANDARD.encode(&filter.key().suffix),
+            prefix: STANDARD.encode(prefix),
+            suffix: STANDARD.encode(suffix),
         }
     }
 

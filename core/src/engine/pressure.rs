@@ -21,7 +21,7 @@ impl Inner {
         let mut deadline = None;
         loop {
             let snapshot = self.snapshot.load();
-            snapshot.routes(event.bucket, event.event_type, event.key, event.priority, &mut scratch, &mut routes);
+            snapshot.routes_before(event, &mut scratch, &mut routes);
             let highest = routes.iter().map(|r| r.priority).max();
             let Some(highest) = highest else { return Ok(()) };
             let mut full = None;

@@ -473,7 +473,7 @@ fn wanted(snapshot: &Snapshot, event: &Event<'_>) -> bool {
         return false;
     }
     let mut routes = Vec::new();
-    snapshot.routes(event.bucket, event.event_type, event.key, event.priority, &mut Scratch::default(), &mut routes);
+    snapshot.routes_before(event, &mut Scratch::default(), &mut routes);
     !routes.is_empty()
 }
 

@@ -330,7 +330,7 @@ impl EventTypes {
 }
 
 /// A set of event types, as a rule names them: exact names and wildcards.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventPattern {
     known: [u64; 4],
     custom: Vec<Cow<'static, str>>,

@@ -83,7 +83,7 @@ impl EventFilter {
     pub fn matches(&self, frame: &FrameView<'_>) -> bool {
         self.bucket.as_deref().is_none_or(|b| b == frame.bucket())
             && (self.event_names.is_empty() || self.events.contains(frame.event_type()))
-            && self.key.matches(frame.key())
+            && self.key.matches_frame(*frame)
     }
 
     /// A rule that keeps what this wants.

@@ -1,220 +1,250 @@
 //! The index over all rules: which of them want an event.
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-use super::trie::Trie;
-use crate::event::{EventPattern, EventType};
+use super::expression::{Field, Filter, Test};
+use super::scope::{Builder, MatchMemory, Met, Scope, Source};
+use super::subject::{Kind, Subject, Value};
+use crate::error::Result;
+use crate::event::{EventPattern, EventType, FrameView, KnownType};
 use crate::rule::Rule;
 
 /// Finds the rules that want an event, without looking at the others.
 ///
-/// Rules are kept per bucket, and those of every bucket apart. Within each, a rule is filed under its prefix or its
-/// suffix, whichever fewer rules share, and the other is checked when the walk over the key meets it. The cost is that
-/// of the walk plus the rules met, whatever the number of rules.
+/// Rules are kept per bucket, and those of every bucket apart; within each, see the module `scope`. Matching allocates
+/// nothing once its [`MatchMemory`] has grown, never fails, and its cost grows with the length of the event and the number
+/// of rules that are met, not with the number of rules.
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    buckets: HashMap<Box<str>, Bucket, RandomState>,
+    /// By name, in a table of power-of-two size with linear probing.
+    buckets: Box<[Option<(u64, Scope)>]>,
+    hasher: RandomState,
     /// Rules of every bucket.
-    any: Table,
-    /// What the rules of every bucket want: the answer for a bucket without rules of its own.
-    any_wants: Wants,
-    /// The distinct event patterns.
-    patterns: Vec<EventPattern>,
-    /// The conditions that are checked when a rule is met, back to back.
-    others: Vec<u8>,
+    any: Scope,
 }
 
-#[derive(Clone, Debug)]
-struct Bucket {
-    /// What the rules of this bucket and those of every bucket want.
-    wants: Wants,
-    table: Table,
-}
-
-#[derive(Clone, Debug)]
-struct Table {
-    by_prefix: Trie<Entry, false>,
-    by_suffix: Trie<Entry, true>,
-}
-
-/// A rule where the walk meets it.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    rule: u32,
-    pattern: u32,
-    /// The other condition: where it lies in `others`. Suffixes for entries of `by_prefix`, prefixes for `by_suffix`.
-    other_start: u32,
-    other_len: u32,
-}
-
-/// A set of event types made for one question, asked on the host's thread.
-#[derive(Clone, Debug, Default)]
-struct Wants {
-    known: [u64; 4],
-    /// The host's own names, sorted.
-    names: Box<[Box<str>]>,
-    /// What the host's own names start with.
-    stems: Box<[Box<str>]>,
-}
-
-impl Wants {
-    fn of<'a>(patterns: impl Iterator<Item = &'a EventPattern>) -> Wants {
-        let mut known = [0u64; 4];
-        let (mut names, mut stems) = (BTreeSet::new(), BTreeSet::new());
-        for p in patterns {
-            for t in p.known() {
-                known[t as usize / 64] |= 1 << (t as usize % 64);
-            }
-            for c in p.custom() {
-                match c.strip_suffix('*') {
-                    Some(stem) => stems.insert(Box::from(stem)),
-                    None => names.insert(Box::from(c)),
-                };
-            }
-        }
-        Wants { known, names: names.into_iter().collect(), stems: stems.into_iter().collect() }
-    }
-
-    #[inline]
-    fn has(&self, t: EventType<'_>) -> bool {
-        match t {
-            EventType::Known(t) => self.known[t as usize / 64] & (1 << (t as usize % 64)) != 0,
-            EventType::Custom(name) => {
-                self.names.binary_search_by(|n| (**n).cmp(name)).is_ok()
-                    || self.stems.iter().any(|s| name.starts_with(&**s))
-            }
-        }
-    }
+/// What a rule wants, in the form that is compiled: its scopes, and what constants and conditions on type and bucket leave
+/// of its filter.
+struct Prepared<'r> {
+    /// The buckets; `None` is every bucket.
+    buckets: Option<Vec<&'r str>>,
+    events: Cow<'r, EventPattern>,
+    filter: Cow<'r, Filter>,
 }
 
 impl Matcher {
     /// The index of these rules; a rule's number is its place in the slice.
     ///
-    /// The rules should have been validated ([`crate::rule::RuleSet`]); of rules that were not, some may never match.
-    pub fn compile(rules: &[Rule]) -> Matcher {
-        let mut patterns = Vec::new();
-        let mut others = Vec::new();
-        let mut pattern_numbers = HashMap::new();
-        let mut numbers = Vec::with_capacity(rules.len());
-        for rule in rules {
-            let identity: (Vec<u16>, Vec<String>) =
-                (rule.events.known().map(|t| t as u16).collect(), rule.events.custom().map(str::to_owned).collect());
-            numbers.push(*pattern_numbers.entry(identity).or_insert_with(|| {
-                patterns.push(rule.events.clone());
-                patterns.len() as u32 - 1
-            }));
-        }
-
-        let mut any_rules = Vec::new();
-        let mut bucket_rules: HashMap<&str, Vec<u32>> = HashMap::new();
-        for (i, rule) in rules.iter().enumerate() {
-            match &rule.bucket {
-                None => any_rules.push(i as u32),
-                Some(bucket) => bucket_rules.entry(bucket).or_default().push(i as u32),
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together. That each rule is valid by itself is
+    /// not checked ([`crate::rule::RuleSet`]).
+    pub fn compile(rules: &[Rule]) -> Result<Matcher> {
+        let prepared: Vec<Option<Prepared<'_>>> = rules.iter().map(prepare).collect();
+        let mut any: Vec<Source<'_>> = Vec::new();
+        let mut scopes: HashMap<&str, Vec<Source<'_>>, RandomState> = HashMap::default();
+        for (i, p) in prepared.iter().enumerate() {
+            let Some(p) = p else { continue };
+            let source = Source { rule: i as u32, events: &p.events, filter: &p.filter };
+            match &p.buckets {
+                None => any.push(source),
+                Some(buckets) => buckets.iter().for_each(|b| scopes.entry(b).or_default().push(source)),
             }
         }
-        let wants = |own: &[u32]| {
-            let used: BTreeSet<u32> = own.iter().chain(&any_rules).map(|&i| numbers[i as usize]).collect();
-            Wants::of(used.iter().map(|&n| &patterns[n as usize]))
-        };
-        let any = Table::build(rules, &numbers, &any_rules, &mut others);
-        let buckets = bucket_rules
-            .iter()
-            .map(|(name, own)| {
-                let table = Table::build(rules, &numbers, own, &mut others);
-                (Box::from(*name), Bucket { wants: wants(own), table })
-            })
-            .collect();
-        Matcher { buckets, any, any_wants: wants(&[]), patterns, others }
+        let mut builder = Builder::default();
+        let any = builder.build("", &any)?;
+        let hasher = RandomState::default();
+        let slots = (scopes.len() * 2).next_power_of_two();
+        let mut buckets: Vec<Option<(u64, Scope)>> = vec![None; slots];
+        for (name, sources) in &scopes {
+            let hash = hasher.hash_one(name.as_bytes());
+            let mut at = hash as usize & (slots - 1);
+            while buckets[at].is_some() {
+                at = (at + 1) & (slots - 1);
+            }
+            buckets[at] = Some((hash, builder.build(name, sources)?));
+        }
+        Ok(Matcher { buckets: buckets.into(), hasher, any })
+    }
+
+    #[inline]
+    fn bucket(&self, name: &[u8]) -> Option<&Scope> {
+        let hash = self.hasher.hash_one(name);
+        let mask = self.buckets.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match &self.buckets[at] {
+                Some((h, scope)) if *h == hash && scope.name() == name => return Some(scope),
+                Some(_) => at = (at + 1) & mask,
+                None => return None,
+            }
+        }
     }
 
     /// Whether any rule could want events of this type in this bucket. Never `false` for an event that
     /// [`Matcher::matches`] finds a rule for.
     #[inline]
     pub fn interested(&self, bucket: &str, t: EventType<'_>) -> bool {
-        match self.buckets.get(bucket) {
-            Some(b) => b.wants.has(t),
-            None => self.any_wants.has(t),
-        }
+        self.any.wants(t) || self.bucket(bucket.as_bytes()).is_some_and(|scope| scope.wants(t))
     }
 
     /// Appends the numbers of the rules that want this event to `out`, ascending, each once.
     #[inline]
-    pub fn matches(&self, bucket: &str, t: EventType<'_>, key: &[u8], out: &mut Vec<u32>) {
-        let before = out.len();
-        if let Some(b) = self.buckets.get(bucket) {
-            if !b.wants.has(t) {
-                return;
-            }
-            self.walk(&b.table, t, key, out);
-        } else if !self.any_wants.has(t) {
-            return;
-        }
-        self.walk(&self.any, t, key, out);
-        if out.len() - before > 1 {
-            out[before..].sort_unstable();
-        }
+    pub fn matches(&self, frame: &FrameView<'_>, memory: &mut MatchMemory, out: &mut Vec<u32>) {
+        self.find(frame, false, memory, out);
+    }
+
+    /// The same for an event of which only type, bucket and key are known: the rules that may want it, whatever the rest
+    /// will be.
+    pub fn may_match(&self, frame: &FrameView<'_>, memory: &mut MatchMemory, out: &mut Vec<u32>) {
+        self.find(frame, true, memory, out);
     }
 
     #[inline]
-    fn walk(&self, table: &Table, t: EventType<'_>, key: &[u8], out: &mut Vec<u32>) {
-        let other = |e: &Entry| &self.others[e.other_start as usize..][..e.other_len as usize];
-        if !table.by_prefix.is_empty() {
-            table.by_prefix.walk(key, |e| {
-                if self.patterns[e.pattern as usize].contains(t) && key.ends_with(other(e)) {
-                    out.push(e.rule);
-                }
-            });
+    fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
+        let t = frame.event_type();
+        let bucket = self.bucket(frame.bucket().as_bytes()).filter(|scope| scope.wants(t));
+        let any = self.any.wants(t).then_some(&self.any);
+        if bucket.is_none() && any.is_none() {
+            return;
         }
-        if !table.by_suffix.is_empty() {
-            table.by_suffix.walk(key, |e| {
-                if self.patterns[e.pattern as usize].contains(t) && key.starts_with(other(e)) {
-                    out.push(e.rule);
-                }
-            });
+        let start = out.len();
+        let MatchMemory { data, found, touched, places, checks } = memory;
+        let mut subject = Subject::new(*frame, data);
+        let mut met =
+            Met { event_type: t, key: frame.key(), subject: &mut subject, found, touched, places, checks, before };
+        let mut repeats = false;
+        for scope in [bucket, any].into_iter().flatten() {
+            scope.matches(&mut met, out);
+            repeats |= scope.repeats();
         }
+        if out.len() - start > 1 {
+            out[start..].sort_unstable();
+            if repeats {
+                let mut kept = start + 1;
+                for i in start + 1..out.len() {
+                    if out[i] != out[kept - 1] {
+                        out[kept] = out[i];
+                        kept += 1;
+                    }
+                }
+                out.truncate(kept);
+            }
+        }
+    }
+
+    /// Bytes of memory that the index takes.
+    pub fn bytes(&self) -> usize {
+        let scopes = self.buckets.iter().flatten().map(|(_, s)| s.bytes()).sum::<usize>();
+        scopes + self.any.bytes() + std::mem::size_of_val(&*self.buckets)
     }
 }
 
-impl Table {
-    fn build(rules: &[Rule], pattern_numbers: &[u32], own: &[u32], others: &mut Vec<u8>) -> Table {
-        let mut prefix_uses: HashMap<&[u8], u32> = HashMap::new();
-        let mut suffix_uses: HashMap<&[u8], u32> = HashMap::new();
-        for &i in own {
-            let f = &rules[i as usize].filter;
-            *prefix_uses.entry(&f.prefix).or_default() += 1;
-            *suffix_uses.entry(&f.suffix).or_default() += 1;
+/// The rule in the form that is compiled; `None` if it never wants anything.
+fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
+    let filter = simplify(&rule.filter);
+    if is_never(&filter) {
+        return None;
+    }
+    let mut p =
+        Prepared { buckets: rule.bucket.as_deref().map(|b| vec![b]), events: Cow::Borrowed(&rule.events), filter };
+    // Conditions on the type narrow the set of types, and those on the bucket the scope.
+    let has = |f: &Filter, wanted: &Field| matches!(f, Filter::Is(field, _) if field == wanted);
+    let narrows = |f: &Filter| has(f, &Field::EventType) || bucket_names(f).is_some();
+    let top: &[Filter] = match &*p.filter {
+        Filter::All(list) => list,
+        f => std::slice::from_ref(f),
+    };
+    if !top.iter().any(narrows) {
+        return Some(p);
+    }
+    let Cow::Borrowed(_) = p.filter else {
+        // Rewritten already; it stays as it is, which is slower and no less right.
+        return Some(p);
+    };
+    let top: &[Filter] = match &rule.filter {
+        Filter::All(list) => list,
+        f => std::slice::from_ref(f),
+    };
+    let mut left = Vec::new();
+    for f in top {
+        if let Filter::Is(Field::EventType, test) = f {
+            let events = p.events.to_mut();
+            events.retain(|t| match t {
+                EventType::Known(t) => test.passes(Kind::EventType, Value::Text(KnownType::name(t).as_bytes())),
+                EventType::Custom(_) => true,
+            });
+            if events.custom().next().is_none() {
+                continue;
+            }
+        } else if let Some(names) = bucket_names(f)
+            && p.buckets.is_none()
+        {
+            let mut names: Vec<&str> = names.collect();
+            names.sort_unstable();
+            names.dedup();
+            p.buckets = Some(names);
+            continue;
         }
-        let (mut by_prefix, mut by_suffix) = (Vec::new(), Vec::new());
-        for &i in own {
-            let f = &rules[i as usize].filter;
-            let (p, s) = (f.prefix.as_slice(), f.suffix.as_slice());
-            // Fewer sharers first, then the longer one: that is met by fewer keys. An empty one is met by all.
-            let rank = |v: &[u8], uses: u32| (v.is_empty(), uses, usize::MAX - v.len());
-            let prefix_first = rank(p, prefix_uses[p]) <= rank(s, suffix_uses[s]);
-            let other = if prefix_first { s } else { p };
-            let entry = Entry {
-                rule: i,
-                pattern: pattern_numbers[i as usize],
-                other_start: others.len() as u32,
-                other_len: other.len() as u32,
-            };
-            others.extend_from_slice(other);
-            if prefix_first { by_prefix.push((p, entry)) } else { by_suffix.push((s, entry)) }
+        left.push(f.clone());
+    }
+    p.filter = Cow::Owned(Filter::All(left));
+    Some(p)
+}
+
+/// The buckets that a condition asks for, if that is all it does.
+fn bucket_names(f: &Filter) -> Option<impl Iterator<Item = &str>> {
+    fn name(f: &Filter) -> Option<&str> {
+        match f {
+            Filter::Is(Field::Bucket, Test::Equals(x)) => std::str::from_utf8(x).ok().filter(|x| !x.is_empty()),
+            _ => None,
         }
-        Table { by_prefix: Trie::build(by_prefix), by_suffix: Trie::build(by_suffix) }
+    }
+    let list = match f {
+        Filter::Any(list) if !list.is_empty() => list,
+        f => std::slice::from_ref(f),
+    };
+    list.iter().all(|f| name(f).is_some()).then(|| list.iter().filter_map(name))
+}
+
+fn is_never(f: &Filter) -> bool {
+    matches!(f, Filter::Any(list) if list.is_empty())
+}
+
+fn is_always(f: &Filter) -> bool {
+    matches!(f, Filter::All(list) if list.is_empty())
+}
+
+fn has_constant(f: &Filter) -> bool {
+    match f {
+        Filter::All(list) | Filter::Any(list) => list.is_empty() || list.iter().any(has_constant),
+        Filter::Not(inner) => has_constant(inner),
+        Filter::Is(..) => false,
     }
 }
 
-#[cfg(test)]
-impl Matcher {
-    pub(super) fn pattern_count(&self) -> usize {
-        self.patterns.len()
+/// The filter without constants, unless it is one as a whole.
+fn simplify(f: &Filter) -> Cow<'_, Filter> {
+    if is_always(f) || is_never(f) || !has_constant(f) {
+        return Cow::Borrowed(f);
     }
-
-    pub(super) fn filed_by_prefix(&self, bucket: &str) -> usize {
-        self.buckets[bucket].table.by_prefix.len()
-    }
+    Cow::Owned(match f {
+        Filter::All(list) => {
+            let parts: Vec<Filter> = list.iter().map(|f| simplify(f).into_owned()).filter(|f| !is_always(f)).collect();
+            if parts.iter().any(is_never) { Filter::Any(Vec::new()) } else { Filter::all(parts) }
+        }
+        Filter::Any(list) => {
+            let parts: Vec<Filter> = list.iter().map(|f| simplify(f).into_owned()).filter(|f| !is_never(f)).collect();
+            if parts.iter().any(is_always) { Filter::All(Vec::new()) } else { Filter::any(parts) }
+        }
+        Filter::Not(inner) => match simplify(inner).into_owned() {
+            f if is_always(&f) => Filter::Any(Vec::new()),
+            f if is_never(&f) => Filter::All(Vec::new()),
+            f => f.not(),
+        },
+        f => f.clone(),
+    })
 }

@@ -1,64 +1,30 @@
 //! What is wanted: conditions on an event, and the index that finds the rules whose conditions hold.
 //!
-//! Today a [`Filter`] is what S3 offers, a prefix and a suffix of the key. The boolean expression tree (other fields of
-//! the event, and, or, not, patterns) takes its place here: [`Filter`] becomes the leaf that S3 documents compile to,
-//! and [`Matcher`] keeps its face.
-//!
-//! Conditions look at the raw bytes of the key. Nothing is decoded, nothing is a wildcard: `*`, `?`, `+` and `%` stand
-//! for themselves.
+//! All front ends are read into one tree, [`Filter`]; [`Matcher`] is what a set of rules is compiled to. Conditions look at
+//! the raw bytes of the key: nothing is decoded, and `*`, `?`, `+` and `%` stand for themselves except in a [`Wildcard`].
 
+mod access;
+mod evaluate;
 mod events;
+mod expression;
 mod matcher;
-mod trie;
+mod number;
+mod pattern;
+mod program;
+mod scope;
+mod subject;
+mod window;
 
 pub use events::EventFilter;
+pub use expression::{Affix, FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};
 pub use matcher::Matcher;
+pub use number::{Bound, Number, Range};
+pub use pattern::{REGEX_BYTES_MAX, REGEX_MEMORY_MAX, Regex, WILDCARD_STARS_MAX, Wildcard};
+pub use scope::MatchMemory;
+pub use subject::{DataMemory, Subject};
+pub use window::Window;
 
 use crate::error::{Error, Result};
-use crate::event::KEY_BYTES_MAX;
-
-/// A condition on the key: it starts with `prefix` and ends with `suffix`.
-///
-/// The two are tested separately, so that they may overlap: key `abc` passes prefix `ab` with suffix `bc`. Empty means
-/// no condition; [`Filter::default`] passes everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Filter {
-    /// What the key starts with, as raw bytes; at most [`KEY_BYTES_MAX`] of them.
-    pub prefix: Vec<u8>,
-    /// What the key ends with, as raw bytes; at most [`KEY_BYTES_MAX`] of them.
-    pub suffix: Vec<u8>,
-}
-
-impl Filter {
-    /// The condition on prefix and suffix.
-    pub fn new(prefix: impl Into<Vec<u8>>, suffix: impl Into<Vec<u8>>) -> Filter {
-        Filter { prefix: prefix.into(), suffix: suffix.into() }
-    }
-
-    /// Whether the key passes.
-    #[inline]
-    pub fn matches(&self, key: &[u8]) -> bool {
-        key.starts_with(&self.prefix) && key.ends_with(&self.suffix)
-    }
-
-    /// Checks the lengths.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::InvalidConfig`] if prefix or suffix is longer than a key can be.
-    pub fn validate(&self) -> Result<()> {
-        for (name, value) in [("prefix", &self.prefix), ("suffix", &self.suffix)] {
-            if value.len() > KEY_BYTES_MAX {
-                return Err(Error::invalid_config(format!(
-                    "the {name} has {} bytes, more than {KEY_BYTES_MAX}",
-                    value.len()
-                ))
-                .at(name)
-                .remedy("shorten it: no key is longer, so it would match nothing"));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The bytes that a form-encoded text stands for: `+` is a space, `%` and two hex digits are a byte.
 ///
@@ -90,5 +56,7 @@ pub fn decode_form(text: &str) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

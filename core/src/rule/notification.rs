@@ -12,7 +12,7 @@ use std::fmt::Write;
 use super::place::{Text, nearest, suggest};
 use super::{Arns, RULE_ID_BYTES_MAX, Rule, check_bucket};
 use crate::error::{Error, Result};
-use crate::event::{EventTypes, KnownType};
+use crate::event::{EventTypes, KEY_BYTES_MAX, KnownType};
 use crate::filter::{Filter, decode_form};
 
 /// The largest document, in bytes.
@@ -126,10 +126,18 @@ struct Document {
 /// An error and the offset that it is about.
 type Located<T> = Result<T, (usize, Error)>;
 
+/// The condition of a document's rule: what keys begin and end with.
+#[derive(Clone, Debug, Default)]
+struct Affixes {
+    prefix: Vec<u8>,
+    suffix: Vec<u8>,
+}
+
 /// A rule of a document, with where its parts stand.
 #[derive(Clone, Debug)]
 pub(crate) struct LocatedRule {
     pub(crate) rule: Rule,
+    affixes: Affixes,
     pub(crate) offset: usize,
     pub(crate) event_offsets: Vec<usize>,
     pub(crate) destination_offset: usize,
@@ -211,11 +219,12 @@ impl Notification<'_> {
     fn rule(&self, entry: &Entry, ids: &mut HashSet<String>) -> Located<LocatedRule> {
         let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
         let destination = self.arns.resolve(&entry.arn.text).map_err(at(entry.arn.offset))?;
+        let affixes = self.affixes(entry)?;
         let mut rule = Rule {
             bucket: Some(self.bucket.to_owned()),
             destinations: vec![destination.to_owned()],
             repeat: self.options.overlap == Overlap::AllowAll,
-            filter: self.filter(entry)?,
+            filter: Filter::new(affixes.prefix.clone(), affixes.suffix.clone()),
             ..Rule::default()
         };
         if entry.events.is_empty() {
@@ -244,13 +253,14 @@ impl Notification<'_> {
         ids.insert(rule.id.clone());
         Ok(LocatedRule {
             rule,
+            affixes,
             offset: entry.offset,
             event_offsets: entry.events.iter().map(|e| e.offset).collect(),
             destination_offset: entry.arn.offset,
         })
     }
 
-    fn filter(&self, entry: &Entry) -> Located<Filter> {
+    fn affixes(&self, entry: &Entry) -> Located<Affixes> {
         let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
         let (mut prefix, mut suffix) = (None, None);
         for (name, value) in &entry.filter {
@@ -274,14 +284,15 @@ impl Notification<'_> {
                 FilterValues::Raw => value.text.clone().into_bytes(),
                 FilterValues::Encoded => decode_form(&value.text).map_err(at(value.offset))?,
             };
-            let filter = Filter { prefix: bytes, suffix: Vec::new() };
-            filter.validate().map_err(|e| {
-                let error = Error::invalid_config(e.message().replace("prefix", &name.text.to_ascii_lowercase()));
-                at(value.offset)(error.remedy("shorten it: no key is longer, so it would match nothing"))
-            })?;
-            *slot = Some(filter.prefix);
+            if bytes.len() > KEY_BYTES_MAX {
+                let (name, len) = (name.text.to_ascii_lowercase(), bytes.len());
+                let error = Error::invalid_config(format!("the {name} has {len} bytes, more than {KEY_BYTES_MAX}"));
+                let remedy = "shorten it: no key is longer, so it would match nothing";
+                return Err(at(value.offset)(error.remedy(remedy)));
+            }
+            *slot = Some(bytes);
         }
-        Ok(Filter { prefix: prefix.unwrap_or_default(), suffix: suffix.unwrap_or_default() })
+        Ok(Affixes { prefix: prefix.unwrap_or_default(), suffix: suffix.unwrap_or_default() })
     }
 
     fn event_bridge_rule(&self, offset: usize, ids: &HashSet<String>) -> Located<LocatedRule> {
@@ -303,13 +314,13 @@ impl Notification<'_> {
         rule.destinations = vec![name.clone()];
         rule.repeat = self.options.overlap == Overlap::AllowAll;
         let event_offsets = vec![offset; rule.event_names.len()];
-        Ok(LocatedRule { rule, offset, event_offsets, destination_offset: offset })
+        Ok(LocatedRule { rule, affixes: Affixes::default(), offset, event_offsets, destination_offset: offset })
     }
 
     fn check_overlap(&self, rules: &[LocatedRule]) -> Located<()> {
         for (i, later) in rules.iter().enumerate() {
             for earlier in &rules[..i] {
-                if let Some(shared) = overlap(&earlier.rule, &later.rule) {
+                if let Some(shared) = overlap(earlier, later) {
                     let error = Error::invalid_config(format!(
                         "the configuration is ambiguous: `{}` and `{}` share {shared}",
                         earlier.rule.id, later.rule.id
@@ -340,9 +351,10 @@ impl Document {
 }
 
 /// What two rules have in common if an event could be wanted by both in the sense of AWS, in words.
-fn overlap(a: &Rule, b: &Rule) -> Option<String> {
-    let (p, q) = (&a.filter.prefix, &b.filter.prefix);
-    let (s, t) = (&a.filter.suffix, &b.filter.suffix);
+fn overlap(a: &LocatedRule, b: &LocatedRule) -> Option<String> {
+    let (p, q) = (&a.affixes.prefix, &b.affixes.prefix);
+    let (s, t) = (&a.affixes.suffix, &b.affixes.suffix);
+    let (a, b) = (&a.rule, &b.rule);
     let prefixes = p.starts_with(q) || q.starts_with(p);
     let suffixes = s.ends_with(t) || t.ends_with(s);
     if !prefixes || !suffixes {

@@ -188,7 +188,7 @@ impl Shard {
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
             let view = FrameView::trusted(frame);
-            snapshot.routes(view.bucket(), view.event_type(), view.key(), view.priority(), scratch, routes);
+            snapshot.routes(&view, scratch, routes);
             if prefix.kind == Kind::Intent {
                 routes.truncate(ROUTES_MAX);
                 let sequence = appender.append(Kind::Intent, routes, frame, wall);

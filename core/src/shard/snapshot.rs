@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::event::profile::Profile;
-use crate::event::{EventType, Priority};
-use crate::filter::Matcher;
+use crate::event::{Event, EventType, FrameView, Priority, frame};
+use crate::filter::{MatchMemory, Matcher};
 use crate::log::record::Route;
 use crate::log::recovery::Names;
 use crate::rule::{Destination, Order, RuleSet};
@@ -52,7 +52,7 @@ impl Snapshot {
         let destinations: Vec<&str> = rules.destinations.iter().map(|d| d.name.as_str()).collect();
         let ids: Vec<&str> = rules.rules.iter().map(|r| r.id.as_str()).collect();
         let numbers = names.assign(&destinations, &ids)?;
-        let matcher = Matcher::compile(&rules.rules);
+        let matcher = Matcher::compile(&rules.rules)?;
         Ok(Snapshot {
             version,
             matcher,
@@ -82,19 +82,28 @@ impl Snapshot {
     }
 
     /// Replaces `out` by the routes of an event: one to [`Route::NOBODY`] if it is only kept. `scratch` is working memory.
-    /// `priority` is the event's own.
-    pub(crate) fn routes(
+    pub(crate) fn routes(&self, frame: &FrameView<'_>, scratch: &mut Scratch, out: &mut Vec<Route>) {
+        scratch.matched.clear();
+        self.matcher.matches(frame, &mut scratch.memory, &mut scratch.matched);
+        self.routes_of_matched(frame.event_type(), frame.priority(), scratch, out);
+    }
+
+    /// The routes that an event may have of which type, bucket and key are known, and of the rest perhaps nothing.
+    pub(crate) fn routes_before(&self, event: &Event<'_>, scratch: &mut Scratch, out: &mut Vec<Route>) {
+        scratch.matched.clear();
+        let bytes = frame::encode_to_vec(event, 1);
+        self.matcher.may_match(&FrameView::trusted(&bytes), &mut scratch.memory, &mut scratch.matched);
+        self.routes_of_matched(event.event_type, event.priority, scratch, out);
+    }
+
+    fn routes_of_matched(
         &self,
-        bucket: &str,
         event_type: EventType<'_>,
-        key: &[u8],
         priority: Priority,
         scratch: &mut Scratch,
         out: &mut Vec<Route>,
     ) {
         out.clear();
-        scratch.matched.clear();
-        self.matcher.matches(bucket, event_type, key, &mut scratch.matched);
         if !scratch.matched.is_empty() {
             self.destination_routes(event_type, priority, scratch, out);
         }
@@ -167,6 +176,7 @@ impl Snapshot {
 /// Working memory of [`Snapshot::routes`].
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    memory: MatchMemory,
     matched: Vec<u32>,
     routes: Vec<rule::Route>,
 }

@@ -1,0 +1,394 @@
+//! The straight-line form of a filter: one operation per test, each with the place to go on at if it holds and if not.
+//!
+//! ```text
+//! u16 operations, then of each: u8 test, u8 field, u16 next if it holds, u16 next if not, u32 operand, from the start
+//! operands: u16 length of the selector, the selector, what the test compares with
+//! ```
+//!
+//! Places are operations, or [`ACCEPT`] and [`REJECT`]. They only ever point forward, so that a program makes each test at
+//! most once.
+
+use ipnet::IpNet;
+use memchr::memmem;
+
+use super::evaluate::in_network;
+use super::expression::{Affix, Field, Filter, Test};
+use super::number::{Bound, Number, Range};
+use super::pattern::{self, Regex};
+use super::subject::{Kind, Subject, Value};
+use super::window::Window;
+
+const ACCEPT: u16 = u16::MAX;
+const REJECT: u16 = u16::MAX - 1;
+/// The size of an operation.
+const OP_BYTES: usize = 10;
+const HEAD_BYTES: usize = 2;
+
+mod code {
+    pub(super) const EXISTS: u8 = 1;
+    pub(super) const ABSENT: u8 = 2;
+    pub(super) const EQUALS: u8 = 3;
+    pub(super) const PREFIX: u8 = 4;
+    pub(super) const SUFFIX: u8 = 5;
+    pub(super) const CONTAINS: u8 = 6;
+    pub(super) const WILDCARD: u8 = 7;
+    pub(super) const REGEX: u8 = 8;
+    pub(super) const IGNORE_CASE: u8 = 9;
+    pub(super) const CIDR: u8 = 10;
+    pub(super) const NUMBER: u8 = 11;
+    pub(super) const WINDOW: u8 = 12;
+    pub(super) const BOOL: u8 = 13;
+    pub(super) const NULL: u8 = 14;
+    pub(super) const NONE_OF: u8 = 15;
+}
+
+fn u16_at(b: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([b[at], b[at + 1]])
+}
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// A place that is not known yet.
+#[derive(Clone, Copy)]
+enum Target {
+    Known(u16),
+    Label(usize),
+}
+
+/// Writes programs.
+struct Writer<'a> {
+    ops: Vec<(u8, u8, Target, Target, u32)>,
+    operands: Vec<u8>,
+    /// Where each label stands.
+    labels: Vec<u16>,
+    regexes: &'a mut Vec<Regex>,
+}
+
+/// Appends the program of "all of these hold" to `out`; none of them may be constant. Regular expressions are put into
+/// `regexes`, which the program refers to.
+pub(super) fn encode(all: &[&Filter], regexes: &mut Vec<Regex>, out: &mut Vec<u8>) {
+    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), regexes };
+    w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
+    let labels = w.labels;
+    let place = |t: Target| match t {
+        Target::Known(place) => place,
+        Target::Label(l) => labels[l],
+    };
+    let base = (HEAD_BYTES + w.ops.len() * OP_BYTES) as u32;
+    out.extend_from_slice(&(w.ops.len() as u16).to_le_bytes());
+    for (test, field, yes, no, operand) in &w.ops {
+        out.push(*test);
+        out.push(*field);
+        out.extend_from_slice(&place(*yes).to_le_bytes());
+        out.extend_from_slice(&place(*no).to_le_bytes());
+        out.extend_from_slice(&(base + operand).to_le_bytes());
+    }
+    out.extend_from_slice(&w.operands);
+}
+
+/// What a test costs, roughly: cheap ones are made first.
+fn cost(f: &Filter) -> u32 {
+    match f {
+        Filter::All(list) | Filter::Any(list) => list.iter().map(cost).sum::<u32>().max(1),
+        Filter::Not(inner) => cost(inner),
+        Filter::Is(field, test) => {
+            let field = match field {
+                Field::Data(_) => 40,
+                Field::Metadata(_) | Field::Tag(_) => 3,
+                _ => 1,
+            };
+            let test = match test {
+                Test::Regex(_) => 20,
+                Test::Wildcard(_) | Test::Contains(_) | Test::IgnoreCase(..) | Test::Cidr(_) => 4,
+                Test::NoneOf(list) => list.len() as u32,
+                _ => 1,
+            };
+            field + test
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// A series of filters; after each but the last it goes on with the next, where `next` says so.
+    fn series<'f>(
+        &mut self,
+        list: impl Iterator<Item = &'f Filter>,
+        mut each: impl FnMut(&mut Self, &'f Filter, Option<Target>),
+    ) {
+        let mut list: Vec<&Filter> = list.collect();
+        list.sort_by_key(|f| cost(f));
+        for (i, f) in list.iter().enumerate() {
+            if i + 1 == list.len() {
+                each(self, f, None);
+            } else {
+                let label = self.labels.len();
+                self.labels.push(0);
+                each(self, f, Some(Target::Label(label)));
+                self.labels[label] = self.ops.len() as u16;
+            }
+        }
+    }
+
+    fn all<'f>(&mut self, list: impl Iterator<Item = &'f Filter>, yes: Target, no: Target) {
+        self.series(list, |w, f, next| w.filter(f, next.unwrap_or(yes), no));
+    }
+
+    fn filter(&mut self, f: &Filter, yes: Target, no: Target) {
+        match f {
+            Filter::All(list) => self.all(list.iter(), yes, no),
+            Filter::Any(list) => self.series(list.iter(), |w, f, next| w.filter(f, yes, next.unwrap_or(no))),
+            Filter::Not(inner) => self.filter(inner, no, yes),
+            Filter::Is(field, test) => {
+                let operand = self.operands.len() as u32;
+                let selector = field.selector();
+                self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
+                self.operands.extend_from_slice(&selector);
+                // Where it ends is told by the length.
+                let at = self.operands.len();
+                self.operands.extend_from_slice(&[0; 4]);
+                let code = encode_test(test, self.regexes, &mut self.operands);
+                let len = (self.operands.len() - at - 4) as u32;
+                self.operands[at..at + 4].copy_from_slice(&len.to_le_bytes());
+                self.ops.push((code, field.kind() as u8, yes, no, operand));
+            }
+        }
+    }
+}
+
+/// Appends what the test compares with, and answers its code.
+fn encode_test(test: &Test, regexes: &mut Vec<Regex>, out: &mut Vec<u8>) -> u8 {
+    let mut text = |bytes: &[u8], code: u8| {
+        out.extend_from_slice(bytes);
+        code
+    };
+    match test {
+        Test::Exists => code::EXISTS,
+        Test::Absent => code::ABSENT,
+        Test::Equals(x) => text(x, code::EQUALS),
+        Test::Prefix(x) => text(x, code::PREFIX),
+        Test::Suffix(x) => text(x, code::SUFFIX),
+        Test::Contains(x) => text(x, code::CONTAINS),
+        Test::Wildcard(w) => text(w.code(), code::WILDCARD),
+        Test::Regex(r) => {
+            let known = regexes.iter().position(|x| x == r);
+            let number = known.unwrap_or(regexes.len());
+            if known.is_none() {
+                regexes.push(r.clone());
+            }
+            text(&(number as u32).to_le_bytes(), code::REGEX)
+        }
+        Test::IgnoreCase(affix, x) => {
+            out.push(*affix as u8);
+            out.extend_from_slice(x.as_str().as_bytes());
+            code::IGNORE_CASE
+        }
+        Test::Cidr(net) => {
+            out.push(net.prefix_len());
+            match net {
+                IpNet::V4(net) => out.extend_from_slice(&net.addr().octets()),
+                IpNet::V6(net) => out.extend_from_slice(&net.addr().octets()),
+            }
+            code::CIDR
+        }
+        Test::Number(range) => {
+            encode_bound(range.low, out);
+            encode_bound(range.high, out);
+            code::NUMBER
+        }
+        Test::Window(w) => {
+            let (days, from, to, offset) = w.parts();
+            out.push(days);
+            out.extend_from_slice(&from.to_le_bytes());
+            out.extend_from_slice(&to.to_le_bytes());
+            out.extend_from_slice(&offset.to_le_bytes());
+            code::WINDOW
+        }
+        Test::Bool(b) => text(&[u8::from(*b)], code::BOOL),
+        Test::Null => code::NULL,
+        Test::NoneOf(tests) => {
+            for t in tests {
+                let at = out.len();
+                out.extend_from_slice(&[0; 5]);
+                out[at] = encode_test(t, regexes, out);
+                let len = (out.len() - at - 5) as u32;
+                out[at + 1..at + 5].copy_from_slice(&len.to_le_bytes());
+            }
+            code::NONE_OF
+        }
+    }
+}
+
+fn encode_bound(b: Bound, out: &mut Vec<u8>) {
+    let (code, n) = match b {
+        Bound::Open => (0, Number::Int(0)),
+        Bound::Included(n) => (1, n),
+        Bound::Excluded(n) => (2, n),
+    };
+    match n {
+        Number::Int(n) => {
+            out.push(code);
+            out.extend_from_slice(&n.to_le_bytes());
+        }
+        Number::Float(n) => {
+            out.push(code | 4);
+            out.extend_from_slice(&[n.to_le_bytes(), [0; 8]].concat());
+        }
+    }
+}
+
+const BOUND_BYTES: usize = 17;
+
+fn decode_bound(b: &[u8]) -> Bound {
+    let n = match b[1..].first_chunk::<16>() {
+        Some(n) if b[0] & 4 == 0 => Number::Int(i128::from_le_bytes(*n)),
+        Some(&[a, b, c, d, e, f, g, h, ..]) => Number::Float(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
+        None => Number::Int(0),
+    };
+    match b[0] & 3 {
+        0 => Bound::Open,
+        1 => Bound::Included(n),
+        _ => Bound::Excluded(n),
+    }
+}
+
+fn decode_window(b: &[u8]) -> Option<Window> {
+    Window::new(b[0], u16_at(b, 1), u16_at(b, 3), u16_at(b, 5) as i16).ok()
+}
+
+fn decode_network(b: &[u8]) -> Option<IpNet> {
+    let address: std::net::IpAddr = match b.len() {
+        5 => <[u8; 4]>::try_from(&b[1..]).ok()?.into(),
+        _ => <[u8; 16]>::try_from(&b[1..]).ok()?.into(),
+    };
+    IpNet::new(address, b[0]).ok()
+}
+
+/// Whether one value passes a test.
+#[inline]
+fn passes(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Regex]) -> bool {
+    match (test, value) {
+        (code::EQUALS, Value::Text(v)) => v == operand,
+        (code::PREFIX, Value::Text(v)) => v.starts_with(operand),
+        (code::SUFFIX, Value::Text(v)) => v.ends_with(operand),
+        (code::NUMBER, v) => {
+            let n = match v {
+                Value::Number(n) => n,
+                Value::Text(v) if matches!(kind, Kind::Metadata | Kind::Tag) => match Number::parse(v) {
+                    Some(n) => n,
+                    None => return false,
+                },
+                _ => return false,
+            };
+            Range { low: decode_bound(operand), high: decode_bound(&operand[BOUND_BYTES..]) }.contains(n)
+        }
+        (code::EXISTS, _) => true,
+        _ => passes_seldom(test, operand, kind, value, regexes),
+    }
+}
+
+fn passes_seldom(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Regex]) -> bool {
+    match (test, value) {
+        (code::CONTAINS, Value::Text(v)) => memmem::find(v, operand).is_some(),
+        (code::WILDCARD, Value::Text(v)) => pattern::matches(operand, v),
+        (code::REGEX, Value::Text(v)) => regexes[u32_at(operand, 0) as usize].matches(v),
+        (code::IGNORE_CASE, Value::Text(v)) => {
+            let affix = match operand[0] {
+                0 => Affix::Whole,
+                1 => Affix::Prefix,
+                _ => Affix::Suffix,
+            };
+            super::expression::fits_folded(std::str::from_utf8(&operand[1..]).unwrap_or_default(), affix, v)
+        }
+        (code::CIDR, Value::Text(v)) => decode_network(operand).is_some_and(|net| in_network(&net, v)),
+        (code::WINDOW, Value::Number(Number::Int(n))) => {
+            u64::try_from(n).is_ok_and(|n| decode_window(operand).is_some_and(|w| w.contains(n)))
+        }
+        (code::BOOL, Value::Bool(v)) => v == (operand[0] != 0),
+        (code::NULL, Value::Null) => true,
+        (code::NONE_OF, v) => {
+            let mut rest = operand;
+            while !rest.is_empty() {
+                let (test, len) = (rest[0], u32_at(rest, 1) as usize);
+                if passes(test, &rest[5..5 + len], kind, v, regexes) {
+                    return false;
+                }
+                rest = &rest[5 + len..];
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
+/// An operation, read in place.
+struct Op<'p> {
+    test: u8,
+    kind: Kind,
+    yes: u16,
+    no: u16,
+    selector: &'p [u8],
+    operand: &'p [u8],
+}
+
+impl<'p> Op<'p> {
+    #[inline]
+    fn read(program: &'p [u8], number: u16) -> Op<'p> {
+        let b = &program[HEAD_BYTES + number as usize * OP_BYTES..][..OP_BYTES];
+        let at = &program[u32_at(b, 6) as usize..];
+        let (selector, rest) = at[2..].split_at(u16_at(at, 0) as usize);
+        Op {
+            test: b[0],
+            kind: Kind::from_u8(b[1]),
+            yes: u16_at(b, 2),
+            no: u16_at(b, 4),
+            selector,
+            operand: &rest[4..][..u32_at(rest, 0) as usize],
+        }
+    }
+
+    #[inline]
+    fn holds(&self, subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
+        if self.test == code::ABSENT {
+            return !subject.any(self.kind, self.selector, &mut |_| true);
+        }
+        subject.any(self.kind, self.selector, &mut |v| passes(self.test, self.operand, self.kind, v, regexes))
+    }
+}
+
+/// Whether the event passes.
+#[inline]
+pub(super) fn run(program: &[u8], subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
+    let mut at = 0;
+    loop {
+        let op = Op::read(program, at);
+        at = if op.holds(subject, regexes) { op.yes } else { op.no };
+        if at >= REJECT {
+            return at == ACCEPT;
+        }
+    }
+}
+
+/// Whether an event may pass of which only type, bucket and key are known yet.
+pub(super) fn run_before(program: &[u8], subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
+    let count = u16_at(program, 0);
+    // Places only point forward, so one pass reaches everything that can be reached.
+    let mut reached = vec![false; count as usize];
+    reached[0] = true;
+    for number in 0..count {
+        if !reached[number as usize] {
+            continue;
+        }
+        let op = Op::read(program, number);
+        let known = op.kind.is_known_before().then(|| op.holds(subject, regexes));
+        for (next, open) in [(op.yes, known != Some(false)), (op.no, known != Some(true))] {
+            match next {
+                ACCEPT if open => return true,
+                REJECT | ACCEPT => {}
+                next => reached[next as usize] |= open,
+            }
+        }
+    }
+    false
+}
