@@ -796,10 +796,19 @@ pub fn list_files(dir: &Path, findings: &mut Findings) -> Result<Listing> {
     }
     l.segments.sort_by_key(|s| s.header.id);
     lend_incarnations(&mut l.segments);
-    for i in 1..l.segments.len() {
-        l.segments[i - 1].last_sequence = l.segments[i].header.previous_last;
-    }
+    set_ends(&mut l.segments);
     Ok(l)
+}
+
+/// Says of each segment but the last where it ends: where the next one begins, and no later than those behind it begin. A
+/// header that was made from what records are left may have come too late: the first of them were lost, and stand in a later
+/// segment if this one was given up.
+fn set_ends(segments: &mut [SegmentInfo]) {
+    let mut end = u64::MAX;
+    for i in (1..segments.len()).rev() {
+        end = end.min(segments[i].header.previous_last);
+        segments[i - 1].last_sequence = end;
+    }
 }
 
 /// The highest sequence that counts in each of these segments. The last one may hold anything; one before it ends where the
@@ -1177,6 +1186,21 @@ mod tests {
         let mut header = SegmentHeader::decode(&file).unwrap();
         header.recycled = true;
         (header, file, new.len())
+    }
+
+    /// The segment 2 was given up, its first records and its header were lost; they are in 3.
+    #[test]
+    fn a_segment_does_not_end_behind_where_a_later_one_begins() {
+        let (header, _, _) = recycled();
+        let of = |id, base, previous_last| SegmentInfo {
+            header: SegmentHeader { id, base_sequence: base, previous_last, ..header },
+            path: PathBuf::new(),
+            last_sequence: base - 1,
+            bytes: 0,
+        };
+        let mut all = [of(1, 1, 0), of(2, 15, 14), of(3, 12, 11), of(4, 58, 57)];
+        set_ends(&mut all);
+        assert_eq!(all.each_ref().map(|s| s.last_sequence), [11, 11, 57, 57]);
     }
 
     #[test]
