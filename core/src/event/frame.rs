@@ -391,6 +391,17 @@ impl<'a> FrameView<'a> {
         self.bytes[17]
     }
 
+    /// Bucket and key, as bytes.
+    #[inline(always)]
+    pub(crate) fn bucket_and_key(&self) -> (&'a [u8], &'a [u8]) {
+        if self.present & 3 != 3 {
+            return (self.raw(Field::Bucket as u32), self.key());
+        }
+        let (ends, start) = (self.ends, self.ends + self.present.count_ones() as usize * 4);
+        let (bucket, key) = (u32_at(self.bytes, ends) as usize, u32_at(self.bytes, ends + 4) as usize);
+        (&self.bytes[start..bucket], &self.bytes[bucket..key])
+    }
+
     /// The bucket.
     #[inline]
     pub fn bucket(&self) -> &'a str {

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
+use super::bytes;
 use super::expression::{Field, Filter, Test};
 use super::scope::{Builder, MatchMemory, Met, Scope, Source};
 use super::subject::{Kind, Subject, Value};
@@ -77,7 +78,7 @@ impl Matcher {
         let mut at = hash as usize & mask;
         loop {
             match &self.buckets[at] {
-                Some((h, scope)) if *h == hash && scope.name() == name => return Some(scope),
+                Some((h, scope)) if *h == hash && bytes::equals(scope.name(), name) => return Some(scope),
                 Some(_) => at = (at + 1) & mask,
                 None => return None,
             }
@@ -106,7 +107,8 @@ impl Matcher {
     #[inline]
     fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
         let t = frame.event_type();
-        let bucket = self.bucket(frame.bucket().as_bytes()).filter(|scope| scope.wants(t));
+        let (bucket, key) = frame.bucket_and_key();
+        let bucket = self.bucket(bucket).filter(|scope| scope.wants(t));
         let any = self.any.wants(t).then_some(&self.any);
         if bucket.is_none() && any.is_none() {
             return;
@@ -114,8 +116,7 @@ impl Matcher {
         let start = out.len();
         let MatchMemory { data, found, touched, places, checks } = memory;
         let mut subject = Subject::new(*frame, data);
-        let mut met =
-            Met { event_type: t, key: frame.key(), subject: &mut subject, found, touched, places, checks, before };
+        let mut met = Met { event_type: t, key, subject: &mut subject, found, touched, places, checks, before };
         let mut repeats = false;
         for scope in [bucket, any].into_iter().flatten() {
             scope.matches(&mut met, out);

@@ -4,6 +4,7 @@
 //! the raw bytes of the key: nothing is decoded, and `*`, `?`, `+` and `%` stand for themselves except in a [`Wildcard`].
 
 mod access;
+mod bytes;
 mod evaluate;
 mod events;
 mod expression;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use memchr::memmem;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
+use super::bytes::{find, strip_prefix, strip_suffix};
 use super::expression::FILTER_TEXT_BYTES_MAX;
 use crate::error::{Error, Result};
 
@@ -170,13 +170,13 @@ pub(super) fn matches(code: &[u8], text: &[u8]) -> bool {
     if count == 0 {
         return flags != 0 || text.is_empty();
     }
-    // What lies between is what stars still have to cover.
     let (mut from, mut to) = (0, text.len());
     for (i, part) in parts(code).enumerate() {
         let found = if i == 0 && flags & STAR_FIRST == 0 {
             part.begins(&text[from..to]).map(|end| from + end)
         } else if i + 1 == count && flags & STAR_LAST == 0 {
             part.ends(&text[from..to]).map(|start| {
+                // What lies between is what stars still have to cover.
                 to = from + start;
                 from
             })
@@ -231,7 +231,7 @@ impl<'a> Part<'a> {
     /// Where the part ends, if the text begins with it.
     fn begins(self, text: &[u8]) -> Option<usize> {
         match self {
-            Part::Plain(bytes) => text.starts_with(bytes).then_some(bytes.len()),
+            Part::Plain(bytes) => strip_prefix(text, bytes).map(|_| bytes.len()),
             Part::Mixed(pairs) => {
                 let mut at = 0;
                 for pair in pairs.chunks_exact(2) {
@@ -250,7 +250,7 @@ impl<'a> Part<'a> {
     /// Where the part begins, if the text ends with it.
     fn ends(self, text: &[u8]) -> Option<usize> {
         match self {
-            Part::Plain(bytes) => text.ends_with(bytes).then(|| text.len() - bytes.len()),
+            Part::Plain(bytes) => strip_suffix(text, bytes).map(<[u8]>::len),
             Part::Mixed(pairs) => {
                 let mut rest = text;
                 for pair in pairs.chunks_exact(2).rev() {
@@ -270,7 +270,7 @@ impl<'a> Part<'a> {
     /// Where its first occurrence ends.
     fn find(self, text: &[u8]) -> Option<usize> {
         match self {
-            Part::Plain(bytes) => memmem::find(text, bytes).map(|at| at + bytes.len()),
+            Part::Plain(bytes) => find(text, bytes).map(|at| at + bytes.len()),
             Part::Mixed(_) => {
                 let mut at = 0;
                 while at < text.len() {

@@ -9,8 +9,8 @@
 //! most once.
 
 use ipnet::IpNet;
-use memchr::memmem;
 
+use super::bytes;
 use super::evaluate::in_network;
 use super::expression::{Affix, Field, Filter, Test};
 use super::number::{Bound, Number, Range};
@@ -269,9 +269,9 @@ fn decode_network(b: &[u8]) -> Option<IpNet> {
 #[inline]
 fn passes(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Regex]) -> bool {
     match (test, value) {
-        (code::EQUALS, Value::Text(v)) => v == operand,
-        (code::PREFIX, Value::Text(v)) => v.starts_with(operand),
-        (code::SUFFIX, Value::Text(v)) => v.ends_with(operand),
+        (code::EQUALS, Value::Text(v)) => bytes::equals(v, operand),
+        (code::PREFIX, Value::Text(v)) => bytes::strip_prefix(v, operand).is_some(),
+        (code::SUFFIX, Value::Text(v)) => bytes::strip_suffix(v, operand).is_some(),
         (code::NUMBER, v) => {
             let n = match v {
                 Value::Number(n) => n,
@@ -290,7 +290,7 @@ fn passes(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Reg
 
 fn passes_seldom(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Regex]) -> bool {
     match (test, value) {
-        (code::CONTAINS, Value::Text(v)) => memmem::find(v, operand).is_some(),
+        (code::CONTAINS, Value::Text(v)) => bytes::find(v, operand).is_some(),
         (code::WILDCARD, Value::Text(v)) => pattern::matches(operand, v),
         (code::REGEX, Value::Text(v)) => regexes[u32_at(operand, 0) as usize].matches(v),
         (code::IGNORE_CASE, Value::Text(v)) => {

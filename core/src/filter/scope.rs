@@ -25,6 +25,7 @@ use aho_corasick::{Anchored, Input};
 use foldhash::fast::FixedState;
 
 use super::access::{self, Access, AnyOf};
+use super::bytes::{strip_prefix, strip_suffix};
 use super::expression::{Field, Filter, Test};
 use super::pattern::{self, Regex};
 use super::program;
@@ -218,25 +219,24 @@ impl Scope {
         let mut rest = m.key;
         let mut node = root;
         loop {
-            let head = &block[node..node + NODE_BYTES];
-            let (label, children) = (u16_at(head, 0) as usize, u16_at(head, 2) as usize);
-            let postings = u32_at(head, 4) as usize;
-            let at = node + NODE_BYTES;
-            let label_bytes = &block[at..at + label];
-            let beyond = if FROM_END { rest.strip_suffix(label_bytes) } else { rest.strip_prefix(label_bytes) };
+            let Some((head, body)) = block[node..].split_first_chunk::<NODE_BYTES>() else { return };
+            let head = u64::from_le_bytes(*head);
+            let (label, children, postings) =
+                (head as u16 as usize, (head >> 16) as u16 as usize, (head >> 32) as usize);
+            let (label, body) = body.split_at(label);
+            let beyond = if FROM_END { strip_suffix(rest, label) } else { strip_prefix(rest, label) };
             let Some(beyond) = beyond else { return };
             rest = beyond;
-            let first_bytes = at + label;
-            let links = first_bytes + children;
+            let (first_bytes, body) = body.split_at(children);
+            let (links, body) = body.split_at(children * 4);
             if postings > 0 {
-                let start = links + children * 4;
-                self.post(&block[start..start + postings], m, out);
+                self.post(&body[..postings], m, out);
             }
             let next = if FROM_END { rest.split_last() } else { rest.split_first() };
             let Some((&next, behind)) = next else { return };
-            let Some(i) = find_byte(&block[first_bytes..links], next) else { return };
+            let Some(i) = find_byte(first_bytes, next) else { return };
             rest = behind;
-            node = u32_at(block, links + i * 4) as usize;
+            node = u32_at(links, i * 4) as usize;
         }
     }
 
@@ -283,8 +283,8 @@ impl Scope {
     fn check(&self, which: u16, operand: &[u8], m: &mut Met<'_, '_, '_>) -> bool {
         match which {
             check::NOTHING => true,
-            check::SUFFIX => m.key.ends_with(operand),
-            check::PREFIX => m.key.starts_with(operand),
+            check::SUFFIX => strip_suffix(m.key, operand).is_some(),
+            check::PREFIX => strip_prefix(m.key, operand).is_some(),
             check::LENGTH => m.key.len() == u16_at(operand, 0) as usize,
             // An empty key is none.
             check::WILDCARD => !m.key.is_empty() && pattern::matches(operand, m.key),
