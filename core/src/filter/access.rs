@@ -21,8 +21,45 @@ pub(super) enum Access<'r> {
     Value(Kind, Cow<'r, [u8]>, &'r [u8]),
 }
 
-/// Conditions of which at least one must hold.
-pub(super) type AnyOf<'r> = Vec<Access<'r>>;
+/// Ways to find filters: each is conditions of which at least one must hold.
+#[derive(Debug, Default)]
+pub(super) struct Ways<'r> {
+    accesses: Vec<Access<'r>>,
+    /// Where each way ends.
+    ends: Vec<u32>,
+}
+
+impl<'r> Ways<'r> {
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The conditions of a way.
+    pub(super) fn way(&self, number: usize) -> &[Access<'r>] {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.accesses[start as usize..self.ends[number] as usize]
+    }
+
+    /// Where the conditions of a way stand among all.
+    pub(super) fn range(&self, number: usize) -> std::ops::Range<usize> {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        start as usize..self.ends[number] as usize
+    }
+
+    pub(super) fn accesses(&self) -> &[Access<'r>] {
+        &self.accesses
+    }
+
+    fn push(&mut self, access: Access<'r>) {
+        self.accesses.push(access);
+        self.ends.push(self.accesses.len() as u32);
+    }
+
+    fn push_all(&mut self, accesses: impl IntoIterator<Item = Access<'r>>) {
+        self.accesses.extend(accesses);
+        self.ends.push(self.accesses.len() as u32);
+    }
+}
 
 /// The most places that a filter is filed under.
 const PLACES_MAX: usize = 64;
@@ -43,27 +80,28 @@ impl Access<'_> {
 }
 
 /// Appends the ways to find a filter; any one of them will do. None if it can only be tried.
-pub(super) fn ways<'r>(filter: &'r Filter, out: &mut Vec<AnyOf<'r>>) {
+pub(super) fn ways<'r>(filter: &'r Filter, out: &mut Ways<'r>) {
     match filter {
         Filter::All(list) => list.iter().for_each(|f| ways(f, out)),
         Filter::Any(list) => {
             // Of each branch the one way that looks best by itself.
             let mut all = Vec::new();
             for branch in list {
-                let mut own = Vec::new();
+                let mut own = Ways::default();
                 ways(branch, &mut own);
-                let cost = |way: &AnyOf<'_>| way.iter().map(|a| a.cost(1)).sum::<f32>();
-                let Some(best) = own.into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))) else { return };
-                all.extend(best);
+                let cost = |way: &usize| own.way(*way).iter().map(|a| a.cost(1)).sum::<f32>();
+                let best = (0..own.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
+                let Some(best) = best else { return };
+                all.extend_from_slice(own.way(best));
             }
             if !all.is_empty() && all.len() <= PLACES_MAX {
-                out.push(all);
+                out.push_all(all);
             }
         }
         Filter::Not(_) => {}
         Filter::Is(Field::Key, test) => key_ways(test, out),
         Filter::Is(field, Test::Equals(value)) if is_looked_up(field) => {
-            out.push(vec![Access::Value(field.kind(), Cow::Owned(field.selector()), value)]);
+            out.push(Access::Value(field.kind(), Cow::Owned(field.selector()), value));
         }
         Filter::Is(..) => {}
     }
@@ -86,47 +124,47 @@ fn is_looked_up(field: &Field) -> bool {
     )
 }
 
-fn key_ways<'r>(test: &'r Test, out: &mut Vec<AnyOf<'r>>) {
+fn key_ways<'r>(test: &'r Test, out: &mut Ways<'r>) {
     match test {
-        Test::Equals(x) if !x.is_empty() => out.push(vec![Access::Exact(Cow::Borrowed(x))]),
-        Test::Prefix(x) if !x.is_empty() => out.push(vec![Access::Prefix(Cow::Borrowed(x))]),
-        Test::Suffix(x) if !x.is_empty() => out.push(vec![Access::Suffix(Cow::Borrowed(x))]),
-        Test::Contains(x) if !x.is_empty() => out.push(vec![Access::Infix(Cow::Borrowed(x))]),
+        Test::Equals(x) if !x.is_empty() => out.push(Access::Exact(Cow::Borrowed(x))),
+        Test::Prefix(x) if !x.is_empty() => out.push(Access::Prefix(Cow::Borrowed(x))),
+        Test::Suffix(x) if !x.is_empty() => out.push(Access::Suffix(Cow::Borrowed(x))),
+        Test::Contains(x) if !x.is_empty() => out.push(Access::Infix(Cow::Borrowed(x))),
         Test::Wildcard(w) => wildcard_ways(w, out),
         Test::Regex(r) => match r.required() {
             Required::Nothing => {}
-            Required::Prefix(x) => out.push(vec![Access::Prefix(Cow::Borrowed(x))]),
-            Required::Suffix(x) => out.push(vec![Access::Suffix(Cow::Borrowed(x))]),
-            Required::AnyOf(all) => out.push(all.iter().map(|x| Access::Infix(Cow::Borrowed(&**x))).collect()),
+            Required::Prefix(x) => out.push(Access::Prefix(Cow::Borrowed(x))),
+            Required::Suffix(x) => out.push(Access::Suffix(Cow::Borrowed(x))),
+            Required::AnyOf(all) => out.push_all(all.iter().map(|x| Access::Infix(Cow::Borrowed(x)))),
         },
         _ => {}
     }
 }
 
-fn wildcard_ways<'r>(w: &'r Wildcard, out: &mut Vec<AnyOf<'r>>) {
+fn wildcard_ways<'r>(w: &'r Wildcard, out: &mut Ways<'r>) {
     let (star_first, parts, star_last) = w.parts();
     let parts: Vec<Part<'r>> = parts.collect();
     for (i, part) in parts.iter().enumerate() {
         let (first, last) = (i == 0 && !star_first, i + 1 == parts.len() && !star_last);
         let text = |pairs: &[u8]| Cow::Owned(pairs.chunks_exact(2).map(|p| p[1]).collect::<Vec<u8>>());
         match *part {
-            Part::Plain(x) if first && last => out.push(vec![Access::Exact(Cow::Borrowed(x))]),
-            Part::Plain(x) if first => out.push(vec![Access::Prefix(Cow::Borrowed(x))]),
-            Part::Plain(x) if last => out.push(vec![Access::Suffix(Cow::Borrowed(x))]),
-            Part::Plain(x) => out.push(vec![Access::Infix(Cow::Borrowed(x))]),
+            Part::Plain(x) if first && last => out.push(Access::Exact(Cow::Borrowed(x))),
+            Part::Plain(x) if first => out.push(Access::Prefix(Cow::Borrowed(x))),
+            Part::Plain(x) if last => out.push(Access::Suffix(Cow::Borrowed(x))),
+            Part::Plain(x) => out.push(Access::Infix(Cow::Borrowed(x))),
             Part::Mixed(pairs) => {
                 let runs: Vec<&[u8]> = part.runs().collect();
                 let at_start = pairs[0] == 0;
                 let at_end = pairs[pairs.len() - 2] == 0;
                 for (n, run) in runs.iter().enumerate() {
                     let run_text = text(run);
-                    out.push(vec![if first && n == 0 && at_start {
+                    out.push(if first && n == 0 && at_start {
                         Access::Prefix(run_text)
                     } else if last && n + 1 == runs.len() && at_end {
                         Access::Suffix(run_text)
                     } else {
                         Access::Infix(run_text)
-                    }]);
+                    });
                 }
             }
         }

@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use aho_corasick::automaton::{Automaton, OverlappingState};
@@ -24,7 +24,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, Input};
 use foldhash::fast::FixedState;
 
-use super::access::{self, Access, AnyOf};
+use super::access::{self, Access, Ways};
 use super::bytes::{strip_prefix, strip_suffix};
 use super::expression::{Field, Filter, Test};
 use super::pattern::{self, Regex};
@@ -79,6 +79,8 @@ mod check {
 
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;
+/// So many sets of types are compared without hashing.
+const NEAR_PATTERNS: usize = 8;
 
 #[inline]
 fn u16_at(b: &[u8], at: usize) -> u16 {
@@ -411,6 +413,28 @@ fn hash_value(field: u16, value: &[u8]) -> u32 {
 pub(super) struct Builder {
     /// Postings, before they have their places.
     postings: Vec<u8>,
+    hasher: FixedState,
+    /// How many rules have a condition, by its hash: a mistake would cost time, no more.
+    uses: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
+    hashes: Vec<u64>,
+    /// Rules with the same posting, and where the place of their list is to be written.
+    lists: Vec<(usize, Vec<u32>)>,
+}
+
+/// What is hashed already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
 }
 
 /// Where a posting stands in [`Builder::postings`].
@@ -433,75 +457,56 @@ impl Builder {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together, or name too many sets of types.
     pub(super) fn build(&mut self, name: &str, rules: &[Source<'_>]) -> Result<Scope> {
         self.postings.clear();
+        self.uses.clear();
+        self.hashes.clear();
         let mut extra = Extra::default();
-        let mut block = vec![0; head::BYTES];
+        let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64);
+        block.resize(head::BYTES, 0);
         block[..2].copy_from_slice(&(name.len() as u16).to_le_bytes());
         block.extend_from_slice(name.as_bytes());
-
-        let hasher = FixedState::default();
-        let patterns = Patterns::of(rules, &hasher)?;
+        let patterns = Patterns::of(rules, &self.hasher)?;
         patterns.write(&mut block, &mut extra);
 
-        // Rules with the same types and filter are one.
-        let mut groups: Vec<Group<'_>> = Vec::with_capacity(rules.len());
-        // What is mutable in a compiled regular expression is no part of its identity.
-        #[allow(clippy::mutable_key_type)]
-        let mut known: HashMap<(u16, &Filter), u32, FixedState> =
-            HashMap::with_capacity_and_hasher(rules.len(), hasher.clone());
-        for (source, pattern) in rules.iter().zip(&patterns.of_rules) {
-            let new = groups.len() as u32;
-            let group = *known.entry((*pattern, source.filter)).or_insert(new);
-            if group == new {
-                groups.push(Group { rule: source.rule, more: Vec::new(), pattern: *pattern, filter: source.filter });
-            } else {
-                groups[group as usize].more.push(source.rule);
-            }
-        }
-        drop(known);
-
         // How often each condition is there decides which one a rule is filed under.
-        let mut ways: Vec<AnyOf<'_>> = Vec::new();
-        let mut ends: Vec<u32> = Vec::with_capacity(groups.len());
-        let mut uses: HashMap<Access<'_>, u32, FixedState> = HashMap::with_capacity_and_hasher(groups.len(), hasher);
-        for group in &groups {
-            let start = ways.len();
-            access::ways(group.filter, &mut ways);
-            for access in ways[start..].iter().flatten() {
-                match uses.get_mut(access) {
-                    Some(n) => *n += 1,
-                    None => {
-                        uses.insert(access.clone(), 1);
-                    }
-                }
-            }
+        let mut ways = Ways::default();
+        let mut ends: Vec<u32> = Vec::with_capacity(rules.len());
+        for source in rules {
+            access::ways(source.filter, &mut ways);
             ends.push(ways.len() as u32);
         }
-        let cost = |way: &AnyOf<'_>| way.iter().map(|a| a.cost(uses.get(a).copied().unwrap_or(1)) + 0.01).sum::<f32>();
+        for access in ways.accesses() {
+            let hash = self.hasher.hash_one(access);
+            *self.uses.entry(hash).or_default() += 1;
+            self.hashes.push(hash);
+        }
 
         let (mut prefixes, mut suffixes): (Vec<Entry<'_>>, Vec<Entry<'_>>) = (Vec::new(), Vec::new());
         let mut infixes: HashMap<Cow<'_, [u8]>, Vec<Held>> = HashMap::new();
         let mut values: HashMap<ValueKey<'_>, Vec<Held>> = HashMap::new();
+        let anything = [Access::Prefix(Cow::Borrowed(&[]))];
         let mut start = 0;
-        for (group, end) in groups.iter().zip(ends) {
-            let own = start as usize..end as usize;
-            start = end;
-            let best = own.min_by(|a, b| cost(&ways[*a]).total_cmp(&cost(&ways[*b])));
-            let way = best.map(|i| std::mem::take(&mut ways[i]));
-            let way = way.unwrap_or_else(|| vec![Access::Prefix(Cow::Borrowed(&[]))]);
+        for (i, source) in rules.iter().enumerate() {
+            let own = start..ends[i] as usize;
+            start = own.end;
+            let best = match own.len() {
+                0 => None,
+                1 => Some(own.start),
+                _ => own.min_by(|a, b| self.cost(&ways, *a).total_cmp(&self.cost(&ways, *b))),
+            };
+            let way = best.map_or(&anything[..], |n| ways.way(n));
             extra.repeats |= way.len() > 1;
             for access in way {
-                let held = self.posting(group, &access, &mut block, &mut extra)?;
+                let held = self.posting(source, patterns.of_rules[i], access, &mut block, &mut extra);
                 match access {
-                    Access::Exact(x) | Access::Prefix(x) => prefixes.push((x, held)),
-                    Access::Suffix(x) => suffixes.push((x, held)),
-                    Access::Infix(x) => infixes.entry(x).or_default().push(held),
+                    Access::Exact(x) | Access::Prefix(x) => prefixes.push((x.clone(), held)),
+                    Access::Suffix(x) => suffixes.push((x.clone(), held)),
+                    Access::Infix(x) => infixes.entry(x.clone()).or_default().push(held),
                     Access::Value(kind, selector, value) => {
-                        values.entry((kind, selector, value)).or_default().push(held);
+                        values.entry((*kind, selector.clone(), *value)).or_default().push(held);
                     }
                 }
             }
         }
-        drop(uses);
         for (mut entries, from_end, place) in [(prefixes, false, head::PREFIXES), (suffixes, true, head::SUFFIXES)] {
             if !entries.is_empty() {
                 let root = self.write_trie(&mut entries, from_end, &mut block);
@@ -515,36 +520,34 @@ impl Builder {
         if !infixes.is_empty() {
             extra.infixes = Some(self.write_infixes(infixes, &mut block)?);
         }
-        if block.len() > LIST as usize {
+        if block.len() >= LIST as usize {
             return Err(Error::invalid_config(format!("the rules take {} bytes compiled", block.len()))
                 .remedy("use fewer rules without a bucket, or shorter texts"));
         }
         Ok(Scope { block: block.into(), extra: extra.finish() })
     }
 
-    /// Writes the posting of a group that is filed under `access`.
+    /// What it is expected to cost that rules are filed under a way.
+    fn cost(&self, ways: &Ways<'_>, number: usize) -> f32 {
+        let uses = |hash| self.uses.get(hash).copied().unwrap_or(1);
+        let hashes = &self.hashes[ways.range(number)];
+        ways.way(number).iter().zip(hashes).map(|(access, hash)| access.cost(uses(hash)) + 0.01).sum()
+    }
+
+    /// Writes the posting of a rule that is filed under `access`.
     fn posting(
         &mut self,
-        group: &Group<'_>,
+        source: &Source<'_>,
+        pattern: u16,
         access: &Access<'_>,
         block: &mut Vec<u8>,
         extra: &mut Extra,
-    ) -> Result<Held> {
-        let rule = if group.more.is_empty() {
-            group.rule
-        } else {
-            let at = block.len() as u32;
-            block.extend_from_slice(&(1 + group.more.len() as u32).to_le_bytes());
-            for rule in [group.rule].iter().chain(&group.more) {
-                block.extend_from_slice(&rule.to_le_bytes());
-            }
-            at | LIST
-        };
+    ) -> Held {
         let start = self.postings.len();
-        self.postings.extend_from_slice(&rule.to_le_bytes());
-        self.postings.extend_from_slice(&group.pattern.to_le_bytes());
+        self.postings.extend_from_slice(&source.rule.to_le_bytes());
+        self.postings.extend_from_slice(&pattern.to_le_bytes());
         self.postings.extend_from_slice(&[0; 2]);
-        let mut which = self.operand(group.filter, access, extra);
+        let mut which = self.operand(source.filter, access, extra);
         let mut len = self.postings.len() - start - POSTING_BYTES;
         if len > check::LEN as usize {
             let place = block.len() as u32;
@@ -557,7 +560,7 @@ impl Builder {
         let checked = which << check::SHIFT | len as u16;
         self.postings[start + 6..start + 8].copy_from_slice(&checked.to_le_bytes());
         let len = self.postings.len() - start;
-        Ok(Held { start: start as u32, len: len as u32 })
+        Held { start: start as u32, len: len as u32 }
     }
 
     /// Writes what is left to check of a filter that is filed under `access`, and answers which check it is.
@@ -616,18 +619,50 @@ impl Builder {
         &self.postings[h.start as usize..][..h.len as usize]
     }
 
+    /// Writes postings. Rules that have the same one, but for the rule, share it: their list is written by
+    /// [`Builder::write_lists`].
+    fn write_postings(&mut self, list: &mut [Held], block: &mut Vec<u8>) {
+        let postings = &self.postings;
+        let what = |h: &Held| &postings[h.start as usize + 4..(h.start + h.len) as usize];
+        if list.len() > 1 {
+            list.sort_by(|a, b| what(a).cmp(what(b)));
+        }
+        let mut rest = &*list;
+        while let Some(first) = rest.first() {
+            let same = rest.iter().take_while(|h| what(h) == what(first)).count();
+            let at = block.len();
+            block.extend_from_slice(self.held(*first));
+            if same > 1 {
+                let rules = rest[..same].iter().map(|h| u32_at(postings, h.start as usize)).collect();
+                self.lists.push((at, rules));
+            }
+            rest = &rest[same..];
+        }
+    }
+
+    /// Writes the lists of rules that share a posting, behind what was written.
+    fn write_lists(&mut self, block: &mut Vec<u8>) {
+        for (posting, rules) in self.lists.drain(..) {
+            let place = block.len() as u32;
+            block.extend_from_slice(&(rules.len() as u32).to_le_bytes());
+            rules.iter().for_each(|rule| block.extend_from_slice(&rule.to_le_bytes()));
+            block[posting..posting + 4].copy_from_slice(&(place | LIST).to_le_bytes());
+        }
+    }
+
     /// Writes a list of postings with its length before it, and answers its place.
-    fn write_list(&self, list: &[Held], block: &mut Vec<u8>) -> u32 {
+    fn write_list(&mut self, list: &mut [Held], block: &mut Vec<u8>) -> u32 {
         let place = block.len();
         block.extend_from_slice(&[0; 4]);
-        list.iter().for_each(|h| block.extend_from_slice(self.held(*h)));
+        self.write_postings(list, block);
         let len = block.len() - place - 4;
         set_u32(block, place, len);
+        self.write_lists(block);
         place as u32
     }
 
     /// Writes a trie, parents before children and each subtree in one piece, and answers the place of its root.
-    fn write_trie(&self, entries: &mut [Entry<'_>], from_end: bool, block: &mut Vec<u8>) -> usize {
+    fn write_trie(&mut self, entries: &mut [Entry<'_>], from_end: bool, block: &mut Vec<u8>) -> usize {
         if from_end {
             entries.sort_by(|a, b| a.0.iter().rev().cmp(b.0.iter().rev()));
         } else {
@@ -639,6 +674,7 @@ impl Builder {
         // than recursion: nested prefixes may be a thousand levels deep.
         let mut open = vec![(0, entries.len(), 0, None::<usize>)];
         let mut children: Vec<(u8, usize, usize)> = Vec::new();
+        let mut own_postings: Vec<Held> = Vec::new();
         while let Some((mut low, high, depth, link)) = open.pop() {
             let node = block.len();
             if let Some(link) = link {
@@ -670,9 +706,12 @@ impl Builder {
             let links = block.len();
             block.resize(links + children.len() * 4, 0);
             let start = block.len();
-            postings.iter().for_each(|(_, h)| block.extend_from_slice(self.held(*h)));
+            own_postings.clear();
+            own_postings.extend(postings.iter().map(|(_, h)| *h));
+            self.write_postings(&mut own_postings, block);
             let len = block.len() - start;
             set_u32(block, node + 4, len);
+            self.write_lists(block);
             // The first child right behind its parent.
             open.extend(
                 children
@@ -685,16 +724,16 @@ impl Builder {
         root
     }
 
-    fn write_values(&self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
+    fn write_values(&mut self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
         let mut all: Vec<_> = values.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let mut fields: Vec<(Kind, Cow<'_, [u8]>)> = Vec::new();
         let mut places: Vec<(u32, u32)> = Vec::new();
-        for ((kind, selector, value), list) in all {
+        for ((kind, selector, value), mut list) in all {
             if fields.last().is_none_or(|(k, s)| (*k, s) != (kind, &selector)) {
                 fields.push((kind, selector));
             }
-            places.push((hash_value(fields.len() as u16 - 1, value), self.write_list(&list, block)));
+            places.push((hash_value(fields.len() as u16 - 1, value), self.write_list(&mut list, block)));
         }
         let slots = (places.len() * 2).next_power_of_two();
         let part = block.len();
@@ -720,7 +759,7 @@ impl Builder {
         part
     }
 
-    fn write_infixes(&self, infixes: HashMap<Cow<'_, [u8]>, Vec<Held>>, block: &mut Vec<u8>) -> Result<Infixes> {
+    fn write_infixes(&mut self, infixes: HashMap<Cow<'_, [u8]>, Vec<Held>>, block: &mut Vec<u8>) -> Result<Infixes> {
         let mut all: Vec<_> = infixes.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let automaton = NFA::builder().match_kind(aho_corasick::MatchKind::Standard).build(all.iter().map(|(x, _)| x));
@@ -728,7 +767,7 @@ impl Builder {
             Error::invalid_config(format!("the texts within keys take too much memory: {e}"))
                 .remedy("use fewer wildcards and regular expressions without a beginning or an end")
         })?;
-        let postings = all.iter().map(|(_, list)| self.write_list(list, block)).collect();
+        let postings = all.iter_mut().map(|(_, list)| self.write_list(list, block)).collect();
         Ok(Infixes { automaton, postings })
     }
 }
@@ -741,14 +780,6 @@ impl Extra {
             + self.infixes.as_ref().map_or(0, |i| i.automaton.memory_usage() + i.postings.len() * 4);
         needed.then(|| Arc::new(self))
     }
-}
-
-/// Rules with the same types and filter.
-struct Group<'r> {
-    rule: u32,
-    more: Vec<u32>,
-    pattern: u16,
-    filter: &'r Filter,
 }
 
 /// The parts of a filter that must all hold.
@@ -768,30 +799,30 @@ struct Patterns<'r> {
 impl<'r> Patterns<'r> {
     fn of(rules: &[Source<'r>], hasher: &FixedState) -> Result<Patterns<'r>> {
         let mut distinct: Vec<&EventPattern> = Vec::new();
-        let mut numbers: HashMap<u64, Vec<u16>> = HashMap::new();
+        let mut numbers: HashMap<u64, Vec<u16>, BuildHasherDefault<Hashed>> = HashMap::default();
         let mut of_rules = Vec::with_capacity(rules.len());
-        let mut last: Option<(&EventPattern, u16)> = None;
         for source in rules {
-            if let Some((pattern, number)) = last.filter(|(pattern, _)| *pattern == source.events) {
-                of_rules.push(number);
-                last = Some((pattern, number));
-                continue;
-            }
-            let same = numbers.entry(hasher.hash_one(source.events)).or_default();
-            let number = match same.iter().find(|n| distinct[**n as usize] == source.events) {
-                Some(n) => *n,
-                None if distinct.len() == PATTERNS_MAX => {
-                    return Err(Error::invalid_config("more than 65536 different sets of event types in one bucket")
-                        .remedy("use the same sets in several rules"));
-                }
+            // Few are looked at faster one after the other.
+            let near = distinct.iter().take(NEAR_PATTERNS).position(|p| *p == source.events);
+            let number = match near {
+                Some(n) => n as u16,
                 None => {
-                    same.push(distinct.len() as u16);
-                    distinct.push(source.events);
-                    distinct.len() as u16 - 1
+                    let same = numbers.entry(hasher.hash_one(source.events)).or_default();
+                    match same.iter().find(|n| distinct[**n as usize] == source.events) {
+                        Some(n) => *n,
+                        None if distinct.len() == PATTERNS_MAX => {
+                            let error = "more than 65536 different sets of event types in one bucket";
+                            return Err(Error::invalid_config(error).remedy("use the same sets in several rules"));
+                        }
+                        None => {
+                            same.push(distinct.len() as u16);
+                            distinct.push(source.events);
+                            distinct.len() as u16 - 1
+                        }
+                    }
                 }
             };
             of_rules.push(number);
-            last = Some((source.events, number));
         }
         Ok(Patterns { distinct, of_rules })
     }
