@@ -248,8 +248,7 @@ pub fn happenings(n: usize, seed: u64, for_rules: usize) -> impl Iterator<Item =
         }
         if r.below(4) == 0 {
             let owner = r.pick(&SERVICES).to_owned();
-            happening.metadata =
-                vec![("x-amz-meta-owner", owner), ("x-amz-meta-job", r.below(10_000).to_string())];
+            happening.metadata = vec![("x-amz-meta-owner", owner), ("x-amz-meta-job", r.below(10_000).to_string())];
         }
         if r.below(5) == 0 {
             let class = r.pick(&CLASSES).to_owned();
@@ -553,13 +552,19 @@ mod tests {
     #[test]
     fn the_rules_of_a_seed_are_always_the_same() {
         let of = |mix| checksum(wishes(500, 1, mix).map(|w| line(&w)));
-        assert_eq!(Mix::ALL.map(of), [0x4502_7756_0418_eda0, 0xb8b9_8f3a_41d1_e2b7, 0x0f28_9679_409a_20eb, 0xd220_ac2b_bf2d_b18a]);
+        assert_eq!(
+            Mix::ALL.map(of),
+            [0x4502_7756_0418_eda0, 0xb8b9_8f3a_41d1_e2b7, 0x0f28_9679_409a_20eb, 0xd220_ac2b_bf2d_b18a]
+        );
     }
 
     #[test]
     fn the_events_of_a_seed_are_always_the_same() {
         let of = |rules| checksum(happenings(500, 1, rules).map(|h| line(&h)));
-        assert_eq!([100, 1000, 1_000_000].map(of), [0xca2b_2d24_6d5b_f567, 0xb7a1_51c0_bcaf_da01, 0x794c_201c_0452_db0e]);
+        assert_eq!(
+            [100, 1000, 1_000_000].map(of),
+            [0xca2b_2d24_6d5b_f567, 0xb7a1_51c0_bcaf_da01, 0x794c_201c_0452_db0e]
+        );
     }
 
     #[test]
