@@ -88,7 +88,7 @@ fn is_looked_up(field: &Field) -> bool {
 
 fn key_ways<'r>(test: &'r Test, out: &mut Vec<AnyOf<'r>>) {
     match test {
-        Test::Equals(x) => out.push(vec![Access::Exact(Cow::Borrowed(x))]),
+        Test::Equals(x) if !x.is_empty() => out.push(vec![Access::Exact(Cow::Borrowed(x))]),
         Test::Prefix(x) if !x.is_empty() => out.push(vec![Access::Prefix(Cow::Borrowed(x))]),
         Test::Suffix(x) if !x.is_empty() => out.push(vec![Access::Suffix(Cow::Borrowed(x))]),
         Test::Contains(x) if !x.is_empty() => out.push(vec![Access::Infix(Cow::Borrowed(x))]),

@@ -92,7 +92,7 @@ fn suited(field: &Field, test: Test) -> Test {
     };
     match test {
         Test::Equals(x) => Test::equals(names[x.len() % names.len()]),
-        Test::Prefix(x) => Test::prefix(&names[x.len() % names.len()][..4]),
+        Test::Prefix(x) => Test::prefix(&names[x.len() % names.len()][..3]),
         test => test,
     }
 }

@@ -286,7 +286,8 @@ impl Scope {
             check::SUFFIX => m.key.ends_with(operand),
             check::PREFIX => m.key.starts_with(operand),
             check::LENGTH => m.key.len() == u16_at(operand, 0) as usize,
-            check::WILDCARD => pattern::matches(operand, m.key),
+            // An empty key is none.
+            check::WILDCARD => !m.key.is_empty() && pattern::matches(operand, m.key),
             check::PROGRAM => self.run(operand, m),
             _ => {
                 let (at, len) = (u32_at(operand, 0) as usize, u32_at(operand, 4) as usize);
@@ -422,6 +423,9 @@ struct Held {
 /// A string of a trie, with a posting.
 type Entry<'r> = (Cow<'r, [u8]>, Held);
 
+/// A value that rules are filed under: the field, its selector, the value.
+type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
+
 impl Builder {
     /// Compiles the rules of a scope. Their numbers are below 2^31.
     ///
@@ -440,6 +444,8 @@ impl Builder {
 
         // Rules with the same types and filter are one.
         let mut groups: Vec<Group<'_>> = Vec::with_capacity(rules.len());
+        // What is mutable in a compiled regular expression is no part of its identity.
+        #[allow(clippy::mutable_key_type)]
         let mut known: HashMap<(u16, &Filter), u32, FixedState> =
             HashMap::with_capacity_and_hasher(rules.len(), hasher.clone());
         for (source, pattern) in rules.iter().zip(&patterns.of_rules) {
@@ -474,7 +480,7 @@ impl Builder {
 
         let (mut prefixes, mut suffixes): (Vec<Entry<'_>>, Vec<Entry<'_>>) = (Vec::new(), Vec::new());
         let mut infixes: HashMap<Cow<'_, [u8]>, Vec<Held>> = HashMap::new();
-        let mut values: HashMap<(Kind, Cow<'_, [u8]>, &[u8]), Vec<Held>> = HashMap::new();
+        let mut values: HashMap<ValueKey<'_>, Vec<Held>> = HashMap::new();
         let mut start = 0;
         for (group, end) in groups.iter().zip(ends) {
             let own = start as usize..end as usize;
@@ -563,6 +569,7 @@ impl Builder {
         left.retain(|f| {
             let Filter::Is(Field::Key, test) = f else { return true };
             match (test, access) {
+                (Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x), _) if x.is_empty() => true,
                 (Test::Equals(x), Access::Exact(y)) if **x == **y => {
                     length = Some(x.len() as u16);
                     false
@@ -580,11 +587,11 @@ impl Builder {
                 out.extend_from_slice(&len.to_le_bytes());
                 check::LENGTH
             }
-            (None, [Filter::Is(Field::Key, Test::Suffix(x))]) => {
+            (None, [Filter::Is(Field::Key, Test::Suffix(x))]) if !x.is_empty() => {
                 out.extend_from_slice(x);
                 check::SUFFIX
             }
-            (None, [Filter::Is(Field::Key, Test::Prefix(x))]) => {
+            (None, [Filter::Is(Field::Key, Test::Prefix(x))]) if !x.is_empty() => {
                 out.extend_from_slice(x);
                 check::PREFIX
             }
@@ -678,7 +685,7 @@ impl Builder {
         root
     }
 
-    fn write_values(&self, values: HashMap<(Kind, Cow<'_, [u8]>, &[u8]), Vec<Held>>, block: &mut Vec<u8>) -> usize {
+    fn write_values(&self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
         let mut all: Vec<_> = values.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let mut fields: Vec<(Kind, Cow<'_, [u8]>)> = Vec::new();

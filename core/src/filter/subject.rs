@@ -116,8 +116,7 @@ impl Field {
         match self {
             Field::Metadata(name) | Field::Tag(name) => name.as_bytes().to_vec(),
             Field::Data(path) => {
-                let step = |s: &Box<str>| [&(s.len() as u16).to_le_bytes(), s.as_bytes()].concat();
-                path.iter().flat_map(step).collect()
+                path.iter().flat_map(|s| [&(s.len() as u16).to_le_bytes(), s.as_bytes()].concat()).collect()
             }
             _ => Vec::new(),
         }
