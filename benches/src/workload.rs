@@ -258,7 +258,19 @@ pub fn happenings(n: usize, seed: u64, for_rules: usize) -> impl Iterator<Item =
     })
 }
 
+/// The name of metadata without what it begins with in HTTP.
+pub fn bare(name: &'static str) -> &'static str {
+    name.strip_prefix("x-amz-meta-").unwrap_or(name)
+}
+
 impl Happening {
+    /// The same, with the names of metadata as Tidewire has them.
+    #[must_use]
+    pub fn with_bare_metadata(mut self) -> Happening {
+        self.metadata.iter_mut().for_each(|(name, _)| *name = bare(name));
+        self
+    }
+
     /// The event as Tidewire's frame.
     ///
     /// # Panics
@@ -266,11 +278,8 @@ impl Happening {
     pub fn frame(&self) -> Vec<u8> {
         let event_type = EventType::parse(self.event_type).expect("the name of a type");
         let mut event = Event::new(event_type, &self.bucket, self.key.as_bytes());
-        let pairs = |pairs: &'_ [(&'static str, String)]| -> Vec<(&'static str, String)> { pairs.to_vec() };
-        let (metadata, tags) = (pairs(&self.metadata), pairs(&self.tags));
-        let metadata: Vec<(&str, &str)> =
-            metadata.iter().map(|(k, v)| (k.strip_prefix("x-amz-meta-").unwrap_or(k), v.as_str())).collect();
-        let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let metadata: Vec<(&str, &str)> = self.metadata.iter().map(|(k, v)| (bare(k), v.as_str())).collect();
+        let tags: Vec<(&str, &str)> = self.tags.iter().map(|(k, v)| (*k, v.as_str())).collect();
         event.version_id = &self.version_id;
         event.requester = &self.requester;
         event.source_ip = &self.source_ip;

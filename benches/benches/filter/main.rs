@@ -10,9 +10,11 @@
 
 mod engines;
 mod options;
+mod patterns;
 mod report;
 
 use std::hint::black_box;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidewire::event::EventTypes;
@@ -21,7 +23,7 @@ use tidewire::rule::Rule;
 use tidewire_benches::median;
 use tidewire_benches::workload::{self, Mix, Wish};
 
-use engines::{Engine, Sample};
+use engines::{Engine, Sample, Samples};
 use options::Options;
 use report::{Measured, Report};
 
@@ -70,7 +72,8 @@ fn rules_of(wishes: &[Wish], types: &EventTypes) -> Vec<Rule> {
 
 fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut Report) {
     let wishes: Vec<Wish> = workload::wishes(rules, SEED, mix).collect();
-    let samples: Vec<Sample> = workload::happenings(EVENTS, SEED, rules).map(Sample::new).collect();
+    let samples = Samples::new(workload::happenings(EVENTS, SEED, rules));
+    let samples = samples.all();
     let tidewire_rules = rules_of(&wishes, types);
     eprintln!("{} {rules}", mix.name());
 
@@ -80,30 +83,52 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
     let expected: Vec<Vec<u32>> = checked.iter().map(|s| linear.once(s)).collect();
     drop(linear);
 
-    let mut engines: Vec<Engine> = Vec::new();
-    let makers: [(&str, &dyn Fn() -> Result<Engine, String>); 3] = [
-        ("Tidewire", &|| Ok(engines::tidewire(&tidewire_rules))),
-        ("linear scan", &|| Ok(engines::linear(&wishes))),
-        ("memchr over the key", &|| Ok(engines::memchr())),
+    let (compile, matcher) = compile(&tidewire_rules);
+    let own = [
+        ("Tidewire", engines::tidewire(matcher.clone())),
+        ("Tidewire from JSON", engines::tidewire_from(matcher.clone(), "application/x-ndjson", |s| s.json.to_vec())),
+        (
+            "Tidewire from an S3 record",
+            engines::tidewire_from(matcher.clone(), "application/json", |s| s.record.to_vec()),
+        ),
     ];
     let mut measured = Vec::new();
+    let mut engines: Vec<Engine> = Vec::new();
+    for (name, mut engine) in own {
+        check(name, &mut engine, checked, &expected);
+        let mut m = Measured::new(name, rules, None);
+        if engine.built {
+            m = Measured::new(name, rules, Some((compile, matcher.bytes())));
+        }
+        measured.push(m);
+        engines.push(engine);
+    }
+    type Make<'a> = &'a dyn Fn() -> Result<Vec<(&'static str, Engine)>, String>;
+    let makers: [(&'static str, Make<'_>); 5] = [
+        ("linear scan", &|| Ok(vec![("linear scan", engines::linear(&wishes))])),
+        ("glob lists", &|| Ok(vec![("glob lists", engines::globs(&wishes, mix)?)])),
+        ("RegexSet", &|| Ok(vec![("RegexSet", engines::regex_set(&wishes, mix)?)])),
+        ("quamina", &|| {
+            let (engine, flattening) = engines::quamina(&wishes, mix)?;
+            Ok(vec![("quamina from JSON", engine), ("quamina, reading JSON alone", flattening)])
+        }),
+        ("memchr", &|| Ok(vec![("memchr over the key", engines::memchr())])),
+    ];
     for (name, make) in makers {
         let (heap_before, begun) = (heap(), cpu_time());
         match make() {
             Err(why) => report.left_out(mix, rules, name, why),
-            Ok(mut engine) => {
+            Ok(made) => {
                 let build = cpu_time() - begun;
-                if engine.checked {
-                    for (sample, expected) in checked.iter().zip(&expected) {
-                        let found = engine.once(sample);
-                        let event = workload::line(&sample.happening);
-                        assert_eq!(&found, expected, "{name}, {} {rules}: {event}", mix.name());
+                for (name, mut engine) in made {
+                    if engine.checked {
+                        check(name, &mut engine, checked, &expected);
                     }
+                    // Some have all their memory only once they have matched.
+                    let bytes = heap().saturating_sub(heap_before);
+                    measured.push(Measured::new(name, rules, engine.built.then_some((build, bytes))));
+                    engines.push(engine);
                 }
-                // Some are only ready once they have matched.
-                let bytes = heap().saturating_sub(heap_before);
-                measured.push(Measured::new(name, rules, build, engine.bytes.unwrap_or(bytes)));
-                engines.push(engine);
             }
         }
     }
@@ -128,8 +153,34 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
     report.add(mix, rules, matches as f64 / samples.len() as f64, measured);
 }
 
+/// The index, and how long it takes to build: the median of three.
+fn compile(rules: &[Rule]) -> (Duration, Rc<Matcher>) {
+    let mut times = Vec::new();
+    let mut matcher = None;
+    for _ in 0..3 {
+        drop(matcher.take());
+        let begun = cpu_time();
+        matcher = Some(Matcher::compile(black_box(rules)).expect("rules"));
+        times.push(cpu_time() - begun);
+    }
+    times.sort_unstable();
+    (times[1], Rc::new(matcher.expect("compiled")))
+}
+
+/// Checks as many of the events as can be done in a second, but some.
+fn check(name: &str, engine: &mut Engine, samples: &[Sample<'_>], expected: &[Vec<u32>]) {
+    let begun = Instant::now();
+    for (i, (sample, expected)) in samples.iter().zip(expected).enumerate() {
+        let found = engine.once(sample);
+        assert_eq!(&found, expected, "{name}: {}", workload::line(sample.happening));
+        if i > EVENTS_MIN && begun.elapsed() > Duration::from_secs(1) {
+            break;
+        }
+    }
+}
+
 /// As many as it does in [`PASS`].
-fn events_in_a_pass(engine: &mut Engine, samples: &[Sample]) -> usize {
+fn events_in_a_pass(engine: &mut Engine, samples: &[Sample<'_>]) -> usize {
     let mut count = EVENTS_MIN;
     loop {
         let begun = Instant::now();
@@ -149,9 +200,10 @@ fn events_in_a_pass(engine: &mut Engine, samples: &[Sample]) -> usize {
 /// Does one thing for eight seconds.
 fn profile(what: options::Profile, mix: Mix, rules: usize, types: &EventTypes) {
     let wishes: Vec<Wish> = workload::wishes(rules, SEED, mix).collect();
-    let samples: Vec<Sample> = workload::happenings(EVENTS, SEED, rules).map(Sample::new).collect();
+    let samples = Samples::new(workload::happenings(EVENTS, SEED, rules));
+    let samples = samples.all();
     let rules = rules_of(&wishes, types);
-    let mut engine = engines::tidewire(&rules);
+    let mut engine = engines::tidewire(compile(&rules).1);
     let begun = Instant::now();
     let (mut times, mut all) = (0, 0);
     while begun.elapsed() < Duration::from_secs(8) {

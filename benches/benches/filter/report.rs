@@ -18,10 +18,11 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub fn new(name: &str, rules: usize, build: Duration, bytes: usize) -> Measured {
+    /// With the time that it took to build and the bytes of what was built, if anything was.
+    pub fn new(name: &str, rules: usize, built: Option<(Duration, usize)>) -> Measured {
         let rules = rules as f64;
-        let build = build.as_secs_f64() * 1e6 / rules;
-        Measured { name: name.into(), ns: f64::NAN, bytes: bytes as f64 / rules, build }
+        let (build, bytes) = built.map_or((f64::NAN, f64::NAN), |(t, n)| (t.as_secs_f64() * 1e6, n as f64));
+        Measured { name: name.into(), ns: f64::NAN, bytes: bytes / rules, build: build / rules }
     }
 }
 
@@ -69,7 +70,7 @@ impl Report {
             println!("{}", if what.starts_with("ns") { "   100->100k  100->1M" } else { "" });
             for name in &names {
                 let at = |n: usize| self.find(mix, n, name).map(value).filter(|x| x.is_finite());
-                if counts.iter().all(|n| at(*n).is_none_or(|x| x == 0.0)) {
+                if counts.iter().all(|n| at(*n).is_none()) {
                     continue;
                 }
                 print!("{name:<32}");
