@@ -11,6 +11,7 @@
 mod engines;
 mod options;
 mod patterns;
+mod peers;
 mod report;
 
 use std::hint::black_box;
@@ -25,6 +26,7 @@ use tidewire_benches::workload::{self, Mix, Wish};
 
 use engines::{Engine, Sample, Samples};
 use options::Options;
+use peers::Files;
 use report::{Measured, Report};
 
 const SEED: u64 = 1;
@@ -149,7 +151,16 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
     for (m, times) in measured.iter_mut().zip(&mut passes) {
         m.ns = median(times);
     }
-    let _ = peers;
+    if peers {
+        drop(engines);
+        let files = Files::write(&wishes, &samples, &expected);
+        for name in peers::NAMES {
+            match files.run(name) {
+                Ok(a) => measured.push(Measured { name: name.into(), ns: a.ns, bytes: a.bytes, build: a.build_us }),
+                Err(why) => report.left_out(mix, rules, name, why),
+            }
+        }
+    }
     report.add(mix, rules, matches as f64 / samples.len() as f64, measured);
 }
 
