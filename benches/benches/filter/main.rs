@@ -5,7 +5,7 @@
 //! it is checked against the plain scan on some of the events, and the bench fails if the two differ.
 //!
 //! Options, behind the name of the bench: `--mix NAME` and `--rules N` (each as often as wanted) for a part of it, `--peers`
-//! for the peers that are no Rust (`benches/peers`), and `--profile match|compile` to do that alone for some seconds, for a
+//! for the peers that are no Rust (`benches/peers`), and `--profile match|json|compile` to do that alone for some seconds, for a
 //! profiler.
 
 mod engines;
@@ -77,7 +77,7 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
     let samples = Samples::new(workload::happenings(EVENTS, SEED, rules));
     let samples = samples.all();
     let tidewire_rules = rules_of(&wishes, types);
-    eprintln!("{} {rules}", mix.name());
+    eprintln!("{}, {rules} rules", mix.name());
 
     // The oracle, and how it says each of some events is to be matched.
     let mut linear = engines::linear(&wishes);
@@ -106,8 +106,10 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
         engines.push(engine);
     }
     type Make<'a> = &'a dyn Fn() -> Result<Vec<(&'static str, Engine)>, String>;
-    let makers: [(&'static str, Make<'_>); 5] = [
+    let makers: [(&'static str, Make<'_>); 7] = [
         ("linear scan", &|| Ok(vec![("linear scan", engines::linear(&wishes))])),
+        ("linear scan, key first", &|| Ok(vec![("linear scan, key first", engines::linear_key_first(&wishes, mix)?)])),
+        ("hash per length", &|| Ok(vec![("hash per length", engines::hash_per_length(&wishes))])),
         ("glob lists", &|| Ok(vec![("glob lists", engines::globs(&wishes, mix)?)])),
         ("RegexSet", &|| Ok(vec![("RegexSet", engines::regex_set(&wishes, mix)?)])),
         ("quamina", &|| {
@@ -214,12 +216,16 @@ fn profile(what: options::Profile, mix: Mix, rules: usize, types: &EventTypes) {
     let samples = Samples::new(workload::happenings(EVENTS, SEED, rules));
     let samples = samples.all();
     let rules = rules_of(&wishes, types);
-    let mut engine = engines::tidewire(compile(&rules).1);
+    let matcher = compile(&rules).1;
+    let mut engine = match what {
+        options::Profile::Json => engines::tidewire_from(matcher, "application/x-ndjson", |s| s.json.to_vec()),
+        _ => engines::tidewire(matcher),
+    };
     let begun = Instant::now();
     let (mut times, mut all) = (0, 0);
     while begun.elapsed() < Duration::from_secs(8) {
         match what {
-            options::Profile::Match => all += (engine.run)(black_box(&samples)),
+            options::Profile::Match | options::Profile::Json => all += (engine.run)(black_box(&samples)),
             options::Profile::Compile => all += Matcher::compile(black_box(&rules)).expect("rules").bytes(),
         }
         times += 1;

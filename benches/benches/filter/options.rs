@@ -6,6 +6,8 @@ use tidewire_benches::workload::Mix;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     Match,
+    /// Reading JSON and matching.
+    Json,
     Compile,
 }
 
@@ -36,6 +38,7 @@ impl Options {
                     .next()
                     .and_then(|x| match x.as_str() {
                         "match" => Some(Profile::Match),
+                        "json" => Some(Profile::Json),
                         "compile" => Some(Profile::Compile),
                         _ => None,
                     })
@@ -44,7 +47,7 @@ impl Options {
             };
             if understood.is_none() {
                 eprintln!(
-                    "not understood: {arg}; there are --peers, --mix full|scoped|infix|boolean, --rules N, --profile match|compile"
+                    "not understood: {arg}; there are --peers, --mix full|scoped|infix|boolean, --rules N, --profile match|json|compile"
                 );
                 std::process::exit(2);
             }

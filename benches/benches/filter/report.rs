@@ -33,10 +33,17 @@ struct Cell {
     measured: Vec<Measured>,
 }
 
+struct LeftOut {
+    mix: Mix,
+    engine: String,
+    why: String,
+    rules: Vec<usize>,
+}
+
 #[derive(Default)]
 pub struct Report {
     cells: Vec<Cell>,
-    notes: Vec<(Mix, String)>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Report {
@@ -45,7 +52,11 @@ impl Report {
     }
 
     pub fn left_out(&mut self, mix: Mix, rules: usize, engine: &str, why: String) {
-        self.notes.push((mix, format!("{engine} is left out at {rules} rules: {why}")));
+        let same = |l: &&mut LeftOut| l.mix == mix && l.engine == engine && l.why == why;
+        match self.left_out.iter_mut().find(same) {
+            Some(l) => l.rules.push(rules),
+            None => self.left_out.push(LeftOut { mix, engine: engine.into(), why, rules: vec![rules] }),
+        }
     }
 
     fn find(&self, mix: Mix, rules: usize, name: &str) -> Option<&Measured> {
@@ -105,9 +116,10 @@ impl Report {
             }
             println!();
         }
-        for (_, note) in self.notes.iter().filter(|(m, _)| *m == mix) {
-            println!("{note}");
+        for l in self.left_out.iter().filter(|l| l.mix == mix) {
+            println!("{} is left out at {:?} rules: {}", l.engine, l.rules, l.why);
         }
+        println!("load of the machine now: {}", load());
     }
 
     /// Keeps the figures for the table of all benches.
@@ -129,4 +141,12 @@ impl Report {
             keep("filter", &figures);
         }
     }
+}
+
+/// How busy the machine was in the last 1, 5 and 15 minutes, and its processors.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = text.split(' ').take(3).collect();
+    let processors = std::thread::available_parallelism().map_or(0, |n| n.get());
+    format!("{}, of {processors} processors", load.join(" "))
 }
