@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidewire::{Event, KnownType};
 
 pub mod sink;
+pub mod workload;
 
 /// One measured figure beside what it is to be judged by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
