@@ -8,6 +8,7 @@ mod bytes;
 mod evaluate;
 mod events;
 mod expression;
+mod grams;
 mod matcher;
 mod number;
 mod pattern;

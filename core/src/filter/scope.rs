@@ -2,8 +2,8 @@
 //!
 //! Each rule is filed under the one condition that is expected to be met least often (an access predicate in the sense of
 //! Fabret et al., SIGMOD 2001): a beginning or an end of the key, found by one walk through a trie each; a text within the
-//! key, found by one pass of an Aho-Corasick automaton; or the value of another field, found by one probe for each value
-//! that the event has. Where a rule is met, the rest of its filter is checked. So the cost of an event is that of the walk
+//! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short for
+//! that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the rest of its filter is checked. So the cost of an event is that of the walk
 //! plus the rules met, whatever the number of rules, and no automaton is ever built over several patterns with wildcards.
 //!
 //! ```text
@@ -27,6 +27,7 @@ use foldhash::fast::FixedState;
 use super::access::{self, Access, Ways};
 use super::bytes::{strip_prefix, strip_suffix};
 use super::expression::{Field, Filter, Test};
+use super::grams;
 use super::pattern::{self, Regex};
 use super::program;
 use super::subject::{Kind, Subject, Value};
@@ -50,9 +51,10 @@ mod head {
     pub(super) const PREFIXES: usize = 8;
     pub(super) const SUFFIXES: usize = 12;
     pub(super) const VALUES: usize = 16;
+    pub(super) const GRAMS: usize = 20;
     /// What the types of all rules are.
-    pub(super) const TYPES: usize = 20;
-    pub(super) const BYTES: usize = 36;
+    pub(super) const TYPES: usize = 24;
+    pub(super) const BYTES: usize = 40;
 }
 /// In the place of a part that is not there.
 const NONE: u32 = 0;
@@ -124,6 +126,7 @@ struct Extra {
     bytes: usize,
 }
 
+/// Texts within keys that are too short for [`grams`].
 #[derive(Debug)]
 struct Infixes {
     automaton: NFA,
@@ -209,8 +212,10 @@ impl Scope {
         if values != NONE {
             self.probe(values as usize, m, out);
         }
-        if let Some(infixes) = self.extra.as_ref().and_then(|e| e.infixes.as_ref()) {
-            self.search(infixes, m, out);
+        let grams = u32_at(block, head::GRAMS);
+        let short = self.extra.as_ref().and_then(|e| e.infixes.as_ref());
+        if grams != NONE || short.is_some() {
+            self.search(grams as usize, short, m, out);
         }
     }
 
@@ -362,33 +367,43 @@ impl Scope {
     }
 
     /// Finds the texts in the key that rules are filed under.
-    fn search(&self, infixes: &Infixes, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
-        let words = infixes.postings.len().div_ceil(64);
-        if m.found.len() < words {
-            m.found.resize(words, 0);
+    fn search(&self, grams: usize, short: Option<&Infixes>, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
+        let mut places = std::mem::take(m.places);
+        let found = &mut *m.found;
+        let touched = &mut *m.touched;
+        // Each text once, however often it is there.
+        let mut find = |number: u32, place: u32| {
+            let (word, bit) = (number as usize / 64, 1 << (number % 64));
+            if word >= found.len() {
+                found.resize(word + 1, 0);
+            }
+            if found[word] & bit == 0 {
+                found[word] |= bit;
+                touched.push(number);
+                places.push(place);
+            }
+        };
+        let mut long = 0;
+        if grams != NONE as usize {
+            long = grams::count(&self.block, grams);
+            grams::search(&self.block, grams, m.key, &mut find);
         }
-        let input = Input::new(m.key).anchored(Anchored::No);
-        let mut state = OverlappingState::start();
-        loop {
+        if let Some(short) = short {
+            let input = Input::new(m.key).anchored(Anchored::No);
+            let mut state = OverlappingState::start();
             // It fails only for kinds of search that the automaton was not built for.
-            if infixes.automaton.try_find_overlapping(&input, &mut state).is_err() {
-                break;
-            }
-            let Some(found) = state.get_match() else { break };
-            let text = found.pattern().as_u32();
-            let (word, bit) = (text as usize / 64, 1 << (text % 64));
-            if m.found[word] & bit == 0 {
-                m.found[word] |= bit;
-                m.touched.push(text);
+            while short.automaton.try_find_overlapping(&input, &mut state).is_ok()
+                && let Some(text) = state.get_match().map(|f| f.pattern())
+            {
+                find(long + text.as_u32(), short.postings[text.as_usize()]);
             }
         }
-        let mut touched = std::mem::take(m.touched);
-        for text in &touched {
-            m.found[*text as usize / 64] = 0;
-            self.post_at(infixes.postings[*text as usize] as usize, m, out);
+        m.touched.drain(..).for_each(|number| m.found[number as usize / 64] = 0);
+        for place in &places {
+            self.post_at(*place as usize, m, out);
         }
-        touched.clear();
-        *m.touched = touched;
+        places.clear();
+        *m.places = places;
     }
 }
 
@@ -518,7 +533,7 @@ impl Builder {
             set_u32(&mut block, head::VALUES, part);
         }
         if !infixes.is_empty() {
-            extra.infixes = Some(self.write_infixes(infixes, &mut block)?);
+            self.write_infixes(infixes, &mut block, &mut extra)?;
         }
         if block.len() >= LIST as usize {
             return Err(Error::invalid_config(format!("the rules take {} bytes compiled", block.len()))
@@ -759,16 +774,34 @@ impl Builder {
         part
     }
 
-    fn write_infixes(&mut self, infixes: HashMap<Cow<'_, [u8]>, Vec<Held>>, block: &mut Vec<u8>) -> Result<Infixes> {
+    /// Writes what finds the texts within keys that rules are filed under.
+    fn write_infixes(
+        &mut self,
+        infixes: HashMap<Cow<'_, [u8]>, Vec<Held>>,
+        block: &mut Vec<u8>,
+        extra: &mut Extra,
+    ) -> Result<()> {
         let mut all: Vec<_> = infixes.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let automaton = NFA::builder().match_kind(aho_corasick::MatchKind::Standard).build(all.iter().map(|(x, _)| x));
-        let automaton = automaton.map_err(|e| {
-            Error::invalid_config(format!("the texts within keys take too much memory: {e}"))
-                .remedy("use fewer wildcards and regular expressions without a beginning or an end")
-        })?;
-        let postings = all.iter_mut().map(|(_, list)| self.write_list(list, block)).collect();
-        Ok(Infixes { automaton, postings })
+        let (mut long, mut short): (Vec<(&[u8], u32)>, Vec<(&[u8], u32)>) = (Vec::new(), Vec::new());
+        for (text, list) in &mut all {
+            let place = self.write_list(list, block);
+            if text.len() >= grams::GRAM_BYTES { long.push((text, place)) } else { short.push((text, place)) }
+        }
+        if !long.is_empty() {
+            let part = grams::write(&long, block);
+            set_u32(block, head::GRAMS, part);
+        }
+        if !short.is_empty() {
+            let texts = short.iter().map(|(x, _)| x);
+            let automaton = NFA::builder().match_kind(aho_corasick::MatchKind::Standard).build(texts);
+            let automaton = automaton.map_err(|e| {
+                Error::invalid_config(format!("the texts within keys take too much memory: {e}"))
+                    .remedy("use fewer wildcards and regular expressions without a beginning or an end")
+            })?;
+            extra.infixes = Some(Infixes { automaton, postings: short.iter().map(|(_, place)| *place).collect() });
+        }
+        Ok(())
     }
 }
 
