@@ -1,14 +1,15 @@
 //! The index over all rules: which of them want an event.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::bytes;
+use super::compiler::Compiler;
 use super::expression::{Field, Filter, Test};
-use super::scope::{Builder, MatchMemory, Met, Scope, Source};
+use super::scope::{MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
 use crate::error::Result;
 use crate::event::{EventPattern, EventType, FrameView, KnownType};
@@ -19,22 +20,193 @@ use crate::rule::Rule;
 /// Rules are kept per bucket, and those of every bucket apart; within each, see the module `scope`. Matching allocates
 /// nothing once its [`MatchMemory`] has grown, never fails, and its cost grows with the length of the event and the number
 /// of rules that are met, not with the number of rules.
+///
+/// It does not change: a [`Compiler`] makes the next one, which shares with this one what is the same.
 #[derive(Clone, Debug)]
 pub struct Matcher {
-    /// By name, in a table of power-of-two size with linear probing.
-    buckets: Box<[Option<(u64, Scope)>]>,
-    hasher: RandomState,
+    pub(super) buckets: Buckets,
     /// Rules of every bucket.
-    any: Scope,
+    pub(super) any: Layers,
 }
 
-/// What a rule wants, in the form that is compiled: its scopes, and what constants and conditions on type and bucket leave
-/// of its filter.
-struct Prepared<'r> {
-    /// The buckets; `None` is every bucket.
-    buckets: Option<Vec<&'r str>>,
-    events: Cow<'r, EventPattern>,
-    filter: Cow<'r, Filter>,
+/// The compiled rules of one bucket, or of every bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Layers {
+    pub(super) first: Scope,
+    /// What has come and gone since `first` was compiled.
+    pub(super) more: Option<Arc<More>>,
+}
+
+/// See [`Layers`].
+#[derive(Debug, Default)]
+pub(super) struct More {
+    /// Numbers of rules of `first` that are there no more, in order.
+    pub(super) gone: Box<[u32]>,
+    /// Rules that came later, and which of those have gone again.
+    pub(super) layers: Vec<(Scope, Box<[u32]>)>,
+}
+
+impl Layers {
+    pub(super) fn of(first: Scope) -> Layers {
+        Layers { first, more: None }
+    }
+
+    #[inline]
+    fn wants(&self, t: EventType<'_>) -> bool {
+        self.first.wants(t) || self.more.as_ref().is_some_and(|m| m.layers.iter().any(|(scope, _)| scope.wants(t)))
+    }
+
+    /// Appends the rules that want the event; whether one may have come twice.
+    #[inline]
+    fn matches(&self, met: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) -> bool {
+        let start = out.len();
+        self.first.matches(met, out);
+        match &self.more {
+            None => self.first.repeats(),
+            Some(more) => self.first.repeats() | more.matches(start, met, out),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let more = |m: &Arc<More>| {
+            let layer = |(scope, gone): &(Scope, Box<[u32]>)| scope.bytes() + gone.len() * 4;
+            m.gone.len() * 4 + m.layers.iter().map(layer).sum::<usize>()
+        };
+        self.first.bytes() + self.more.as_ref().map_or(0, more)
+    }
+}
+
+impl More {
+    #[cold]
+    #[inline(never)]
+    fn matches(&self, mut start: usize, met: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) -> bool {
+        let mut repeats = false;
+        remove(out, start, &self.gone);
+        for (scope, gone) in &self.layers {
+            start = out.len();
+            scope.matches(met, out);
+            repeats |= scope.repeats();
+            remove(out, start, gone);
+        }
+        repeats
+    }
+}
+
+/// Takes out of the numbers from `start` on those that are gone.
+fn remove(out: &mut Vec<u32>, start: usize, gone: &[u32]) {
+    if gone.is_empty() {
+        return;
+    }
+    let mut kept = start;
+    for i in start..out.len() {
+        if gone.binary_search(&out[i]).is_err() {
+            out[kept] = out[i];
+            kept += 1;
+        }
+    }
+    out.truncate(kept);
+}
+
+/// Buckets by name, in parts that a change replaces one of.
+#[derive(Clone, Debug)]
+pub(super) struct Buckets {
+    hasher: RandomState,
+    /// Of power-of-two number; the upper bits of a name's hash choose.
+    parts: Box<[Arc<Part>]>,
+    len: usize,
+}
+
+/// An open table of power-of-two size with linear probing.
+#[derive(Clone, Debug, Default)]
+struct Part {
+    slots: Box<[Option<(u64, Layers)>]>,
+    len: usize,
+}
+
+impl Part {
+    #[inline]
+    fn get(&self, hash: u64, name: &[u8]) -> Option<&Layers> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match &self.slots[at] {
+                Some((h, layers)) if *h == hash && bytes::equals(layers.first.name(), name) => return Some(layers),
+                Some(_) => at = (at + 1) & mask,
+                None => return None,
+            }
+        }
+    }
+
+    fn of(entries: impl Iterator<Item = (u64, Layers)>, len: usize) -> Part {
+        let mut slots = vec![None; (len * 2).next_power_of_two().max(2)];
+        let mask = slots.len() - 1;
+        for (hash, layers) in entries {
+            let mut at = hash as usize & mask;
+            while slots[at].is_some() {
+                at = (at + 1) & mask;
+            }
+            slots[at] = Some((hash, layers));
+        }
+        Part { slots: slots.into(), len }
+    }
+}
+
+/// Buckets per part that are aimed at.
+const PART_BUCKETS: usize = 32;
+
+impl Buckets {
+    pub(super) fn new() -> Buckets {
+        Buckets { hasher: RandomState::default(), parts: vec![Arc::default()].into(), len: 0 }
+    }
+
+    /// Those of these scopes, each of another bucket.
+    pub(super) fn of(scopes: Vec<Layers>) -> Buckets {
+        let hasher = RandomState::default();
+        let count = (scopes.len() / PART_BUCKETS).next_power_of_two();
+        let len = scopes.len();
+        let mut parts: Vec<Vec<(u64, Layers)>> = vec![Vec::new(); count];
+        for layers in scopes {
+            let hash = hasher.hash_one(layers.first.name());
+            parts[part_of(hash, count)].push((hash, layers));
+        }
+        let part = |entries: Vec<(u64, Layers)>| {
+            let len = entries.len();
+            Arc::new(Part::of(entries.into_iter(), len))
+        };
+        Buckets { hasher, parts: parts.into_iter().map(part).collect(), len }
+    }
+
+    #[inline]
+    fn get(&self, name: &[u8]) -> Option<&Layers> {
+        let hash = self.hasher.hash_one(name);
+        self.parts[part_of(hash, self.parts.len())].get(hash, name)
+    }
+
+    /// Puts the rules of a bucket in the place of those it had; with `None` the bucket has no rules any more.
+    pub(super) fn set(&mut self, name: &str, layers: Option<Layers>) {
+        let hash = self.hasher.hash_one(name.as_bytes());
+        let part = &mut self.parts[part_of(hash, self.parts.len())];
+        let before = part.get(hash, name.as_bytes()).is_some();
+        let others = part.slots.iter().flatten().filter(|(h, l)| *h != hash || l.first.name() != name.as_bytes());
+        let len = part.len - usize::from(before) + usize::from(layers.is_some());
+        self.len = self.len - usize::from(before) + usize::from(layers.is_some());
+        *part = Arc::new(Part::of(others.cloned().chain(layers.map(|l| (hash, l))), len));
+        if self.len > self.parts.len() * PART_BUCKETS * 4 {
+            *self = Buckets::of(self.all().cloned().collect());
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Layers> {
+        self.parts.iter().flat_map(|p| p.slots.iter().flatten().map(|(_, layers)| layers))
+    }
+}
+
+#[inline]
+fn part_of(hash: u64, parts: usize) -> usize {
+    (hash >> 32) as usize & (parts - 1)
 }
 
 impl Matcher {
@@ -44,52 +216,14 @@ impl Matcher {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together. That each rule is valid by itself is
     /// not checked ([`crate::rule::RuleSet`]).
     pub fn compile(rules: &[Rule]) -> Result<Matcher> {
-        let prepared: Vec<Option<Prepared<'_>>> = rules.iter().map(prepare).collect();
-        let mut any: Vec<Source<'_>> = Vec::new();
-        let mut scopes: HashMap<&str, Vec<Source<'_>>, RandomState> = HashMap::default();
-        for (i, p) in prepared.iter().enumerate() {
-            let Some(p) = p else { continue };
-            let source = Source { rule: i as u32, events: &p.events, filter: &p.filter };
-            match &p.buckets {
-                None => any.push(source),
-                Some(buckets) => buckets.iter().for_each(|b| scopes.entry(b).or_default().push(source)),
-            }
-        }
-        let mut builder = Builder::default();
-        let any = builder.build("", &any)?;
-        let hasher = RandomState::default();
-        let slots = (scopes.len() * 2).next_power_of_two();
-        let mut buckets: Vec<Option<(u64, Scope)>> = vec![None; slots];
-        for (name, sources) in &scopes {
-            let hash = hasher.hash_one(name.as_bytes());
-            let mut at = hash as usize & (slots - 1);
-            while buckets[at].is_some() {
-                at = (at + 1) & (slots - 1);
-            }
-            buckets[at] = Some((hash, builder.build(name, sources)?));
-        }
-        Ok(Matcher { buckets: buckets.into(), hasher, any })
-    }
-
-    #[inline]
-    fn bucket(&self, name: &[u8]) -> Option<&Scope> {
-        let hash = self.hasher.hash_one(name);
-        let mask = self.buckets.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            match &self.buckets[at] {
-                Some((h, scope)) if *h == hash && bytes::equals(scope.name(), name) => return Some(scope),
-                Some(_) => at = (at + 1) & mask,
-                None => return None,
-            }
-        }
+        Ok(Compiler::compile(rules)?.matcher().clone())
     }
 
     /// Whether any rule could want events of this type in this bucket. Never `false` for an event that
     /// [`Matcher::matches`] finds a rule for.
     #[inline]
     pub fn interested(&self, bucket: &str, t: EventType<'_>) -> bool {
-        self.any.wants(t) || self.bucket(bucket.as_bytes()).is_some_and(|scope| scope.wants(t))
+        self.any.wants(t) || self.buckets.get(bucket.as_bytes()).is_some_and(|layers| layers.wants(t))
     }
 
     /// Appends the numbers of the rules that want this event to `out`, ascending, each once.
@@ -106,21 +240,20 @@ impl Matcher {
 
     #[inline]
     fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
-        let t = frame.event_type();
+        let event_type = frame.event_type();
         let (bucket, key) = frame.bucket_and_key();
-        let bucket = self.bucket(bucket).filter(|scope| scope.wants(t));
-        let any = self.any.wants(t).then_some(&self.any);
+        let bucket = self.buckets.get(bucket).filter(|layers| layers.wants(event_type));
+        let any = self.any.wants(event_type).then_some(&self.any);
         if bucket.is_none() && any.is_none() {
             return;
         }
         let start = out.len();
         let MatchMemory { data, found, touched, places, checks } = memory;
         let mut subject = Subject::new(*frame, data);
-        let mut met = Met { event_type: t, key, subject: &mut subject, found, touched, places, checks, before };
+        let mut met = Met { event_type, key, subject: &mut subject, found, touched, places, checks, before };
         let mut repeats = false;
-        for scope in [bucket, any].into_iter().flatten() {
-            scope.matches(&mut met, out);
-            repeats |= scope.repeats();
+        for layers in [bucket, any].into_iter().flatten() {
+            repeats |= layers.matches(&mut met, out);
         }
         if out.len() - start > 1 {
             out[start..].sort_unstable();
@@ -139,13 +272,22 @@ impl Matcher {
 
     /// Bytes of memory that the index takes.
     pub fn bytes(&self) -> usize {
-        let scopes = self.buckets.iter().flatten().map(|(_, s)| s.bytes()).sum::<usize>();
-        scopes + self.any.bytes() + std::mem::size_of_val(&*self.buckets)
+        let slots = self.buckets.parts.iter().map(|p| std::mem::size_of_val(&*p.slots) + 48).sum::<usize>();
+        slots + self.buckets.all().map(Layers::bytes).sum::<usize>() + self.any.bytes()
     }
 }
 
+/// What a rule wants, in the form that is compiled: its scopes, and what constants and conditions on type and bucket leave
+/// of its filter.
+pub(super) struct Prepared<'r> {
+    /// The buckets; `None` is every bucket.
+    pub(super) buckets: Option<Vec<&'r str>>,
+    pub(super) events: Cow<'r, EventPattern>,
+    pub(super) filter: Cow<'r, Filter>,
+}
+
 /// The rule in the form that is compiled; `None` if it never wants anything.
-fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
+pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     let filter = simplify(&rule.filter);
     if is_never(&filter) {
         return None;

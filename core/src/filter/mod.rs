@@ -5,6 +5,7 @@
 
 mod access;
 mod bytes;
+mod compiler;
 mod evaluate;
 mod events;
 mod expression;
@@ -17,6 +18,7 @@ mod scope;
 mod subject;
 mod window;
 
+pub use compiler::{Compiler, LAYER_GROWTH, LAYER_RULES_MIN, Merge, Merged, Rules};
 pub use events::EventFilter;
 pub use expression::{Affix, FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};
 pub use matcher::Matcher;
