@@ -154,6 +154,8 @@ impl Part {
     }
 }
 
+/// So many events are looked up ahead.
+const BATCH: usize = 16;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 
@@ -180,9 +182,27 @@ impl Buckets {
     }
 
     #[inline]
+    fn hash(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    #[inline]
     fn get(&self, name: &[u8]) -> Option<&Layers> {
-        let hash = self.hasher.hash_one(name);
+        self.get_hashed(self.hash(name), name)
+    }
+
+    #[inline]
+    fn get_hashed(&self, hash: u64, name: &[u8]) -> Option<&Layers> {
         self.parts[part_of(hash, self.parts.len())].get(hash, name)
+    }
+
+    /// Says that the bucket of this hash will be asked for.
+    #[inline]
+    fn expect(&self, hash: u64) {
+        let part = &self.parts[part_of(hash, self.parts.len())];
+        if let Some(slot) = part.slots.get(hash as usize & part.slots.len().wrapping_sub(1)) {
+            bytes::prefetch(slot);
+        }
     }
 
     /// Puts the rules of a bucket in the place of those it had; with `None` the bucket has no rules any more.
@@ -238,17 +258,63 @@ impl Matcher {
         self.find(frame, true, memory, out);
     }
 
+    /// As [`Matcher::matches`] for several events: calls `each` with the place of each in `frames` and the rules that want it.
+    ///
+    /// Faster than one after the other where there are many rules: while one event is matched, the memory that the next ones
+    /// need is on its way.
+    pub fn matches_batch(
+        &self,
+        frames: &[FrameView<'_>],
+        memory: &mut MatchMemory,
+        mut each: impl FnMut(usize, &[u32]),
+    ) {
+        let mut out = std::mem::take(&mut memory.matched);
+        let mut hashes = [0; BATCH];
+        for (chunk, events) in frames.chunks(BATCH).enumerate() {
+            for (hash, frame) in hashes.iter_mut().zip(events) {
+                *hash = self.buckets.hash(frame.bucket_and_key().0);
+                self.buckets.expect(*hash);
+            }
+            let mut scopes = [None; BATCH];
+            for ((scope, hash), frame) in scopes.iter_mut().zip(hashes).zip(events) {
+                *scope = self.buckets.get_hashed(hash, frame.bucket_and_key().0);
+                if let Some(layers) = scope {
+                    layers.first.expect();
+                }
+            }
+            for (i, (scope, frame)) in scopes.iter().zip(events).enumerate() {
+                out.clear();
+                self.find_in(*scope, frame, false, memory, &mut out);
+                each(chunk * BATCH + i, &out);
+            }
+        }
+        out.clear();
+        memory.matched = out;
+    }
+
     #[inline]
     fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
+        self.find_in(self.buckets.get(frame.bucket_and_key().0), frame, before, memory, out);
+    }
+
+    #[inline]
+    fn find_in(
+        &self,
+        bucket: Option<&Layers>,
+        frame: &FrameView<'_>,
+        before: bool,
+        memory: &mut MatchMemory,
+        out: &mut Vec<u32>,
+    ) {
         let event_type = frame.event_type();
-        let (bucket, key) = frame.bucket_and_key();
-        let bucket = self.buckets.get(bucket).filter(|layers| layers.wants(event_type));
+        let (_, key) = frame.bucket_and_key();
+        let bucket = bucket.filter(|layers| layers.wants(event_type));
         let any = self.any.wants(event_type).then_some(&self.any);
         if bucket.is_none() && any.is_none() {
             return;
         }
         let start = out.len();
-        let MatchMemory { data, found, touched, places, checks } = memory;
+        let MatchMemory { data, found, touched, places, checks, .. } = memory;
         let mut subject = Subject::new(*frame, data);
         let mut met = Met { event_type, key, subject: &mut subject, found, touched, places, checks, before };
         let mut repeats = false;

@@ -197,12 +197,15 @@ proptest! {
     ) {
         let m = Matcher::compile(&rules).unwrap();
         let mut memory = MatchMemory::default();
-        for bytes in &frames {
-            let frame = FrameView::parse(bytes).unwrap();
+        let views: Vec<FrameView<'_>> = frames.iter().map(|b| FrameView::parse(b).unwrap()).collect();
+        let mut batch = vec![Vec::new(); views.len()];
+        m.matches_batch(&views, &mut memory, |i, rules| batch[i] = rules.to_vec());
+        for (frame, together) in views.into_iter().zip(batch) {
             let expected = plainly(&rules, frame);
             let mut out = Vec::new();
             m.matches(&frame, &mut memory, &mut out);
             prop_assert_eq!(&out, &expected);
+            prop_assert_eq!(&together, &expected);
             prop_assert!(expected.is_empty() || m.interested(frame.bucket(), frame.event_type()));
 
             // What is known before is a part of the event; whatever the rest turns out to be, nothing is missed.

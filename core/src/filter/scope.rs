@@ -25,7 +25,7 @@ use aho_corasick::{Anchored, Input};
 use foldhash::fast::FixedState;
 
 use super::access::{self, Access, Ways};
-use super::bytes::{strip_prefix, strip_suffix};
+use super::bytes::{prefetch, strip_prefix, strip_suffix};
 use super::expression::{Field, Filter, Test};
 use super::grams;
 use super::pattern::{self, Regex};
@@ -143,6 +143,8 @@ pub struct MatchMemory {
     pub(super) touched: Vec<u32>,
     /// Postings found by values of the present event.
     pub(super) places: Vec<u32>,
+    /// The rules that want the present event of a batch.
+    pub(super) matched: Vec<u32>,
     /// Rules met, since the memory was made.
     pub(super) checks: u64,
 }
@@ -177,6 +179,15 @@ impl Scope {
     /// Bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         self.block.len() + 16 + self.extra.as_ref().map_or(0, |e| e.bytes)
+    }
+
+    /// Says that it will be matched.
+    #[inline]
+    pub(super) fn expect(&self) {
+        // The head and what most walks begin with; the rest is found from there.
+        for line in self.block.chunks(64).take(4) {
+            prefetch(&line[0]);
+        }
     }
 
     /// Whether some rule wants events of this type.
