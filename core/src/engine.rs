@@ -43,7 +43,7 @@ use crate::shard::message::Tag;
 use crate::shard::progress::Receipt;
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
-use crate::shard::snapshot::Snapshot;
+use crate::shard::snapshot::{Known, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
 
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
@@ -352,7 +352,7 @@ impl Engine {
         }
         drop(snapshot);
         if inner.queues.is_telling() {
-            inner.wait_for_queues(event, !matches!(options.on_full, OnFull::Retry(_)))?;
+            inner.wait_for_queues(event, Known::Whole, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = inner.shard_of(hash);

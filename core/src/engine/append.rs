@@ -13,6 +13,7 @@ use crate::log::record::{Extensions, Kind};
 use crate::shard::Shared;
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
+use crate::shard::snapshot::Known;
 
 impl Engine {
     /// Publishes an event that stands at `cursor` in a log of the host, from 1. Replaying that log is harmless: what the
@@ -152,7 +153,7 @@ impl Inner {
                 frame::encode(event, layout, time_ns, prefix.encode(out));
             })
         };
-        self.wait_for_turn(event, options.on_full)?;
+        self.wait_for_turn(event, Known::Whole, options.on_full)?;
         self.bring(shard, event.bucket, layout.len());
         let mut duplicate = false;
         // Looking the key up, pushing and entering the key are one step for everybody else.

@@ -10,18 +10,18 @@ use crate::event::{Event, resource_hash};
 use crate::rule::OnQueueFull;
 use crate::shard::Shared;
 use crate::shard::fair::{Fairness, Unfair};
-use crate::shard::snapshot::Scratch;
+use crate::shard::snapshot::{Known, Scratch};
 
 impl Inner {
     /// Waits for a place in the queues of the destinations that an event goes to, if some of them have none and say that
     /// publishers are to be told. Only called while there may be such. `counts` says whether a refusal is one for good.
     #[cold]
-    pub(super) fn wait_for_queues(&self, event: &Event<'_>, counts: bool) -> Result<()> {
+    pub(super) fn wait_for_queues(&self, event: &Event<'_>, known: Known, counts: bool) -> Result<()> {
         let (mut scratch, mut routes) = (Scratch::default(), Vec::new());
         let mut deadline = None;
         loop {
             let snapshot = self.snapshot.load();
-            snapshot.routes_before(event, &mut scratch, &mut routes);
+            snapshot.routes_of(event, known, &mut scratch, &mut routes);
             let highest = routes.iter().map(|r| r.priority).max();
             let Some(highest) = highest else { return Ok(()) };
             let mut full = None;
@@ -65,9 +65,9 @@ impl Inner {
 
     /// Waits until nothing refuses an event that is told or reserved in another way than by a plain publication: full queues
     /// that refuse or block, and its bucket's rate and share.
-    pub(super) fn wait_for_turn(&self, event: &Event<'_>, on_full: OnFull) -> Result<()> {
+    pub(super) fn wait_for_turn(&self, event: &Event<'_>, known: Known, on_full: OnFull) -> Result<()> {
         if self.queues.is_telling() {
-            self.wait_for_queues(event, !matches!(on_full, OnFull::Retry(_)))?;
+            self.wait_for_queues(event, known, !matches!(on_full, OnFull::Retry(_)))?;
         }
         if let Some(fairness) = &self.fairness {
             let shard = self.shard_of(resource_hash(event.bucket.as_bytes(), event.key));

@@ -21,7 +21,7 @@ use crate::log::record::{Extensions, Kind, Origin};
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
 use crate::shard::ring::{PushError, ReserveError, Ring};
-use crate::shard::snapshot::{Scratch, Snapshot};
+use crate::shard::snapshot::{Known, Scratch, Snapshot};
 use crate::shard::{Resolved, Shared};
 
 /// Bytes that a reservation has for what is known only after the operation (etag, version, size), unless it says more.
@@ -321,7 +321,7 @@ impl Engine {
         inner.check_process()?;
         // Whatever says no says it now: a commit is not refused.
         for event in events {
-            inner.wait_for_turn(event, options.on_full)?;
+            inner.wait_for_turn(event, Known::Before, options.on_full)?;
         }
         let deadline = options.on_full.deadline();
         let mut items = 'again: loop {
@@ -473,7 +473,7 @@ fn wanted(snapshot: &Snapshot, event: &Event<'_>) -> bool {
         return false;
     }
     let mut routes = Vec::new();
-    snapshot.routes_before(event, &mut Scratch::default(), &mut routes);
+    snapshot.routes_of(event, Known::Before, &mut Scratch::default(), &mut routes);
     !routes.is_empty()
 }
 

@@ -794,7 +794,7 @@ impl Builder {
     ) -> Result<()> {
         let mut all: Vec<_> = infixes.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let (mut long, mut short): (Vec<(&[u8], u32)>, Vec<(&[u8], u32)>) = (Vec::new(), Vec::new());
+        let (mut long, mut short) = (Vec::<(&[u8], u32)>::new(), Vec::<(&[u8], u32)>::new());
         for (text, list) in &mut all {
             let place = self.write_list(list, block);
             if text.len() >= grams::GRAM_BYTES { long.push((text, place)) } else { short.push((text, place)) }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::driver;
 use crate::event::profile::Profile;
 use crate::event::{Event, EventType, FrameView, Priority, frame};
 use crate::filter::{MatchMemory, Matcher};
@@ -88,11 +89,16 @@ impl Snapshot {
         self.routes_of_matched(frame.event_type(), frame.priority(), scratch, out);
     }
 
-    /// The routes that an event may have of which type, bucket and key are known, and of the rest perhaps nothing.
-    pub(crate) fn routes_before(&self, event: &Event<'_>, scratch: &mut Scratch, out: &mut Vec<Route>) {
+    /// As [`Snapshot::routes`], for an event that has no frame yet; of one that is not known as a whole, the routes that it
+    /// may have.
+    pub(crate) fn routes_of(&self, event: &Event<'_>, known: Known, scratch: &mut Scratch, out: &mut Vec<Route>) {
         scratch.matched.clear();
-        let bytes = frame::encode_to_vec(event, 1);
-        self.matcher.may_match(&FrameView::trusted(&bytes), &mut scratch.memory, &mut scratch.matched);
+        let bytes = frame::encode_to_vec(event, driver::wall_ns());
+        let frame = FrameView::trusted(&bytes);
+        match known {
+            Known::Whole => self.matcher.matches(&frame, &mut scratch.memory, &mut scratch.matched),
+            Known::Before => self.matcher.may_match(&frame, &mut scratch.memory, &mut scratch.matched),
+        }
         self.routes_of_matched(event.event_type, event.priority, scratch, out);
     }
 
@@ -171,6 +177,15 @@ impl Snapshot {
     pub(crate) fn rule_id(&self, number: u32) -> &str {
         self.rule_ids.get(&number).map_or("", |id| id)
     }
+}
+
+/// What is known of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Everything.
+    Whole,
+    /// Type, bucket and key, as before the operation that it tells of; the rest perhaps.
+    Before,
 }
 
 /// Working memory of [`Snapshot::routes`].
