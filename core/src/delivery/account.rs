@@ -43,6 +43,7 @@ pub struct Account {
     leaving: [Sum; 3],
     /// What is on its way into the log, with the bytes of each: it takes its place before it is dispatched.
     entering: VecDeque<(u64, u64)>,
+    entering_sum: Sum,
     /// What of `waiting` and `entering` nobody was told yet.
     change: Sum,
     /// What earlier runs left.
@@ -60,6 +61,7 @@ impl Account {
             held: none,
             leaving: none,
             entering: VecDeque::new(),
+            entering_sum: Sum::default(),
             change: Sum::default(),
             inherited: 0,
             counted,
@@ -75,12 +77,14 @@ impl Account {
     #[inline]
     pub fn enter(&mut self, sequence: u64, bytes: u64) {
         self.entering.push_back((sequence, bytes));
+        self.entering_sum.add(1, bytes as i64);
         self.change.add(1, bytes as i64);
     }
 
     /// What entered up to this sequence was dispatched, and is counted by that.
     pub fn entered(&mut self, through: u64) {
         while let Some((_, bytes)) = self.entering.pop_front_if(|(sequence, _)| *sequence <= through) {
+            self.entering_sum.add(-1, -(bytes as i64));
             self.change.add(-1, -(bytes as i64));
         }
     }
@@ -158,9 +162,20 @@ impl Account {
 
     /// What waits.
     pub fn waiting(&self) -> Load {
+        self.sum().load()
+    }
+
+    /// The same, with what is on its way into the log.
+    pub fn waiting_or_entering(&self) -> Load {
+        let mut all = self.sum();
+        all.add(self.entering_sum.events, self.entering_sum.bytes);
+        all.load()
+    }
+
+    fn sum(&self) -> Sum {
         let mut all = Sum::default();
         self.waiting.iter().for_each(|s| all.add(s.events, s.bytes));
-        all.load()
+        all
     }
 
     /// What waits of one priority.
@@ -224,10 +239,12 @@ mod tests {
         let mut a = Account::new(true);
         (1..=3).for_each(|sequence| a.enter(sequence, 10));
         assert_eq!((a.take_change(), a.waiting()), (Sum { events: 3, bytes: 30 }, load(0, 0)));
+        assert_eq!(a.waiting_or_entering(), load(3, 30));
         // With padding the record is larger than was known.
         (1..=2).for_each(|_| a.admit(Priority::Normal, 16));
         a.entered(2);
         assert_eq!((a.take_change(), a.waiting()), (Sum { events: 0, bytes: 12 }, load(2, 32)));
+        assert_eq!(a.waiting_or_entering(), load(3, 42));
         a.admit(Priority::Normal, 16);
         a.entered(3);
         a.entered(9);

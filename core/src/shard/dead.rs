@@ -494,6 +494,7 @@ impl Shard {
         let mut appender = self.appender.borrow_mut();
         let sequence = appender.append_extended(kind, &[route], extensions, body, wall);
         appender.want_synced();
+        self.enter(&[route], sequence, body.len());
         self.shared.stats.stored.add(1);
         self.shared.stats.routed.add(1);
         sequence

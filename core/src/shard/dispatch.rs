@@ -197,6 +197,16 @@ impl Shard {
         self.reload_replays();
     }
 
+    /// An event that goes into the log takes its place in the queues now: whoever hears that it is written finds it counted.
+    pub(super) fn enter(&self, routes: &[Route], sequence: u64, bytes: usize) {
+        let lanes = self.lanes.borrow();
+        for slot in routes.iter().filter_map(|r| lanes.get(&r.destination)) {
+            if slot.enter(sequence, bytes) {
+                self.settle_queue(slot);
+            }
+        }
+    }
+
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
         // A shard that has heard of new rules earlier may have handed over events for a new destination.
@@ -213,8 +223,6 @@ impl Shard {
             rendered.clear();
             for route in record.routes().take_while(|_| record.header().kind.is_delivered()) {
                 let Some(slot) = lanes.get(&lane_of(&record, route.destination)) else { continue };
-                // What was handed over was counted where it came from.
-                slot.stats.routed.add(u64::from(!slot.delivers()));
                 if slot.mark_offered() {
                     told.push(slot.lane_number());
                 }

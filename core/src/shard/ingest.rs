@@ -173,7 +173,6 @@ impl Shard {
         let wall = wall_ns();
         let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
         let mut wants = Ack::Memory;
-        let lanes = self.lanes.borrow();
         let taken = consumer.drain_to(tail, TURN_BYTES, |payload, tag, _| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
@@ -227,12 +226,7 @@ impl Shard {
                 let rest = dispatch::split_repeats(routes, ROUTES_MAX);
                 let extensions = of_part(&prefix.extensions, first, rest.is_empty());
                 let sequence = appender.append_extended(Kind::Event, routes, &extensions, frame, wall);
-                // It takes its place in the queues now: whoever hears that it is written finds it counted.
-                for slot in routes.iter().filter_map(|r| lanes.get(&r.destination)) {
-                    if slot.enter(sequence, frame.len()) {
-                        self.settle_queue(slot);
-                    }
-                }
+                self.enter(routes, sequence, frame.len());
                 first = false;
                 stored += 1;
                 routed += routes.len() as u64;

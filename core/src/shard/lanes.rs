@@ -232,10 +232,6 @@ impl LaneSlot {
         if self.delivers { self.number | DELIVERY } else { self.number }
     }
 
-    pub(super) fn delivers(&self) -> bool {
-        self.delivers
-    }
-
     /// Whether a replay has sent everything that it was to send.
     pub(super) fn is_through(&self) -> bool {
         self.replay.is_some() && !self.is_behind() && self.is_empty()
@@ -448,7 +444,7 @@ impl LaneSlot {
     fn account<R>(&self, with: impl FnOnce(&mut Account) -> R) -> R {
         let mut account = self.account.borrow_mut();
         let result = with(&mut account);
-        let Load { events, bytes } = account.waiting();
+        let Load { events, bytes } = account.waiting_or_entering();
         self.stats.waiting.set(events);
         self.stats.waiting_bytes.set(bytes);
         self.stats.inherited.set(account.inherited());
@@ -485,13 +481,16 @@ impl LaneSlot {
     pub(super) fn enter(&self, sequence: u64, bytes: usize) -> bool {
         let mut account = self.account.borrow_mut();
         account.enter(sequence, bytes as u64);
+        self.stats.routed.add(1);
+        self.stats.waiting.add(1);
+        self.stats.waiting_bytes.add(bytes as u64);
         let (change, room) = (account.change(), self.room.get());
         change.events * 8 >= room.events || change.bytes * 8 >= room.bytes
     }
 
     /// What entered up to this sequence was dispatched.
     pub(super) fn entered(&self, through: u64) {
-        self.account.borrow_mut().entered(through);
+        self.account(|a| a.entered(through));
     }
 
     /// Marks that it is offered something of a group. Whether it was not marked yet.
