@@ -4,7 +4,7 @@
 
 mod load;
 mod text;
-mod units;
+pub(crate) mod units;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

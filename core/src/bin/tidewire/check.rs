@@ -48,10 +48,13 @@ fn rule(r: &Rule) -> String {
         None => text += "every bucket, ",
     }
     text += &r.event_names.join(" ");
-    for (name, value) in [("prefix", &r.filter.prefix), ("suffix", &r.filter.suffix)] {
-        if !value.is_empty() {
-            text += &format!(", {name} {:?}", String::from_utf8_lossy(value));
+    match r.filter.affixes() {
+        Some((prefix, suffix)) => {
+            for (name, value) in [("prefix", prefix), ("suffix", suffix)].iter().filter(|(_, v)| !v.is_empty()) {
+                text += &format!(", {name} {:?}", String::from_utf8_lossy(value));
+            }
         }
+        None => text += ", a filter",
     }
     format!("{text} → {}", r.destinations.join(", "))
 }
