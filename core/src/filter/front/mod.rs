@@ -3,6 +3,7 @@
 //! What a reader does not understand it refuses, with the place inside the filter and a remedy. Nothing is skipped, and
 //! nothing widens to "everything". How deep a filter may be nested is bounded, and so is its size.
 
+mod cel;
 mod cloudevents;
 mod eventbridge;
 mod json;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use super::expression::{FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Filter};
 use crate::error::{Error, Result};
 
+pub use cel::CEL_BYTES_MAX;
 pub use cloudevents::SourceOf;
 pub use eventbridge::PatternOf;
 pub(crate) use json::{parse_json, toml_to_json};

@@ -389,9 +389,9 @@ fn what_an_s3_event_does_not_have_is_refused_naming_the_nearest() {
 
 proptest! {
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}", at in any::<prop::sample::Index>(), cut in 0usize..6) {
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}", at in 0usize..1000, cut in 0usize..6) {
         let good = r#"{"detail":{"object":{"key":[{"prefix":"a"},{"anything-but":{"wildcard":["*b"]}}],"size":[{"numeric":[">",0]}]}},"$or":[{"time":[{"prefix":"2024-01"}]},{"resources":[{"suffix":":b"}]}]}"#;
-        let at = at.index(good.len());
+        let at = at % good.len();
         let end = (at + cut).min(good.len());
         for of in [S3, PatternOf::Data] {
             let _ = Filter::parse_event_pattern(&text, of);
