@@ -19,6 +19,7 @@ mod window;
 pub use events::EventFilter;
 pub use expression::{Affix, FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};
 pub use front::{CEL_BYTES_MAX, FILTER_SCHEMA, NamedFilters, PatternOf, SourceOf};
+pub(crate) use front::{Fault, OwnStep, parse_json, toml_to_json};
 pub use matcher::Matcher;
 pub use number::{Bound, Number, Range};
 pub use pattern::{REGEX_BYTES_MAX, REGEX_MEMORY_MAX, Regex, WILDCARD_STARS_MAX, Wildcard};

@@ -40,11 +40,12 @@ impl Filter {
     /// dialects and attributes, attributes that are not known when rules are matched (`id`, `sequence`), and what is no
     /// filter.
     pub fn from_cloudevents(filters: &Value, source: SourceOf<'_>) -> Result<Filter> {
-        Filter::read_cloudevents(filters, source).map_err(|fault| fault.error)
+        Filter::read_cloudevents(filters, "filters", source).map_err(|fault| fault.error)
     }
 
-    pub(crate) fn read_cloudevents(filters: &Value, source: SourceOf<'_>) -> Read<Filter> {
-        let at = Place::root("filters");
+    /// `root` is how places call the list.
+    pub(crate) fn read_cloudevents(filters: &Value, root: &str, source: SourceOf<'_>) -> Read<Filter> {
+        let at = Place::root(root);
         let mut reader = Reader { source, budget: Budget::default() };
         let filter = match filters {
             // The only list that may be empty: there is no condition then.

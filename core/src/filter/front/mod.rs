@@ -34,7 +34,7 @@ const PATH_STEPS_MAX: usize = 32;
 /// One step to a place inside a filter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step<'a> {
-    /// What the filter as a whole is called.
+    /// What the filter as a whole is called; nothing if its members stand by themselves.
     Root(&'a str),
     /// A member of an object.
     Name(&'a str),
@@ -62,6 +62,11 @@ impl<'a> Place<'a> {
         Place { outer: Some(self), step: Step::Index(index) }
     }
 
+    /// Whether nothing stands before it.
+    fn is_first(&self) -> bool {
+        self.outer.is_some_and(|o| matches!(o.step, Step::Root("")))
+    }
+
     /// A fault here.
     #[cold]
     fn fault(&self, message: impl Into<String>, remedy: impl Into<String>) -> Box<Fault> {
@@ -79,7 +84,8 @@ impl<'a> Place<'a> {
             })
             .collect();
         steps.reverse();
-        Box::new(Fault { steps, error: error.at(self.to_string()) })
+        let place = self.to_string();
+        Box::new(Fault { steps, error: if place.is_empty() { error } else { error.at(place) } })
     }
 }
 
@@ -90,6 +96,7 @@ impl fmt::Display for Place<'_> {
         }
         match self.step {
             Step::Root(name) => f.write_str(name),
+            Step::Name(name) if is_plain(name) && self.is_first() => f.write_str(name),
             Step::Name(name) if is_plain(name) => write!(f, ".{name}"),
             Step::Name(name) => write!(f, "[\"{}\"]", name.escape_debug()),
             Step::Index(i) => write!(f, "[{i}]"),
@@ -110,7 +117,7 @@ pub(crate) enum OwnStep {
 }
 
 /// An error and the way to its place from the beginning of the filter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) steps: Vec<OwnStep>,
     pub(crate) error: Error,

@@ -30,7 +30,7 @@ use super::{Budget, Fault, Place, Read, check_depth, check_name, check_path, fin
 use crate::config::units::{SIZE_FORMS, parse_size};
 use crate::error::{Error, Result};
 use crate::event::{EventPattern, EventType, EventTypes, KnownType};
-use crate::filter::expression::{Affix, FILTER_DEPTH_MAX, Field, Filter, Folded, Test};
+use crate::filter::expression::{Affix, FILTER_DEPTH_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};
 use crate::filter::number::{Bound, Number, Range};
 use crate::filter::pattern::{Regex, Wildcard};
 use crate::filter::window::Window;
@@ -180,7 +180,7 @@ impl Resolver<'_> {
         }
         self.under.push(i);
         let definitions = self.definitions;
-        let filter = read(&definitions[i].1, "filter", &mut *self).inspect_err(|_| {
+        let filter = read(&definitions[i].1, "", &mut *self).inspect_err(|_| {
             self.wrong.get_or_insert(i);
         })?;
         self.under.pop();
@@ -217,11 +217,12 @@ impl Filter {
     /// [`crate::ErrorKind::InvalidConfig`] that names the place, as in `filter.all[2].size.min`, for anything that is not
     /// understood, does not suit its field, or is beyond the limits of [`Filter::validate`].
     pub fn from_json(value: &Value, named: &NamedFilters) -> Result<Filter> {
-        Filter::read_native(value, named).map_err(|fault| fault.error)
+        Filter::read_native(value, "filter", named).map_err(|fault| fault.error)
     }
 
-    pub(crate) fn read_native(value: &Value, named: &NamedFilters) -> Read<Filter> {
-        read(value, "filter", &mut &*named)
+    /// `root` is how places call the filter.
+    pub(crate) fn read_native(value: &Value, root: &str, named: &NamedFilters) -> Read<Filter> {
+        read(value, root, &mut &*named)
     }
 
     /// Reads the native form from JSON text. A name that an object has twice is refused.
@@ -568,15 +569,21 @@ fn each(value: &Value, at: &Place<'_>, f: &mut dyn FnMut(&Value, &Place<'_>) -> 
 
 /// A string, or bytes in base64.
 fn text(value: &Value, at: &Place<'_>) -> Read<Vec<u8>> {
-    match value {
-        Value::String(s) => Ok(s.as_bytes().to_vec()),
+    let bytes = match value {
+        Value::String(s) => s.as_bytes().to_vec(),
         Value::Object(members) if members.len() == 1 && members.contains_key("base64") => {
             let at = at.name("base64");
             let encoded = string(&members["base64"], &at)?;
-            STANDARD.decode(encoded).map_err(|e| at.fault(format!("this is no base64: {e}"), "write it with padding"))
+            let wrong = |e| at.fault(format!("this is no base64: {e}"), "write it with padding");
+            STANDARD.decode(encoded).map_err(wrong)?
         }
-        _ => Err(at.fault(format!("this is {}, not a text", kind(value)), "write a text in double quotes")),
+        _ => return Err(at.fault(format!("this is {}, not a text", kind(value)), "write a text in double quotes")),
+    };
+    if bytes.len() > FILTER_TEXT_BYTES_MAX {
+        let message = format!("the text has {} bytes, more than {FILTER_TEXT_BYTES_MAX}", bytes.len());
+        return Err(at.fault(message, "shorten it: no key is longer, so such a condition on a key would match nothing"));
     }
+    Ok(bytes)
 }
 
 /// The path `a.b.c`.
@@ -680,24 +687,17 @@ fn number(field: &Field, value: &Value, at: &Place<'_>) -> Read<Number> {
 
 /// The range of `min`, `max`, `above` and `below`, if there are some; of times also `from` and `until`.
 fn range(field: &Field, members: &Map<String, Value>, at: &Place<'_>) -> Read<Option<Range>> {
-    let mut ends = [Bound::Open; 2];
-    let names: [(&str, usize, fn(Number) -> Bound); 6] = [
-        ("min", 0, Bound::Included),
-        ("above", 0, Bound::Excluded),
-        ("from", 0, Bound::Included),
-        ("max", 1, Bound::Included),
-        ("below", 1, Bound::Excluded),
-        ("until", 1, Bound::Excluded),
-    ];
-    for (name, end, bound) in names {
+    let (mut low, mut high) = (Bound::Open, Bound::Open);
+    for name in ["min", "above", "from", "max", "below", "until"] {
         let Some(value) = members.get(name) else { continue };
         let at = at.name(name);
-        if ends[end] != Bound::Open {
+        let end = if matches!(name, "min" | "above" | "from") { &mut low } else { &mut high };
+        if *end != Bound::Open {
             return Err(at.fault("the range has this end twice", "keep one of them"));
         }
-        ends[end] = bound(number(field, value, &at)?);
+        let n = number(field, value, &at)?;
+        *end = if matches!(name, "min" | "from" | "max") { Bound::Included(n) } else { Bound::Excluded(n) };
     }
-    let [low, high] = ends;
     Ok(((low, high) != (Bound::Open, Bound::Open)).then_some(Range { low, high }))
 }
 

@@ -287,7 +287,7 @@ fn names_stand_for_filters() {
 fn filters_that_use_each_other_in_a_circle_are_refused() {
     let circle = [("a", json!({"use": "b"})), ("b", json!({"not": {"use": "c"}})), ("c", json!({"use": "b"}))];
     let e = NamedFilters::from_json(circle).unwrap_err();
-    refused_with(e, &["filter `c`: filter.use", "circle: `b`, `c`, `b`"]);
+    refused_with(e, &["filter `c`: use", "circle: `b`, `c`, `b`"]);
     refused_with(NamedFilters::from_json([("a", json!({"use": "a"}))]).unwrap_err(), &["circle: `a`, `a`"]);
     let double = [("a", json!({})), ("a", json!({}))];
     refused_with(NamedFilters::from_json(double).unwrap_err(), &["another filter has the name `a`"]);
