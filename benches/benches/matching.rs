@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use tidewire::KnownType;
-use tidewire::event::EventTypes;
-use tidewire::filter::{Filter, Matcher};
+use tidewire::event::{Event, EventTypes, FrameView, frame};
+use tidewire::filter::{Filter, MatchMemory, Matcher};
 use tidewire::rule::Rule;
 use tidewire_benches::{Figure, criterion_median, keep};
 
@@ -29,15 +29,18 @@ fn main() {
                     .with_destination("d")
             })
             .collect();
-        let matcher = Matcher::compile(&rules);
+        let matcher = Matcher::compile(&rules).expect("rules that fit");
         let t = KnownType::ObjectCreatedPut.into();
+        let frames: Vec<Vec<u8>> =
+            keys.iter().map(|k| frame::encode_to_vec(&Event::new(t, "bucket", k.as_bytes()), 1)).collect();
+        let mut memory = MatchMemory::default();
         let mut out = Vec::new();
         let mut at = 0;
         g.bench_function(format!("{n} rules"), |b| {
             b.iter(|| {
                 at = (at + 1) % keys.len();
                 out.clear();
-                matcher.matches("bucket", t, black_box(keys[at].as_bytes()), &mut out);
+                matcher.matches(&FrameView::trusted(black_box(&frames[at])), &mut memory, &mut out);
                 out.len()
             });
         });
@@ -45,12 +48,12 @@ fn main() {
             b.iter(|| {
                 at = (at + 1) % keys.len();
                 out.clear();
-                let key = black_box(keys[at].as_bytes());
+                let event = FrameView::trusted(black_box(&frames[at]));
                 out.extend(
                     rules
                         .iter()
                         .enumerate()
-                        .filter(|(_, r)| r.events.contains(t) && r.filter.matches(key))
+                        .filter(|(_, r)| r.events.contains(t) && r.filter.matches_frame(event))
                         .map(|(i, _)| i as u32),
                 );
                 out.len()

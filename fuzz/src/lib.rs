@@ -369,7 +369,8 @@ fn notification(data: &[u8], format: Format) -> bool {
 /// A rule as the JSON form of a notification document has it; `None` if its filter is not text.
 fn as_configuration(rule: &Rule) -> Option<serde_json::Value> {
     let mut filter = Vec::new();
-    for (name, value) in [("prefix", &rule.filter.prefix), ("suffix", &rule.filter.suffix)] {
+    let (prefix, suffix) = rule.filter.affixes()?;
+    for (name, value) in [("prefix", prefix), ("suffix", suffix)] {
         if !value.is_empty() {
             filter.push(serde_json::json!({ "Name": name, "Value": std::str::from_utf8(value).ok()? }));
         }
