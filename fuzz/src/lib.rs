@@ -23,8 +23,8 @@ use tidewire::net::http::{
     parse_http_date,
 };
 use tidewire::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, Overlap, Rule,
-    RuleSet, Webhook,
+    Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap,
+    Rule, RuleSet, Webhook,
 };
 use tidewire::{Error, ErrorKind, Event};
 
@@ -328,6 +328,7 @@ fn notification(data: &[u8], format: Format) -> bool {
     let options = NotificationOptions {
         overlap: [Overlap::AllowDedupe, Overlap::StrictAws, Overlap::AllowAll][*choice as usize % 3],
         filter_values: if choice & 8 == 0 { FilterValues::Raw } else { FilterValues::Encoded },
+        extensions: if choice & 64 == 0 { Extensions::None } else { Extensions::Ceph },
         event_bridge: (choice & 16 != 0).then(|| "bus".to_owned()),
     };
     let format = if choice & 32 == 0 { Some(format) } else { None };

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::text::{
-    self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, PatternOfName, PriorityName, RuleTable,
-    SourceTable,
+    self, DestinationTable, ExtensionsName, FilterValuesName, NotificationTable, OverlapName, PatternOfName,
+    PriorityName, RuleTable, SourceTable,
 };
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
@@ -19,8 +19,8 @@ use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, parse_json, toml_to_json};
 use crate::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, OnQueueFull, Overlap,
-    Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
+    OnQueueFull, Overlap, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 
 /// The largest file that is read, in bytes.
@@ -498,6 +498,10 @@ impl Loader<'_> {
             filter_values: match table.filter_values {
                 None | Some(FilterValuesName::Raw) => FilterValues::Raw,
                 Some(FilterValuesName::Encoded) => FilterValues::Encoded,
+            },
+            extensions: match table.extensions {
+                None | Some(ExtensionsName::None) => Extensions::None,
+                Some(ExtensionsName::Ceph) => Extensions::Ceph,
             },
             event_bridge: table.event_bridge.map(Spanned::into_inner),
         };

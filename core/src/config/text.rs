@@ -239,6 +239,7 @@ pub(super) struct NotificationTable {
     pub(super) file: Spanned<String>,
     pub(super) overlap: Option<OverlapName>,
     pub(super) filter_values: Option<FilterValuesName>,
+    pub(super) extensions: Option<ExtensionsName>,
     pub(super) event_bridge: Option<Spanned<String>>,
 }
 
@@ -248,6 +249,13 @@ pub(super) enum OverlapName {
     AllowDedupe,
     StrictAws,
     AllowAll,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExtensionsName {
+    None,
+    Ceph,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
