@@ -74,22 +74,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     let arns = Arns::new(names.iter().copied(), aliases)?;
 
     let named = loader.named_filters(file.filter)?;
-    let (mut rules, mut places) = (Vec::new(), Vec::new());
-    for table in file.rule {
-        let (rule, place) = loader.rule(table, &engine, &named)?;
-        rules.push(rule);
-        places.push(place);
-    }
-    let mut buckets = HashSet::new();
-    for table in file.notification {
-        let bucket = table.get_ref().bucket.clone();
-        if !buckets.insert(bucket.get_ref().clone()) {
-            let error = Error::invalid_config(format!("bucket `{}` has another notification", bucket.get_ref()));
-            let error = error.remedy("keep one; a document is the whole configuration of its bucket");
-            return Err(loader.at(bucket.span().start, error));
-        }
-        loader.notification(table, &arns, types, &mut rules, &mut places)?;
-    }
+    let (rules, places) = loader.rules(file.rule, file.notification, &engine, &named, &arns)?;
     let sources = loader.sources(file.source)?;
 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
@@ -99,6 +84,25 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
     })?;
     Ok(Config { engine, rules, sources })
+}
+
+/// The rules of a file by themselves: whether their destinations are there is not asked.
+pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
+    let text = read_file(path)?;
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let loader = Loader { text: Text::new(&path.display().to_string(), text), base_dir };
+    let file = text::read(text, &loader.text)?;
+    let engine = loader.engine(file.engine, Some(Path::new(".")))?;
+    let named = loader.named_filters(file.filter)?;
+    let names: Vec<&str> = file.destination.iter().map(|d| d.get_ref().name.get_ref().as_str()).collect();
+    let aliases = file.arns.iter().map(|(arn, name)| (arn.get_ref().clone(), name.get_ref().clone()));
+    let arns = Arns::new(names.iter().copied(), aliases.collect())?;
+    let (rules, places) = loader.rules(file.rule, file.notification, &engine, &named, &arns)?;
+    for (rule, p) in rules.iter().zip(&places) {
+        rule.filter.validate().map_err(|e| e.at(rule.label()).at(p.text.place(p.filter)))?;
+    }
+    Ok(rules)
 }
 
 /// Adds the line that an error of the whole set is about.
@@ -161,6 +165,34 @@ fn time(Time(t): Time) -> std::time::Duration {
 impl Loader<'_> {
     fn at(&self, offset: usize, e: Error) -> Error {
         e.at(self.text.place(offset))
+    }
+
+    /// The rules of `[[rule]]`, and those of the documents of `[[notification]]`.
+    fn rules(
+        &self,
+        tables: Vec<Spanned<RuleTable>>,
+        notifications: Vec<Spanned<NotificationTable>>,
+        engine: &EngineConfig,
+        named: &NamedFilters,
+        arns: &Arns,
+    ) -> Result<(Vec<Rule>, Vec<RulePlaces>)> {
+        let (mut rules, mut places) = (Vec::new(), Vec::new());
+        for table in tables {
+            let (rule, place) = self.rule(table, engine, named)?;
+            rules.push(rule);
+            places.push(place);
+        }
+        let mut buckets = HashSet::new();
+        for table in notifications {
+            let bucket = table.get_ref().bucket.clone();
+            if !buckets.insert(bucket.get_ref().clone()) {
+                let error = Error::invalid_config(format!("bucket `{}` has another notification", bucket.get_ref()));
+                let error = error.remedy("keep one; a document is the whole configuration of its bucket");
+                return Err(self.at(bucket.span().start, error));
+            }
+            self.notification(table, arns, &engine.event_types, &mut rules, &mut places)?;
+        }
+        Ok((rules, places))
     }
 
     fn path(&self, text: &str) -> PathBuf {

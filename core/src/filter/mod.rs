@@ -6,8 +6,10 @@
 mod access;
 mod evaluate;
 mod events;
+mod explain;
 mod expression;
 mod front;
+mod lint;
 mod matcher;
 mod number;
 mod pattern;
@@ -17,6 +19,7 @@ mod subject;
 mod window;
 
 pub use events::EventFilter;
+pub use explain::Unmet;
 pub use expression::{Affix, FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};
 pub use front::{CEL_BYTES_MAX, FILTER_SCHEMA, NamedFilters, PatternOf, SourceOf};
 pub(crate) use front::{Fault, OwnStep, parse_json, toml_to_json};

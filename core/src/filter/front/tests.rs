@@ -458,6 +458,21 @@ proptest! {
     }
 
     #[test]
+    fn a_verdict_without_an_event_is_that_of_every_event(
+        filter in filters(), other in filters(), events in prop::collection::vec(events(), 6),
+    ) {
+        let both = Filter::All(vec![filter.clone(), other.clone()]);
+        for event in &events {
+            let frame = FrameView::parse(event).unwrap();
+            if let Some(verdict) = filter.verdict() {
+                prop_assert_eq!(filter.matches_frame(frame), verdict);
+            }
+            prop_assert!(!(filter.excludes(&other) && both.matches_frame(frame)), "{}", both.to_json());
+            prop_assert_eq!(filter.explain(frame).is_empty(), filter.matches_frame(frame));
+        }
+    }
+
+    #[test]
     fn what_the_schema_says_of_written_filters(filter in filters()) {
         Schema::new().check(&filter.to_json(), true);
     }
