@@ -377,3 +377,108 @@ fn the_demo_finds_everything_as_promised() {
     assert!(said.contains("Every event arrived"), "{said}");
     assert!(text(&out.stderr).contains("thumbnails is killed"));
 }
+
+#[test]
+fn filter_test_tells_what_passes_and_which_condition_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let events = path(
+        "events.ndjson",
+        "{\"type\": \"ObjectCreated:Put\", \"bucket\": \"b\", \"key\": \"in/a.jpg\", \"size\": 5}\n\
+         {\"type\": \"ObjectRemoved:Delete\", \"bucket\": \"b\", \"key\": \"out/b.jpg\"}\n",
+    );
+    let test = |more: &[&str]| tidewire(&[&["filter", "test"], more].concat());
+    let filter = r#"{"prefix": "in/", "size": {"min": 1}}"#;
+    let out = test(&["--filter", filter, "--event", &events]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert_eq!(
+        text(&out.stdout),
+        "event 1: s3:ObjectCreated:Put b/in/a.jpg\n  passes\nevent 2: s3:ObjectRemoved:Delete b/out/b.jpg\n  \
+         does not pass: {\"prefix\":\"in/\"} is not met: key is \"out/b.jpg\"\n"
+    );
+    // A file of rules needs no destinations and no data directory.
+    let rules = path(
+        "rules.toml",
+        "[[rule]]\nid = \"small\"\nevents = [\"*\"]\ndestinations = [\"x\"]\nfilter = { use = \"tiny\" }\n\
+         [[rule]]\nid = \"gone\"\nbucket = \"b\"\nevents = [\"s3:ObjectRemoved:*\"]\ndestinations = [\"x\"]\ncel = \"event.key.endsWith('.jpg')\"\n\
+         [[rule]]\nid = \"other\"\nbucket = \"c\"\nevents = [\"*\"]\ndestinations = [\"x\"]\n\
+         [[filter]]\nname = \"tiny\"\nsize = { max = \"1KiB\" }\n",
+    );
+    let out = test(&["--rule-file", &rules, "--event", &events, "--format", "native"]);
+    let shown = text(&out.stdout);
+    for line in [
+        "rule `small`: passes\n  rule `gone`: does not pass: s3:ObjectCreated:Put is not among its events",
+        "rule `other`: does not pass: it is for bucket c",
+        "rule `small`: does not pass: {\"size\":{\"max\":1024}} is not met: the event has no size\n  rule `gone`: passes",
+    ] {
+        assert!(shown.contains(line), "`{line}` is not in: {shown}");
+    }
+    let s3 = path(
+        "s3.json",
+        r#"{"Records": [{"eventVersion": "2.1", "eventSource": "aws:s3", "awsRegion": "x", "eventTime": "2024-01-01T00:00:00.000Z", "eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "in/a", "size": 1}}}]}"#,
+    );
+    assert!(text(&test(&["--filter", filter, "--event", &s3, "--format", "s3"]).stdout).contains("  passes"));
+    for (more, code, parts) in [
+        (
+            &["--filter", r#"{"prefx": "a"}"#, "--event", &events][..],
+            2,
+            &["--filter: filter.prefx", "did you mean `prefix`?"][..],
+        ),
+        (&["--filter", "{}", "--event", &events, "--format", "s3"], 2, &["events of this format"]),
+        (&["--filter", "{}", "--event", "no-such-file"], 1, &["no-such-file"]),
+        (&["--rule-file", &events, "--event", &events], 2, &["events.ndjson:1:"]),
+        (&["--event", &events], 2, &["--filter"]),
+        (&["--filter", "{}", "--event", &rules], 2, &["rules.toml"]),
+    ] {
+        let out = test(more);
+        let shown = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{shown}");
+        parts.iter().for_each(|part| assert!(shown.contains(part), "`{part}` is not in: {shown}"));
+    }
+}
+
+#[test]
+fn filter_lint_finds_what_is_wrong_with_good_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let lint = |rules: &str| {
+        let file = dir.path().join("rules.toml");
+        fs::write(&file, rules).unwrap();
+        let out = tidewire(&["filter", "lint", "--config", file.to_str().unwrap()]);
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let rule = |id: &str, more: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nbucket = \"b\"\nevents = [\"s3:ObjectCreated:*\"]\ndestinations = [\"x\"]\n{more}\n"
+        )
+    };
+    let good = rule("a", "prefix = \"a/\"") + &rule("b", "prefix = \"b/\"");
+    assert_eq!(lint(&good), (Some(0), "2 rules, nothing found\n".to_owned(), String::new()));
+    for (rules, part) in [
+        (rule("a", "prefix = \"a/\"\nexact = \"b\""), "rule `a` never wants an event"),
+        (rule("a", "filter = { size = { min = 5, max = 4 } }"), "rule `a` never wants an event"),
+        (rule("a", "filter = { event_type = \"s3:ObjectRemoved:*\" }"), "takes none of its event types"),
+        (rule("a", "filter = { event_type = \"*\" }"), "hold for every event"),
+        (rule("a", "suffix = \"x\"") + &rule("b", "suffix = \"x\""), "rules `a` and `b` say the same to `x`"),
+        (
+            rule("a", "prefix = \"x\"") + &rule("b", "suffix = \"y\""),
+            "rules `a` and `b` may both want an event for `x`",
+        ),
+    ] {
+        let (code, out, err) = lint(&rules);
+        assert_eq!((code, err.as_str()), (Some(1), ""), "{out}");
+        assert!(out.contains(part), "`{part}` is not in: {out}");
+    }
+    let (code, _, err) = lint(&rule("a", "regex = \"(\""));
+    assert!(code == Some(2) && err.contains("rules.toml:6:9"), "{err}");
+}
+
+#[test]
+fn filter_schema_is_a_schema() {
+    let out = tidewire(&["filter", "schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+}

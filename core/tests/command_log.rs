@@ -169,10 +169,13 @@ fn the_tail_prints_records_as_lines_and_goes_on_from_a_position() {
     assert_eq!(count(&["--event", "acme:Scan"]), 1);
     assert_eq!(count(&["--event", "acme:*"]), 1);
     assert_eq!(count(&["--bucket", "other"]), 0);
+    assert_eq!(count(&["--filter", r#"{"size": {"min": 8}}"#]), 3);
+    assert_eq!(count(&["--prefix", "k", "--filter", r#"{"not": {"size": {"min": 8}}}"#]), 8);
     assert_eq!(count(&["--from", "now"]), 0);
     engine.close(WAIT).unwrap();
     bad(2, &["tail", "--data-dir", &p.data, "--from", "tw1:1.2.3"], "3 shards");
     bad(2, &["tail", "--data-dir", &p.data, "--from", "later"], "sequence:N");
+    bad(2, &["tail", "--data-dir", &p.data, "--filter", r#"{"sise": 8}"#], "did you mean `size`?");
     bad(2, &["tail", "--data-dir", &p.data, "--profile", "ams"], "did you mean `aws`?");
     bad(2, &["tail", "--data-dir", &p.data, "--event", "s3:ObjectCreatd:Put"], "s3:ObjectCreated:Put");
 }

@@ -189,6 +189,11 @@ fn configuration_files_do_no_harm() {
 }
 
 #[test]
+fn filters_do_no_harm() {
+    run("filter");
+}
+
+#[test]
 fn answers_over_http_do_no_harm() {
     run("http_response");
 }

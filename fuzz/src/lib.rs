@@ -13,6 +13,7 @@ use tidewire::config::Config;
 use tidewire::event::frame::{self, Field, FrameView};
 use tidewire::event::profile::{Profile, RecordContext};
 use tidewire::event::{EVENT_BYTES_MAX, EventId, EventTypes, Sequencer, ingest};
+use tidewire::filter::{Filter, NamedFilters, PatternOf, SourceOf};
 use tidewire::log::BLOCK_BYTES;
 use tidewire::log::cursor::Cursors;
 use tidewire::log::record::{self, DeadLetter, Parsed, RecordView};
@@ -23,8 +24,8 @@ use tidewire::net::http::{
     parse_http_date,
 };
 use tidewire::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, Overlap, Rule,
-    RuleSet, Webhook,
+    Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap,
+    Rule, RuleSet, Webhook,
 };
 use tidewire::{Error, ErrorKind, Event};
 
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("notification_xml", notification_xml),
     ("notification_json", notification_json),
     ("config", config),
+    ("filter", filter),
     ("http_response", http_response),
 ];
 
@@ -328,6 +330,7 @@ fn notification(data: &[u8], format: Format) -> bool {
     let options = NotificationOptions {
         overlap: [Overlap::AllowDedupe, Overlap::StrictAws, Overlap::AllowAll][*choice as usize % 3],
         filter_values: if choice & 8 == 0 { FilterValues::Raw } else { FilterValues::Encoded },
+        extensions: if choice & 64 == 0 { Extensions::None } else { Extensions::Ceph },
         event_bridge: (choice & 16 != 0).then(|| "bus".to_owned()),
     };
     let format = if choice & 32 == 0 { Some(format) } else { None };
@@ -386,6 +389,45 @@ fn as_configuration(rule: &Rule) -> Option<serde_json::Value> {
 fn assert_refused(e: &Error, file: &str) {
     let placed = e.place().is_some_and(|p| p.starts_with(file));
     assert!(e.kind() == ErrorKind::InvalidConfig && placed && e.remedy_text().is_some(), "{:?}: {e}", e.kind());
+}
+
+// --- Filters --------------------------------------------------------------------------------------------------------
+
+/// A filter, after one byte that chooses its form. One that is accepted is written in the native form and comes back.
+pub fn filter(data: &[u8]) -> bool {
+    let Some((choice, text)) = data.split_first() else { return false };
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let named = NamedFilters::from_json([("images", serde_json::json!({ "suffix": [".jpg", ".png"] }))]);
+    let named = named.expect("a good filter");
+    let read = match choice % 5 {
+        0 => Filter::parse_json(text, &named),
+        1 => Filter::parse_event_pattern(text, PatternOf::S3 { region: "eu-west-1" }),
+        2 => Filter::parse_event_pattern(text, PatternOf::Data),
+        3 => Filter::parse_cloudevents(text, SourceOf::default()),
+        _ => Filter::parse_cel(text),
+    };
+    let filter = match read {
+        Ok(filter) => filter,
+        Err(e) => {
+            assert!(e.kind() == ErrorKind::InvalidConfig && e.place().is_some() && e.remedy_text().is_some(), "{e}");
+            return false;
+        }
+    };
+    filter.validate().expect("what is accepted keeps the limits");
+    let written = filter.to_json();
+    let again = Filter::parse_json(&written.to_string(), &NamedFilters::new());
+    let again = again.unwrap_or_else(|e| panic!("{written}: {e}"));
+    assert_eq!(again.to_json(), written);
+    let mut event = Event::new(tidewire::KnownType::ObjectCreatedPut.into(), "photos", b"in/a.jpg");
+    (event.size, event.requester, event.source_ip) = (Some(5), "alice", "10.0.0.1");
+    (event.tags, event.data) = (&[("env", "prod")], br#"{"a": {"b": [1, "x", null, true]}, "state": "running"}"#);
+    let bytes = frame::encode_to_vec(&event, 1);
+    let view = FrameView::parse(&bytes).expect("a frame just encoded");
+    let passes = filter.matches_frame(view);
+    assert_eq!(passes, again.matches_frame(view), "{written}");
+    assert_eq!(passes, filter.explain(view).is_empty(), "{written}");
+    assert!(filter.verdict().is_none_or(|v| v == passes), "{written}");
+    true
 }
 
 // --- Configuration files -------------------------------------------------------------------------------------------

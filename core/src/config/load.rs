@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::text::{
-    self, DestinationTable, FilterValuesName, NotificationTable, OverlapName, PriorityName, RuleTable, SourceTable,
+    self, DestinationTable, ExtensionsName, FilterValuesName, NotificationTable, OverlapName, PatternOfName,
+    PriorityName, RuleTable, SourceTable,
 };
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
-use crate::filter::Filter;
+use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, parse_json, toml_to_json};
 use crate::rule::{
-    Arns, Destination, DestinationKind, FilterValues, Format, Notification, NotificationOptions, OnQueueFull, Overlap,
-    Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
+    OnQueueFull, Overlap, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 
 /// The largest file that is read, in bytes.
@@ -72,22 +73,8 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     }
     let arns = Arns::new(names.iter().copied(), aliases)?;
 
-    let (mut rules, mut places) = (Vec::new(), Vec::new());
-    for table in file.rule {
-        let (rule, place) = loader.rule(table, types)?;
-        rules.push(rule);
-        places.push(place);
-    }
-    let mut buckets = HashSet::new();
-    for table in file.notification {
-        let bucket = table.get_ref().bucket.clone();
-        if !buckets.insert(bucket.get_ref().clone()) {
-            let error = Error::invalid_config(format!("bucket `{}` has another notification", bucket.get_ref()));
-            let error = error.remedy("keep one; a document is the whole configuration of its bucket");
-            return Err(loader.at(bucket.span().start, error));
-        }
-        loader.notification(table, &arns, types, &mut rules, &mut places)?;
-    }
+    let named = loader.named_filters(file.filter)?;
+    let (rules, places) = loader.rules(file.rule, file.notification, &engine, &named, &arns)?;
     let sources = loader.sources(file.source)?;
 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
@@ -97,6 +84,25 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
     })?;
     Ok(Config { engine, rules, sources })
+}
+
+/// The rules of a file by themselves: whether their destinations are there is not asked.
+pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
+    let text = read_file(path)?;
+    let base_dir = path.parent().unwrap_or(Path::new(""));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let loader = Loader { text: Text::new(&path.display().to_string(), text), base_dir };
+    let file = text::read(text, &loader.text)?;
+    let engine = loader.engine(file.engine, Some(Path::new(".")))?;
+    let named = loader.named_filters(file.filter)?;
+    let names: Vec<&str> = file.destination.iter().map(|d| d.get_ref().name.get_ref().as_str()).collect();
+    let aliases = file.arns.iter().map(|(arn, name)| (arn.get_ref().clone(), name.get_ref().clone()));
+    let arns = Arns::new(names.iter().copied(), aliases.collect())?;
+    let (rules, places) = loader.rules(file.rule, file.notification, &engine, &named, &arns)?;
+    for (rule, p) in rules.iter().zip(&places) {
+        rule.filter.validate().map_err(|e| e.at(rule.label()).at(p.text.place(p.filter)))?;
+    }
+    Ok(rules)
 }
 
 /// Adds the line that an error of the whole set is about.
@@ -159,6 +165,34 @@ fn time(Time(t): Time) -> std::time::Duration {
 impl Loader<'_> {
     fn at(&self, offset: usize, e: Error) -> Error {
         e.at(self.text.place(offset))
+    }
+
+    /// The rules of `[[rule]]`, and those of the documents of `[[notification]]`.
+    fn rules(
+        &self,
+        tables: Vec<Spanned<RuleTable>>,
+        notifications: Vec<Spanned<NotificationTable>>,
+        engine: &EngineConfig,
+        named: &NamedFilters,
+        arns: &Arns,
+    ) -> Result<(Vec<Rule>, Vec<RulePlaces>)> {
+        let (mut rules, mut places) = (Vec::new(), Vec::new());
+        for table in tables {
+            let (rule, place) = self.rule(table, engine, named)?;
+            rules.push(rule);
+            places.push(place);
+        }
+        let mut buckets = HashSet::new();
+        for table in notifications {
+            let bucket = table.get_ref().bucket.clone();
+            if !buckets.insert(bucket.get_ref().clone()) {
+                let error = Error::invalid_config(format!("bucket `{}` has another notification", bucket.get_ref()));
+                let error = error.remedy("keep one; a document is the whole configuration of its bucket");
+                return Err(self.at(bucket.span().start, error));
+            }
+            self.notification(table, arns, &engine.event_types, &mut rules, &mut places)?;
+        }
+        Ok((rules, places))
     }
 
     fn path(&self, text: &str) -> PathBuf {
@@ -314,19 +348,129 @@ impl Loader<'_> {
         Ok((d, places))
     }
 
-    fn rule(&self, table: Spanned<RuleTable>, types: &EventTypes) -> Result<(Rule, RulePlaces)> {
+    /// Places of faults inside a table of a list: `key` leads to where the filter begins, if that is not the table.
+    fn fault(&self, list: &str, offset: usize, key: Option<&str>, label: String, fault: Fault) -> Error {
+        let key = key.map(|k| OwnStep::Name(k.to_owned()));
+        let steps: Vec<OwnStep> = key.into_iter().chain(fault.steps).collect();
+        let place = text::locate(self.text.text(), list, offset, &steps);
+        self.at(place.unwrap_or(offset), fault.error.at(label))
+    }
+
+    fn named_filters(&self, tables: Vec<Spanned<toml::Table>>) -> Result<NamedFilters> {
+        let mut definitions = Vec::new();
+        let mut offsets = Vec::new();
+        for table in tables {
+            let offset = table.span().start;
+            let mut table = table.into_inner();
+            let name = match table.remove("name") {
+                Some(toml::Value::String(name)) => name,
+                Some(_) => {
+                    let error = Error::invalid_config("`name` is no string").at("filter");
+                    return Err(self.at(offset, error.remedy("write a name in double quotes")));
+                }
+                None => {
+                    let error = Error::invalid_config("`name` is missing").at("filter");
+                    return Err(self.at(offset, error.remedy("add it; rules refer to it with `use`")));
+                }
+            };
+            let label = format!("filter `{}`", name.escape_debug());
+            let value = toml_to_json(&toml::Value::Table(table)).map_err(|e| self.at(offset, e.at(label)))?;
+            definitions.push((name, value));
+            offsets.push(offset);
+        }
+        NamedFilters::resolve(&definitions).map_err(|(i, fault)| {
+            let label = format!("filter `{}`", definitions[i].0.escape_debug());
+            self.fault("filter", offsets[i], None, label, *fault)
+        })
+    }
+
+    /// The filter of a rule, and where it begins: everything that is given must hold.
+    fn filter(
+        &self,
+        table: &RuleTable,
+        whole: usize,
+        engine: &EngineConfig,
+        named: &NamedFilters,
+    ) -> Result<(Filter, usize)> {
+        let label = || format!("rule `{}`", table.id.get_ref());
+        let mut first: Option<usize> = None;
+        let mut start = |offset: usize| {
+            first.get_or_insert(offset);
+            offset
+        };
+        let mut parts = Vec::new();
+        let mut add = |filter: Filter| match filter {
+            Filter::All(list) => parts.extend(list),
+            filter => parts.push(filter),
+        };
+        let of_key = [
+            ("prefix", &table.prefix),
+            ("suffix", &table.suffix),
+            ("exact", &table.exact),
+            ("wildcard", &table.wildcard),
+            ("contains", &table.contains),
+            ("regex", &table.regex),
+        ];
+        let mut members = serde_json::Map::new();
+        for (name, value) in of_key {
+            let Some(value) = value else { continue };
+            let offset = start(value.span().start);
+            let json = toml_to_json(value.get_ref()).map_err(|e| self.at(offset, e.at(name).at(label())))?;
+            members.insert(name.to_owned(), json);
+        }
+        let filter = Filter::read_native(&members.into(), "", named);
+        add(filter.map_err(|fault| self.fault("rule", table.id.span().start, None, label(), *fault))?);
+        if let Some(value) = &table.filter {
+            let offset = start(value.span().start);
+            let json = toml_to_json(value.get_ref()).map_err(|e| self.at(offset, e.at("filter").at(label())))?;
+            let filter = Filter::read_native(&json, "filter", named);
+            add(filter.map_err(|fault| self.fault("rule", offset, Some("filter"), label(), *fault))?);
+        }
+        if let Some(text) = &table.pattern {
+            let offset = start(text.span().start);
+            let of = match &table.pattern_of {
+                Some(name) if *name.get_ref() == PatternOfName::Data => PatternOf::Data,
+                _ => PatternOf::S3 { region: &engine.region },
+            };
+            let json = parse_json(text.get_ref()).map_err(|e| self.at(offset, e.at("pattern").at(label())))?;
+            let filter = Filter::read_event_pattern(&json, of);
+            add(filter.map_err(|fault| self.at(offset, fault.error.at(label())))?);
+        } else if let Some(name) = &table.pattern_of {
+            let error = Error::invalid_config("`pattern_of` has no pattern").at(label());
+            return Err(self.at(name.span().start, error.remedy("add `pattern`, or leave `pattern_of` out")));
+        }
+        if let Some(value) = &table.cloudevents {
+            let offset = start(value.span().start);
+            let json = toml_to_json(value.get_ref()).map_err(|e| self.at(offset, e.at("cloudevents").at(label())))?;
+            let source = SourceOf { event_source: &engine.event_source, region: &engine.region };
+            let filter = Filter::read_cloudevents(&json, "cloudevents", source);
+            add(filter.map_err(|fault| self.fault("rule", offset, Some("cloudevents"), label(), *fault))?);
+        }
+        if let Some(text) = &table.cel {
+            let offset = start(text.span().start);
+            add(Filter::parse_cel(text.get_ref()).map_err(|e| self.at(offset, e.at(label())))?);
+        }
+        Ok((Filter::all(parts), first.unwrap_or(whole)))
+    }
+
+    fn rule(
+        &self,
+        table: Spanned<RuleTable>,
+        engine: &EngineConfig,
+        named: &NamedFilters,
+    ) -> Result<(Rule, RulePlaces)> {
+        let types = &engine.event_types;
         let whole = table.span().start;
         let table = table.into_inner();
-        let mut rule = Rule { id: table.id.into_inner(), ..Rule::default() };
+        let mut rule = Rule { id: table.id.get_ref().clone(), ..Rule::default() };
         for event in &table.events {
             let name = event.get_ref();
             rule.events.add(name, types).map_err(|e| self.at(event.span().start, e.at("events").at(rule.label())))?;
             rule.event_names.push(name.clone());
         }
-        let filter = table.prefix.as_ref().or(table.suffix.as_ref()).map_or(whole, |v| v.span().start);
-        let text = |v: Option<Spanned<String>>| v.map(Spanned::into_inner).unwrap_or_default();
+        let filter;
+        (rule.filter, filter) = self.filter(&table, whole, engine, named)?;
         rule.bucket = table.bucket.map(Spanned::into_inner).filter(|b| b != "*");
-        rule.filter = Filter::new(text(table.prefix), text(table.suffix));
         rule.priority = table.priority.map(|p| match p {
             PriorityName::High => Priority::High,
             PriorityName::Normal => Priority::Normal,
@@ -386,6 +530,10 @@ impl Loader<'_> {
             filter_values: match table.filter_values {
                 None | Some(FilterValuesName::Raw) => FilterValues::Raw,
                 Some(FilterValuesName::Encoded) => FilterValues::Encoded,
+            },
+            extensions: match table.extensions {
+                None | Some(ExtensionsName::None) => Extensions::None,
+                Some(ExtensionsName::Ceph) => Extensions::Ceph,
             },
             event_bridge: table.event_bridge.map(Spanned::into_inner),
         };

@@ -4,7 +4,7 @@
 
 mod load;
 mod text;
-mod units;
+pub(crate) mod units;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
 use crate::log::recovery::SHARDS_MAX;
-use crate::rule::{OnQueueFull, RuleSet, within, within_ratio, within_time};
+use crate::rule::{OnQueueFull, Rule, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
 #[derive(Clone, Debug)]
@@ -45,6 +45,15 @@ impl Config {
     /// As [`Config::from_file`].
     pub fn from_file_with_data_dir(path: &Path, data_dir: &Path) -> Result<Config> {
         load::from_file(path, Some(data_dir))
+    }
+
+    /// Reads the rules of a configuration file by themselves, those of its notification documents among them. Whether their
+    /// destinations are there is not asked, and no data directory is needed.
+    ///
+    /// # Errors
+    /// As [`Config::from_file`], for rules and what they are read with.
+    pub fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
+        load::rules_from_file(path)
     }
 
     /// Reads a configuration from text. Errors call it `file_name`; paths in it are relative to `base_dir`.

@@ -592,3 +592,77 @@ fn a_configuration_from_code_is_checked_too() {
 fn a_byte_order_mark_is_skipped() {
     read(&format!("\u{feff}{DATA}")).unwrap();
 }
+
+#[test]
+fn everything_that_a_rule_says_of_its_events_must_hold() {
+    let text = rule(
+        r#"
+prefix = ["in/", "up/"]
+suffix = ".jpg"
+exact = ["in/a.jpg", "up/b.jpg"]
+wildcard = "*/?.jpg"
+contains = "/"
+regex = '^(in|up)/'
+filter = { size.min = "1KiB", time = { from = 2024-01-01T00:00:00Z }, not.use = "raw" }
+pattern = '''{"detail": {"requester": ["alice"], "reason": [{"exists": true}]}, "region": ["eu-west-1"]}'''
+cloudevents = [{ prefix.type = "com.amazonaws.s3." }, { not.exact.source = "aws:s3.eu-west-1.other" }]
+cel = "event.tags.env == 'prod' || event.tags['env'] == 'test'"
+"#,
+    )
+    .replace(DATA, "[engine]\ndata_dir = \"data\"\nregion = \"eu-west-1\"\n");
+    let text = format!(
+        "{text}[[filter]]\nname = \"raw\"\nany = [{{ use = \"draft\" }}, {{ suffix = \".raw\" }}]\n[[filter]]\nname = \"draft\"\ntags.draft.exists = true\n"
+    );
+    let c = read(&text).unwrap();
+    let filter = &c.rules.rules[0].filter;
+    let event = |change: &dyn Fn(&mut Event<'_>)| {
+        let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "photos", b"in/a.jpg");
+        (e.size, e.time_ns, e.requester, e.tags) =
+            (Some(5000), 1_700_000_000_000_000_000 + (1 << 56), "alice", &[("env", "prod")]);
+        change(&mut e);
+        let bytes = frame::encode_to_vec(&e, 1);
+        filter.matches_frame(FrameView::parse(&bytes).unwrap())
+    };
+    assert!(event(&|_| {}));
+    assert!(event(&|e| e.key = b"up/b.jpg") && event(&|e| e.tags = &[("env", "test")]));
+    assert!(!event(&|e| e.key = b"in/b.jpg") && !event(&|e| e.key = b"up/a.jpg"));
+    assert!(!event(&|e| e.size = Some(1023)) && !event(&|e| e.time_ns = 5) && !event(&|e| e.requester = "bob"));
+    assert!(!event(&|e| e.tags = &[("env", "dev")]) && !event(&|e| e.tags = &[("env", "prod"), ("draft", "x")]));
+    assert!(!event(&|e| e.bucket = "other") && !event(&|e| e.region = "us-east-1"));
+    assert!(!event(&|e| e.event_type = KnownType::ObjectTaggingPut.into()), "it has no reason");
+    let data = rule("pattern = '{\"a\": [1]}'\npattern_of = \"data\"");
+    assert_eq!(read(&data).unwrap().rules.rules[0].filter.to_json().to_string(), r#"{"data":{"a":1}}"#);
+}
+
+#[test]
+fn a_wrong_filter_is_told_at_its_line_and_column() {
+    let label = "rule `images`";
+    refused(&rule("exact = 5"), &["t.toml:12:9", label, "exact", "a number"]);
+    refused(&rule("wildcard = [\"a\", \"b\\\\c\"]"), &["t.toml:12:18", label, "wildcard[1]", "backslash"]);
+    refused(&rule("regex = '('"), &["t.toml:12:9", label, "no regular expression"]);
+    refused(&rule("filter = { size = { min = \"5MB\" } }"), &["t.toml:12:27", label, "filter.size.min", "5MB"]);
+    refused(
+        &rule("[rule.filter]\nprefix = \"a\"\nany = [\n  { sufix = \"b\" },\n]"),
+        &["t.toml:15:", label, "filter.any[0].sufix", "did you mean `suffix`?"],
+    );
+    refused(&rule("filter = { size = inf }"), &["t.toml:12:10", label, "filter", "no number"]);
+    refused(&rule("filter.use = \"x\""), &["t.toml:12:14", label, "filter.use", "unknown filter `x`"]);
+    refused(&rule("pattern = '{'"), &["t.toml:12:11", label, "pattern: line 1, column 1", "no JSON"]);
+    refused(&rule("pattern = '{\"detial\": [\"a\"]}'"), &["t.toml:12:11", label, "pattern.detial"]);
+    refused(&rule("pattern_of = \"data\""), &["t.toml:12:14", label, "add `pattern`"]);
+    refused(&rule("pattern_of = \"dat\""), &["t.toml:12:14", label, "did you mean `data`?"]);
+    refused(
+        &rule("cloudevents = [{ exact = { tpye = \"a\" } }]"),
+        &["t.toml:12:35", label, "cloudevents[0].exact.tpye"],
+    );
+    refused(&rule("cel = \"event.key == \""), &["t.toml:12:7", label, "cel, column 14"]);
+    let filter = |text: &str| format!("{}[[filter]]\n{text}\n", rule(""));
+    refused(&filter("name = \"a\"\nsize = {max = \"x\"}"), &["t.toml:15:15", "filter `a`", "size.max"]);
+    refused(&filter("size = 5"), &["t.toml:13:", "filter", "`name` is missing"]);
+    refused(&filter("name = 5"), &["t.toml:13:", "no string"]);
+    refused(
+        &filter("name = \"a\"\nuse = \"b\"\n[[filter]]\nname = \"b\"\nnot.use = \"a\""),
+        &["t.toml:18:11", "filter `b`", "not.use", "circle"],
+    );
+    refused(&filter("name = \"a\"\n[[filter]]\nname = \"a\""), &["t.toml:15:", "another filter has the name `a`"]);
+}

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::units::{Size, Time};
 use crate::error::Error;
+use crate::filter::OwnStep;
 use crate::rule::{Text, suggest, unknown_name};
 
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +18,8 @@ pub(super) struct File {
     pub(super) engine: Engine,
     #[serde(default)]
     pub(super) destination: Vec<Spanned<DestinationTable>>,
+    #[serde(default)]
+    pub(super) filter: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     pub(super) rule: Vec<Spanned<RuleTable>>,
     #[serde(default)]
@@ -198,11 +201,27 @@ pub(super) struct RuleTable {
     pub(super) id: Spanned<String>,
     pub(super) bucket: Option<Spanned<String>>,
     pub(super) events: Vec<Spanned<String>>,
-    pub(super) prefix: Option<Spanned<String>>,
-    pub(super) suffix: Option<Spanned<String>>,
+    pub(super) prefix: Option<Spanned<toml::Value>>,
+    pub(super) suffix: Option<Spanned<toml::Value>>,
+    pub(super) exact: Option<Spanned<toml::Value>>,
+    pub(super) wildcard: Option<Spanned<toml::Value>>,
+    pub(super) contains: Option<Spanned<toml::Value>>,
+    pub(super) regex: Option<Spanned<toml::Value>>,
+    pub(super) filter: Option<Spanned<toml::Value>>,
+    pub(super) pattern: Option<Spanned<String>>,
+    pub(super) pattern_of: Option<Spanned<PatternOfName>>,
+    pub(super) cloudevents: Option<Spanned<toml::Value>>,
+    pub(super) cel: Option<Spanned<String>>,
     pub(super) destinations: Option<Vec<Spanned<String>>>,
     pub(super) retain: Option<Spanned<bool>>,
     pub(super) priority: Option<PriorityName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PatternOfName {
+    S3,
+    Data,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -220,6 +239,7 @@ pub(super) struct NotificationTable {
     pub(super) file: Spanned<String>,
     pub(super) overlap: Option<OverlapName>,
     pub(super) filter_values: Option<FilterValuesName>,
+    pub(super) extensions: Option<ExtensionsName>,
     pub(super) event_bridge: Option<Spanned<String>>,
 }
 
@@ -229,6 +249,13 @@ pub(super) enum OverlapName {
     AllowDedupe,
     StrictAws,
     AllowAll,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExtensionsName {
+    None,
+    Ceph,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -293,6 +320,7 @@ fn enclosing(text: &str, offset: usize) -> Option<String> {
         };
         let name_key = match &**key.get_ref() {
             "rule" => "id",
+            "filter" => "name",
             "destination" => "name",
             "notification" => "bucket",
             "source" => "type",
@@ -308,6 +336,29 @@ fn enclosing(text: &str, offset: usize) -> Option<String> {
         }
     }
     starts.into_iter().filter(|(start, _)| *start <= offset).max_by_key(|(start, _)| *start)?.1
+}
+
+/// Where the steps lead to from the table of the list that an offset lies in; as far as they lead.
+pub(super) fn locate(text: &str, list: &str, offset: usize, steps: &[OwnStep]) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?.into_inner();
+    let DeValue::Array(tables) = root.iter().find(|(name, _)| &**name.get_ref() == list)?.1.get_ref() else {
+        return None;
+    };
+    let mut at = tables.iter().rfind(|t| t.span().start <= offset)?;
+    let mut found = None;
+    for step in steps {
+        let next = match (step, at.get_ref()) {
+            (OwnStep::Name(name), DeValue::Table(table)) => {
+                table.iter().find(|(n, _)| n.get_ref() == name).map(|(_, v)| v)
+            }
+            (OwnStep::Index(i), DeValue::Array(list)) => list.get(*i),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        found = Some(next.span().start);
+        at = next;
+    }
+    found
 }
 
 /// Where a table that is no rule, and everything in it, begins; `[engine.log]` may follow after a rule.

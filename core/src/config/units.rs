@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-pub(super) const SIZE_FORMS: &str =
+pub(crate) const SIZE_FORMS: &str =
     "write a number of bytes, or a whole number with B, KiB, MiB or GiB, as in \"4MiB\"";
 pub(super) const TIME_FORMS: &str = "write a whole number with us, ms, s, m, h or d, as in \"5ms\" or \"72h\"";
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size(pub(super) u64);
+pub(crate) struct Size(pub(crate) u64);
 
 /// A length of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
-pub(super) fn parse_size(text: &str) -> Result<Size, String> {
+pub(crate) fn parse_size(text: &str) -> Result<Size, String> {
     let bad = || format!("`{text}` is not a size; {SIZE_FORMS}");
     let (n, unit) = split(text).ok_or_else(bad)?;
     let shift = match unit {

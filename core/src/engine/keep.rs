@@ -6,37 +6,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EventTypes;
-use crate::filter::{EventFilter, Filter};
+use crate::filter::{EventFilter, Filter, NamedFilters};
 use crate::log::reader::ReadFrom;
 use crate::rule::DESTINATION_NAME_BYTES_MAX;
 
-/// A filter as written down.
+/// A filter as written down: prefix and suffix, or else `filter`. A version that does not know the latter misses the
+/// former, and does not take the filter for one that passes everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FilterFile {
     bucket: Option<String>,
     events: Vec<String>,
     /// Base64: keys are bytes.
-    prefix: String,
-    suffix: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suffix: Option<String>,
+    /// In the native form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<serde_json::Value>,
 }
 
 impl FilterFile {
     pub(super) fn of(filter: &EventFilter) -> FilterFile {
-        let (prefix, suffix) = filter.key().affixes().unwrap_or_default();
-        FilterFile {
-            bucket: filter.bucket().map(str::to_owned),
-            events: filter.event_names().to_vec(),
-            prefix: STANDARD.encode(prefix),
-            suffix: STANDARD.encode(suffix),
-        }
+        let (bucket, events) = (filter.bucket().map(str::to_owned), filter.event_names().to_vec());
+        let (prefix, suffix, filter) = match filter.filter().affixes() {
+            Some((prefix, suffix)) => (Some(STANDARD.encode(prefix)), Some(STANDARD.encode(suffix)), None),
+            None => (None, None, Some(filter.filter().to_json())),
+        };
+        FilterFile { bucket, events, prefix, suffix, filter }
     }
 
     /// The filter. A type that is no longer registered is left out, and told.
     pub(super) fn filter(&self, whose: &str, types: &EventTypes) -> Result<EventFilter> {
-        let bytes = |text: &str| {
-            STANDARD.decode(text).map_err(|e| Error::new(ErrorKind::Corrupt, format!("not base64: {e}")).at(whose))
+        let corrupt = |message: String| Error::new(ErrorKind::Corrupt, message).at(whose);
+        let bytes = |text: &str| STANDARD.decode(text).map_err(|e| corrupt(format!("not base64: {e}")));
+        let filter = match (&self.prefix, &self.suffix, &self.filter) {
+            (Some(prefix), Some(suffix), None) => Filter::new(bytes(prefix)?, bytes(suffix)?),
+            (None, None, Some(json)) => {
+                Filter::from_json(json, &NamedFilters::new()).map_err(|e| corrupt(format!("no filter: {e}")))?
+            }
+            // As nothing at all it would pass everything.
+            _ => return Err(corrupt("the filter is missing, or there twice".to_owned())),
         };
-        let mut filter = EventFilter::all().with_key(Filter::new(bytes(&self.prefix)?, bytes(&self.suffix)?));
+        let mut filter = EventFilter::all().with_filter(filter);
         if let Some(bucket) = &self.bucket {
             filter = filter.with_bucket(bucket);
         }
@@ -114,7 +126,9 @@ mod tests {
             .with_key(Filter::new(&b"\xff/"[..], ".jpg"))
             .with_events(["s3:ObjectCreated:*", "acme:Scan"], &types)
             .unwrap();
-        for filter in [&all, &some] {
+        let size: Filter = serde_json::from_str(r#"{"size": {"min": 5}, "not": {"key": {"base64": "/w=="}}}"#).unwrap();
+        let any = EventFilter::all().with_filter(size);
+        for filter in [&all, &some, &any] {
             let text = serde_json::to_string(&FilterFile::of(filter)).unwrap();
             let back: FilterFile = serde_json::from_str(&text).unwrap();
             assert_eq!(back.filter("x", &types).unwrap(), *filter);
@@ -125,8 +139,31 @@ mod tests {
         assert_eq!(left.event_names(), ["s3:ObjectCreated:*"]);
         let only = EventFilter::all().with_events(["acme:Scan"], &types).unwrap();
         assert_eq!(FilterFile::of(&only).filter("x", &without).unwrap_err().kind(), ErrorKind::InvalidConfig);
-        let bad = FilterFile { prefix: "!".into(), ..FilterFile::default() };
-        assert_eq!(bad.filter("x", &types).unwrap_err().kind(), ErrorKind::Corrupt);
+        for bad in [
+            r#"{"bucket": null, "events": [], "prefix": "!", "suffix": ""}"#,
+            r#"{"bucket": null, "events": [], "prefix": "cA=="}"#,
+            r#"{"bucket": null, "events": [], "filter": {"prefx": "a"}}"#,
+            r#"{"bucket": null, "events": [], "filter": {}, "prefix": "", "suffix": ""}"#,
+            r#"{"bucket": null, "events": []}"#,
+        ] {
+            let file: FilterFile = serde_json::from_str(bad).unwrap();
+            assert_eq!(file.filter("x", &types).unwrap_err().kind(), ErrorKind::Corrupt, "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_of_earlier_versions_are_read() {
+        let old = r#"{"bucket":"b","events":["s3:ObjectCreated:*"],"prefix":"/y8=","suffix":"LmpwZw=="}"#;
+        let file: FilterFile = serde_json::from_str(old).unwrap();
+        let types = EventTypes::default();
+        let filter = EventFilter::all()
+            .with_bucket("b")
+            .with_key(Filter::new(&b"\xff/"[..], ".jpg"))
+            .with_events(["s3:ObjectCreated:*"], &types)
+            .unwrap();
+        assert_eq!(file.filter("x", &types).unwrap(), filter);
+        // They read what they can express.
+        assert_eq!(serde_json::to_string(&FilterFile::of(&filter)).unwrap(), old);
     }
 
     #[test]

@@ -5,15 +5,15 @@ use crate::event::{EventPattern, EventTypes, FrameView};
 use crate::filter::Filter;
 use crate::rule::{Rule, check_bucket};
 
-/// Which events a replay, a group of consumers or a tail is about: those of a bucket, of some types, with some keys. What is
-/// not said is no condition.
+/// Which events a replay, a group of consumers or a tail is about: those of a bucket, of some types, that pass a filter. What
+/// is not said is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFilter {
     bucket: Option<String>,
     event_names: Vec<String>,
     /// Of the names; of no account if there are none.
     events: EventPattern,
-    key: Filter,
+    filter: Filter,
 }
 
 impl EventFilter {
@@ -29,10 +29,18 @@ impl EventFilter {
         self
     }
 
-    /// The same, with a condition on the key.
+    /// The same, with this condition in place of the one there was.
     #[must_use]
     pub fn with_key(mut self, key: Filter) -> EventFilter {
-        self.key = key;
+        self.filter = key;
+        self
+    }
+
+    /// The same, with this condition in addition.
+    #[must_use]
+    pub fn with_filter(mut self, filter: Filter) -> EventFilter {
+        let both = [std::mem::take(&mut self.filter), filter];
+        self.filter = Filter::all(both.into_iter().filter(|f| !f.is_empty()));
         self
     }
 
@@ -62,9 +70,9 @@ impl EventFilter {
         &self.event_names
     }
 
-    /// The condition on the key.
-    pub fn key(&self) -> &Filter {
-        &self.key
+    /// The condition beside bucket and types.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// Checks names and lengths.
@@ -75,7 +83,7 @@ impl EventFilter {
         if let Some(bucket) = &self.bucket {
             check_bucket(bucket)?;
         }
-        self.key.validate()
+        self.filter.validate()
     }
 
     /// Whether the event is wanted.
@@ -83,7 +91,7 @@ impl EventFilter {
     pub fn matches(&self, frame: &FrameView<'_>) -> bool {
         self.bucket.as_deref().is_none_or(|b| b == frame.bucket())
             && (self.event_names.is_empty() || self.events.contains(frame.event_type()))
-            && self.key.matches_frame(*frame)
+            && self.filter.matches_frame(*frame)
     }
 
     /// A rule that keeps what this wants.
@@ -91,7 +99,7 @@ impl EventFilter {
         let all = ["*".to_owned()];
         let names = if self.event_names.is_empty() { &all[..] } else { &self.event_names };
         let mut rule = Rule::new(id, names, types)?;
-        (rule.bucket, rule.filter, rule.retain) = (self.bucket.clone(), self.key.clone(), true);
+        (rule.bucket, rule.filter, rule.retain) = (self.bucket.clone(), self.filter.clone(), true);
         Ok(rule)
     }
 }
@@ -120,6 +128,10 @@ mod tests {
         assert!(wants(&f, ObjectCreatedCopy, "b", "in/a.jpg") && wants(&f, ObjectRemovedDelete, "b", "in/a.jpg"));
         assert!(!wants(&f, ObjectTaggingPut, "b", "in/a.jpg"));
         f.validate().unwrap();
+        let f = f.with_filter(Filter::new("", "a.jpg").not());
+        assert!(wants(&f, ObjectCreatedCopy, "b", "in/b.jpg") && !wants(&f, ObjectCreatedCopy, "b", "in/a.jpg"));
+        assert!(!wants(&f, ObjectCreatedCopy, "b", "out/b.jpg"), "the earlier condition stays");
+        assert_eq!(*EventFilter::all().with_filter(Filter::new("p", "")).filter(), Filter::new("p", ""));
         assert!(EventFilter::all().with_events(["s3:Objectcreated:*"], &types).is_err());
         assert!(EventFilter::all().with_bucket("a/b").validate().is_err());
         assert!(EventFilter::all().with_key(Filter::new(vec![0; 2000], "")).validate().is_err());
@@ -131,7 +143,7 @@ mod tests {
         let f = EventFilter::all().with_bucket("b").with_key(Filter::new("p", "s"));
         let rule = f.keeper("x".into(), &types).unwrap();
         assert!(rule.retain && rule.destinations.is_empty());
-        assert_eq!((rule.bucket.as_deref(), &rule.filter), (Some("b"), f.key()));
+        assert_eq!((rule.bucket.as_deref(), &rule.filter), (Some("b"), f.filter()));
         assert!(rule.events.contains(KnownType::SystemHealthOk.into()), "all types");
         let f = f.with_events(["System:*"], &types).unwrap();
         assert!(!f.keeper("x".into(), &types).unwrap().events.contains(KnownType::ObjectCreatedPut.into()));

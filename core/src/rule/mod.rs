@@ -11,7 +11,7 @@ pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
     QueueLimits, RetryPolicy, Webhook,
 };
-pub use notification::{FilterValues, Format, Notification, NotificationOptions, Overlap};
+pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};
 
 pub(crate) use destination::{within, within_ratio, within_time};

@@ -13,7 +13,7 @@ use super::place::{Text, nearest, suggest};
 use super::{Arns, RULE_ID_BYTES_MAX, Rule, check_bucket};
 use crate::error::{Error, Result};
 use crate::event::{EventTypes, KEY_BYTES_MAX, KnownType};
-use crate::filter::{Filter, decode_form};
+use crate::filter::{Field, Filter, Regex, Test, decode_form};
 
 /// The largest document, in bytes.
 const DOCUMENT_BYTES_MAX: usize = 4 << 20;
@@ -58,6 +58,18 @@ pub enum FilterValues {
     Encoded,
 }
 
+/// What a document may say beyond S3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Extensions {
+    /// Nothing. The default.
+    #[default]
+    None,
+    /// What Ceph understands: `regex` among the rules of `S3Key`, which must fit the whole key; `S3Metadata` and `S3Tags`,
+    /// lists of names and the values that they must have; and `Type` of a rule, where `OUT` is its negation. All rules must
+    /// hold.
+    Ceph,
+}
+
 /// The encoding of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
@@ -74,6 +86,8 @@ pub struct NotificationOptions {
     pub overlap: Overlap,
     /// How filter values are written. Default: [`FilterValues::Raw`].
     pub filter_values: FilterValues,
+    /// What the document may say beyond S3. Default: [`Extensions::None`]; what there is of it is refused.
+    pub extensions: Extensions,
     /// The destination that `EventBridgeConfiguration` means; without one, documents that have it are refused.
     pub event_bridge: Option<String>,
 }
@@ -111,8 +125,25 @@ struct Entry {
     id: Option<Spot>,
     arn: Spot,
     events: Vec<Spot>,
-    /// Name and value of each filter rule.
-    filter: Vec<(Spot, Spot)>,
+    filter: Vec<FilterRule>,
+}
+
+/// A rule of a filter, read but not understood.
+#[derive(Clone, Debug)]
+struct FilterRule {
+    list: RuleList,
+    name: Spot,
+    value: Spot,
+    /// `IN` or `OUT`, of Ceph.
+    sense: Option<Spot>,
+}
+
+/// The list that a filter rule stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RuleList {
+    Key,
+    Metadata,
+    Tags,
 }
 
 /// A document, read but not understood.
@@ -126,11 +157,26 @@ struct Document {
 /// An error and the offset that it is about.
 type Located<T> = Result<T, (usize, Error)>;
 
-/// The condition of a document's rule: what keys begin and end with.
+/// The condition of a document's rule: what keys begin and end with, and what else must hold.
 #[derive(Clone, Debug, Default)]
 struct Affixes {
     prefix: Vec<u8>,
     suffix: Vec<u8>,
+    more: Vec<Filter>,
+}
+
+impl Affixes {
+    fn add(&mut self, filter: Filter, out: bool) {
+        self.more.push(if out { filter.not() } else { filter });
+    }
+
+    fn filter(&self) -> Filter {
+        let affixes = match Filter::new(self.prefix.clone(), self.suffix.clone()) {
+            Filter::All(list) => list,
+            one => vec![one],
+        };
+        Filter::all(affixes.into_iter().chain(self.more.iter().cloned()))
+    }
 }
 
 /// A rule of a document, with where its parts stand.
@@ -152,7 +198,7 @@ impl Notification<'_> {
     /// # Errors
     /// [`crate::ErrorKind::InvalidConfig`] with the document's name, line and column, for anything that is not
     /// understood: syntax, unknown elements and fields, unknown event types, ARNs that lead nowhere, filter rules that
-    /// are doubled or neither prefix nor suffix, double ids, and overlaps if they are not allowed.
+    /// are doubled or not known, double ids, and overlaps if they are not allowed.
     pub fn rules(&self) -> Result<Vec<Rule>> {
         let place = Text::new(self.name, self.text);
         let rules = self.located_rules().map_err(|(offset, e)| e.at(place.place(offset)))?;
@@ -201,9 +247,10 @@ impl Notification<'_> {
                 return Err((skipped, error.remedy("write XML (`<NotificationConfiguration>`) or JSON (`{`)")));
             }
         };
+        let ceph = self.options.extensions == Extensions::Ceph;
         let document = match format {
-            Format::Xml => xml::parse(text),
-            Format::Json => json::parse(text),
+            Format::Xml => xml::parse(text, ceph),
+            Format::Json => json::parse(text, ceph),
         };
         document.map(|d| d.shifted(skipped)).map_err(|(offset, e)| (offset + skipped, e))
     }
@@ -224,7 +271,7 @@ impl Notification<'_> {
             bucket: Some(self.bucket.to_owned()),
             destinations: vec![destination.to_owned()],
             repeat: self.options.overlap == Overlap::AllowAll,
-            filter: Filter::new(affixes.prefix.clone(), affixes.suffix.clone()),
+            filter: affixes.filter(),
             ..Rule::default()
         };
         if entry.events.is_empty() {
@@ -262,37 +309,73 @@ impl Notification<'_> {
 
     fn affixes(&self, entry: &Entry) -> Located<Affixes> {
         let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
-        let (mut prefix, mut suffix) = (None, None);
-        for (name, value) in &entry.filter {
-            let slot = match name.text.to_ascii_lowercase().as_str() {
-                "prefix" => &mut prefix,
-                "suffix" => &mut suffix,
-                _ => {
-                    let error = Error::invalid_config(format!("unknown filter rule `{}`", name.text));
-                    let near = nearest(&name.text, ["prefix", "suffix"]);
-                    return Err(at(name.offset)(error.remedy(match near {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "use `prefix` or `suffix`".to_owned(),
-                    })));
+        let ceph = self.options.extensions == Extensions::Ceph;
+        let mut affixes = Affixes::default();
+        let mut seen: Vec<(RuleList, String)> = Vec::new();
+        for FilterRule { list, name, value, sense } in &entry.filter {
+            let out = match sense.as_ref().map(|s| (s.offset, s.text.as_str())) {
+                None | Some((_, "IN")) => false,
+                Some((_, "OUT")) => true,
+                Some((offset, other)) => {
+                    let error = Error::invalid_config(format!("a filter rule has the type `{other}`"));
+                    return Err(at(offset)(error.remedy("write `IN`, or `OUT` for its negation")));
                 }
             };
-            if slot.is_some() {
+            let key = match list {
+                RuleList::Tags => name.text.clone(),
+                _ => name.text.to_ascii_lowercase(),
+            };
+            if seen.contains(&(*list, key.clone())) {
                 let error = Error::invalid_config(format!("filter rule `{}` is given twice", name.text));
                 return Err(at(name.offset)(error.remedy("keep one; use one configuration per prefix")));
             }
+            seen.push((*list, key.clone()));
+            if *list != RuleList::Key {
+                let field = if *list == RuleList::Tags { Field::Tag(key.into()) } else { Field::metadata(&key) };
+                affixes.add(Filter::Is(field, Test::equals(&value.text)), out);
+                continue;
+            }
+            let (name, text) = match (key.as_str(), &value.text) {
+                ("prefix" | "suffix", text) => (key, text),
+                ("regex", text) if ceph => {
+                    if !text.is_empty() {
+                        let regex = Regex::parse(text, true).map_err(at(value.offset))?;
+                        affixes.add(Filter::Is(Field::Key, Test::Regex(regex)), out);
+                    }
+                    continue;
+                }
+                _ => {
+                    let known: &[&str] = if ceph { &["prefix", "suffix", "regex"] } else { &["prefix", "suffix"] };
+                    let error = Error::invalid_config(format!("unknown filter rule `{}`", name.text));
+                    let near = nearest(&name.text, known.iter().copied());
+                    return Err(at(name.offset)(error.remedy(match near {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None if key == "regex" => {
+                            "use `prefix` or `suffix`, or allow what Ceph has with extensions = \"ceph\"".to_owned()
+                        }
+                        None => format!("use `{}`", known.join("` or `")),
+                    })));
+                }
+            };
             let bytes = match self.options.filter_values {
-                FilterValues::Raw => value.text.clone().into_bytes(),
-                FilterValues::Encoded => decode_form(&value.text).map_err(at(value.offset))?,
+                FilterValues::Raw => text.clone().into_bytes(),
+                FilterValues::Encoded => decode_form(text).map_err(at(value.offset))?,
             };
             if bytes.len() > KEY_BYTES_MAX {
-                let (name, len) = (name.text.to_ascii_lowercase(), bytes.len());
+                let len = bytes.len();
                 let error = Error::invalid_config(format!("the {name} has {len} bytes, more than {KEY_BYTES_MAX}"));
                 let remedy = "shorten it: no key is longer, so it would match nothing";
                 return Err(at(value.offset)(error.remedy(remedy)));
             }
-            *slot = Some(bytes);
+            match name.as_str() {
+                _ if bytes.is_empty() => {}
+                "prefix" if out => affixes.add(Filter::Is(Field::Key, Test::prefix(bytes)), true),
+                "prefix" => affixes.prefix = bytes,
+                _ if out => affixes.add(Filter::Is(Field::Key, Test::suffix(bytes)), true),
+                _ => affixes.suffix = bytes,
+            }
         }
-        Ok(Affixes { prefix: prefix.unwrap_or_default(), suffix: suffix.unwrap_or_default() })
+        Ok(affixes)
     }
 
     fn event_bridge_rule(&self, offset: usize, ids: &HashSet<String>) -> Located<LocatedRule> {
@@ -340,7 +423,7 @@ impl Document {
         for e in &mut self.entries {
             e.offset += by;
             e.arn.offset += by;
-            let filter = e.filter.iter_mut().flat_map(|(n, v)| [n, v]);
+            let filter = e.filter.iter_mut().flat_map(|r| [&mut r.name, &mut r.value].into_iter().chain(&mut r.sense));
             for spot in e.id.iter_mut().chain(&mut e.events).chain(filter) {
                 spot.offset += by;
             }
@@ -389,8 +472,19 @@ fn overlap(a: &LocatedRule, b: &LocatedRule) -> Option<String> {
 fn made_id(entry: &Entry, taken: &HashSet<String>) -> String {
     let mut events: Vec<&str> = entry.events.iter().map(|e| e.text.as_str()).collect();
     events.sort_unstable();
-    let mut filter: Vec<(String, &str)> =
-        entry.filter.iter().map(|(n, v)| (n.text.to_ascii_lowercase(), v.text.as_str())).collect();
+    let mut filter: Vec<(String, &str)> = entry
+        .filter
+        .iter()
+        .map(|r| {
+            let name = match r.list {
+                RuleList::Key => r.name.text.to_ascii_lowercase(),
+                RuleList::Metadata => format!("metadata {}", r.name.text.to_ascii_lowercase()),
+                RuleList::Tags => format!("tags {}", r.name.text),
+            };
+            let out = r.sense.as_ref().is_some_and(|s| s.text == "OUT");
+            (if out { format!("{name} out") } else { name }, r.value.text.as_str())
+        })
+        .collect();
     filter.sort_unstable();
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     let mut add = |s: &str| {
@@ -413,7 +507,7 @@ fn made_id(entry: &Entry, taken: &HashSet<String>) -> String {
 fn unknown_part(error: Error, name: &str, known: &[&str]) -> Error {
     match name {
         "S3Metadata" | "S3Tags" | "Metadata" | "Tags" => {
-            error.remedy("filters on metadata and tags are not understood in these documents; leave them out")
+            error.remedy("filters on metadata and tags are not understood in documents of S3; allow what Ceph has with extensions = \"ceph\"")
         }
         _ => error.remedy(suggest("name", name, known.iter().copied())),
     }

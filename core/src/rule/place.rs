@@ -14,6 +14,10 @@ impl Text {
         Text { name: name.into(), text: text.into() }
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// `name:line:column`, both from 1; the column counts characters.
     pub(crate) fn place(&self, offset: usize) -> String {
         let mut offset = offset.min(self.text.len());

@@ -6,6 +6,7 @@ mod check;
 mod dead_letters;
 mod demo;
 mod event_types;
+mod filter;
 mod history;
 mod losses;
 mod replay;
@@ -96,6 +97,9 @@ enum Command {
         #[command(subcommand)]
         what: snapshot::Snapshot,
     },
+    /// Tries filters on events, looks for faults of rules, prints the form of filters
+    #[command(subcommand)]
+    Filter(filter::Action),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
@@ -144,6 +148,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::replay(options),
         Command::Tail(options) => print(|out| tail::tail(options, out)),
         Command::Snapshot { what } => print(|out| snapshot::run(what, out)),
+        Command::Filter(action) => print(|out| filter::run(action, out)),
         Command::EventTypes => print(event_types::list),
         Command::Demo(options) => demo::run(options),
     };

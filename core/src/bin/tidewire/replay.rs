@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidewire::event::profile::Profile;
 use tidewire::event::{EventPattern, EventTypes};
-use tidewire::filter::{EventFilter, Filter};
+use tidewire::filter::{EventFilter, Filter, NamedFilters};
 use tidewire::rule::{Destination, DestinationKind, Webhook};
 use tidewire::{Engine, ErrorKind, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
 
@@ -60,6 +60,9 @@ pub(crate) struct FilterOptions {
     /// Only keys that end with this
     #[arg(long, value_name = "SUFFIX", default_value = "")]
     suffix: OsString,
+    /// Only events that pass this filter, in the native JSON form, such as '{"size": {"min": "1MiB"}}'
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
 }
 
 impl FilterOptions {
@@ -72,6 +75,10 @@ impl FilterOptions {
         let mut filter = EventFilter::all().with_key(key);
         if let Some(bucket) = &self.bucket {
             filter = filter.with_bucket(bucket);
+        }
+        if let Some(json) = &self.filter {
+            let more = Filter::parse_json(json, &NamedFilters::new());
+            filter = filter.with_filter(more.map_err(|e| Failure::Usage(e.at("--filter")))?);
         }
         let filter = filter.with_events(&self.event, types.unwrap_or(&guessed)).map_err(Failure::Usage)?;
         filter.validate().map_err(Failure::Usage)?;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Document, Entry, Located, Spot, unknown_part};
+use super::{Document, Entry, FilterRule, Located, RuleList, Spot, unknown_part};
 use crate::error::Error;
 use crate::rule::place::{offset_of, unknown_name};
 
@@ -36,14 +36,14 @@ macro_rules! configuration {
         }
 
         impl<'a> $name<'a> {
-            fn entry(doc: &'a str, raw: &'a RawValue) -> Located<Entry> {
+            fn entry(doc: &'a str, raw: &'a RawValue, ceph: bool) -> Located<Entry> {
                 let c: $name<'a> = part(doc, raw)?;
                 Ok(Entry {
                     offset: offset(doc, raw),
                     id: c.id.map(|id| text(doc, id)).transpose()?.filter(|id| !id.text.is_empty()),
                     arn: text(doc, c.arn)?,
                     events: c.events.iter().map(|e| text(doc, e)).collect::<Located<_>>()?,
-                    filter: c.filter.map(|f| filter(doc, f)).transpose()?.unwrap_or_default(),
+                    filter: c.filter.map(|f| filter(doc, f, ceph)).transpose()?.unwrap_or_default(),
                 })
             }
         }
@@ -77,21 +77,51 @@ struct RawRule<'a> {
     value: &'a RawValue,
 }
 
+/// As [`RawFilter`], with what Ceph has more.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct CephFilter<'a> {
+    #[serde(borrow)]
+    key: Option<CephRules<'a>>,
+    #[serde(borrow)]
+    metadata: Option<CephRules<'a>>,
+    #[serde(borrow)]
+    tags: Option<CephRules<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct CephRules<'a> {
+    #[serde(borrow, default)]
+    filter_rules: Vec<CephRule<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct CephRule<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    value: &'a RawValue,
+    #[serde(borrow)]
+    r#type: Option<&'a RawValue>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-pub(super) fn parse(doc: &str) -> Located<Document> {
+pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
     let root: Root<'_> = serde_json::from_str(doc).map_err(|e| located(0, doc, &e))?;
     let mut entries = Vec::new();
     for raw in root.topic_configurations {
-        entries.push(Topic::entry(doc, raw)?);
+        entries.push(Topic::entry(doc, raw, ceph)?);
     }
     for raw in root.queue_configurations {
-        entries.push(Queue::entry(doc, raw)?);
+        entries.push(Queue::entry(doc, raw, ceph)?);
     }
     for raw in root.lambda_function_configurations {
-        entries.push(Function::entry(doc, raw)?);
+        entries.push(Function::entry(doc, raw, ceph)?);
     }
     let event_bridge = match root.event_bridge_configuration {
         Some(raw) => {
@@ -120,10 +150,21 @@ fn text(doc: &str, raw: &RawValue) -> Located<Spot> {
     }
 }
 
-fn filter(doc: &str, raw: &RawValue) -> Located<Vec<(Spot, Spot)>> {
-    let filter: RawFilter<'_> = part(doc, raw)?;
-    let rules = filter.key.map(|k| k.filter_rules).unwrap_or_default();
-    rules.iter().map(|r| Ok((text(doc, r.name)?, text(doc, r.value)?))).collect()
+fn filter(doc: &str, raw: &RawValue, ceph: bool) -> Located<Vec<FilterRule>> {
+    let rule = |list, name, value, sense: Option<&RawValue>| {
+        let sense = sense.map(|s| text(doc, s)).transpose()?;
+        Ok(FilterRule { list, name: text(doc, name)?, value: text(doc, value)?, sense })
+    };
+    if !ceph {
+        let filter: RawFilter<'_> = part(doc, raw)?;
+        let rules = filter.key.map(|k| k.filter_rules).unwrap_or_default();
+        return rules.iter().map(|r| rule(RuleList::Key, r.name, r.value, None)).collect();
+    }
+    let filter: CephFilter<'_> = part(doc, raw)?;
+    let lists = [(RuleList::Key, filter.key), (RuleList::Metadata, filter.metadata), (RuleList::Tags, filter.tags)];
+    let rules =
+        lists.into_iter().flat_map(|(list, r)| r.unwrap_or_default().filter_rules.into_iter().map(move |r| (list, r)));
+    rules.map(|(list, r)| rule(list, r.name, r.value, r.r#type)).collect()
 }
 
 /// An error of serde in `part`, which begins at `start` of the document.

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::event::EventType;
+use crate::event::{EventPattern, EventType};
 
 fn read(text: &str, options: &NotificationOptions) -> Result<Vec<Rule>> {
     let aliases = HashMap::from([("arn:aws:sns:us-east-1:1:t".to_owned(), "audit".to_owned())]);
@@ -344,6 +344,110 @@ fn a_document_has_a_largest_size() {
     refused(&format!("<NotificationConfiguration>{}</NotificationConfiguration>", " ".repeat(4 << 20)), &["more than"]);
 }
 
+fn ceph() -> NotificationOptions {
+    NotificationOptions { extensions: Extensions::Ceph, ..Default::default() }
+}
+
+const CEPH_XML: &str = r#"<NotificationConfiguration><TopicConfiguration>
+<Id>q</Id><Topic>arn:tidewire:events:::images</Topic><Event>s3:ObjectCreated:*</Event>
+<Filter>
+  <S3Key>
+    <FilterRule><Name>prefix</Name><Value>in/</Value></FilterRule>
+    <FilterRule><Name>suffix</Name><Value>.tmp</Value><Type>OUT</Type></FilterRule>
+    <FilterRule><Name>regex</Name><Value>in/[a-z]+\.(jpg|tmp)</Value><Type>IN</Type></FilterRule>
+  </S3Key>
+  <S3Metadata>
+    <FilterRule><Name>x-amz-meta-Colour</Name><Value>red</Value></FilterRule>
+  </S3Metadata>
+  <S3Tags>
+    <FilterRule><Name>env</Name><Value>prod</Value></FilterRule>
+    <FilterRule><Name>draft</Name><Value>yes</Value><Type>OUT</Type></FilterRule>
+  </S3Tags>
+</Filter></TopicConfiguration></NotificationConfiguration>"#;
+
+const CEPH_JSON: &str = r#"{"TopicConfigurations": [{"Id": "q", "TopicArn": "arn:tidewire:events:::images",
+  "Events": ["s3:ObjectCreated:*"], "Filter": {
+    "Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".tmp", "Type": "OUT"},
+      {"Name": "regex", "Value": "in/[a-z]+\\.(jpg|tmp)"}]},
+    "Metadata": {"FilterRules": [{"Name": "x-amz-meta-colour", "Value": "red"}]},
+    "Tags": {"FilterRules": [{"Name": "env", "Value": "prod"}, {"Name": "draft", "Value": "yes", "Type": "OUT"}]}}}]}"#;
+
+#[test]
+fn the_filters_of_ceph_must_all_hold() {
+    let rules = read(CEPH_XML, &ceph()).unwrap();
+    assert_eq!(rules, read(CEPH_JSON, &ceph()).unwrap());
+    let wants = |key: &str, metadata: &[(&str, &str)], tags: &[(&str, &str)]| {
+        let mut e = crate::event::Event::new(KnownType::ObjectCreatedPut.into(), "photos", key.as_bytes());
+        (e.metadata, e.tags) = (metadata, tags);
+        let bytes = crate::event::frame::encode_to_vec(&e, 1);
+        rules[0].filter.matches_frame(crate::event::FrameView::parse(&bytes).unwrap())
+    };
+    let (red, prod) = ([("colour", "red")], [("env", "prod")]);
+    assert!(wants("in/a.jpg", &red, &prod));
+    assert!(wants("in/a.jpg", &[("colour", "red"), ("more", "x")], &[("env", "prod"), ("draft", "no")]));
+    assert!(!wants("in/a.tmp", &red, &prod), "the suffix is to be another");
+    assert!(!wants("in/a.jpgx", &red, &prod), "the expression fits the whole key");
+    assert!(!wants("in/a.jpg", &[("colour", "blue")], &prod) && !wants("in/a.jpg", &[], &prod));
+    assert!(!wants("in/a.jpg", &red, &[]) && !wants("in/a.jpg", &red, &[("ENV", "prod")]));
+    assert!(!wants("in/a.jpg", &red, &[("env", "prod"), ("draft", "yes")]));
+    // An empty expression is none.
+    let empty = read(&xml_filter(&filter_rule("regex", "")), &ceph()).unwrap();
+    assert_eq!(empty[0].filter, Filter::default());
+}
+
+#[test]
+fn what_ceph_has_more_is_refused_unless_it_is_allowed() {
+    refused(CEPH_XML, &["n:6:55", "unknown element `Type`"]);
+    refused(CEPH_JSON, &["unknown field `Type`"]);
+    let tags = xml_filter("").replace("S3Key", "S3Tags");
+    refused(&tags, &["n:5:9", "unknown element `S3Tags`", "extensions = \"ceph\""]);
+    refused(&xml_filter(&filter_rule("regex", "a")), &["`regex`", "extensions = \"ceph\""]);
+    refused_with(&tags.replace("Tags", "Tag"), &ceph(), &["did you mean `S3Tags`?"]);
+    refused_with(&xml_filter(&filter_rule("regex", "(")), &ceph(), &["n:6:38", "no regular expression"]);
+    refused_with(&xml_filter(&filter_rule("regx", "a")), &ceph(), &["did you mean `regex`?"]);
+    let twice = tags.replace("<S3Tags>\n", &format!("<S3Tags>\n{0}{0}", filter_rule("a", "b")));
+    refused_with(&twice, &ceph(), &["n:7:19", "`a` is given twice"]);
+    let sense = xml_filter("<FilterRule><Name>prefix</Name><Value>a</Value><Type>NOT</Type></FilterRule>");
+    refused_with(&sense, &ceph(), &["n:6:54", "`NOT`", "OUT"]);
+    let lists = xml_filter("</S3Key><S3Key>");
+    refused_with(&lists, &ceph(), &["`S3Key` is given twice"]);
+}
+
+/// Two rules overlap if there is a key that both want: it may begin with the longer prefix and end with the longer suffix
+/// if the shorter ones are parts of them, and else there is none. Every pair of rules over two letters with prefixes and
+/// suffixes of up to three is compared with every key of up to six, which is as long as it takes.
+#[test]
+fn rules_overlap_exactly_if_some_key_is_wanted_by_both() {
+    let texts = |len: usize| {
+        (0..1 << len).map(move |n| (0..len).map(|i| if n >> i & 1 == 0 { 'a' } else { 'b' }).collect::<String>())
+    };
+    let affixes: Vec<String> = (0..=3).flat_map(texts).collect();
+    let keys: Vec<String> = (1..=6).flat_map(texts).collect();
+    assert_eq!((affixes.len(), keys.len()), (15, 126));
+    let events = EventPattern::parse(["s3:ObjectCreated:Put"], &EventTypes::default()).unwrap();
+    let mut rules: Vec<(LocatedRule, u128)> = Vec::new();
+    for prefix in &affixes {
+        for suffix in &affixes {
+            let affixes = Affixes { prefix: prefix.clone().into(), suffix: suffix.clone().into(), more: Vec::new() };
+            let rule = Rule { events: events.clone(), filter: affixes.filter(), ..Rule::default() };
+            let wanted = keys.iter().enumerate().filter(|(_, key)| {
+                let e = crate::event::Event::new(KnownType::ObjectCreatedPut.into(), "b", key.as_bytes());
+                let bytes = crate::event::frame::encode_to_vec(&e, 1);
+                rule.filter.matches_frame(crate::event::FrameView::parse(&bytes).unwrap())
+            });
+            let wanted = wanted.fold(0, |set, (i, _)| set | 1u128 << i);
+            let rule = LocatedRule { rule, affixes, offset: 0, event_offsets: Vec::new(), destination_offset: 0 };
+            rules.push((rule, wanted));
+        }
+    }
+    for (a, of_a) in &rules {
+        for (b, of_b) in &rules {
+            let (found, exists) = (overlap(a, b).is_some(), of_a & of_b != 0);
+            assert_eq!(found, exists, "{:?} and {:?}", a.affixes, b.affixes);
+        }
+    }
+}
+
 mod robustness {
     use proptest::prelude::*;
 
@@ -353,12 +457,12 @@ mod robustness {
         /// Whatever is cut out of, or put into, a good document: rules or an error with a place, never a panic.
         #[test]
         fn damaged_documents_do_no_harm(json: bool, at in 0usize..1500, cut in 0usize..40, put in "\\PC{0,3}") {
-            let doc = if json { JSON } else { XML };
+            let doc = match (json, at % 2) { (true, 0) => JSON, (true, _) => CEPH_JSON, (false, 0) => XML, _ => CEPH_XML };
             let boundary = |mut i: usize| { i = i.min(doc.len()); while !doc.is_char_boundary(i) { i -= 1 } i };
             let (from, to) = (boundary(at), boundary(at + cut));
             let damaged = format!("{}{put}{}", &doc[..from], &doc[to..]);
             for format in [None, Some(Format::Xml), Some(Format::Json)] {
-                let options = NotificationOptions::default();
+                let options = ceph();
                 let arns = Arns::new(["images"], HashMap::new()).unwrap();
                 let types = EventTypes::default();
                 let n = Notification {

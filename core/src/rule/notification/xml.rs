@@ -5,7 +5,7 @@
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::{Document, Entry, Located, Spot, unknown_part};
+use super::{Document, Entry, FilterRule, Located, RuleList, Spot, unknown_part};
 use crate::error::Error;
 
 /// How deep elements may nest; the deepest known path has six.
@@ -20,7 +20,7 @@ struct Element {
     text_offset: usize,
 }
 
-pub(super) fn parse(doc: &str) -> Located<Document> {
+pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
     let root = tree(doc)?;
     if root.name != "NotificationConfiguration" {
         let error = Error::invalid_config(format!("the document's element is `{}`", root.name));
@@ -45,12 +45,12 @@ pub(super) fn parse(doc: &str) -> Located<Document> {
             }
             _ => return Err(child.unknown(KNOWN)),
         };
-        document.entries.push(entry(child, arn)?);
+        document.entries.push(entry(child, arn, ceph)?);
     }
     Ok(document)
 }
 
-fn entry(element: &Element, arn_name: &str) -> Located<Entry> {
+fn entry(element: &Element, arn_name: &str, ceph: bool) -> Located<Entry> {
     let known = ["Id", arn_name, "Event", "Filter"];
     let (mut id, mut arn, mut filter, mut events) = (None, None, None, Vec::new());
     for child in element.elements()? {
@@ -58,7 +58,7 @@ fn entry(element: &Element, arn_name: &str) -> Located<Entry> {
             "Id" => child.once(&mut id, child.trimmed()?)?,
             name if name == arn_name => child.once(&mut arn, child.trimmed()?)?,
             "Event" => events.push(child.trimmed()?),
-            "Filter" => child.once(&mut filter, read_filter(child)?)?,
+            "Filter" => child.once(&mut filter, read_filter(child, ceph)?)?,
             _ => return Err(child.unknown(&known)),
         }
     }
@@ -75,37 +75,46 @@ fn entry(element: &Element, arn_name: &str) -> Located<Entry> {
     })
 }
 
-fn read_filter(element: &Element) -> Located<Vec<(Spot, Spot)>> {
-    let mut rules = None;
-    for key in element.elements()? {
-        if key.name != "S3Key" {
-            return Err(key.unknown(&["S3Key"]));
-        }
-        let mut list = Vec::new();
-        for rule in key.elements()? {
+fn read_filter(element: &Element, ceph: bool) -> Located<Vec<FilterRule>> {
+    let (lists, parts): (&[&str], &[&str]) = if ceph {
+        (&["S3Key", "S3Metadata", "S3Tags"], &["Name", "Value", "Type"])
+    } else {
+        (&["S3Key"], &["Name", "Value"])
+    };
+    let mut rules = Vec::new();
+    let mut seen = [None; 3];
+    for list in element.elements()? {
+        let (kind, slot) = match list.name.as_str() {
+            "S3Key" => (RuleList::Key, &mut seen[0]),
+            "S3Metadata" if ceph => (RuleList::Metadata, &mut seen[1]),
+            "S3Tags" if ceph => (RuleList::Tags, &mut seen[2]),
+            _ => return Err(list.unknown(lists)),
+        };
+        list.once(slot, ())?;
+        for rule in list.elements()? {
             if rule.name != "FilterRule" {
                 return Err(rule.unknown(&["FilterRule"]));
             }
-            let (mut name, mut value) = (None, None);
+            let (mut name, mut value, mut sense) = (None, None, None);
             for child in rule.elements()? {
                 match child.name.as_str() {
                     "Name" => child.once(&mut name, child.trimmed()?)?,
                     // Not trimmed: keys may begin and end with spaces.
                     "Value" => child.once(&mut value, child.whole()?)?,
-                    _ => return Err(child.unknown(&["Name", "Value"])),
+                    "Type" if ceph => child.once(&mut sense, child.trimmed()?)?,
+                    _ => return Err(child.unknown(parts)),
                 }
             }
             match (name, value) {
-                (Some(name), Some(value)) => list.push((name, value)),
+                (Some(name), Some(value)) => rules.push(FilterRule { list: kind, name, value, sense }),
                 _ => {
                     let error = Error::invalid_config("`FilterRule` lacks its name or its value");
                     return Err((rule.offset, error.remedy("add <Name> and <Value>; an empty value matches all")));
                 }
             }
         }
-        key.once(&mut rules, list)?;
     }
-    Ok(rules.unwrap_or_default())
+    Ok(rules)
 }
 
 impl Element {
