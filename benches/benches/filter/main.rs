@@ -5,7 +5,7 @@
 //! it is checked against the plain scan on some of the events, and the bench fails if the two differ.
 //!
 //! Options, behind the name of the bench: `--mix NAME` and `--rules N` (each as often as wanted) for a part of it, `--peers`
-//! for the peers that are no Rust (`benches/peers`), and `--profile match|json|compile` to do that alone for some seconds, for a
+//! for the peers that are no Rust (`benches/peers`), `--growth` for Tidewire alone, and `--profile match|json|compile` to do that alone for some seconds, for a
 //! profiler.
 
 mod engines;
@@ -32,6 +32,7 @@ use report::{Measured, Report};
 const SEED: u64 = 1;
 const EVENTS: usize = 20_000;
 const PASSES: usize = 11;
+const GROWTH_PASSES: usize = 31;
 /// The longest pass of an engine, if that leaves it [`EVENTS_MIN`] events.
 const PASS: Duration = Duration::from_millis(60);
 const EVENTS_MIN: usize = 8;
@@ -46,11 +47,14 @@ fn main() {
         for rules in &options.rules {
             if let Some(what) = options.profile {
                 profile(what, *mix, *rules, &types);
-            } else {
+            } else if !options.growth {
                 measure(*mix, *rules, &types, options.peers, &mut report);
             }
         }
-        report.print(*mix, &options.rules);
+        if options.profile.is_none() {
+            report.grown(*mix, growth(*mix, &options.rules, &types));
+            report.print(*mix, &options.rules);
+        }
     }
     report.keep();
 }
@@ -169,6 +173,27 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
         }
     }
     report.add(mix, rules, matches as f64 / samples.len() as f64, measured);
+}
+
+/// Nanoseconds for an event among each of these numbers of rules, all measured in turn: what the machine does meanwhile
+/// then hits them alike, and how they grow is seen.
+fn growth(mix: Mix, counts: &[usize], types: &EventTypes) -> Vec<f64> {
+    let samples: Vec<Samples> = counts.iter().map(|n| Samples::new(workload::happenings(EVENTS, SEED, *n))).collect();
+    let mut engines: Vec<(Engine, Vec<Sample<'_>>)> = Vec::new();
+    for (n, samples) in counts.iter().zip(&samples) {
+        let rules: Vec<Rule> = workload::wishes(*n, SEED, mix).map(|w| w.rule(types)).collect();
+        let matcher = Matcher::compile(&rules).expect("rules");
+        engines.push((engines::tidewire(Rc::new(matcher)), samples.all()));
+    }
+    let mut passes = vec![Vec::new(); counts.len()];
+    for _ in 0..GROWTH_PASSES {
+        for ((engine, samples), times) in engines.iter_mut().zip(&mut passes) {
+            let begun = cpu_time();
+            (engine.run)(black_box(samples));
+            times.push((cpu_time() - begun).as_nanos() as f64 / EVENTS as f64);
+        }
+    }
+    passes.iter_mut().map(|times| median(times)).collect()
 }
 
 /// The index, and how long it takes to build: the median of three.
