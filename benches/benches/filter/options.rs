@@ -16,6 +16,8 @@ pub struct Options {
     pub mixes: Vec<Mix>,
     pub rules: Vec<usize>,
     pub peers: bool,
+    /// Nothing but Tidewire, among all numbers of rules in turn.
+    pub growth: bool,
     pub profile: Option<Profile>,
 }
 
@@ -30,6 +32,10 @@ impl Options {
                 "--bench" => Some(()),
                 "--peers" => {
                     options.peers = true;
+                    Some(())
+                }
+                "--growth" => {
+                    options.growth = true;
                     Some(())
                 }
                 "--mix" => args.next().and_then(|x| Mix::parse(&x)).map(|mix| options.mixes.push(mix)),
@@ -47,7 +53,7 @@ impl Options {
             };
             if understood.is_none() {
                 eprintln!(
-                    "not understood: {arg}; there are --peers, --mix full|scoped|infix|boolean, --rules N, --profile match|json|compile"
+                    "not understood: {arg}; there are --peers, --growth, --mix full|scoped|infix|boolean, --rules N, --profile match|json|compile"
                 );
                 std::process::exit(2);
             }

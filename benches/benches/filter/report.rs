@@ -44,6 +44,7 @@ struct LeftOut {
 pub struct Report {
     cells: Vec<Cell>,
     left_out: Vec<LeftOut>,
+    grown: Vec<(Mix, Vec<f64>)>,
 }
 
 impl Report {
@@ -57,6 +58,11 @@ impl Report {
             Some(l) => l.rules.push(rules),
             None => self.left_out.push(LeftOut { mix, engine: engine.into(), why, rules: vec![rules] }),
         }
+    }
+
+    /// Takes what Tidewire needs for an event among each number of rules, measured in turn.
+    pub fn grown(&mut self, mix: Mix, ns: Vec<f64>) {
+        self.grown.push((mix, ns));
     }
 
     fn find(&self, mix: Mix, rules: usize, name: &str) -> Option<&Measured> {
@@ -102,6 +108,12 @@ impl Report {
                 }
                 println!();
             }
+        }
+        for (_, ns) in self.grown.iter().filter(|(m, _)| *m == mix) {
+            print!("\n{:<32}", "Tidewire, all numbers in turn");
+            ns.iter().for_each(|x| print!(" {x:>12.1}"));
+            print!("\n{:<32}", "to the first");
+            ns.iter().for_each(|x| print!(" {:>12.2}", x / ns[0]));
         }
         print!("\n{:<32}", format!("{}: matches per event", mix.name()));
         cells.iter().for_each(|c| print!(" {:>12.2}", c.matches));
