@@ -361,8 +361,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     let mut p =
         Prepared { buckets: rule.bucket.as_deref().map(|b| vec![b]), events: Cow::Borrowed(&rule.events), filter };
     // Conditions on the type narrow the set of types, and those on the bucket the scope.
-    let has = |f: &Filter, wanted: &Field| matches!(f, Filter::Is(field, _) if field == wanted);
-    let narrows = |f: &Filter| has(f, &Field::EventType) || bucket_names(f).is_some();
+    let narrows = |f: &Filter| is_of_types(f) || bucket_names(f).is_some();
     let top: &[Filter] = match &*p.filter {
         Filter::All(list) => list,
         f => std::slice::from_ref(f),
@@ -380,10 +379,10 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     };
     let mut left = Vec::new();
     for f in top {
-        if let Filter::Is(Field::EventType, test) = f {
+        if is_of_types(f) {
             let events = p.events.to_mut();
             events.retain(|t| match t {
-                EventType::Known(t) => test.passes(Kind::EventType, Value::Text(KnownType::name(t).as_bytes())),
+                EventType::Known(t) => holds_for(f, t),
                 EventType::Custom(_) => true,
             });
             if events.custom().next().is_none() {
@@ -402,6 +401,26 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     }
     p.filter = Cow::Owned(Filter::All(left));
     Some(p)
+}
+
+/// Whether a condition is about the type and nothing else.
+fn is_of_types(f: &Filter) -> bool {
+    match f {
+        Filter::All(list) | Filter::Any(list) => list.iter().all(is_of_types),
+        Filter::Not(inner) => is_of_types(inner),
+        Filter::Is(field, _) => *field == Field::EventType,
+    }
+}
+
+/// Whether such a condition holds for a type.
+fn holds_for(f: &Filter, t: KnownType) -> bool {
+    match f {
+        Filter::All(list) => list.iter().all(|f| holds_for(f, t)),
+        Filter::Any(list) => list.iter().any(|f| holds_for(f, t)),
+        Filter::Not(inner) => !holds_for(inner, t),
+        Filter::Is(_, Test::Absent) => false,
+        Filter::Is(_, test) => test.passes(Kind::EventType, Value::Text(t.name().as_bytes())),
+    }
 }
 
 /// The buckets that a condition asks for, if that is all it does.
