@@ -107,6 +107,9 @@ impl Samples {
     }
 }
 
+type Run = dyn FnMut(&[Sample<'_>]) -> usize;
+type Found = dyn FnMut(&Sample<'_>) -> Vec<u32>;
+
 /// One way to match.
 pub struct Engine {
     /// Whether it answers as the plain scan does; else it is a limit.
@@ -114,8 +117,8 @@ pub struct Engine {
     /// Whether it has an index, so that bytes and time to build mean something.
     pub built: bool,
     /// Matches these events and tells how many rules they met together.
-    pub run: Box<dyn FnMut(&[Sample<'_>]) -> usize>,
-    found: Box<dyn FnMut(&Sample<'_>) -> Vec<u32>>,
+    pub run: Box<Run>,
+    found: Box<Found>,
 }
 
 impl Engine {

@@ -79,7 +79,8 @@ impl Report {
                 names.push(&m.name);
             }
         }
-        let tables: [(&str, fn(&Measured) -> f64); 3] =
+        type Value = fn(&Measured) -> f64;
+        let tables: [(&str, Value); 3] =
             [("ns per event", |m| m.ns), ("bytes per rule", |m| m.bytes), ("build, us per rule", |m| m.build)];
         for (what, value) in tables {
             print!("\n{:<32}", format!("{}: {what}", mix.name()));
