@@ -107,8 +107,8 @@ impl Samples {
     }
 }
 
-type Run = Box<dyn FnMut(&[Sample<'_>]) -> usize>;
-type Find = Box<dyn FnMut(&Sample<'_>) -> Vec<u32>>;
+type Run = dyn FnMut(&[Sample<'_>]) -> usize;
+type Found = dyn FnMut(&Sample<'_>) -> Vec<u32>;
 
 /// One way to match.
 pub struct Engine {
@@ -117,8 +117,8 @@ pub struct Engine {
     /// Whether it has an index, so that bytes and time to build mean something.
     pub built: bool,
     /// Matches these events and tells how many rules they met together.
-    pub run: Run,
-    found: Find,
+    pub run: Box<Run>,
+    found: Box<Found>,
 }
 
 impl Engine {

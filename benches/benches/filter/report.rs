@@ -79,8 +79,8 @@ impl Report {
                 names.push(&m.name);
             }
         }
-        type Column = fn(&Measured) -> f64;
-        let tables: [(&str, Column); 3] =
+        type Value = fn(&Measured) -> f64;
+        let tables: [(&str, Value); 3] =
             [("ns per event", |m| m.ns), ("bytes per rule", |m| m.bytes), ("build, us per rule", |m| m.build)];
         for (what, value) in tables {
             print!("\n{:<32}", format!("{}: {what}", mix.name()));
