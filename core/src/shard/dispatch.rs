@@ -232,7 +232,6 @@ impl Shard {
         }
         for slot in told.iter().filter_map(|number| lanes.get(number)) {
             slot.unmark_offered();
-            slot.entered(self.dispatched.get());
             self.settle_queue(slot);
         }
         drop(lanes);
@@ -256,7 +255,7 @@ impl Shard {
         rendered: &mut Vec<(Profile, u32, Bytes)>,
     ) {
         let priority = route.priority;
-        slot.admit(priority, record.padded_len());
+        slot.admit(record.sequence(), priority, record.padded_len());
         if priority != Priority::Normal {
             self.prioritised.set(true);
         }

@@ -451,9 +451,12 @@ impl LaneSlot {
         result
     }
 
-    /// An event was dispatched here.
-    pub(super) fn admit(&self, priority: Priority, log_bytes: usize) {
-        self.account(|a| a.admit(priority, log_bytes as u64));
+    /// An event was dispatched here, which had entered before. Whoever asks meanwhile finds it counted once.
+    pub(super) fn admit(&self, sequence: u64, priority: Priority, log_bytes: usize) {
+        self.account(|a| {
+            a.entered(sequence);
+            a.admit(priority, log_bytes as u64);
+        });
     }
 
     /// An event that was never pushed is not to be delivered any more.
@@ -486,11 +489,6 @@ impl LaneSlot {
         self.stats.waiting_bytes.add(bytes as u64);
         let (change, room) = (account.change(), self.room.get());
         change.events * 8 >= room.events || change.bytes * 8 >= room.bytes
-    }
-
-    /// What entered up to this sequence was dispatched.
-    pub(super) fn entered(&self, through: u64) {
-        self.account(|a| a.entered(through));
     }
 
     /// Marks that it is offered something of a group. Whether it was not marked yet.
