@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
+use tidewire::filter::{Field, Filter, Range, Test};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{
     Ack, CommitFields, CommitOptions, Engine, ErrorKind, Event, EventId, Intent, KnownType, OnFull, PublishOptions,
@@ -679,4 +680,26 @@ fn a_constant_request_id_does_not_make_ids_equal() {
         *ids.entry(record.event_id).or_default() += 1;
     }
     assert_eq!(ids.len(), expected);
+}
+
+/// Before the operation nobody knows the size, so that a rule that asks for it may want the event.
+#[test]
+fn what_is_not_known_yet_is_decided_when_it_is() {
+    let (dir, r) = (tempfile::tempdir().unwrap(), receiver());
+    let types = EventTypes::default();
+    let hook = Destination::new("hook", DestinationKind::Webhook(Webhook::new(&r.url()).unwrap()));
+    let mut large = Rule::new("large", ["s3:ObjectCreated:*"], &types).unwrap().with_destination("hook");
+    large.filter = Filter::all([Filter::new("in/", ""), Filter::Is(Field::Size, Test::Number(Range::at_least(10u64)))]);
+    let rules = RuleSet::build(vec![large], vec![hook], types).unwrap();
+    let engine = Engine::open_with(config(dir.path(), 1), rules).unwrap();
+    for (key, size) in [("in/small", 9), ("in/large", 10)] {
+        reserve(&engine, key, &ReserveOptions::default()).commit(&sized(size), &CommitOptions::default()).unwrap();
+    }
+    // The key is known: no size can help here.
+    let other = engine.reserve(&put("out/large"), &ReserveOptions::default()).unwrap();
+    assert!(matches!(other, Reserved::NoMatch), "{other:?}");
+    engine.flush(WAIT).unwrap();
+    engine.close(WAIT).unwrap();
+    let arrived: Vec<String> = r.records().into_iter().map(|x| x.key).collect();
+    assert_eq!(arrived, ["in/large"]);
 }

@@ -3,8 +3,9 @@
 //! Each rule is filed under the one condition that is expected to be met least often (an access predicate in the sense of
 //! Fabret et al., SIGMOD 2001): a beginning or an end of the key, found by one walk through a trie each; a text within the
 //! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short for
-//! that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the rest of its filter is checked. So the cost of an event is that of the walk
-//! plus the rules met, whatever the number of rules, and no automaton is ever built over several patterns with wildcards.
+//! that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the
+//! rest of its filter is checked. So the cost of an event is that of the walk plus the rules met, whatever the number of
+//! rules, and no automaton is ever built over several patterns with wildcards.
 //!
 //! ```text
 //! block     name, types, patterns, then the parts that `Head` points to
@@ -353,7 +354,7 @@ impl Scope {
                         if place == NONE {
                             break;
                         }
-                        if held == hash && !met.contains(&place) {
+                        if held == hash {
                             met.push(place);
                         }
                         i = i.wrapping_add(1);
@@ -365,6 +366,9 @@ impl Scope {
         if m.before {
             met.extend((0..=mask).map(|i| slot(i).1).filter(|place| *place != NONE));
         }
+        // An event may have a value twice.
+        met.sort_unstable();
+        met.dedup();
         for place in &met {
             self.post_at(*place as usize, m, out);
         }
