@@ -11,11 +11,13 @@ mod losses;
 mod pressure;
 mod replay;
 mod reserve;
+mod rules;
 mod snapshot;
 mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,6 +29,7 @@ use crate::config::{Config, EngineConfig, Keep};
 use crate::driver::{self, ShardThread};
 use crate::engine::consumer::Groups;
 use crate::engine::replay::Replays;
+use crate::engine::rules::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, frame, resource_hash};
 use crate::fork::ForkGuard;
@@ -167,6 +170,7 @@ struct Life {
     dir: Option<DataDir>,
     replays: Replays,
     groups: Groups,
+    control: Control,
 }
 
 impl std::fmt::Debug for Life {
@@ -212,10 +216,12 @@ impl Engine {
         let keep_all = config.retention.keep == Keep::All;
         let all: Vec<ShardState> = states.values().cloned().collect();
         let groups = Groups::open(&dir, &config.event_types, &all)?;
-        let rules = groups.with_keepers(rules)?;
-        let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
-        let is_new = |destination| snapshot.new_destinations.contains(&destination);
-        let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
+        let may_retain = config.retention.keep != Keep::Nothing;
+        let (mut control, new) = Control::open(rules, groups.keepers()?, keep_all, may_retain, &mut dir.names)?;
+        let snapshot = control.snapshot(&dir.names);
+        let destinations = Arc::new(shard::EverDestinations { all: dir.names.destinations().collect(), new });
+        let is_new = |destination| destinations.new.contains(&destination);
+        let barriers = dir.arrange(&mut states, &destinations.all, is_new)?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
         let floor = states.values().map(|s| s.clock_floor_ns).max().unwrap_or(0);
         for s in states.values_mut() {
@@ -224,8 +230,7 @@ impl Engine {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let writers = Arc::new(dir.writers.clone());
         let mut replays = Replays::open(&dir, &config.event_types, &all, |name| {
-            let place = snapshot.load().rules.destination(name)?;
-            Some(snapshot.load().rules.destinations[place as usize].clone())
+            snapshot.load().destinations.by_name(name).map(|d| d.destination.clone())
         })?;
         let keep = KeepStart {
             shards: dir.shards,
@@ -249,6 +254,7 @@ impl Engine {
                 shared: shards[place].clone(),
                 peers: peers.clone(),
                 snapshot: snapshot.clone(),
+                destinations: destinations.clone(),
                 config: config.clone(),
                 state,
                 handed,
@@ -276,7 +282,7 @@ impl Engine {
                 writers,
                 queues: common.queues.clone(),
                 fairness: common.fairness.clone(),
-                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups }),
+                life: Mutex::new(Life { threads, dir: Some(dir), replays, groups, control }),
                 closed: AtomicBool::new(false),
                 fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
@@ -343,7 +349,7 @@ impl Engine {
             }
         };
         if let EventType::Custom(_) = event.event_type {
-            snapshot.rules.types.check(event.event_type)?;
+            snapshot.types.check(event.event_type)?;
         }
         if !snapshot.interested(event.bucket, event.event_type) {
             inner.check_open()?;
@@ -384,7 +390,7 @@ impl Engine {
         event.validate(self.inner.config.event_bytes_max)?;
         match event.event_type {
             EventType::Known(_) => Ok(()),
-            EventType::Custom(_) => self.inner.snapshot.load().rules.types.check(event.event_type),
+            EventType::Custom(_) => self.inner.snapshot.load().types.check(event.event_type),
         }
     }
 
@@ -400,34 +406,6 @@ impl Engine {
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
         self.inner.snapshot.load().interested(bucket, event_type)
-    }
-
-    /// Replaces the rules and destinations as a whole. Events that were matched before keep their destinations; a
-    /// destination that is not there any more delivers what it already had.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
-    /// the numbers of new names cannot be stored; then nothing has changed.
-    pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
-        let inner = &*self.inner;
-        inner.check_process()?;
-        inner.config.check_retention(&rules)?;
-        let mut life = inner.life.lock();
-        let life = &mut *life;
-        let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
-        let before = inner.snapshot.load_full();
-        let rules = life.groups.with_keepers(rules)?;
-        let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?.keeping(self.keeps_all());
-        snapshot.follow(&before);
-        inner.snapshot.store(Arc::new(snapshot));
-        for shard in &inner.shards {
-            shard.command(Command::Reload);
-        }
-        Ok(())
-    }
-
-    fn keeps_all(&self) -> bool {
-        self.inner.config.retention.keep == Keep::All
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
@@ -449,7 +427,7 @@ impl Engine {
         inner.check_open()?;
         // What a shard hands over to another one is delivered there: once the first round is through, everything is where
         // it is delivered, and a second one waits for that.
-        let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over());
+        let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over);
         Ok(Flush { replies: inner.flush_shards(), rounds_left, engine: self.clone(), start: driver::now() })
     }
 
@@ -730,10 +708,14 @@ impl Inner {
         let threads = std::mem::take(&mut life.threads);
         life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
+        let merger = life.control.take_merger();
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {
             dir.unlock();
         }
+        drop(life);
+        // It may be the one that closes, if it had the last clone of the engine.
+        merger.filter(|m| m.thread().id() != std::thread::current().id()).map(JoinHandle::join);
         // A log that failed has not kept what was accepted at `memory` or `written` before it could be made durable.
         let failed = self.shards.iter().filter_map(|s| s.progress.failure()).find(|e| e.kind() != ErrorKind::Closed);
         result.and(failed.map_or(Ok(()), |e| Err(e.clone())))

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     NotFound = 17,
     /// A defect of Tidewire that is none of the above.
     Internal = 18,
+    /// What is there is not what the caller expected (another version, or something of another owner). Read it anew.
+    Conflict = 19,
 }
 
 /// An error: kind, message, and where there is one, the remedy.

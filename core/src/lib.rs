@@ -15,6 +15,7 @@ pub mod net;
 pub mod rule;
 pub mod shard;
 pub mod source;
+mod table;
 
 #[cfg(feature = "sim")]
 pub use driver::sim;

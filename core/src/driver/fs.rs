@@ -102,6 +102,21 @@ pub fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Writes bytes into a file from a position on, in place of what it has there and behind, and makes that durable. Creates the
+/// file if need be. After a crash or an error any part of the bytes may be there.
+pub fn write_from(path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if let Some(world) = sim::current() {
+        return world.disk.write_from(path, position, bytes);
+    }
+    let is_new = !path.exists();
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.set_len(position)?;
+    file.write_all_at(bytes, position)?;
+    file.sync_all()?;
+    if is_new { sync_dir(path.parent().unwrap_or(Path::new("."))) } else { Ok(()) }
+}
+
 /// A whole file of the log. As [`ReadFile`].
 pub fn read_log(path: &Path) -> io::Result<Vec<u8>> {
     const CHUNK_BYTES: usize = 1 << 20;

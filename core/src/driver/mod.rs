@@ -21,7 +21,9 @@ pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
 pub use stream::TcpStream;
-pub use task::{ShardThread, Task, block_on, blocking, sleep, spawn, spawn_shard, spawn_urgent, spins, turn};
+pub use task::{
+    ShardThread, Task, block_on, blocking, has_threads, sleep, spawn, spawn_shard, spawn_urgent, spins, turn,
+};
 
 use std::future::Future;
 use std::pin::pin;

@@ -198,3 +198,12 @@ pub fn block_on<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Ou
         }
     }
 }
+
+/// Whether work that takes long can be given to a thread of its own: the simulation has only one.
+pub fn has_threads() -> bool {
+    #[cfg(feature = "sim")]
+    if super::sim::current().is_some() {
+        return false;
+    }
+    true
+}

@@ -119,7 +119,7 @@ impl Inner {
             self.refused_invalid.fetch_add(1, Ordering::Relaxed);
         })?;
         if let EventType::Custom(_) = event.event_type {
-            self.snapshot.load().rules.types.check(event.event_type)?;
+            self.snapshot.load().types.check(event.event_type)?;
         }
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         Ok(Place { shard: self.shard_of(hash), hash, layout })

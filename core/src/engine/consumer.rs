@@ -22,11 +22,10 @@ use crate::log::FORMAT;
 use crate::log::reader::{Entry, Gap, ReadFrom, ShardReader};
 use crate::log::recovery::{DataDir, ShardState, Writers, read_json, write_json};
 use crate::log::segment::newer_format;
-use crate::rule::{Rule, RuleSet, within, within_time};
+use crate::rule::{Owner, Rule, within, within_time};
 use crate::shard::Command;
 use crate::shard::bell::Bell;
 use crate::shard::group::{ConsumerGroup, Filled, GroupPart, LagLimits, SavedGroup, saved_groups};
-use crate::shard::snapshot::Snapshot;
 
 /// The most groups of one engine: each is asked about every event that is written.
 const GROUPS_MAX: usize = 256;
@@ -275,11 +274,9 @@ impl Engine {
 
     /// Puts the rules of the groups that there are behind the configured ones.
     fn apply_groups(&self, life: &mut Life) -> Result<()> {
-        let current = self.inner.snapshot.load_full();
-        let rules = life.groups.with_keepers(current.rules.clone())?;
-        let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
-        let snapshot = Snapshot::new(current.version + 1, rules, &mut dir.names)?.keeping(self.keeps_all());
-        self.inner.snapshot.store(Arc::new(snapshot));
+        let keepers = life.groups.keepers()?;
+        life.edit_rules(Owner::Engine, |live| Ok(live.replacing(Owner::Engine, keepers)))?;
+        self.inner.publish_rules(life);
         Ok(())
     }
 
@@ -650,12 +647,9 @@ impl Groups {
         &self.live
     }
 
-    /// The configured rules, with those of the groups that there are behind them.
-    pub(super) fn with_keepers(&self, mut rules: RuleSet) -> Result<RuleSet> {
-        let keepers: Result<Vec<Rule>> =
-            self.live.iter().map(|g| g.filter.keeper(filed_under(&g.name), &self.types)).collect();
-        rules.set_keepers(keepers?);
-        Ok(rules)
+    /// The rules that keep what the groups want.
+    pub(super) fn keepers(&self) -> Result<Vec<Rule>> {
+        self.live.iter().map(|g| g.filter.keeper(filed_under(&g.name), &self.types)).collect()
     }
 
     fn add(&mut self, name: &str, entry: GroupFile, group: Arc<ConsumerGroup>) -> Result<()> {

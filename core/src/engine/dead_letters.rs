@@ -134,7 +134,7 @@ impl Engine {
         let config = &self.inner.config;
         let snapshot = self.inner.snapshot.load();
         let options = ExportOptions {
-            profiles: snapshot.rules.destinations.iter().map(|d| (d.name.clone(), d.profile)).collect(),
+            profiles: snapshot.destinations.by_number().map(|(_, d)| (d.name.clone(), d.profile)).collect(),
             region: config.region.clone(),
             event_source: config.event_source.clone(),
             ..ExportOptions::default()
@@ -156,7 +156,7 @@ impl Engine {
             let snapshot = self.inner.snapshot.load();
             let configured = |name: &str| {
                 snapshot.destination_number(name).ok_or_else(|| {
-                    let known = snapshot.rules.destinations.iter().map(|d| d.name.as_str());
+                    let known = snapshot.destination_names();
                     let error = format!("destination `{}` is not configured", name.escape_debug());
                     let remedy = suggest("destination", name, known);
                     Error::new(ErrorKind::NotFound, error)

@@ -230,11 +230,10 @@ impl Engine {
     /// A destination of the rules.
     fn destination(&self, name: &str) -> Result<Arc<Destination>> {
         let snapshot = self.inner.snapshot.load();
-        let rules = &snapshot.rules;
-        match rules.destination(name) {
-            Some(place) => Ok(rules.destinations[place as usize].clone()),
+        match snapshot.destinations.by_name(name) {
+            Some(d) => Ok(d.destination.clone()),
             None => {
-                let known = rules.destinations.iter().map(|d| d.name.as_str());
+                let known = snapshot.destination_names();
                 Err(Error::new(ErrorKind::NotFound, format!("unknown destination `{}`", name.escape_debug()))
                     .remedy(suggest("destination", name, known)))
             }

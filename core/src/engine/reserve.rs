@@ -377,7 +377,7 @@ impl Engine {
             inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
         })?;
         if let EventType::Custom(_) = event.event_type {
-            snapshot.rules.types.check(event.event_type)?;
+            snapshot.types.check(event.event_type)?;
         }
         if !wanted(&snapshot, event) {
             return Ok(Ok(None));

@@ -219,12 +219,20 @@ impl Compiler {
     /// # Errors
     /// As [`Matcher::compile`].
     pub fn compile(rules: &[Rule]) -> Result<Compiler> {
-        let prepared: Vec<Option<Prepared<'_>>> = rules.iter().map(prepare).collect();
+        Compiler::compile_numbered(0..rules.len() as u32, rules)
+    }
+
+    /// Compiles the rules of these numbers, which ascend.
+    ///
+    /// # Errors
+    /// As [`Matcher::compile`].
+    pub fn compile_numbered(numbers: impl IntoIterator<Item = u32>, rules: &(impl Rules + ?Sized)) -> Result<Compiler> {
+        let numbered = numbers.into_iter().filter_map(|n| Some((n, prepare(rules.rule(n)?)?)));
+        let prepared: Vec<(u32, Prepared<'_>)> = numbered.collect();
         let mut any: Vec<Source<'_>> = Vec::new();
         let mut buckets: HashMap<&str, Vec<Source<'_>>, RandomState> = HashMap::default();
-        for (i, p) in prepared.iter().enumerate() {
-            let Some(p) = p else { continue };
-            let source = Source { rule: i as u32, events: &p.events, filter: &p.filter };
+        for (rule, p) in &prepared {
+            let source = Source { rule: *rule, events: &p.events, filter: &p.filter };
             match &p.buckets {
                 None => any.push(source),
                 Some(names) => names.iter().for_each(|b| buckets.entry(b).or_default().push(source)),

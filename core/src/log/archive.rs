@@ -24,14 +24,14 @@ use super::recovery::{
 };
 use super::segment::{SegmentHeader, newer_format};
 use super::taken::Taken;
-use super::{BLOCK_BYTES, FORMAT, losses};
+use super::{BLOCK_BYTES, FORMAT, losses, names};
 use crate::driver;
 use crate::driver::fs::ReadFile;
 use crate::error::{Error, ErrorKind, Result};
 
 const MANIFEST: &str = "manifest.json";
-/// Files about the whole directory, but for `meta.json`, which is made anew.
-const WHOLE: [&str; 4] = ["names.json", "groups.json", "replays.json", WRITERS_FILE];
+/// Files about the whole directory, a journal before the file that it goes into, but for `meta.json`, which is made anew.
+const WHOLE: [&str; 5] = [names::JOURNAL, names::FILE, "groups.json", "replays.json", WRITERS_FILE];
 const COPY_BYTES: usize = 256 * 1024;
 /// The largest file of a snapshot that is not a segment.
 const SMALL_BYTES_MAX: u64 = 1 << 30;

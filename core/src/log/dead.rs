@@ -15,9 +15,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::losses::{self, Loss, LossReason};
+use super::names::Names;
 use super::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView};
 use super::recovery::{
-    self, Findings, Listing, Names, OwnedDeadLetter, SegmentInfo, Writers, list_files, lock_data_dir, scan, shard_path,
+    self, Findings, Listing, OwnedDeadLetter, SegmentInfo, Writers, list_files, lock_data_dir, scan, shard_path,
 };
 use super::segment::SegmentHeader;
 use super::taken::Taken;

@@ -8,7 +8,7 @@
 //! ```text
 //! LOCK                       held with flock while an engine has the directory open
 //! meta.json                  format version, writer id, shard count and what is left of earlier ones
-//! names.json                 numbers of destinations and rules, never used again
+//! names.json, names.journal  numbers of destinations and rules, never used again, and those that came since
 //! groups.json, replays.json  groups of consumers, and replays under way
 //! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
@@ -33,8 +33,10 @@ pub mod checkpoint;
 pub mod cursor;
 pub mod dead;
 pub mod history;
+mod journal;
 pub mod layout;
 pub mod losses;
+pub mod names;
 pub mod reader;
 pub mod record;
 pub mod recovery;

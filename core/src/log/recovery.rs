@@ -15,8 +15,10 @@ use super::cursor::{Cursor, Cursors, section};
 use super::dead::{self, KeptState};
 use super::layout::{self, Applied, Barrier, Layout, Since};
 use super::losses;
+use super::names::Names;
 use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
-use super::segment::{Purpose, SegmentHeader, newer_format};
+pub(super) use super::segment::newer_format;
+use super::segment::{Purpose, SegmentHeader};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};
 use crate::driver::random_u64;
@@ -52,127 +54,6 @@ fn is_zero(n: &u64) -> bool {
 
 fn is_false(b: &bool) -> bool {
     !*b
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct NamesFile {
-    format: u32,
-    next: u32,
-    destinations: BTreeMap<String, u32>,
-    rules: BTreeMap<String, u32>,
-}
-
-/// The numbers that destinations and rules have in the log. A number is never given to another name.
-#[derive(Debug)]
-pub struct Names {
-    path: PathBuf,
-    file: NamesFile,
-}
-
-impl Names {
-    /// The names of a data directory, for looking only.
-    ///
-    /// # Errors
-    /// If it has none, or they cannot be read.
-    pub(crate) fn read(dir: &Path) -> Result<Names> {
-        let path = dir.join("names.json");
-        if !fs::exists(&path) {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such file")
-                .at(path.display().to_string())
-                .remedy("name the data directory of an engine"));
-        }
-        Names::open(dir)
-    }
-
-    fn open(dir: &Path) -> Result<Names> {
-        let path = dir.join("names.json");
-        let file = match read_json::<NamesFile>(&path)? {
-            Some(f) if f.format > FORMAT => return Err(newer_format(f.format).at(path.display().to_string())),
-            Some(f) => f,
-            None => NamesFile { format: FORMAT, next: 1, destinations: BTreeMap::new(), rules: BTreeMap::new() },
-        };
-        Ok(Names { path, file })
-    }
-
-    /// Gives numbers to names that have none and writes the file if there were any. Answers the numbers of all, in order,
-    /// and which destinations are new.
-    ///
-    /// # Errors
-    /// If the file cannot be written; then no number was given.
-    pub fn assign(&mut self, destinations: &[&str], rules: &[&str]) -> Result<Assigned> {
-        let mut file = NamesFile {
-            format: FORMAT,
-            next: self.file.next,
-            destinations: self.file.destinations.clone(),
-            rules: self.file.rules.clone(),
-        };
-        let mut out = Assigned::default();
-        let mut number = |map: &mut BTreeMap<String, u32>, name: &str| match map.get(name) {
-            Some(n) => (*n, false),
-            None => {
-                let n = file.next;
-                file.next += 1;
-                map.insert(name.to_owned(), n);
-                (n, true)
-            }
-        };
-        for name in destinations {
-            let (n, new) = number(&mut file.destinations, name);
-            out.destinations.push(n);
-            if new {
-                out.new_destinations.push(n);
-            }
-        }
-        for name in rules {
-            out.rules.push(number(&mut file.rules, name).0);
-        }
-        if file.next != self.file.next {
-            write_json(&self.path, &file)?;
-            self.file = file;
-        }
-        Ok(out)
-    }
-
-    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
-    pub fn destinations(&self) -> impl Iterator<Item = u32> {
-        self.file.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
-    }
-
-    /// The names of all destinations.
-    pub fn destination_names(&self) -> impl Iterator<Item = &str> {
-        self.file.destinations.keys().map(String::as_str)
-    }
-
-    /// The number of a destination.
-    pub fn destination_number(&self, name: &str) -> Option<u32> {
-        self.file.destinations.get(name).copied()
-    }
-
-    /// The destination of a number.
-    pub fn destination(&self, number: u32) -> Option<&str> {
-        self.file.destinations.iter().find(|(_, n)| **n == number).map(|(name, _)| name.as_str())
-    }
-
-    /// The rule of a number.
-    pub fn rule(&self, number: u32) -> Option<&str> {
-        self.file.rules.iter().find(|(_, n)| **n == number).map(|(name, _)| name.as_str())
-    }
-
-    /// Every rule's name by number.
-    pub fn rules(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.file.rules.iter().map(|(name, n)| (*n, name.as_str()))
-    }
-}
-
-/// Numbers as [`Names::assign`] gave them.
-#[derive(Debug, Default)]
-pub struct Assigned {
-    /// One per destination asked for.
-    pub destinations: Vec<u32>,
-    /// One per rule asked for.
-    pub rules: Vec<u32>,
-    /// Those of the destinations that had no number before.
-    pub new_destinations: Vec<u32>,
 }
 
 /// Whose records are in a directory: the writer's number of a record's sequencer, by the incarnation that accepted it.
@@ -319,9 +200,12 @@ impl DataDir {
                 m
             }
         };
-        let names = Names::open(path)?;
-        if meta.named && !fs::exists(&names.path) {
-            return Err(lost(&names.path));
+        let mut names = Names::open(path)?;
+        if meta.named {
+            if !names.is_written() {
+                return Err(lost(names.path()));
+            }
+            names.tidy()?;
         }
         let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
@@ -344,7 +228,7 @@ impl DataDir {
     /// If the mark or the names cannot be written.
     pub fn upgrade(&mut self) -> Result<()> {
         if !self.meta.named {
-            write_json(&self.names.path, &self.names.file)?;
+            self.names.write()?;
         }
         self.write_meta(Meta { format: FORMAT.max(self.meta.format), named: true, ..self.meta.clone() })
     }

@@ -3,41 +3,40 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::live::{DESTINATIONS_MAX, RULES_MAX};
 use super::place::suggest;
 use super::{Destination, Rule, check_bucket};
 use crate::error::{Error, Result};
 use crate::event::{EventType, EventTypes};
 
-/// The most rules of one set.
-const RULES_MAX: usize = 1_000_000;
-/// The most destinations of one set. Each has a lane on every shard.
-const DESTINATIONS_MAX: usize = 16_384;
-
 /// Rules and destinations that fit together. Made by [`RuleSet::build`] and not changed afterwards: a change is a new
-/// set.
+/// set, or of one rule [`crate::Engine::put_rule`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RuleSet {
-    /// The rules; numbers that [`crate::filter::Matcher`] gives are places in this list.
+    /// The rules.
     pub rules: Vec<Rule>,
-    /// The destinations; [`Route::destination`] is a place in this list.
+    /// The destinations.
     pub destinations: Vec<Arc<Destination>>,
     /// The event types that the rules were read with.
     pub types: EventTypes,
-    /// The destinations of all rules, back to back, and where each rule's begin.
-    targets: Vec<u32>,
-    target_starts: Vec<u32>,
-    /// How many of the rules, at the end, are the engine's own.
-    keepers: usize,
 }
 
-/// One delivery that an event leads to: the destination, and the first of the rules that sends it there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Route {
-    /// The place of the destination in [`RuleSet::destinations`].
-    pub destination: u32,
-    /// The place of the rule in [`RuleSet::rules`].
-    pub rule: u32,
+/// Destinations by name.
+pub(crate) trait DestinationsByName {
+    fn destination(&self, name: &str) -> Option<&Destination>;
+    /// The names of all, for suggestions.
+    fn names(&self) -> Vec<&str>;
+}
+
+impl DestinationsByName for HashMap<&str, &Destination> {
+    fn destination(&self, name: &str) -> Option<&Destination> {
+        self.get(name).copied()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().copied().collect()
+    }
 }
 
 /// What an error of [`RuleSet::build_located`] is about; numbers are places in the lists given.
@@ -76,23 +75,20 @@ impl RuleSet {
                 return Err((Subject::Set, error.remedy(format!("merge some {what}"))));
             }
         }
-        let mut numbers: HashMap<&str, u32> = HashMap::new();
+        let mut by_name: HashMap<&str, &Destination> = HashMap::new();
         for (i, d) in destinations.iter().enumerate() {
             d.validate().map_err(|e| (Subject::Destination(i), e.at(d.label())))?;
-            if numbers.insert(&d.name, i as u32).is_some() {
+            if by_name.insert(&d.name, d).is_some() {
                 let error = Error::invalid_config("another destination has the same name").at(d.label());
                 return Err((Subject::Destination(i), error.remedy("rename one of them")));
             }
         }
-        for i in 0..destinations.len() {
-            check_dead_letter_to(i, &destinations, &numbers)
-                .map_err(|e| (Subject::Destination(i), e.at("dead_letter_to").at(destinations[i].label())))?;
+        for (i, d) in destinations.iter().enumerate() {
+            check_dead_letter_to(d, &by_name).map_err(|e| (Subject::Destination(i), e))?;
         }
         let mut ids = HashSet::new();
-        let (mut targets, mut target_starts) = (Vec::new(), vec![0]);
         for (i, rule) in rules.iter().enumerate() {
-            check_rule(rule, &destinations, &numbers, &types, &mut targets)
-                .map_err(|(subject, e)| (subject(i), e.at(rule.label())))?;
+            check_rule(rule, &by_name, &types).map_err(|(part, e)| (part.of(i), e))?;
             if !ids.insert((rule.bucket.as_deref(), rule.id.as_str())) {
                 let whose = match &rule.bucket {
                     Some(bucket) => format!("another rule of bucket `{bucket}` has the same id"),
@@ -101,73 +97,50 @@ impl RuleSet {
                 let error = Error::invalid_config(whose).at(rule.label()).remedy("rename one of them");
                 return Err((Subject::Rule(i), error));
             }
-            target_starts.push(targets.len() as u32);
         }
         drop(ids);
+        drop(by_name);
         let destinations = destinations.into_iter().map(Arc::new).collect();
-        Ok(RuleSet { rules, destinations, types, targets, target_starts, keepers: 0 })
-    }
-
-    /// The destinations of a rule, as places in [`RuleSet::destinations`], in the order that the rule names them.
-    ///
-    /// # Panics
-    /// If there is no such rule.
-    pub fn targets(&self, rule: u32) -> &[u32] {
-        let at = |i: usize| self.target_starts[i] as usize;
-        &self.targets[at(rule as usize)..at(rule as usize + 1)]
-    }
-
-    /// What an event leads to that these rules want (as [`crate::filter::Matcher::matches`] appends them): replaces
-    /// `out` by the routes, ordered by destination. A destination comes once, with the first rule that sends it there,
-    /// and once more for every later rule with [`Rule::repeat`].
-    pub fn routes(&self, matched: &[u32], out: &mut Vec<Route>) {
-        out.clear();
-        for &rule in matched {
-            out.extend(self.targets(rule).iter().map(|&destination| Route { destination, rule }));
-        }
-        if matched.len() > 1 || out.len() > 1 {
-            out.sort_unstable();
-            out.dedup_by(|later, kept| {
-                later.destination == kept.destination && !self.rules[later.rule as usize].repeat
-            });
-        }
-    }
-
-    /// Puts rules of the engine's own behind the configured ones, in the place of those that were there. They keep events
-    /// and have no destinations.
-    pub(crate) fn set_keepers(&mut self, keepers: Vec<Rule>) {
-        let configured = self.rules.len() - std::mem::replace(&mut self.keepers, keepers.len());
-        self.rules.truncate(configured);
-        // A set that was not built has no starts at all.
-        self.target_starts.resize(configured + 1, 0);
-        for rule in keepers {
-            self.rules.push(rule);
-            self.target_starts.push(self.targets.len() as u32);
-        }
-    }
-
-    /// The place of a destination by its name.
-    pub fn destination(&self, name: &str) -> Option<u32> {
-        self.destinations.iter().position(|d| d.name == name).map(|i| i as u32)
+        Ok(RuleSet { rules, destinations, types })
     }
 }
 
-/// Makes a [`Subject`] of the rule's place.
-type Within = Box<dyn Fn(usize) -> Subject>;
+/// What an error of [`check_rule`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    Event(usize),
+    Filter,
+    Destination(usize),
+}
 
-fn check_rule(
+impl Part {
+    fn of(self, rule: usize) -> Subject {
+        match self {
+            Part::Whole => Subject::Rule(rule),
+            Part::Event(i) => Subject::RuleEvent(rule, i),
+            Part::Filter => Subject::RuleFilter(rule),
+            Part::Destination(i) => Subject::RuleDestination(rule, i),
+        }
+    }
+}
+
+/// Checks a rule by itself and against the destinations that there are. Errors name it.
+pub(crate) fn check_rule(
     rule: &Rule,
-    destinations: &[Destination],
-    numbers: &HashMap<&str, u32>,
+    destinations: &impl DestinationsByName,
     types: &EventTypes,
-    targets: &mut Vec<u32>,
-) -> Result<(), (Within, Error)> {
-    let whole = |e: Error| -> (Within, Error) { (Box::new(Subject::Rule), e) };
+) -> Result<(), (Part, Error)> {
+    check_parts(rule, destinations, types).map_err(|(part, e)| (part, e.at(rule.label())))
+}
+
+fn check_parts(rule: &Rule, destinations: &impl DestinationsByName, types: &EventTypes) -> Result<(), (Part, Error)> {
+    let whole = |e: Error| (Part::Whole, e);
     rule.check_id().map_err(whole)?;
     if let Some(bucket) = &rule.bucket {
         check_bucket(bucket).map_err(whole)?;
     }
-    rule.filter.validate().map_err(|e| -> (Within, Error) { (Box::new(Subject::RuleFilter), e) })?;
+    rule.filter.validate().map_err(|e| (Part::Filter, e))?;
     if rule.events.is_empty() {
         let error = Error::invalid_config("the rule has no event types").at("events");
         return Err(whole(error.remedy("list some, such as `s3:ObjectCreated:*`, or `*` for all")));
@@ -177,48 +150,45 @@ fn check_rule(
         return Err(whole(error.remedy("name at least one")));
     }
     for (j, name) in rule.destinations.iter().enumerate() {
-        let here =
-            |e: Error| -> (Within, Error) { (Box::new(move |i| Subject::RuleDestination(i, j)), e.at("destinations")) };
-        let Some(&number) = numbers.get(name.as_str()) else {
-            let known = destinations.iter().map(|d| d.name.as_str());
-            let error = Error::invalid_config(format!("unknown destination `{name}`"));
-            return Err(here(error.remedy(suggest("destination", name, known))));
+        let here = |e: Error| (Part::Destination(j), e.at("destinations"));
+        let Some(destination) = destinations.destination(name) else {
+            let error = Error::invalid_config(format!("unknown destination `{}`", name.escape_debug()));
+            return Err(here(error.remedy(suggest("destination", name, destinations.names()))));
         };
         if rule.destinations[..j].contains(name) {
             let error = Error::invalid_config(format!("destination `{name}` is named twice"));
             return Err(here(error.remedy("name it once")));
         }
-        check_profile(rule, &destinations[number as usize], types)?;
-        check_dead_letter_profiles(rule, number as usize, destinations, numbers, types).map_err(whole)?;
-        targets.push(number);
+        check_profile(rule, destination, types)?;
+        check_dead_letter_profiles(rule, destination, destinations, types).map_err(whole)?;
     }
     Ok(())
 }
 
 /// A destination's dead-letter destination must be there, and no chain of them may lead back to it.
-fn check_dead_letter_to(start: usize, destinations: &[Destination], numbers: &HashMap<&str, u32>) -> Result<()> {
-    let mut chain = vec![destinations[start].name.as_str()];
-    let mut at = start;
-    while let Some(next) = &destinations[at].dead_letter_to {
-        let Some(&number) = numbers.get(next.as_str()) else {
+pub(crate) fn check_dead_letter_to(start: &Destination, destinations: &impl DestinationsByName) -> Result<()> {
+    let at = |e: Error| e.at("dead_letter_to").at(start.label());
+    let mut chain = vec![start.name.as_str()];
+    let mut next = &start.dead_letter_to;
+    while let Some(name) = next {
+        chain.push(name);
+        if *name == start.name {
+            let error = Error::invalid_config(format!("dead letters would go round for ever: {}", chain.join(" -> ")));
+            return Err(at(error.remedy("let the chain end in a destination without `dead_letter_to`")));
+        }
+        let Some(found) = destinations.destination(name) else {
             // The one that names it is told about it.
-            return if at == start {
-                let known = destinations.iter().map(|d| d.name.as_str());
-                let error = Error::invalid_config(format!("unknown destination `{}`", next.escape_debug()));
-                Err(error.remedy(suggest("destination", next, known)))
+            return if chain.len() == 2 {
+                let error = Error::invalid_config(format!("unknown destination `{}`", name.escape_debug()));
+                Err(at(error.remedy(suggest("destination", name, destinations.names()))))
             } else {
                 Ok(())
             };
         };
-        chain.push(next);
-        at = number as usize;
-        if at == start {
-            let error = Error::invalid_config(format!("dead letters would go round for ever: {}", chain.join(" -> ")));
-            return Err(error.remedy("let the chain end in a destination without `dead_letter_to`"));
-        }
-        if chain.len() > destinations.len() {
+        if chain[1..chain.len() - 1].contains(&name.as_str()) {
             return Ok(()); // A round that this destination only leads into; those in it are told.
         }
+        next = &found.dead_letter_to;
     }
     Ok(())
 }
@@ -226,17 +196,15 @@ fn check_dead_letter_to(start: usize, destinations: &[Destination], numbers: &Ha
 /// What a rule's destination may have to pass on as a dead letter, the dead-letter destination must have records for.
 fn check_dead_letter_profiles(
     rule: &Rule,
-    from: usize,
-    destinations: &[Destination],
-    numbers: &HashMap<&str, u32>,
+    first: &Destination,
+    destinations: &impl DestinationsByName,
     types: &EventTypes,
 ) -> Result<()> {
-    let mut at = &destinations[from];
-    while let Some(next) = at.dead_letter_to.as_ref().and_then(|name| numbers.get(name.as_str())) {
-        let next = &destinations[*next as usize];
+    let mut at = first;
+    let mut seen = 0;
+    while let Some(next) = at.dead_letter_to.as_ref().and_then(|name| destinations.destination(name)) {
         let known = rule.events.known().map(EventType::Known);
         let custom = types.custom().iter().map(|n| EventType::Custom(n)).filter(|t| rule.events.contains(*t));
-        let first = &destinations[from];
         let lost = known.chain(custom).find(|t| first.profile.expressible(*t) && !next.profile.expressible(*t));
         if let Some(t) = lost {
             return Err(Error::invalid_config(format!(
@@ -249,12 +217,16 @@ fn check_dead_letter_profiles(
             .remedy(format!("choose another profile for {} (`cloudevents` has every type)", next.label())));
         }
         at = next;
+        seen += 1;
+        if seen > DESTINATIONS_MAX {
+            break; // A round, of which its destinations are told.
+        }
     }
     Ok(())
 }
 
 /// A type named without a star must be one that the destination can be told of; of a wildcard, at least one must be.
-fn check_profile(rule: &Rule, d: &Destination, types: &EventTypes) -> Result<(), (Within, Error)> {
+fn check_profile(rule: &Rule, d: &Destination, types: &EventTypes) -> Result<(), (Part, Error)> {
     let remedy = format!("choose another profile for {} (`cloudevents` has every type), or another type", d.label());
     for (j, name) in rule.event_names.iter().enumerate().filter(|(_, n)| !n.ends_with('*')) {
         let expressible = EventType::parse(name).is_ok_and(|t| d.profile.expressible(t));
@@ -264,7 +236,7 @@ fn check_profile(rule: &Rule, d: &Destination, types: &EventTypes) -> Result<(),
                 d.label(),
                 d.profile.name()
             ));
-            return Err((Box::new(move |i| Subject::RuleEvent(i, j)), error.at("events").remedy(remedy)));
+            return Err((Part::Event(j), error.at("events").remedy(remedy)));
         }
     }
     let known = rule.events.known().map(EventType::Known);
@@ -275,7 +247,7 @@ fn check_profile(rule: &Rule, d: &Destination, types: &EventTypes) -> Result<(),
             d.label(),
             d.profile.name()
         ));
-        return Err((Box::new(Subject::Rule), error.at("events").remedy(remedy)));
+        return Err((Part::Whole, error.at("events").remedy(remedy)));
     }
     Ok(())
 }

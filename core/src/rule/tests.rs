@@ -267,22 +267,6 @@ fn debug_output_has_no_secrets() {
     assert!(!text.contains("T0KEN") && !text.contains("s3cret") && !text.contains("hunter2"), "{text}");
 }
 
-#[test]
-fn a_destination_hears_once_unless_a_rule_repeats() {
-    let mut rules = vec![rule("one", &["b", "a"]), rule("two", &["a"]), rule("three", &["a"])];
-    rules[2].repeat = true;
-    let set = RuleSet::build(rules, vec![webhook("a"), webhook("b")], types()).unwrap();
-    let mut out = vec![];
-    set.routes(&[0, 1], &mut out);
-    assert_eq!(out, [Route { destination: 0, rule: 0 }, Route { destination: 1, rule: 0 }]);
-    set.routes(&[1, 2], &mut out);
-    assert_eq!(out, [Route { destination: 0, rule: 1 }, Route { destination: 0, rule: 2 }]);
-    set.routes(&[], &mut out);
-    assert!(out.is_empty());
-    assert_eq!(set.targets(0), [1, 0]);
-    assert_eq!(set.destination("b"), Some(1));
-}
-
 fn arns() -> Arns {
     let aliases = HashMap::from([("arn:aws:sqs:us-east-1:123456789012:thumbs".to_owned(), "images".to_owned())]);
     Arns::new(["images", "audit"], aliases).unwrap()

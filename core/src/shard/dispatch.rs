@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::oneshot;
 
-use super::Shard;
 use super::gate::Holds;
 use super::handover::{DELIVERY, Handed, lane_of};
 use super::lanes::{Body, LaneSlot, Saved, Way};
+use super::{EverDestinations, Shard};
 use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
@@ -95,11 +95,17 @@ impl Backlog {
 
 impl Shard {
     /// Makes the lanes that the rules and the saved cursors call for.
-    pub(super) fn recover_lanes(self: &Rc<Self>, state: &ShardState, handed: &Handed, mut holds: BTreeMap<u32, Holds>) {
+    pub(super) fn recover_lanes(
+        self: &Rc<Self>,
+        state: &ShardState,
+        handed: &Handed,
+        ever: &EverDestinations,
+        mut holds: BTreeMap<u32, Holds>,
+    ) {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
-        let known = snapshot.destinations().map(|(n, d)| (n, Some(d.clone())));
-        let orphans = snapshot.numbers_ever.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
+        let known = snapshot.destinations.by_number().map(|(n, d)| (n, Some(d.clone())));
+        let orphans = ever.all.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
         let all: Vec<_> = known.chain(orphans).collect();
         let saved = state.cursors.sections.get(&section::ATTEMPTS).map_or(&[][..], Vec::as_slice);
         let mut tried = attempts::decode(saved, TRIED_MAX).unwrap_or_else(|| {
@@ -113,7 +119,7 @@ impl Shard {
         });
         let of_homes = all.clone();
         for (number, destination) in all {
-            let mut cursor = state.cursor(number, snapshot.new_destinations.contains(&number));
+            let mut cursor = state.cursor(number, ever.new.contains(&number));
             // Events were handed over in order, so everything up to the last is done here.
             cursor.raise(handed.given(number, self.shared.index).min(head));
             let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
@@ -166,12 +172,16 @@ impl Shard {
     /// Looks at a new snapshot: new destinations get lanes, changed ones their new settings.
     pub(super) fn reload(self: &Rc<Self>) {
         let snapshot = self.snapshots.load_full();
-        if snapshot.version == self.snapshot.borrow().version {
+        if snapshot.generation == self.snapshot.borrow().generation {
+            return;
+        }
+        if Arc::ptr_eq(&snapshot.destinations, &self.snapshot.borrow().destinations) {
+            *self.snapshot.borrow_mut() = snapshot;
             return;
         }
         // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
         let head = self.dispatched.get();
-        for (number, destination) in snapshot.destinations() {
+        for (number, destination) in snapshot.destinations.by_number() {
             let existing = self.lanes.borrow().get(&number).cloned();
             self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
             match existing {

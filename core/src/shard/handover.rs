@@ -241,7 +241,7 @@ impl Shard {
     /// Whether nothing will be handed over to this shard any more. Called while the ring is closed and no reservation of
     /// this shard is open.
     pub(super) fn all_handed_over(&self) -> bool {
-        if self.peers.len() == 1 || !self.snapshot.borrow().hands_over() {
+        if self.peers.len() == 1 || !self.snapshot.borrow().hands_over {
             self.tell_handed_over();
             return true;
         }

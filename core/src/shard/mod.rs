@@ -302,11 +302,20 @@ impl Shared {
     }
 }
 
+/// The numbers of all destinations that a directory ever had.
+#[derive(Debug)]
+pub(crate) struct EverDestinations {
+    pub(crate) all: Vec<u32>,
+    /// Those that it never had before this opening: nothing in its log is for them.
+    pub(crate) new: Vec<u32>,
+}
+
 /// Everything a shard's thread is started with.
 pub(crate) struct Start {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peers: Peers,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) destinations: Arc<EverDestinations>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) state: ShardState,
     pub(crate) handed: Handed,
@@ -436,7 +445,9 @@ pub(crate) struct Shard {
 impl Shard {
     /// The shard, and the replays that it is to resume.
     fn new(start: Start, disk: Disk) -> (Rc<Shard>, Vec<Arc<Replay>>) {
-        let Start { shared, peers, snapshot, config, mut state, handed, holds, incarnation, keep, .. } = start;
+        let Start {
+            shared, peers, snapshot, destinations, config, mut state, handed, holds, incarnation, keep, ..
+        } = start;
         let (queues, fairness) = (shared.common.queues.clone(), shared.common.fairness.clone());
         let shards = peers.len();
         let replays = keep.replays.clone();
@@ -529,7 +540,7 @@ impl Shard {
         });
         shard.shared.stats.damaged.add(state.findings.damaged + state.findings.headers_rebuilt.len() as u64);
         shard.tell_disk_use();
-        shard.recover_lanes(&state, &handed, holds);
+        shard.recover_lanes(&state, &handed, &destinations, holds);
         shard.count_dead_letters();
         (shard, replays)
     }

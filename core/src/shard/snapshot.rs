@@ -1,81 +1,40 @@
 //! The rules as the publishers and shards see them: immutable, swapped as a whole.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::driver;
-use crate::event::profile::Profile;
-use crate::event::{Event, EventType, FrameView, Priority, frame};
+use crate::event::{Event, EventType, EventTypes, FrameView, Priority, frame};
 use crate::filter::{MatchMemory, Matcher};
+use crate::log::names::Name;
 use crate::log::record::Route;
-use crate::log::recovery::Names;
-use crate::rule::{Destination, Order, RuleSet};
-use crate::{Result, rule};
+use crate::rule::{Destination, LiveDestinations, RuleTable};
+use crate::table::Table;
 
 /// One version of the rules, with the numbers that the log knows them by.
-#[derive(Debug)]
+///
+/// One that differs in a rule shares with the one before whatever is the same.
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// Grows with each change.
+    /// Grows with each snapshot.
+    pub(crate) generation: u64,
+    /// That of the rules: it grows with each change of them.
     pub(crate) version: u64,
-    pub(crate) rules: RuleSet,
-    matcher: Matcher,
-    /// Per place in `rules.destinations`, the number.
-    destination_numbers: Vec<u32>,
-    /// Per place in `rules.rules`, the number.
-    rule_numbers: Vec<u32>,
-    /// Destinations by number.
-    destinations: BTreeMap<u32, Arc<Destination>>,
-    /// Ids of rules by number, also of rules that are gone but whose events may still be in the log.
-    rule_ids: HashMap<u32, Arc<str>>,
-    hands_over: bool,
+    pub(crate) matcher: Matcher,
+    /// By the numbers that the matcher gives.
+    pub(crate) rules: RuleTable,
+    pub(crate) destinations: Arc<LiveDestinations>,
+    pub(crate) types: Arc<EventTypes>,
+    /// Names by number, also of rules that are gone but whose events may still be in the log.
+    pub(crate) names: Table<Name>,
+    /// Any destination has, or had in this run, all its events delivered by one shard.
+    pub(crate) hands_over: bool,
     /// Some rule keeps events that no destination wants.
-    retains: bool,
+    pub(crate) retains: bool,
     /// Every event is kept.
-    keep_all: bool,
-    /// Numbers of all destinations that this directory ever had.
-    pub(crate) numbers_ever: Vec<u32>,
-    /// Numbers of destinations that this directory never had before: nothing in its log is for them.
-    pub(crate) new_destinations: Vec<u32>,
+    pub(crate) keep_all: bool,
 }
 
 impl Snapshot {
-    /// Gives every destination and rule its number and compiles the matcher.
-    pub(crate) fn new(version: u64, mut rules: RuleSet, names: &mut Names) -> Result<Snapshot> {
-        // A wildcard asks for what the destinations' profiles have records for; the gate shall refuse the rest.
-        for i in 0..rules.rules.len() {
-            if rules.rules[i].retain {
-                continue;
-            }
-            let profiles: Vec<Profile> =
-                rules.targets(i as u32).iter().map(|d| rules.destinations[*d as usize].profile).collect();
-            rules.rules[i].events.retain(|t| profiles.iter().any(|p| p.expressible(t)));
-        }
-        let destinations: Vec<&str> = rules.destinations.iter().map(|d| d.name.as_str()).collect();
-        let ids: Vec<&str> = rules.rules.iter().map(|r| r.id.as_str()).collect();
-        let numbers = names.assign(&destinations, &ids)?;
-        let matcher = Matcher::compile(&rules.rules)?;
-        Ok(Snapshot {
-            version,
-            matcher,
-            retains: rules.rules.iter().any(|r| r.retain),
-            keep_all: false,
-            destinations: numbers.destinations.iter().copied().zip(rules.destinations.iter().cloned()).collect(),
-            rule_ids: names.rules().map(|(n, id)| (n, Arc::from(id))).collect(),
-            destination_numbers: numbers.destinations,
-            rule_numbers: numbers.rules,
-            hands_over: rules.destinations.iter().any(|d| d.order == Order::Strict),
-            numbers_ever: names.destinations().collect(),
-            new_destinations: numbers.new_destinations,
-            rules,
-        })
-    }
-
-    /// The same, with every event kept if `all`.
-    pub(crate) fn keeping(mut self, all: bool) -> Snapshot {
-        self.keep_all = all;
-        self
-    }
-
     /// Whether any rule could want such an event: the gate.
     #[inline]
     pub(crate) fn interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
@@ -123,11 +82,13 @@ impl Snapshot {
         if !self.retains && !self.keep_all {
             return None;
         }
-        let keeper = scratch.matched.iter().find(|r| self.rules.rules[**r as usize].retain);
-        let rule = keeper.map_or(0, |r| self.rule_numbers[*r as usize]);
+        let keeper = scratch.matched.iter().filter_map(|place| self.rules.get(*place)).find(|r| r.retains());
+        let rule = keeper.map_or(0, |r| r.number);
         (keeper.is_some() || self.keep_all).then(|| Route::new(Route::NOBODY, rule))
     }
 
+    /// A destination comes once, with the first rule that sends it there, and once more for every later rule that repeats
+    /// ([`crate::rule::Rule::repeat`]).
     fn destination_routes(
         &self,
         event_type: EventType<'_>,
@@ -135,47 +96,44 @@ impl Snapshot {
         scratch: &mut Scratch,
         out: &mut Vec<Route>,
     ) {
-        self.rules.routes(&scratch.matched, &mut scratch.routes);
-        out.extend(scratch.routes.iter().filter_map(|r| {
+        let wanted = &mut scratch.wanted;
+        wanted.clear();
+        for &place in &scratch.matched {
+            let Some(rule) = self.rules.get(place) else { continue };
             // A wildcard rule may match what the destination's profile has no record for.
-            let d = self.rules.destinations.get(r.destination as usize)?;
-            d.profile.expressible(event_type).then(|| Route {
-                destination: self.destination_numbers[r.destination as usize],
-                rule: self.rule_numbers[r.rule as usize],
-                priority: self.rules.rules[r.rule as usize].priority.unwrap_or(priority),
-            })
-        }));
+            let told = rule.targets.iter().filter(|t| t.profile.expressible(event_type));
+            let route =
+                |destination| Route { destination, rule: rule.number, priority: rule.priority().unwrap_or(priority) };
+            wanted.extend(told.map(|t| (t.destination, place, rule.repeats(), route(t.destination))));
+        }
+        if wanted.len() > 1 {
+            wanted.sort_unstable_by_key(|(destination, place, ..)| (*destination, *place));
+            wanted.dedup_by(|later, kept| later.0 == kept.0 && !later.2);
+        }
+        out.extend(wanted.iter().map(|(.., route)| *route));
     }
 
     /// The destination of a number, if the rules still have it.
     pub(crate) fn destination(&self, number: u32) -> Option<&Arc<Destination>> {
-        self.destinations.get(&number)
+        self.destinations.get(number)
     }
 
     /// The number of a destination, if the rules have it.
     pub(crate) fn destination_number(&self, name: &str) -> Option<u32> {
-        self.rules.destination(name).map(|place| self.destination_numbers[place as usize])
+        self.destinations.by_name(name).map(|d| d.number)
     }
 
-    /// Takes over what outlives the rules before.
-    pub(crate) fn follow(&mut self, before: &Snapshot) {
-        // Lanes change their way when what they hold is out.
-        self.hands_over |= before.hands_over;
-    }
-
-    /// Whether any destination has, or had in this run, all its events delivered by one shard.
-    pub(crate) fn hands_over(&self) -> bool {
-        self.hands_over
-    }
-
-    /// The destinations with their numbers.
-    pub(crate) fn destinations(&self) -> impl Iterator<Item = (u32, &Arc<Destination>)> {
-        self.destinations.iter().map(|(n, d)| (*n, d))
+    /// The names of the destinations.
+    pub(crate) fn destination_names(&self) -> impl Iterator<Item = &str> {
+        self.destinations.by_number().map(|(_, d)| d.name.as_str())
     }
 
     /// The id of a rule.
     pub(crate) fn rule_id(&self, number: u32) -> &str {
-        self.rule_ids.get(&number).map_or("", |id| id)
+        match self.names.get(number) {
+            Some(Name::Rule(id)) => id,
+            _ => "",
+        }
     }
 }
 
@@ -193,5 +151,6 @@ pub(crate) enum Known {
 pub(crate) struct Scratch {
     memory: MatchMemory,
     matched: Vec<u32>,
-    routes: Vec<rule::Route>,
+    /// Destination, place of the rule, whether it repeats, and the route.
+    wanted: Vec<(u32, u32, bool, Route)>,
 }

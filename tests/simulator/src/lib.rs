@@ -602,16 +602,12 @@ impl Run {
 
 /// The destinations of the simulation by their number in the data directory.
 fn names(dir: &Path) -> Result<BTreeMap<u32, usize>, String> {
-    let world = tidewire::sim::world().ok_or("no world")?;
-    let text = world.disk.contents(&dir.join("names.json")).ok_or("no names.json")?;
-    let v: serde_json::Value = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-    let map = v["destinations"].as_object().ok_or("no destinations")?;
-    map.iter()
-        .map(|(name, n)| {
-            let d = name.strip_prefix('d').and_then(|d| d.parse().ok()).ok_or("a strange name")?;
-            Ok((n.as_u64().unwrap_or(0) as u32, d))
-        })
-        .collect()
+    let names = Names::read(dir).map_err(|e| e.to_string())?;
+    let number = |name: &str| {
+        let d = name.strip_prefix('d').and_then(|d| d.parse().ok()).ok_or("a strange name")?;
+        Ok((names.destination_number(name).unwrap_or(0), d))
+    };
+    names.destination_names().map(number).collect()
 }
 
 /// Has the engine's messages written to standard error, with the virtual time.

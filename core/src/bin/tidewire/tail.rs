@@ -1,16 +1,14 @@
 //! `tidewire tail`.
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde_json::{Value, json};
+use serde_json::json;
 use tidewire::event::profile::{Profile, RecordContext};
+use tidewire::log::names::Names;
 use tidewire::log::reader::{Entry, Gap, GapCause, Item, LogReader, ReadFrom, Step};
-use tidewire::{Error, ErrorKind};
 
 use crate::replay::FilterOptions;
 use crate::values::{DataDir, From, rfc3339};
@@ -90,11 +88,14 @@ struct Printer {
 impl Printer {
     fn event(&mut self, e: &Entry, out: &mut dyn Write) -> Result<(), Failure> {
         let rule = e.routes.first().map_or(0, |r| r.rule);
-        if rule != 0 && !self.names.has_rule(rule) {
+        if rule != 0 && self.names.rule(rule).is_none() {
             // Rules may have been added since.
             self.names = Names::read(&self.dir)?;
         }
-        let rule = if rule == 0 { String::new() } else { self.names.rule(rule) };
+        let rule = match rule {
+            0 => String::new(),
+            rule => self.names.rule(rule).map_or_else(|| format!("#{rule}"), str::to_owned),
+        };
         let context = RecordContext {
             id: e.id,
             sequencer: e.sequencer,
@@ -127,28 +128,4 @@ fn gap(g: &Gap, out: &mut dyn Write) -> Result<(), Failure> {
         }
     });
     Ok(writeln!(out, "{line}")?)
-}
-
-/// The rules that the numbers in the log stand for.
-struct Names(HashMap<u64, String>);
-
-impl Names {
-    fn read(data_dir: &Path) -> Result<Names, Error> {
-        let path = data_dir.join("names.json");
-        let at = |e: Error| e.at(path.display().to_string());
-        let text = std::fs::read(&path)
-            .map_err(|e| at(Error::io("cannot read it", &e).remedy("name the data directory of an engine")))?;
-        let file: Value =
-            serde_json::from_slice(&text).map_err(|e| at(Error::new(ErrorKind::Corrupt, e.to_string())))?;
-        let entries = file.get("rules").and_then(Value::as_object).into_iter().flatten();
-        Ok(Names(entries.filter_map(|(name, number)| Some((number.as_u64()?, name.clone()))).collect()))
-    }
-
-    fn has_rule(&self, number: u32) -> bool {
-        self.0.contains_key(&u64::from(number))
-    }
-
-    fn rule(&self, number: u32) -> String {
-        self.0.get(&u64::from(number)).cloned().unwrap_or_else(|| format!("#{number}"))
-    }
 }

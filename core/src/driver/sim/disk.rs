@@ -451,6 +451,24 @@ impl Disk {
         self.sync_node(node, &self.done_writes(node))
     }
 
+    pub(crate) fn write_from(&self, path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let (node, is_new) = match self.node(path) {
+            Ok(node) => (node, false),
+            Err(_) => (self.create(path), true),
+        };
+        let position = position as usize;
+        self.room_for(node, position + bytes.len())?;
+        if self.strikes(self.faults.get().write_error) {
+            return Err(self.error());
+        }
+        if let Some(n) = self.state.borrow_mut().nodes.get_mut(&node) {
+            n.content.truncate(position);
+        }
+        self.put(node, position, bytes);
+        self.sync_node(node, &self.done_writes(node))?;
+        if is_new { self.sync_dir(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
+    }
+
     pub(crate) fn replace(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
         if self.node(scratch).is_ok() {
             self.remove_file(scratch)?;

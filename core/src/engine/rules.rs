@@ -1,0 +1,329 @@
+//! Rules and destinations while the engine runs.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::{Engine, Inner, Life, closed};
+use crate::driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::Compiler;
+use crate::log::names::Names;
+use crate::rule::{Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner, Plan, Rule, RuleSet, key};
+use crate::shard::Command;
+use crate::shard::snapshot::Snapshot;
+
+/// From so many changes on, and a quarter of all rules, everything is compiled anew: that is quicker.
+const CHANGES_MANY: usize = 1024;
+
+/// What makes one snapshot after the other.
+#[derive(Debug)]
+pub(super) struct Control {
+    live: LiveRules,
+    compiler: Compiler,
+    generation: u64,
+    hands_over: bool,
+    keep_all: bool,
+    /// Snapshots that somebody may still have: whoever lets go of the last one pays for that, and it shall not be a shard.
+    earlier: Vec<Arc<Snapshot>>,
+    merging: bool,
+    merger: Option<JoinHandle<()>>,
+}
+
+/// Gives names their numbers, and remembers which destinations are new.
+struct Numbered<'a> {
+    names: &'a mut Names,
+    new: Vec<u32>,
+}
+
+impl Numbers for Numbered<'_> {
+    fn assign(&mut self, destinations: &[&str], rules: &[&str]) -> Result<(Vec<u32>, Vec<u32>)> {
+        let given = self.names.assign(destinations, rules)?;
+        self.new.extend(given.new_destinations);
+        Ok((given.destinations, given.rules))
+    }
+}
+
+impl Control {
+    /// The rules that an engine is opened with: the configuration, and the rules of its own. Answers which destinations the
+    /// directory never had before.
+    pub(super) fn open(
+        set: RuleSet,
+        keepers: Vec<Rule>,
+        keep_all: bool,
+        may_retain: bool,
+        names: &mut Names,
+    ) -> Result<(Control, Vec<u32>)> {
+        let mut control = Control {
+            live: LiveRules::new(may_retain),
+            compiler: Compiler::compile(&[])?,
+            generation: 0,
+            hands_over: false,
+            keep_all,
+            earlier: Vec::new(),
+            merging: false,
+            merger: None,
+        };
+        let mut new = control.edit(Owner::Configuration, |live| live.configuring(set), names)?;
+        new.extend(control.edit(Owner::Engine, |live| live.replacing(Owner::Engine, keepers), names)?);
+        Ok((control, new))
+    }
+
+    /// Makes a change. Answers which destinations are new to the directory.
+    fn edit(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Edit, names: &mut Names) -> Result<Vec<u32>> {
+        let mut numbered = Numbered { names, new: Vec::new() };
+        let plan = self.live.plan(owner, edit(&self.live), &mut numbered)?;
+        let new = numbered.new;
+        self.compile(&plan)?;
+        self.live.take(plan);
+        self.hands_over |= self.live.destinations().hand_over();
+        Ok(new)
+    }
+
+    fn compile(&mut self, plan: &Plan) -> Result<()> {
+        if plan.changes() >= CHANGES_MANY && plan.changes() >= self.live.len() / 4 {
+            let places = plan.table.iter().map(|(place, _)| place);
+            self.compiler = Compiler::compile_numbered(places, &plan.table)?;
+            return Ok(());
+        }
+        self.compiler.change(&plan.gone(), &plan.come(), &plan.table)
+    }
+
+    /// The present state as shards and publishers see it.
+    pub(super) fn snapshot(&mut self, names: &Names) -> Snapshot {
+        self.generation += 1;
+        Snapshot {
+            generation: self.generation,
+            version: self.live.version(),
+            matcher: self.compiler.matcher().clone(),
+            rules: self.live.table().clone(),
+            destinations: self.live.destinations().clone(),
+            types: self.live.types().clone(),
+            names: names.by_number().clone(),
+            hands_over: self.hands_over,
+            retains: self.live.retains(),
+            keep_all: self.keep_all,
+        }
+    }
+
+    /// What must be waited for after the lock is given back.
+    pub(super) fn take_merger(&mut self) -> Option<JoinHandle<()>> {
+        self.merger.take()
+    }
+}
+
+impl Engine {
+    /// Replaces the configuration as a whole: its rules and destinations. What callers have put stays
+    /// ([`Engine::put_rule`]); where it does not fit any more it is kept, and not in force until it does.
+    ///
+    /// Events that were matched before keep their destinations; a destination that is not there any more delivers what it
+    /// already had.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// the numbers of new names cannot be stored; then nothing has changed.
+    pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
+        self.inner.config.check_retention(&rules)?;
+        self.change_rules(Owner::Configuration, |live| Ok(live.configuring(rules)))?;
+        Ok(())
+    }
+
+    /// Puts one rule, new or in the place of the one that it has in its bucket. The others stay as they are, and what it
+    /// costs depends on the rules of its bucket alone. An event that is published after this has returned is matched by the
+    /// new rule. Answers the rule's version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the rule is wrong; [`ErrorKind::Conflict`] if `expect` does not hold, or the rule
+    /// belongs to the configuration; [`ErrorKind::Io`] and the like if it cannot be stored; [`ErrorKind::Closed`],
+    /// [`ErrorKind::WrongProcess`]. Then nothing has changed.
+    pub fn put_rule(&self, rule: Rule, expect: Expect) -> Result<u64> {
+        let key = key(rule.bucket.as_deref(), &rule.id);
+        self.change_rules(Owner::Callers, |live| {
+            live.check_rule(&key, expect)?;
+            Ok(edit([(key, Some(rule))]))
+        })
+    }
+
+    /// Deletes a rule that was put. `bucket` is `None` for a rule of every bucket. What it has matched is delivered all the
+    /// same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Engine::put_rule`].
+    pub fn delete_rule(&self, bucket: Option<&str>, id: &str, expect: Expect) -> Result<()> {
+        let key = key(bucket, id);
+        self.change_rules(Owner::Callers, |live| {
+            live.check_rule(&key, expect)?;
+            if live.get(Owner::Callers, &key).is_none() {
+                let configured = live.get(Owner::Configuration, &key).is_some();
+                let error = Error::new(ErrorKind::NotFound, "there is no such rule that was put");
+                let error = error.at(format!("rule `{}`", id.escape_debug()));
+                return Err(if configured {
+                    error.remedy("it is in the configuration; remove it there")
+                } else {
+                    error
+                });
+            }
+            Ok(edit([(key, None)]))
+        })?;
+        Ok(())
+    }
+
+    /// Replaces all rules that were put for one bucket, as when a notification document of S3 is stored; `None` is those of
+    /// every bucket. Answers the version of the bucket's rules.
+    ///
+    /// `expect` is about that version: [`Expect::Absent`] is a bucket that never had any.
+    ///
+    /// # Errors
+    /// As [`Engine::put_rule`]; also [`ErrorKind::InvalidConfig`] if a rule is of another bucket, or two have one id.
+    pub fn put_bucket_rules(&self, bucket: Option<&str>, rules: Vec<Rule>, expect: Expect) -> Result<u64> {
+        let name = bucket.unwrap_or_default();
+        let what = || match bucket {
+            Some(bucket) => format!("the rules of bucket `{}`", bucket.escape_debug()),
+            None => "the rules of every bucket".to_owned(),
+        };
+        let mut new = Vec::with_capacity(rules.len());
+        for rule in rules {
+            if rule.bucket.as_deref() != bucket {
+                let error = Error::invalid_config("the rule is of another bucket")
+                    .at(format!("rule `{}`", rule.id.escape_debug()));
+                return Err(error.remedy("put the rules of each bucket by themselves"));
+            }
+            new.push((key(bucket, &rule.id), Some(rule)));
+        }
+        let count = new.len();
+        self.change_rules(Owner::Callers, |live| {
+            expect.check(live.bucket_version(name), what)?;
+            let before: Vec<Key> = live.of_bucket(Owner::Callers, name).map(|r| key(bucket, r.id())).collect();
+            let edit = edit(before.into_iter().map(|key| (key, None)).chain(new));
+            if edit.rules.values().flatten().count() < count {
+                let error = Error::invalid_config("two rules have the same id").at(what());
+                return Err(error.remedy("rename one of them"));
+            }
+            Ok(edit)
+        })
+    }
+
+    /// A rule: the one that was put, or else the one of the configuration. `bucket` is `None` for a rule of every bucket.
+    pub fn rule(&self, bucket: Option<&str>, id: &str) -> Option<Arc<LiveRule>> {
+        let life = self.inner.life.lock();
+        let key = key(bucket, id);
+        let of = |owner| life.control.live.get(owner, &key).cloned();
+        of(Owner::Callers).or_else(|| of(Owner::Configuration))
+    }
+
+    /// The rules that were put for a bucket, by id, and their version; `None` is those of every bucket. The version is `None`
+    /// if it never had any.
+    pub fn bucket_rules(&self, bucket: Option<&str>) -> (Vec<Arc<LiveRule>>, Option<u64>) {
+        let life = self.inner.life.lock();
+        let (live, name) = (&life.control.live, bucket.unwrap_or_default());
+        (live.of_bucket(Owner::Callers, name).cloned().collect(), live.bucket_version(name))
+    }
+
+    /// All rules but the engine's own, also those that are not in force.
+    pub fn rules(&self) -> Vec<Arc<LiveRule>> {
+        let snapshot = self.inner.snapshot.load();
+        snapshot.rules.iter().map(|(_, r)| r.clone()).filter(|r| r.owner() != Owner::Engine).collect()
+    }
+
+    /// All destinations, also those that are not in force, by name.
+    pub fn destinations(&self) -> Vec<LiveDestination> {
+        self.inner.snapshot.load().destinations.all().cloned().collect()
+    }
+
+    /// Grows with each change of rules and destinations.
+    pub fn rules_version(&self) -> u64 {
+        self.inner.snapshot.load().version
+    }
+
+    /// Changes rules and tells the shards. Answers the version of the change.
+    fn change_rules(&self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Result<Edit>) -> Result<u64> {
+        let inner = &*self.inner;
+        inner.check_process()?;
+        let version = {
+            let mut life = inner.life.lock();
+            let version = life.edit_rules(owner, edit)?;
+            inner.publish_rules(&mut life);
+            version
+        };
+        self.merge_rules();
+        Ok(version)
+    }
+
+    /// Merges what has become large, on a thread of its own, until nothing is left to merge.
+    fn merge_rules(&self) {
+        let mut life = self.inner.life.lock();
+        if life.control.merging || life.dir.is_none() {
+            return;
+        }
+        let Some(first) = life.control.compiler.begin_merge() else { return };
+        life.control.merging = true;
+        let engine = Arc::downgrade(&self.inner);
+        let work = move || {
+            let mut next = Some(first);
+            while let Some(merge) = next.take() {
+                let Some(inner) = engine.upgrade() else { return };
+                let table = inner.life.lock().control.live.table().clone();
+                let merged = merge.compile(&table);
+                let mut life = inner.life.lock();
+                let control = &mut life.control;
+                match merged.and_then(|merged| control.compiler.end_merge(merged)) {
+                    Ok(()) => {
+                        next = control.compiler.begin_merge();
+                        inner.publish_rules(&mut life);
+                    }
+                    Err(e) => {
+                        log::error!("merging rules: {e}");
+                        control.compiler.abandon_merge(merge);
+                    }
+                }
+                if inner.closed.load(std::sync::atomic::Ordering::SeqCst) {
+                    next = None;
+                }
+                life.control.merging = next.is_some();
+            }
+        };
+        if !driver::has_threads() {
+            drop(life);
+            return work();
+        }
+        match std::thread::Builder::new().name("tidewire-rules".into()).spawn(work) {
+            // The one before has ended, or is about to: it was the last to say that nothing is being merged.
+            Ok(thread) => life.control.merger = Some(thread),
+            Err(e) => {
+                log::warn!("{}", Error::io("cannot start a thread to merge rules", &e));
+                life.control.merging = false;
+            }
+        }
+    }
+}
+
+fn edit(rules: impl IntoIterator<Item = (Key, Option<Rule>)>) -> Edit {
+    let rules = rules.into_iter().map(|(key, rule)| (key, rule.map(|r| (r, None))));
+    Edit { rules: rules.collect(), ..Edit::default() }
+}
+
+impl Life {
+    /// Changes the rules; [`Inner::publish_rules`] puts that into force.
+    pub(super) fn edit_rules(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Result<Edit>) -> Result<u64> {
+        let Some(dir) = self.dir.as_mut() else { return Err(closed()) };
+        let edit = edit(&self.control.live)?;
+        self.control.edit(owner, |_| edit, &mut dir.names)?;
+        Ok(self.control.live.version())
+    }
+}
+
+impl Inner {
+    /// Puts the rules as they are into force.
+    pub(super) fn publish_rules(&self, life: &mut Life) {
+        let Some(dir) = life.dir.as_ref() else { return };
+        let snapshot = Arc::new(life.control.snapshot(&dir.names));
+        let earlier = self.snapshot.swap(snapshot);
+        for shard in &self.shards {
+            shard.command(Command::Reload);
+        }
+        life.control.earlier.push(earlier);
+        life.control.earlier.retain(|s| Arc::strong_count(s) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;
