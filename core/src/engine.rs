@@ -7,6 +7,7 @@ mod consumer;
 mod dead_letters;
 mod history;
 mod keep;
+mod kept;
 mod losses;
 mod pressure;
 mod replay;
@@ -25,9 +26,10 @@ use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 
-use crate::config::{Config, EngineConfig, Keep};
+use crate::config::{Config, EngineConfig, Keep, RulesKept};
 use crate::driver::{self, ShardThread};
 use crate::engine::consumer::Groups;
+use crate::engine::kept::Kept;
 use crate::engine::replay::Replays;
 use crate::engine::rules::Control;
 use crate::error::{Error, ErrorKind, Result};
@@ -217,7 +219,11 @@ impl Engine {
         let all: Vec<ShardState> = states.values().cloned().collect();
         let groups = Groups::open(&dir, &config.event_types, &all)?;
         let may_retain = config.retention.keep != Keep::Nothing;
-        let (mut control, new) = Control::open(rules, groups.keepers()?, keep_all, may_retain, &mut dir.names)?;
+        let kept = match config.rules {
+            RulesKept::Stored => Some(Kept::open(&dir.path, &config.event_types)?),
+            RulesKept::Host => None,
+        };
+        let (control, new) = Control::open(rules, groups.keepers()?, kept, keep_all, may_retain, &mut dir.names)?;
         let snapshot = control.snapshot(&dir.names);
         let destinations = Arc::new(shard::EverDestinations { all: dir.names.destinations().collect(), new });
         let is_new = |destination| destinations.new.contains(&destination);

@@ -86,6 +86,16 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     Ok(Config { engine, rules, sources })
 }
 
+/// The only destination of a text.
+pub(super) fn destination_of(text: &str, base_dir: &Path) -> Result<Destination> {
+    let loader = Loader { text: Text::new("a destination", text), base_dir };
+    let mut tables = text::read(text, &loader.text)?.destination;
+    match (tables.pop(), tables.is_empty()) {
+        (Some(table), true) => Ok(loader.destination(table)?.0),
+        _ => Err(Error::invalid_config("there is not one destination")),
+    }
+}
+
 /// The rules of a file by themselves: whether their destinations are there is not asked.
 pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
     let text = read_file(path)?;
@@ -220,6 +230,7 @@ impl Loader<'_> {
         set(&mut engine.reserve_percent, &mut places, "engine.reserve_percent", table.reserve_percent, clamp);
         engine.idle = table.idle.unwrap_or_default();
         engine.pin_cpus = table.pin_cpus.unwrap_or_default();
+        engine.rules = table.rules.unwrap_or_default();
         set(&mut engine.region, &mut places, "engine.region", table.region, |s| s);
         set(&mut engine.event_source, &mut places, "engine.event_source", table.event_source, |s| s);
         set(&mut engine.event_bytes_max, &mut places, "engine.event_bytes_max", table.event_bytes_max, bytes);

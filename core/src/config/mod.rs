@@ -3,6 +3,7 @@
 //! A file is taken as a whole or refused as a whole. Errors name file, line, column, and the rule or destination.
 
 mod load;
+pub(crate) mod stored;
 mod text;
 pub(crate) mod units;
 
@@ -117,6 +118,19 @@ pub struct EngineConfig {
     pub dedup: DedupConfig,
     /// What stays in the log after it was delivered.
     pub retention: RetentionConfig,
+    /// Who keeps the rules and destinations that are put while the engine runs ([`crate::Engine::put_rule`]).
+    pub rules: RulesKept,
+}
+
+/// Who keeps what is put while the engine runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RulesKept {
+    /// The data directory: it is there again at the next opening. The default.
+    #[default]
+    Stored,
+    /// The host, which puts it again after each opening; or else it is gone.
+    Host,
 }
 
 /// What stays in the log after it was delivered, for replay, history and point-in-time recovery.
@@ -379,6 +393,7 @@ impl EngineConfig {
             fairness: FairnessConfig::default(),
             dedup: DedupConfig::default(),
             retention: RetentionConfig::default(),
+            rules: RulesKept::default(),
         }
     }
 

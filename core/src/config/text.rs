@@ -61,6 +61,7 @@ pub(super) struct Engine {
     pub(super) dedup: Dedup,
     #[serde(default)]
     pub(super) retention: Retention,
+    pub(super) rules: Option<super::RulesKept>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use super::kept::{Before, Kept};
 use super::{Engine, Inner, Life, closed};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::filter::Compiler;
+use crate::filter::{Compiler, Rules};
 use crate::log::names::Names;
 use crate::rule::{Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner, Plan, Rule, RuleSet, key};
 use crate::shard::Command;
@@ -20,7 +21,8 @@ const CHANGES_MANY: usize = 1024;
 pub(super) struct Control {
     live: LiveRules,
     compiler: Compiler,
-    generation: u64,
+    /// Where callers' rules are kept, if the engine keeps them.
+    kept: Option<Kept>,
     hands_over: bool,
     keep_all: bool,
     /// Snapshots that somebody may still have: whoever lets go of the last one pays for that, and it shall not be a shard.
@@ -44,11 +46,12 @@ impl Numbers for Numbered<'_> {
 }
 
 impl Control {
-    /// The rules that an engine is opened with: the configuration, and the rules of its own. Answers which destinations the
-    /// directory never had before.
+    /// The rules that an engine is opened with: the configuration, what callers put in earlier runs, and its own. Answers
+    /// which destinations the directory never had before.
     pub(super) fn open(
         set: RuleSet,
         keepers: Vec<Rule>,
+        kept: Option<(Kept, Before)>,
         keep_all: bool,
         may_retain: bool,
         names: &mut Names,
@@ -56,15 +59,25 @@ impl Control {
         let mut control = Control {
             live: LiveRules::new(may_retain),
             compiler: Compiler::compile(&[])?,
-            generation: 0,
+            kept: None,
             hands_over: false,
             keep_all,
             earlier: Vec::new(),
             merging: false,
             merger: None,
         };
+        let (kept, before) = kept.map_or((None, None), |(kept, before)| (Some(kept), Some(before)));
+        let before = before.unwrap_or_default();
+        control.live.resume(before.version, before.bucket_versions);
         let mut new = control.edit(Owner::Configuration, |live| live.configuring(set), names)?;
+        new.extend(control.edit(Owner::Callers, |_| before.edit, names)?);
         new.extend(control.edit(Owner::Engine, |live| live.replacing(Owner::Engine, keepers), names)?);
+        for rule in control.live.all_of(Owner::Callers) {
+            if let Some(e) = rule.inactive() {
+                log::warn!("not in force: {e}");
+            }
+        }
+        control.kept = kept;
         Ok((control, new))
     }
 
@@ -73,10 +86,36 @@ impl Control {
         let mut numbered = Numbered { names, new: Vec::new() };
         let plan = self.live.plan(owner, edit(&self.live), &mut numbered)?;
         let new = numbered.new;
+        if plan.is_empty(&self.live) {
+            return Ok(new);
+        }
         self.compile(&plan)?;
+        if let Some(kept) = self.kept.as_mut().filter(|_| owner == Owner::Callers)
+            && let Err(e) = kept.append(&plan)
+        {
+            self.compile_back(&plan);
+            return Err(e);
+        }
         self.live.take(plan);
+        if let Some(kept) = self.kept.as_mut().filter(|_| owner == Owner::Callers) {
+            kept.tidy(&self.live);
+        }
         self.hands_over |= self.live.destinations().hand_over();
         Ok(new)
+    }
+
+    /// Makes the compiler forget a change that was not made.
+    fn compile_back(&mut self, plan: &Plan) {
+        let table = self.live.table();
+        let come: Vec<(u32, &Rule)> = plan.come().into_iter().filter_map(|p| Some((p, plan.table.rule(p)?))).collect();
+        let gone: Vec<u32> = plan.gone().into_iter().map(|(place, _)| place).collect();
+        let undone = self.compiler.change(&come, &gone, table).or_else(|_| {
+            self.compiler = Compiler::compile_numbered(table.iter().map(|(place, _)| place), table)?;
+            Ok::<(), Error>(())
+        });
+        if let Err(e) = undone {
+            log::error!("rules that were not put are in force: {e}");
+        }
     }
 
     fn compile(&mut self, plan: &Plan) -> Result<()> {
@@ -89,10 +128,8 @@ impl Control {
     }
 
     /// The present state as shards and publishers see it.
-    pub(super) fn snapshot(&mut self, names: &Names) -> Snapshot {
-        self.generation += 1;
+    pub(super) fn snapshot(&self, names: &Names) -> Snapshot {
         Snapshot {
-            generation: self.generation,
             version: self.live.version(),
             matcher: self.compiler.matcher().clone(),
             rules: self.live.table().clone(),
@@ -123,13 +160,12 @@ impl Engine {
     /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         self.inner.config.check_retention(&rules)?;
-        self.change_rules(Owner::Configuration, |live| Ok(live.configuring(rules)))?;
-        Ok(())
+        self.change_rules(Owner::Configuration, |live| Ok(live.configuring(rules)), |_| ())
     }
 
     /// Puts one rule, new or in the place of the one that it has in its bucket. The others stay as they are, and what it
     /// costs depends on the rules of its bucket alone. An event that is published after this has returned is matched by the
-    /// new rule. Answers the rule's version.
+    /// new rule, and one that was published before it was called by the earlier one. Answers the rule's version.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if the rule is wrong; [`ErrorKind::Conflict`] if `expect` does not hold, or the rule
@@ -137,10 +173,14 @@ impl Engine {
     /// [`ErrorKind::WrongProcess`]. Then nothing has changed.
     pub fn put_rule(&self, rule: Rule, expect: Expect) -> Result<u64> {
         let key = key(rule.bucket.as_deref(), &rule.id);
-        self.change_rules(Owner::Callers, |live| {
-            live.check_rule(&key, expect)?;
-            Ok(edit([(key, Some(rule))]))
-        })
+        self.change_rules(
+            Owner::Callers,
+            |live| {
+                live.check_rule(&key, expect)?;
+                Ok(edit([(key.clone(), Some(rule))]))
+            },
+            |live| live.get(Owner::Callers, &key).map_or(0, |r| r.version()),
+        )
     }
 
     /// Deletes a rule that was put. `bucket` is `None` for a rule of every bucket. What it has matched is delivered all the
@@ -150,21 +190,24 @@ impl Engine {
     /// [`ErrorKind::NotFound`] if there is none; otherwise as [`Engine::put_rule`].
     pub fn delete_rule(&self, bucket: Option<&str>, id: &str, expect: Expect) -> Result<()> {
         let key = key(bucket, id);
-        self.change_rules(Owner::Callers, |live| {
-            live.check_rule(&key, expect)?;
-            if live.get(Owner::Callers, &key).is_none() {
-                let configured = live.get(Owner::Configuration, &key).is_some();
-                let error = Error::new(ErrorKind::NotFound, "there is no such rule that was put");
-                let error = error.at(format!("rule `{}`", id.escape_debug()));
-                return Err(if configured {
-                    error.remedy("it is in the configuration; remove it there")
-                } else {
-                    error
-                });
-            }
-            Ok(edit([(key, None)]))
-        })?;
-        Ok(())
+        self.change_rules(
+            Owner::Callers,
+            |live| {
+                live.check_rule(&key, expect)?;
+                if live.get(Owner::Callers, &key).is_none() {
+                    let configured = live.get(Owner::Configuration, &key).is_some();
+                    let error = Error::new(ErrorKind::NotFound, "there is no such rule that was put");
+                    let error = error.at(format!("rule `{}`", id.escape_debug()));
+                    return Err(if configured {
+                        error.remedy("it is in the configuration; remove it there")
+                    } else {
+                        error
+                    });
+                }
+                Ok(edit([(key, None)]))
+            },
+            |_| (),
+        )
     }
 
     /// Replaces all rules that were put for one bucket, as when a notification document of S3 is stored; `None` is those of
@@ -190,16 +233,20 @@ impl Engine {
             new.push((key(bucket, &rule.id), Some(rule)));
         }
         let count = new.len();
-        self.change_rules(Owner::Callers, |live| {
-            expect.check(live.bucket_version(name), what)?;
-            let before: Vec<Key> = live.of_bucket(Owner::Callers, name).map(|r| key(bucket, r.id())).collect();
-            let edit = edit(before.into_iter().map(|key| (key, None)).chain(new));
-            if edit.rules.values().flatten().count() < count {
-                let error = Error::invalid_config("two rules have the same id").at(what());
-                return Err(error.remedy("rename one of them"));
-            }
-            Ok(edit)
-        })
+        self.change_rules(
+            Owner::Callers,
+            |live| {
+                expect.check(live.bucket_version(name), what)?;
+                let before: Vec<Key> = live.of_bucket(Owner::Callers, name).map(|r| key(bucket, r.id())).collect();
+                let edit = edit(before.into_iter().map(|key| (key, None)).chain(new));
+                if edit.rules.values().flatten().count() < count {
+                    let error = Error::invalid_config("two rules have the same id").at(what());
+                    return Err(error.remedy("rename one of them"));
+                }
+                Ok(edit)
+            },
+            |live| live.bucket_version(name).unwrap_or(0),
+        )
     }
 
     /// A rule: the one that was put, or else the one of the configuration. `bucket` is `None` for a rule of every bucket.
@@ -234,18 +281,26 @@ impl Engine {
         self.inner.snapshot.load().version
     }
 
-    /// Changes rules and tells the shards. Answers the version of the change.
-    fn change_rules(&self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Result<Edit>) -> Result<u64> {
+    /// Changes rules and tells the shards.
+    fn change_rules<R>(
+        &self,
+        owner: Owner,
+        edit: impl FnOnce(&LiveRules) -> Result<Edit>,
+        then: impl FnOnce(&LiveRules) -> R,
+    ) -> Result<R> {
         let inner = &*self.inner;
         inner.check_process()?;
-        let version = {
+        let result = {
             let mut life = inner.life.lock();
-            let version = life.edit_rules(owner, edit)?;
-            inner.publish_rules(&mut life);
-            version
+            let before = life.control.live.version();
+            life.edit_rules(owner, edit)?;
+            if life.control.live.version() != before {
+                inner.publish_rules(&mut life);
+            }
+            then(&life.control.live)
         };
         self.merge_rules();
-        Ok(version)
+        Ok(result)
     }
 
     /// Merges what has become large, on a thread of its own, until nothing is left to merge.
@@ -316,9 +371,9 @@ impl Inner {
     pub(super) fn publish_rules(&self, life: &mut Life) {
         let Some(dir) = life.dir.as_ref() else { return };
         let snapshot = Arc::new(life.control.snapshot(&dir.names));
-        let earlier = self.snapshot.swap(snapshot);
+        let earlier = self.snapshot.swap(snapshot.clone());
         for shard in &self.shards {
-            shard.command(Command::Reload);
+            shard.command(Command::Reload { position: shard.ring.tail(), snapshot: snapshot.clone() });
         }
         life.control.earlier.push(earlier);
         life.control.earlier.retain(|s| Arc::strong_count(s) > 1);

@@ -24,14 +24,15 @@ use super::recovery::{
 };
 use super::segment::{SegmentHeader, newer_format};
 use super::taken::Taken;
-use super::{BLOCK_BYTES, FORMAT, losses, names};
+use super::{BLOCK_BYTES, FORMAT, RULES_FILE, RULES_JOURNAL, losses, names};
 use crate::driver;
 use crate::driver::fs::ReadFile;
 use crate::error::{Error, ErrorKind, Result};
 
 const MANIFEST: &str = "manifest.json";
 /// Files about the whole directory, a journal before the file that it goes into, but for `meta.json`, which is made anew.
-const WHOLE: [&str; 5] = [names::JOURNAL, names::FILE, "groups.json", "replays.json", WRITERS_FILE];
+const WHOLE: [&str; 7] =
+    [names::JOURNAL, names::FILE, RULES_JOURNAL, RULES_FILE, "groups.json", "replays.json", WRITERS_FILE];
 const COPY_BYTES: usize = 256 * 1024;
 /// The largest file of a snapshot that is not a segment.
 const SMALL_BYTES_MAX: u64 = 1 << 30;
@@ -565,6 +566,9 @@ mod tests {
             "groups.json",
             "manifest.json",
             "writers.json",
+            "names.journal",
+            "rules.json",
+            "rules.journal",
             "shard-0000/cursor.a",
             "shard-0012/00000000000000ff.log",
             "shard-0012/dead/00000000000000ff.log",

@@ -9,6 +9,7 @@
 //! LOCK                       held with flock while an engine has the directory open
 //! meta.json                  format version, writer id, shard count and what is left of earlier ones
 //! names.json, names.journal  numbers of destinations and rules, never used again, and those that came since
+//! rules.json, rules.journal  rules and destinations that were put while an engine was running
 //! groups.json, replays.json  groups of consumers, and replays under way
 //! writers.json               only in a restored directory: the writer ids of the records that came with the snapshot
 //! shard-0000/
@@ -33,7 +34,7 @@ pub mod checkpoint;
 pub mod cursor;
 pub mod dead;
 pub mod history;
-mod journal;
+pub(crate) mod journal;
 pub mod layout;
 pub mod losses;
 pub mod names;
@@ -52,6 +53,10 @@ pub use ack::Ack;
 ///
 /// 2: records have extensions, segments flags and a block of zeros behind what was written last, cursor files sections.
 pub const FORMAT: u32 = 2;
+
+/// Rules and destinations that callers have put, and what has changed of them since.
+pub(crate) const RULES_FILE: &str = "rules.json";
+pub(crate) const RULES_JOURNAL: &str = "rules.journal";
 
 /// The block that direct I/O is done in, in bytes.
 pub const BLOCK_BYTES: usize = 4096;

@@ -17,7 +17,7 @@ use super::layout::{self, Applied, Barrier, Layout, Since};
 use super::losses;
 use super::names::Names;
 use super::record::{self, Extensions, Kind, Parsed, RecordHeader, RecordView};
-pub(super) use super::segment::newer_format;
+pub(crate) use super::segment::newer_format;
 use super::segment::{Purpose, SegmentHeader};
 use super::{BLOCK_BYTES, FORMAT};
 use crate::driver::fs::{self, Lock, LockError};

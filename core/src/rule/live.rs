@@ -282,6 +282,8 @@ pub(crate) struct Plan {
     pub(crate) destinations: Arc<LiveDestinations>,
     pub(crate) types: Arc<EventTypes>,
     slots: Vec<Slot>,
+    /// Of the owner's destinations, those that become others, by name; `None` is one that goes.
+    pub(crate) changed_destinations: Vec<(String, Option<LiveDestination>)>,
 }
 
 /// A place of the table that changes.
@@ -318,13 +320,18 @@ impl Plan {
         changed.filter(|s| compiled(&s.after).is_some()).map(|s| s.place).collect()
     }
 
+    /// Whether everything is so already.
+    pub(crate) fn is_empty(&self, live: &LiveRules) -> bool {
+        self.slots.is_empty() && self.changed_destinations.is_empty() && Arc::ptr_eq(&self.types, &live.types)
+    }
+
     /// How many places change.
     pub(crate) fn changes(&self) -> usize {
         self.slots.len()
     }
 
-    /// The rules of the owner that are others now, or gone, by key.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = (Key, Option<&LiveRule>)> {
+    /// The rules of the owner that become others, by key; `None` is one that goes.
+    pub(crate) fn changed_rules(&self) -> impl Iterator<Item = (Key, Option<&LiveRule>)> {
         self.slots.iter().filter_map(|s| {
             let any = s.after.as_ref().or(s.before.as_ref())?;
             let is_new = s.after.as_ref().is_none_or(|r| r.version == self.version);
@@ -391,10 +398,16 @@ impl LiveRules {
         &self.bucket_versions
     }
 
-    /// What was kept of an earlier run: versions go on from there.
+    /// Versions go on from those of an earlier run. Call before anything else.
     pub(crate) fn resume(&mut self, version: u64, bucket_versions: BTreeMap<Box<str>, u64>) {
-        self.version = self.version.max(version);
+        self.version = version;
         self.bucket_versions = bucket_versions;
+    }
+
+    /// All rules of an owner.
+    pub(crate) fn all_of(&self, owner: Owner) -> impl Iterator<Item = &Arc<LiveRule>> {
+        let places = self.index.get(&owner).into_iter().flat_map(BTreeMap::values);
+        places.filter_map(|place| self.table.get(*place))
     }
 
     /// The edit that makes these rules all that an owner has.
@@ -496,7 +509,17 @@ impl LiveRules {
         }
         let mut table = self.table.clone();
         slots.iter().for_each(|s| table.set(s.place, s.after.clone()));
-        Ok(Plan { owner, version, table, destinations, types, slots })
+        let of_owner = |all: &LiveDestinations, name: &str| {
+            all.all().find(|d| d.owner == owner && d.destination.name == *name).cloned()
+        };
+        let mut changed_destinations = Vec::new();
+        for name in touched {
+            let (before, after) = (of_owner(&self.destinations, &name), of_owner(&destinations, &name));
+            if before.as_ref().map(|d| d.version) != after.as_ref().map(|d| d.version) {
+                changed_destinations.push((name, after));
+            }
+        }
+        Ok(Plan { owner, version, table, destinations, types, slots, changed_destinations })
     }
 
     /// How many rules there are.

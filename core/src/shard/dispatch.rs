@@ -169,19 +169,27 @@ impl Shard {
         slot
     }
 
-    /// Looks at a new snapshot: new destinations get lanes, changed ones their new settings.
-    pub(super) fn reload(self: &Rc<Self>) {
-        let snapshot = self.snapshots.load_full();
-        if snapshot.generation == self.snapshot.borrow().generation {
+    /// Takes the rules into force that hold from a ring position on.
+    pub(super) fn adopt_rules(&self, position: u64) {
+        let mut next = self.next_snapshots.borrow_mut();
+        while next.front().is_some_and(|(from, _)| *from <= position) {
+            if let Some((_, snapshot)) = next.pop_front() {
+                *self.snapshot.borrow_mut() = snapshot;
+            }
+        }
+    }
+
+    /// Looks at the newest destinations: new ones get lanes, changed ones their new settings.
+    pub(super) fn reload_lanes(self: &Rc<Self>) {
+        let snapshot = self.snapshots.load();
+        if Arc::ptr_eq(&snapshot.destinations, &self.lane_destinations.borrow()) {
             return;
         }
-        if Arc::ptr_eq(&snapshot.destinations, &self.snapshot.borrow().destinations) {
-            *self.snapshot.borrow_mut() = snapshot;
-            return;
-        }
+        let destinations = snapshot.destinations.clone();
+        drop(snapshot);
         // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
         let head = self.dispatched.get();
-        for (number, destination) in snapshot.destinations.by_number() {
+        for (number, destination) in destinations.by_number() {
             let existing = self.lanes.borrow().get(&number).cloned();
             self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
             match existing {
@@ -203,8 +211,8 @@ impl Shard {
                 None => {}
             }
         }
-        *self.snapshot.borrow_mut() = snapshot;
-        self.reload_replays();
+        self.reload_replays(&destinations);
+        *self.lane_destinations.borrow_mut() = destinations;
     }
 
     /// An event that goes into the log takes its place in the queues now: whoever hears that it is written finds it counted.
@@ -220,7 +228,7 @@ impl Shard {
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
         // A shard that has heard of new rules earlier may have handed over events for a new destination.
-        self.reload();
+        self.reload_lanes();
         let lanes = self.lanes.borrow();
         let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();

@@ -56,6 +56,9 @@ fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
     }
 }
 
+/// So many changes of the rules are kept apart while the ring is not emptied; of more, the last counts.
+const NEXT_SNAPSHOTS_MAX: usize = 64;
+
 /// What was taken from the ring at once.
 struct Drained {
     events: u64,
@@ -75,8 +78,13 @@ impl Shard {
         let mut burst = None;
         loop {
             // In this order: whoever has changed the rules and then published finds his event matched by the new ones.
-            let tail = self.shared.ring.tail();
+            let mut tail = self.shared.ring.tail();
             self.obey();
+            // And what he had published before, by those of before.
+            self.adopt_rules(consumer.position());
+            if let Some((from, _)) = self.next_snapshots.borrow().front() {
+                tail = tail.min(*from);
+            }
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
@@ -322,19 +330,25 @@ impl Shard {
         }
         for command in self.shared.take_commands() {
             match command {
-                Command::Reload => self.reload(),
+                Command::Reload { position, snapshot } => {
+                    self.reload_lanes();
+                    let mut next = self.next_snapshots.borrow_mut();
+                    let many = next.len() >= NEXT_SNAPSHOTS_MAX;
+                    match next.back_mut() {
+                        Some((from, last)) if many || *from == position => *last = snapshot,
+                        _ => next.push_back((position, snapshot)),
+                    }
+                }
                 Command::Flush { position, destination, reply } => self.flush(position, destination, reply),
                 Command::DeadLetters(job) => self.dead.give(job),
                 Command::Replay(replay) => self.start_replay(&replay),
                 Command::EndReplay(replay) => self.end_replay(&replay, PartState::Cancelled),
                 Command::ForgetReplay(number) => self.forget_replay(number),
                 Command::Group { group, reply } => {
-                    self.reload();
                     self.keeping.add_group(group, self.shared.index);
                     let _ = reply.send(());
                 }
                 Command::EndGroup(number) => {
-                    self.reload();
                     self.keeping.remove_group(number);
                 }
                 Command::Bury { letter, reply } => self.dead.bury(letter, reply),

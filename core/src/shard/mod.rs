@@ -35,7 +35,7 @@ mod tests;
 mod walk;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -61,6 +61,7 @@ use crate::log::checkpoint::Checkpoint;
 use crate::log::layout::Applied;
 use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
+use crate::rule::LiveDestinations;
 
 use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
@@ -214,8 +215,8 @@ pub(crate) struct Resolved {
 /// What the engine asks of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The rules have changed; look at the new snapshot.
-    Reload,
+    /// The rules have changed. What was published before, up to this ring position, is matched by those of before.
+    Reload { position: u64, snapshot: Arc<Snapshot> },
     /// Answer once everything accepted up to this ring position is delivered or dead-lettered, of one destination or of all.
     Flush { position: u64, destination: Option<u32>, reply: oneshot::Sender<()> },
     /// Something is to be done with the dead letters.
@@ -370,8 +371,12 @@ pub(crate) struct Shard {
     shared: Arc<Shared>,
     peers: Peers,
     snapshots: Arc<ArcSwap<Snapshot>>,
-    /// The snapshot in use here; refreshed by `Command::Reload`.
+    /// The snapshot in use here.
     snapshot: RefCell<Arc<Snapshot>>,
+    /// Those that come after it, and from which ring position on.
+    next_snapshots: RefCell<VecDeque<(u64, Arc<Snapshot>)>>,
+    /// The destinations that the lanes are made for: those of the newest snapshot that this shard has heard of.
+    lane_destinations: RefCell<Arc<LiveDestinations>>,
     config: Arc<EngineConfig>,
     incarnation: u64,
     started: Instant,
@@ -505,7 +510,9 @@ impl Shard {
             dedup_files: house::dedup_files(&state, disk, plan),
             dedup_handed: Cell::new(0),
             keeping: Keeping::new(&config, keep, &state, shared.index),
+            lane_destinations: RefCell::new(current.destinations.clone()),
             snapshot: RefCell::new(current),
+            next_snapshots: RefCell::default(),
             snapshots: snapshot,
             config,
             incarnation,

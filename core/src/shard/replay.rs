@@ -22,7 +22,7 @@ use crate::log::appender::Position;
 use crate::log::cursor::Cursor;
 use crate::log::reader::event_of;
 use crate::log::record::{RecordView, Route};
-use crate::rule::Destination;
+use crate::rule::{Destination, LiveDestinations};
 
 /// The most events that a replay has in memory on one shard: enough for full batches, little beside the live lanes.
 const EVENTS_MAX: usize = 1024;
@@ -257,12 +257,11 @@ impl Shard {
     }
 
     /// The rules have changed: replays to their destinations follow.
-    pub(super) fn reload_replays(&self) {
-        let snapshot = self.snapshot.borrow().clone();
+    pub(super) fn reload_replays(&self, destinations: &LiveDestinations) {
         let slots: Vec<Rc<LaneSlot>> = self.keeping.replays.borrow().values().cloned().collect();
         for slot in slots {
             let Some(lane) = slot.replay.as_ref().filter(|l| l.replay.named) else { continue };
-            match snapshot.destination(slot.number) {
+            match destinations.get(slot.number) {
                 Some(d) => slot.reconfigure(d.clone(), Way::OF_REPLAYS),
                 None => self.end_replay(&lane.replay.clone(), PartState::Failed),
             }

@@ -15,8 +15,6 @@ use crate::table::Table;
 /// One that differs in a rule shares with the one before whatever is the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
-    /// Grows with each snapshot.
-    pub(crate) generation: u64,
     /// That of the rules: it grows with each change of them.
     pub(crate) version: u64,
     pub(crate) matcher: Matcher,

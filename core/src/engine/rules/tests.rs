@@ -37,7 +37,7 @@ impl Live {
     fn open(set: RuleSet) -> Live {
         let dir = tempfile::tempdir().unwrap();
         let mut names = names(&dir);
-        let (control, _) = Control::open(set, Vec::new(), false, false, &mut names).unwrap();
+        let (control, _) = Control::open(set, Vec::new(), None, false, false, &mut names).unwrap();
         Live { control, names, _dir: dir }
     }
 

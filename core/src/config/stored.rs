@@ -1,0 +1,252 @@
+//! Rules and destinations as they are kept: JSON, with the keys of the configuration file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::load;
+use crate::error::{Error, Result};
+use crate::event::{EventTypes, Priority};
+use crate::filter::{Filter, NamedFilters};
+use crate::rule::{Destination, DestinationKind, Order, Rule};
+
+/// A rule. Its filter is in the native form, in full.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredRule {
+    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket: Option<String>,
+    events: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    filter: Value,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    destinations: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    priority: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    repeat: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    retain: bool,
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+fn is_empty(v: &Value) -> bool {
+    v.is_null() || v.as_object().is_some_and(Map::is_empty)
+}
+
+const PRIORITIES: [(Priority, &str); 3] =
+    [(Priority::High, "high"), (Priority::Normal, "normal"), (Priority::Low, "low")];
+
+/// The rule as it is kept.
+pub(crate) fn rule_json(rule: &Rule) -> Value {
+    let written = !rule.event_names.is_empty();
+    let known = rule.events.known().map(|t| t.name().to_owned());
+    let made: Vec<String> = known.chain(rule.events.custom().map(str::to_owned)).collect();
+    let stored = StoredRule {
+        id: rule.id.clone(),
+        bucket: rule.bucket.clone(),
+        events: if written { rule.event_names.clone() } else { made },
+        filter: rule.filter.to_json(),
+        destinations: rule.destinations.clone(),
+        priority: PRIORITIES.iter().find(|(p, _)| Some(*p) == rule.priority).map(|(_, name)| (*name).to_owned()),
+        repeat: rule.repeat,
+        retain: rule.retain,
+    };
+    serde_json::to_value(stored).unwrap_or_default()
+}
+
+/// The rule that was kept so. That it fits the destinations is not checked.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidConfig`] that names the rule.
+pub(crate) fn rule_of_json(value: Value, types: &EventTypes) -> Result<Rule> {
+    let stored: StoredRule = serde_json::from_value(value).map_err(|e| Error::invalid_config(e.to_string()))?;
+    let mut rule = Rule::new(stored.id, stored.events, types)?;
+    let label = rule.label();
+    if !is_empty(&stored.filter) {
+        let filter = Filter::read_native(&stored.filter, "filter", &NamedFilters::new());
+        rule.filter = filter.map_err(|fault| fault.error.at(label.clone()))?;
+    }
+    if let Some(name) = &stored.priority {
+        let known = PRIORITIES.iter().find(|(_, n)| n == name);
+        let unknown = || Error::invalid_config(format!("unknown priority `{}`", name.escape_debug())).at(label);
+        rule.priority = Some(known.ok_or_else(unknown)?.0);
+    }
+    rule.bucket = stored.bucket;
+    rule.destinations = stored.destinations;
+    (rule.repeat, rule.retain) = (stored.repeat, stored.retain);
+    Ok(rule)
+}
+
+fn time(t: Duration) -> Value {
+    format!("{}us", t.as_micros()).into()
+}
+
+/// The destination as it is kept, with its secrets.
+pub(crate) fn destination_json(d: &Destination) -> Value {
+    let order = match d.order {
+        Order::Key => "key",
+        Order::None => "none",
+        Order::Strict => "strict",
+    };
+    let mut queue = json!({
+        "bytes_max": d.queue.bytes_max,
+        "on_full": d.queue.on_full.name(),
+        "block_timeout": time(d.queue.block_timeout),
+        "warn_at": d.queue.warn_at,
+    });
+    let mut retry = json!({
+        "backoff_min": time(d.retry.backoff_min),
+        "backoff_max": time(d.retry.backoff_max),
+        "age_max": time(d.retry.age_max),
+        "poison_attempts": d.retry.poison_attempts,
+    });
+    set(&mut queue, "events_max", d.queue.events_max.map(Value::from));
+    set(&mut queue, "age_max", d.queue.age_max.map(time));
+    set(&mut retry, "attempts_max", d.retry.attempts_max.map(Value::from));
+    let mut value = json!({
+        "name": d.name,
+        "profile": d.profile.name(),
+        "concurrency": d.concurrency,
+        "order": order,
+        "batch": {
+            "events_max": d.batch.events_max,
+            "bytes_max": d.batch.bytes_max,
+            "linger": time(d.batch.linger),
+        },
+        "retry": retry,
+        "breaker": {
+            "consecutive_failures": d.breaker.consecutive_failures,
+            "open_min": time(d.breaker.open_min),
+            "open_max": time(d.breaker.open_max),
+        },
+        "queue": queue,
+    });
+    set(&mut value, "dead_letter_to", d.dead_letter_to.clone().map(Value::from));
+    match &d.kind {
+        DestinationKind::Webhook(w) => {
+            set(&mut value, "type", Some("webhook".into()));
+            set(&mut value, "url", Some(w.url.as_str().into()));
+            set(&mut value, "timeout", Some(time(w.timeout)));
+            set(&mut value, "connect_timeout", Some(time(w.connect_timeout)));
+            set(&mut value, "idle", Some(time(w.idle)));
+            // A list, for their order counts.
+            set(&mut value, "headers", Some(w.headers.iter().map(|(n, v)| json!([n, v])).collect()));
+            let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
+            set(&mut value, "tls", ca);
+        }
+    }
+    value
+}
+
+fn set(object: &mut Value, key: &str, value: Option<Value>) {
+    if let (Some(object), Some(value)) = (object.as_object_mut(), value) {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+/// The destination that was kept so.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidConfig`] that names the destination.
+pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
+    // What the file has in another form, or what is not to be looked for now.
+    let mut taken = |key: &str| value.as_object_mut().and_then(|o| o.remove(key));
+    let (headers, tls) = (taken("headers"), taken("tls"));
+    let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
+    let mut d = load::destination_of(&text, Path::new(""))?;
+    let label = d.label();
+    let bad = |what: &str| Error::invalid_config(format!("{what} cannot be read")).at(label.clone());
+    let DestinationKind::Webhook(w) = &mut d.kind;
+    if let Some(headers) = headers {
+        w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
+    }
+    if let Some(tls) = tls {
+        let ca = tls.get("ca").and_then(Value::as_str).ok_or_else(|| bad("`tls.ca`"))?;
+        w.tls_ca = Some(PathBuf::from(ca));
+    }
+    Ok(d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::profile::Profile;
+    use crate::filter::{Field, Test};
+    use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
+
+    #[test]
+    fn a_rule_that_was_kept_is_the_same() {
+        let types = EventTypes::with_custom(["acme:Scanned"]).unwrap();
+        let mut rule = Rule::new("é \"r\"", ["s3:ObjectCreated:*", "acme:Scanned"], &types).unwrap();
+        let again = |rule: &Rule| rule_of_json(rule_json(rule), &types).unwrap();
+        assert_eq!(again(&rule), rule);
+        rule.bucket = Some("photos".into());
+        rule.filter = Filter::all([
+            Filter::Is(Field::Key, Test::prefix("images/\u{1F389}")),
+            Filter::any([Filter::Is(Field::Region, Test::equals("eu")), Filter::Is(Field::VersionId, Test::Absent)]),
+        ]);
+        rule.destinations = vec!["a".into(), "b".into()];
+        (rule.priority, rule.repeat, rule.retain) = (Some(Priority::Low), true, true);
+        assert_eq!(again(&rule), rule);
+        // One that was made without names.
+        rule.event_names.clear();
+        assert_eq!(again(&rule).events, rule.events);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_is_named() {
+        for (json, what) in [
+            (json!({"id": "r", "events": ["s3:NoSuch"]}), "rule `r`"),
+            (json!({"id": "r", "events": ["*"], "filter": {"nosuch": 1}}), "rule `r`"),
+            (json!({"id": "r", "events": ["*"], "priority": "urgent"}), "`urgent`"),
+            (json!({"id": "r", "events": ["*"], "more": 1}), "more"),
+            (json!({"events": ["*"]}), "id"),
+        ] {
+            let e = rule_of_json(json, &EventTypes::default()).unwrap_err().to_string();
+            assert!(e.contains(what), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_destination_that_was_kept_is_the_same() {
+        let mut w = Webhook::new("https://example.com/hook?x=1").unwrap();
+        let plain = Destination::new("plain", DestinationKind::Webhook(w.clone()));
+        assert_eq!(destination_of_json(destination_json(&plain)).unwrap(), plain);
+        w.headers = vec![("X-Z".into(), "1".into()), ("Authorization".into(), "Bearer \"t\"".into())];
+        (w.timeout, w.connect_timeout) = (Duration::from_millis(1500), Duration::from_micros(1001));
+        w.idle = Duration::from_secs(9);
+        w.tls_ca = Some("/no/such/ca.pem".into());
+        let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
+        d.profile = Profile::CloudEvents;
+        d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };
+        (d.concurrency, d.order) = (9, Order::Strict);
+        d.retry = RetryPolicy {
+            backoff_min: Duration::from_millis(3),
+            backoff_max: Duration::from_millis(33),
+            age_max: Duration::from_secs(99),
+            attempts_max: Some(5),
+            poison_attempts: 2,
+        };
+        d.breaker = BreakerPolicy {
+            consecutive_failures: 8,
+            open_min: Duration::from_millis(4),
+            open_max: Duration::from_millis(44),
+        };
+        d.dead_letter_to = Some("plain".into());
+        d.queue.events_max = Some(1000);
+        d.queue.bytes_max = 1 << 33;
+        d.queue.age_max = Some(Duration::from_secs(66));
+        d.queue.on_full = OnQueueFull::Block;
+        d.queue.block_timeout = Duration::from_millis(6);
+        d.queue.warn_at = 0.25;
+        assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        assert!(destination_of_json(json!({"name": "x"})).is_err());
+    }
+}

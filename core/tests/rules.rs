@@ -1,0 +1,314 @@
+//! Rules that change one by one while the engine runs, and that are there again after it was closed.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidewire::config::{EngineConfig, RulesKept};
+use tidewire::event::EventTypes;
+use tidewire::filter::Filter;
+use tidewire::rule::{Destination, Expect, Owner, Rule, RuleSet};
+use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, PublishOptions, Published};
+use tidewire_receiver::{Behaviour, Receiver};
+
+use common::{WAIT, hook, receiver, until};
+
+fn config(dir: &Path) -> EngineConfig {
+    let mut c = EngineConfig::new(dir);
+    c.shards = Some(2);
+    c.close_timeout = Duration::from_secs(5);
+    c.log.segment_bytes = 1 << 20;
+    c
+}
+
+fn configured(destinations: Vec<Destination>) -> RuleSet {
+    RuleSet::build(Vec::new(), destinations, EventTypes::default()).unwrap()
+}
+
+fn open(dir: &Path, r: &Receiver) -> Engine {
+    Engine::open_with(config(dir), configured(vec![hook("hook", &r.url())])).unwrap()
+}
+
+fn rule(id: &str, bucket: &str, prefix: &str) -> Rule {
+    let rule = Rule::new(id, ["s3:ObjectCreated:*"], &EventTypes::default()).unwrap();
+    rule.with_bucket(bucket).with_filter(Filter::new(prefix, "")).with_destination("hook")
+}
+
+fn publish(engine: &Engine, bucket: &str, key: &str) -> Published {
+    let event = Event::new(KnownType::ObjectCreatedPut.into(), bucket, key.as_bytes());
+    engine.publish_with(&event, &PublishOptions { ack: Ack::Memory, ..PublishOptions::default() }).unwrap()
+}
+
+fn told(r: &Receiver) -> Vec<String> {
+    let mut keys: Vec<String> =
+        r.records().into_iter().filter(|record| record.accepted).map(|record| record.key).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn a_rule_is_in_force_when_the_call_returns_and_out_of_it_when_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    assert_eq!(publish(&engine, "b", "a/0"), Published::NoMatch);
+    for n in 0..50 {
+        engine.put_rule(rule("r", "b", &format!("{n}/")), Expect::Anything).unwrap();
+        publish(&engine, "b", &format!("{n}/yes"));
+        publish(&engine, "b", &format!("{}/no", n + 1));
+    }
+    engine.delete_rule(Some("b"), "r", Expect::Anything).unwrap();
+    assert_eq!(publish(&engine, "b", "49/late"), Published::NoMatch);
+    engine.flush(WAIT).unwrap();
+    let mut expected: Vec<String> = (0..50).map(|n| format!("{n}/yes")).collect();
+    expected.sort();
+    assert_eq!(told(&r), expected);
+    assert!(engine.rule(Some("b"), "r").is_none());
+    let e = engine.delete_rule(Some("b"), "r", Expect::Anything).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound);
+    engine.close(WAIT).unwrap();
+    assert_eq!(engine.put_rule(rule("r", "b", ""), Expect::Anything).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn what_was_put_is_there_after_a_restart_with_its_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    let first = engine.put_rule(rule("one", "b", "1/"), Expect::Absent).unwrap();
+    let second = engine.put_rule(rule("two", "b", "2/"), Expect::Absent).unwrap();
+    engine.put_rule(rule("three", "c", "3/"), Expect::Absent).unwrap();
+    engine.delete_rule(Some("c"), "three", Expect::Anything).unwrap();
+    let (_, deleted) = engine.bucket_rules(Some("c"));
+    engine.close(WAIT).unwrap();
+    drop(engine);
+
+    let engine = open(dir.path(), &r);
+    let version = |id: &str| engine.rule(Some("b"), id).map(|r| r.version());
+    assert_eq!((version("one"), version("two")), (Some(first), Some(second)));
+    assert_eq!(engine.rule(Some("b"), "one").unwrap().rule(), rule("one", "b", "1/"));
+    assert_eq!(engine.bucket_rules(Some("b")).1, Some(second));
+    let (rules, version) = engine.bucket_rules(Some("c"));
+    assert!(rules.is_empty() && version == deleted && deleted > Some(second));
+    // Numbers of versions are not given again.
+    assert!(engine.put_rule(rule("four", "b", "4/"), Expect::Absent).unwrap() > deleted.unwrap());
+    for key in ["1/x", "2/x", "3/x", "4/x"] {
+        publish(&engine, "b", key);
+    }
+    engine.flush(WAIT).unwrap();
+    assert_eq!(told(&r), ["1/x", "2/x", "4/x"]);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn what_was_put_is_the_hosts_to_keep_if_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let open = || {
+        let mut c = config(dir.path());
+        c.rules = RulesKept::Host;
+        Engine::open_with(c, configured(vec![hook("hook", &r.url())])).unwrap()
+    };
+    let engine = open();
+    engine.put_rule(rule("one", "b", ""), Expect::Absent).unwrap();
+    publish(&engine, "b", "x");
+    engine.flush(WAIT).unwrap();
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = open();
+    assert!(engine.rules().is_empty());
+    assert_eq!(told(&r), ["x"]);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn of_two_concurrent_changes_of_the_rules_of_a_bucket_none_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    engine.put_bucket_rules(Some("b"), vec![rule("first", "b", "")], Expect::Absent).unwrap();
+    // Each adds its rules to what it has read, and begins again if somebody was quicker.
+    let add = |name: &str| {
+        for n in 0..20 {
+            loop {
+                let (mut rules, version): (Vec<Rule>, _) = {
+                    let (rules, version) = engine.bucket_rules(Some("b"));
+                    (rules.iter().map(|r| r.rule()).collect(), version.unwrap())
+                };
+                rules.push(rule(&format!("{name}-{n}"), "b", ""));
+                match engine.put_bucket_rules(Some("b"), rules, Expect::Version(version)) {
+                    Ok(_) => break,
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e}"),
+                }
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        for name in ["a", "b", "c"] {
+            s.spawn(move || add(name));
+        }
+    });
+    assert_eq!(engine.bucket_rules(Some("b")).0.len(), 61);
+    // A document replaces what there was.
+    engine.put_bucket_rules(Some("b"), vec![rule("last", "b", "")], Expect::Anything).unwrap();
+    let ids: Vec<String> = engine.bucket_rules(Some("b")).0.iter().map(|r| r.id().to_owned()).collect();
+    assert_eq!(ids, ["last"]);
+    let wrong = vec![rule("x", "b", ""), rule("x", "b", "1")];
+    assert!(engine.put_bucket_rules(Some("b"), wrong, Expect::Anything).is_err());
+    let wrong = engine.put_bucket_rules(Some("b"), vec![rule("x", "c", "")], Expect::Anything).unwrap_err();
+    assert!(wrong.to_string().contains("another bucket"), "{wrong}");
+    engine.close(WAIT).unwrap();
+}
+
+/// Of other systems it is told that one rule with an unknown target made all of them unusable after a restart.
+#[test]
+fn one_unknown_target_does_not_make_the_set_unusable() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let with_other = || configured(vec![hook("hook", &r.url()), hook("other", &r.url())]);
+    let engine = Engine::open_with(config(dir.path()), with_other()).unwrap();
+    engine.put_rule(rule("good", "b", "good/"), Expect::Absent).unwrap();
+    let mut lost = rule("lost", "b", "lost/");
+    lost.destinations = vec!["other".into()];
+    engine.put_rule(lost, Expect::Absent).unwrap();
+    engine.close(WAIT).unwrap();
+    drop(engine);
+
+    let engine = open(dir.path(), &r);
+    publish(&engine, "b", "good/1");
+    publish(&engine, "b", "lost/1");
+    let lost = engine.rule(Some("b"), "lost").unwrap();
+    assert!(lost.inactive().unwrap().to_string().contains("unknown destination `other`"));
+    // It can be looked at and deleted, and comes back with its destination.
+    engine.replace_rules(with_other()).unwrap();
+    publish(&engine, "b", "lost/2");
+    engine.flush(WAIT).unwrap();
+    assert_eq!(told(&r), ["good/1", "lost/2"]);
+    engine.delete_rule(Some("b"), "lost", Expect::Anything).unwrap();
+    engine.close(WAIT).unwrap();
+}
+
+/// A type of the host's own that it does not register any more.
+#[test]
+fn a_rule_that_cannot_be_read_is_kept_and_does_not_keep_the_others_from_working() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let types = EventTypes::with_custom(["acme:Scanned"]).unwrap();
+    let open = |types: &EventTypes| {
+        let mut c = config(dir.path());
+        c.event_types = types.clone();
+        let mut d = hook("hook", &r.url());
+        d.profile = tidewire::event::profile::Profile::CloudEvents;
+        Engine::open_with(c, RuleSet::build(Vec::new(), vec![d], types.clone()).unwrap()).unwrap()
+    };
+    let engine = open(&types);
+    engine.put_rule(rule("good", "b", ""), Expect::Absent).unwrap();
+    let own = Rule::new("own", ["acme:Scanned"], &types).unwrap().with_bucket("b").with_destination("hook");
+    engine.put_rule(own, Expect::Absent).unwrap();
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = open(&EventTypes::default());
+    assert!(engine.rule(Some("b"), "own").is_none() && engine.rule(Some("b"), "good").is_some());
+    // Also through a journal that becomes a whole file.
+    for n in 0..200 {
+        let mut large = rule("large", "b", &n.to_string());
+        large.filter = Filter::any((0..80).map(|i| Filter::new("x".repeat(100), format!("{n}-{i}"))));
+        engine.put_rule(large, Expect::Anything).unwrap();
+    }
+    assert!(dir.path().join("rules.json").exists());
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = open(&types);
+    let ids: BTreeSet<String> = engine.rules().iter().map(|r| r.id().to_owned()).collect();
+    assert_eq!(ids, BTreeSet::from(["good", "large", "own"].map(str::to_owned)));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_rule_that_cannot_be_stored_is_not_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    engine.put_rule(rule("one", "b", "1/"), Expect::Absent).unwrap();
+    let before = engine.rules_version();
+    let journal = dir.path().join("rules.journal");
+    std::fs::rename(&journal, dir.path().join("elsewhere")).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    let e = engine.put_rule(rule("one", "b", "2/"), Expect::Anything).unwrap_err();
+    assert!(e.to_string().contains("rules.journal"), "{e}");
+    engine.put_rule(rule("two", "c", ""), Expect::Anything).unwrap_err();
+    assert_eq!(engine.rules_version(), before);
+    assert_eq!(publish(&engine, "c", "x"), Published::NoMatch);
+    publish(&engine, "b", "2/x");
+    publish(&engine, "b", "1/x");
+    engine.flush(WAIT).unwrap();
+    assert_eq!(told(&r), ["1/x"]);
+    std::fs::remove_dir(&journal).unwrap();
+    std::fs::rename(dir.path().join("elsewhere"), &journal).unwrap();
+    engine.put_rule(rule("two", "c", ""), Expect::Absent).unwrap();
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = open(dir.path(), &r);
+    assert_eq!(engine.rules().len(), 2);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_rule_of_the_configuration_is_changed_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let set = RuleSet::build(vec![rule("r", "b", "")], vec![hook("hook", &r.url())], EventTypes::default()).unwrap();
+    let engine = Engine::open_with(config(dir.path()), set).unwrap();
+    let e = engine.put_rule(rule("r", "b", "x"), Expect::Anything).unwrap_err();
+    assert!(e.kind() == ErrorKind::Conflict && e.to_string().contains("configuration"), "{e}");
+    let e = engine.delete_rule(Some("b"), "r", Expect::Anything).unwrap_err();
+    assert!(e.kind() == ErrorKind::NotFound && e.to_string().contains("configuration"), "{e}");
+    assert_eq!(engine.rule(Some("b"), "r").unwrap().owner(), Owner::Configuration);
+    engine.close(WAIT).unwrap();
+}
+
+/// Rules come and go while events flow, so many that they are merged meanwhile.
+#[test]
+fn changing_rules_loses_and_doubles_nothing_of_what_other_rules_want() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mut c = config(dir.path());
+    c.rules = RulesKept::Host;
+    let engine = Engine::open_with(c, configured(vec![hook("hook", &r.url())])).unwrap();
+    engine.put_rule(rule("steady", "b", "steady/"), Expect::Absent).unwrap();
+    let stop = AtomicBool::new(false);
+    let count = std::thread::scope(|s| {
+        let publisher = s.spawn(|| {
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) || n < 100 {
+                publish(&engine, "b", &format!("steady/{n:06}"));
+                n += 1;
+                if n % 64 == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            n
+        });
+        for n in 0..600 {
+            engine.put_rule(rule(&format!("r{n}"), "b", &format!("{n}/")), Expect::Anything).unwrap();
+            if n % 3 == 2 {
+                engine.delete_rule(Some("b"), &format!("r{}", n - 1), Expect::Anything).unwrap();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        publisher.join().unwrap()
+    });
+    for n in [0, 1, 2, 300, 301, 599] {
+        publish(&engine, "b", &format!("{n}/x"));
+    }
+    engine.flush(WAIT).unwrap();
+    let mut expected: Vec<String> = (0..count).map(|n| format!("steady/{n:06}")).collect();
+    expected.extend([0, 2, 300, 599].map(|n| format!("{n}/x")));
+    expected.sort();
+    until("all have arrived", || told(&r).len() >= expected.len());
+    assert_eq!(told(&r), expected);
+    engine.close(WAIT).unwrap();
+}
