@@ -218,6 +218,9 @@ impl Engine {
         let keep_all = config.retention.keep == Keep::All;
         let all: Vec<ShardState> = states.values().cloned().collect();
         let groups = Groups::open(&dir, &config.event_types, &all)?;
+        let former: Vec<u32> =
+            dir.names.former().filter(|n| states.values().all(|s| shard::nothing_waits(s, *n))).collect();
+        dir.names.set_done(&former)?;
         let may_retain = config.retention.keep != Keep::Nothing;
         let kept = match config.rules {
             RulesKept::Stored => Some(Kept::open(&dir.path, &config.event_types)?),

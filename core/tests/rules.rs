@@ -5,13 +5,15 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewire::config::{EngineConfig, RulesKept};
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;
-use tidewire::rule::{Destination, Expect, Owner, Rule, RuleSet};
-use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, PublishOptions, Published};
+use tidewire::rule::{Backlog, Destination, DestinationKind, Expect, Owner, Rule, RuleSet};
+use tidewire::{
+    Ack, DeadLetterFilter, Engine, ErrorKind, Event, KnownType, LossReason, PublishOptions, Published, RedriveOptions,
+};
 use tidewire_receiver::{Behaviour, Receiver};
 
 use common::{WAIT, hook, receiver, until};
@@ -310,5 +312,182 @@ fn changing_rules_loses_and_doubles_nothing_of_what_other_rules_want() {
     expected.sort();
     until("all have arrived", || told(&r).len() >= expected.len());
     assert_eq!(told(&r), expected);
+    engine.close(WAIT).unwrap();
+}
+
+/// An engine whose destination `old`, which is put, cannot be reached and has `0..10` of two keys waiting.
+fn with_backlog(dir: &Path, other: &Receiver) -> Engine {
+    let engine = Engine::open_with(config(dir), configured(vec![hook("hook", &other.url())])).unwrap();
+    let down = unreachable_hook("old");
+    engine.put_destination(down, Expect::Absent, &Backlog::Keep).unwrap();
+    let mut to_old = rule("to-old", "b", "");
+    to_old.destinations = vec!["old".into()];
+    engine.put_rule(to_old, Expect::Absent).unwrap();
+    for n in 0..10 {
+        sized(&engine, n);
+    }
+    engine
+}
+
+fn unreachable_hook(name: &str) -> Destination {
+    // Nobody listens there: the port was somebody's a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    hook(name, &format!("http://127.0.0.1:{port}/"))
+}
+
+/// An event whose size is its number.
+fn sized(engine: &Engine, n: u64) {
+    let key = format!("key-{}", n % 2);
+    let mut event = Event::new(KnownType::ObjectCreatedPut.into(), "b", key.as_bytes());
+    event.size = Some(n);
+    engine.publish_with(&event, &PublishOptions { ack: Ack::Memory, ..PublishOptions::default() }).unwrap();
+}
+
+/// The numbers of the events that arrived, by key.
+fn numbers(r: &Receiver, key: &str) -> Vec<u64> {
+    let accepted = r.records().into_iter().filter(|r| r.accepted && r.key == key);
+    accepted.map(|r| r.size.unwrap()).collect()
+}
+
+fn evens(to: u64) -> Vec<u64> {
+    (0..to).filter(|n| n % 2 == 0).collect()
+}
+
+fn waiting(engine: &Engine) -> u64 {
+    engine.stats().waiting
+}
+
+#[test]
+fn what_waits_for_a_deleted_destination_is_delivered_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = receiver(Behaviour::Ok204);
+    let engine = with_backlog(dir.path(), &other);
+    let e = engine.delete_destination("old", Expect::Anything, &Backlog::Drain).unwrap_err();
+    assert!(e.kind() == ErrorKind::Conflict && e.to_string().contains("to-old"), "{e}");
+    engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
+    let old = engine.destinations().into_iter().find(|d| d.destination.name == "old").unwrap();
+    engine.delete_destination("old", Expect::Version(old.version), &Backlog::Drain).unwrap();
+    assert!(engine.destinations().iter().all(|d| d.destination.name != "old"));
+    assert_eq!(
+        engine.delete_destination("old", Expect::Anything, &Backlog::Drain).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    until("they wait", || waiting(&engine) == 10);
+    // The name is free at once, for another queue.
+    let r = receiver(Behaviour::Ok204);
+    engine.put_destination(hook("old", &r.url()), Expect::Absent, &Backlog::Keep).unwrap();
+    let mut again = rule("again", "b", "");
+    again.destinations = vec!["old".into()];
+    engine.put_rule(again, Expect::Absent).unwrap();
+    sized(&engine, 100);
+    until("the new one has its own", || numbers(&r, "key-0") == [100]);
+    engine.close(Duration::from_millis(200)).unwrap();
+    drop(engine);
+
+    let DestinationKind::Webhook(webhook) = &old.destination.kind else { unreachable!() };
+    let back = Receiver::start(webhook.url.socket_addrs(|| None).unwrap()[0], Behaviour::Ok204).unwrap();
+    let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&back, "key-0"), evens(10));
+    assert_eq!(numbers(&r, "key-0"), [100]);
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    // What is drained has no lane any more.
+    let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
+    let names: Vec<String> = engine.stats().destinations.into_iter().map(|d| d.name).collect();
+    assert_eq!(names, ["hook", "old"]);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn what_waits_for_a_deleted_destination_becomes_dead_letters_that_its_successor_can_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = receiver(Behaviour::Ok204);
+    let engine = with_backlog(dir.path(), &other);
+    engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
+    engine.delete_destination("old", Expect::Anything, &Backlog::DeadLetter).unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!((engine.stats().dead_letters_kept, engine.stats().dropped), (10, 0));
+    let r = receiver(Behaviour::Ok204);
+    engine.put_destination(hook("old", &r.url()), Expect::Absent, &Backlog::Keep).unwrap();
+    let mut of_old = DeadLetterFilter::default();
+    of_old.destination = Some("old".into());
+    let done = engine.redrive(&of_old, &RedriveOptions::default()).unwrap().wait(Instant::now() + WAIT).unwrap();
+    assert_eq!(done.redriven, 10);
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&r, "key-0"), evens(10));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn what_waits_for_a_deleted_destination_is_purged_counted_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = receiver(Behaviour::Ok204);
+    let engine = with_backlog(dir.path(), &other);
+    engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
+    engine.delete_destination("old", Expect::Anything, &Backlog::Purge).unwrap();
+    engine.flush(WAIT).unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.dropped, stats.waiting, stats.dead_letters_kept), (10, 0, 0));
+    let counts = engine.loss_counts();
+    assert!(counts.iter().any(|l| l.reason == LossReason::Removed && l.count == 10), "{counts:?}");
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
+    assert_eq!(waiting(&engine), 0);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn what_waits_for_a_deleted_destination_moves_before_what_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = receiver(Behaviour::Ok204);
+    let engine = with_backlog(dir.path(), &other);
+    for to in ["old", "nowhere"] {
+        let moved = Backlog::MoveTo(to.into());
+        engine.delete_destination("old", Expect::Anything, &moved).unwrap_err();
+    }
+    // From now on the rule sends to the other one, which waits for what is to be moved.
+    engine.put_rule(rule("to-old", "b", ""), Expect::Anything).unwrap();
+    engine.delete_destination("old", Expect::Anything, &Backlog::MoveTo("hook".into())).unwrap();
+    for n in 10..20 {
+        sized(&engine, n);
+    }
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&other, "key-0"), evens(20));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_changed_destination_takes_its_backlog_along_or_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = receiver(Behaviour::Ok204);
+    let r = receiver(Behaviour::Ok204);
+    // Kept: what waits goes to the new address.
+    let engine = with_backlog(dir.path(), &other);
+    let v = engine.destinations().into_iter().find(|d| d.destination.name == "old").unwrap().version;
+    assert_eq!(
+        engine.put_destination(hook("old", &r.url()), Expect::Version(v + 1), &Backlog::Keep).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+    engine.put_destination(hook("old", &r.url()), Expect::Version(v), &Backlog::Keep).unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&r, "key-0"), evens(10));
+    // Left, as dead letters: the new one begins with what is new.
+    engine.put_destination(unreachable_hook("old"), Expect::Anything, &Backlog::Keep).unwrap();
+    (10..20).for_each(|n| sized(&engine, n));
+    let second = receiver(Behaviour::Ok204);
+    engine.put_destination(hook("old", &second.url()), Expect::Anything, &Backlog::DeadLetter).unwrap();
+    (20..30).for_each(|n| sized(&engine, n));
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&second, "key-0"), [20, 22, 24, 26, 28]);
+    assert_eq!(engine.stats().dead_letters_kept, 10);
+    // The rule that sends there is still what it was, after a restart too.
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
+    sized(&engine, 30);
+    engine.flush(WAIT).unwrap();
+    assert_eq!(numbers(&second, "key-0"), [20, 22, 24, 26, 28, 30]);
     engine.close(WAIT).unwrap();
 }

@@ -14,7 +14,7 @@ use crate::event::EventTypes;
 use crate::log::journal::{self, Journal};
 use crate::log::recovery::{newer_format, read_json, write_json};
 use crate::log::{FORMAT, RULES_FILE, RULES_JOURNAL};
-use crate::rule::{Edit, LiveDestination, LiveRules, Owner, Plan, key};
+use crate::rule::{Backlog, Edit, LiveDestination, LiveRules, Owner, Plan, Retired, key};
 
 /// The journal may be so large before it is taken into the file, or as large as the file.
 const JOURNAL_BYTES_MIN: u64 = 1 << 20;
@@ -28,6 +28,52 @@ struct RulesFile {
     buckets: BTreeMap<Box<str>, u64>,
     rules: Vec<StoredItem>,
     destinations: Vec<StoredItem>,
+    /// Destinations that are gone, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    retired: BTreeMap<u32, StoredRetired>,
+}
+
+/// What becomes of what waits for a destination that is gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct StoredRetired {
+    name: String,
+    backlog: StoredBacklog,
+    settings: Option<Value>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredBacklog {
+    Drain,
+    DeadLetter,
+    Purge,
+    MoveTo(String),
+}
+
+impl StoredRetired {
+    fn of(r: &Retired) -> StoredRetired {
+        let backlog = match &r.backlog {
+            Backlog::Keep | Backlog::Drain => StoredBacklog::Drain,
+            Backlog::DeadLetter => StoredBacklog::DeadLetter,
+            Backlog::Purge => StoredBacklog::Purge,
+            Backlog::MoveTo(name) => StoredBacklog::MoveTo(name.clone()),
+        };
+        StoredRetired { name: r.name.clone(), backlog, settings: r.settings.as_ref().map(|d| destination_json(d)) }
+    }
+
+    fn retired(self) -> Retired {
+        let backlog = match self.backlog {
+            StoredBacklog::Drain => Backlog::Drain,
+            StoredBacklog::DeadLetter => Backlog::DeadLetter,
+            StoredBacklog::Purge => Backlog::Purge,
+            StoredBacklog::MoveTo(name) => Backlog::MoveTo(name),
+        };
+        let settings = self.settings.and_then(|json| {
+            let read = destination_of_json(json).map(Arc::new);
+            read.map_err(|e| log::error!("what waits for `{}` becomes dead letters: {e}", self.name)).ok()
+        });
+        Retired { name: self.name, backlog, settings }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +92,8 @@ struct Change {
     rules: Vec<(Box<str>, Box<str>, Option<Value>)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     destinations: Vec<(String, Option<Value>)>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    retired: BTreeMap<u32, StoredRetired>,
 }
 
 /// See the module.
@@ -87,6 +135,7 @@ impl Kept {
                 buckets: BTreeMap::new(),
                 rules: Vec::new(),
                 destinations: Vec::new(),
+                retired: BTreeMap::new(),
             },
         };
         let mut kept = Kept {
@@ -103,7 +152,9 @@ impl Kept {
         }
         let mut destinations: BTreeMap<String, StoredItem> =
             file.destinations.into_iter().map(|stored| (text(&stored.item, "name"), stored)).collect();
+        let mut retired = file.retired;
         for change in read.changes.into_iter().filter(|c| c.version > file.version) {
+            retired.extend(change.retired);
             let version = change.version;
             before.version = before.version.max(version);
             for (bucket, id, rule) in change.rules {
@@ -121,6 +172,7 @@ impl Kept {
             }
         }
         before.edit.lenient = true;
+        before.edit.retired = retired.into_iter().map(|(n, r)| (n, r.retired())).collect();
         for (name, stored) in destinations {
             match destination_of_json(stored.item.clone()).and_then(|d| d.validate().map(|()| d)) {
                 Ok(d) => drop(before.edit.destinations.insert(name, Some((Arc::new(d), Some(stored.version))))),
@@ -160,6 +212,7 @@ impl Kept {
             version: plan.version,
             rules: plan.changed_rules().map(rule).collect(),
             destinations: plan.changed_destinations.iter().map(destination).collect(),
+            retired: plan.retired.iter().map(|(n, r)| (*n, StoredRetired::of(r))).collect(),
         };
         self.journal.append(&[change])
     }
@@ -178,6 +231,7 @@ impl Kept {
             buckets: live.bucket_versions().clone(),
             rules: rules.chain(self.unreadable.0.iter().cloned()).collect(),
             destinations: destinations.chain(self.unreadable.1.iter().cloned()).collect(),
+            retired: live.destinations().retired().iter().map(|(n, r)| (*n, StoredRetired::of(r))).collect(),
         };
         // What is in the journal stays there otherwise.
         match write_json(&self.path, &file).and_then(|()| self.journal.clear()) {

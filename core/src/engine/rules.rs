@@ -1,5 +1,6 @@
 //! Rules and destinations while the engine runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,7 +10,10 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Compiler, Rules};
 use crate::log::names::Names;
-use crate::rule::{Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner, Plan, Rule, RuleSet, key};
+use crate::rule::{
+    Backlog, Destination, Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner, Plan, Rule, RuleSet,
+    key,
+};
 use crate::shard::Command;
 use crate::shard::snapshot::Snapshot;
 
@@ -43,6 +47,12 @@ impl Numbers for Numbered<'_> {
         self.new.extend(given.new_destinations);
         Ok((given.destinations, given.rules))
     }
+
+    fn renumber(&mut self, destination: &str) -> Result<u32> {
+        let new = self.names.retire(destination, true)?.unwrap_or_default();
+        self.new.push(new);
+        Ok(new)
+    }
 }
 
 impl Control {
@@ -67,7 +77,16 @@ impl Control {
             merger: None,
         };
         let (kept, before) = kept.map_or((None, None), |(kept, before)| (Some(kept), Some(before)));
-        let before = before.unwrap_or_default();
+        let mut before = before.unwrap_or_default();
+        for (number, gone) in &before.edit.retired {
+            // A crash came in between.
+            if names.destination_number(&gone.name) == Some(*number) {
+                names.retire(&gone.name, false)?;
+            }
+        }
+        // Those for which nothing waits any more are forgotten.
+        let former: BTreeSet<u32> = names.former().collect();
+        before.edit.retired.retain(|number, _| former.contains(number));
         control.live.resume(before.version, before.bucket_versions);
         let mut new = control.edit(Owner::Configuration, |live| live.configuring(set), names)?;
         new.extend(control.edit(Owner::Callers, |_| before.edit, names)?);
@@ -95,6 +114,14 @@ impl Control {
         {
             self.compile_back(&plan);
             return Err(e);
+        }
+        for (number, gone) in &plan.retired {
+            // One whose name has another destination now has lost it already.
+            if names.destination_number(&gone.name) == Some(*number)
+                && let Err(e) = names.retire(&gone.name, false)
+            {
+                log::warn!("{e}"); // Done at the next opening.
+            }
         }
         self.live.take(plan);
         if let Some(kept) = self.kept.as_mut().filter(|_| owner == Owner::Callers) {
@@ -246,6 +273,77 @@ impl Engine {
                 Ok(edit)
             },
             |live| live.bucket_version(name).unwrap_or(0),
+        )
+    }
+
+    /// Puts one destination, new or in the place of the one of its name. Answers its version.
+    ///
+    /// `backlog` says what becomes of what waits for it, if its settings are others now. With [`Backlog::Keep`] what waits
+    /// goes on with them; with the others it has, and counts, a queue of its own from then on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if it is wrong, or a rule does not fit it; [`ErrorKind::Conflict`] if `expect` does not
+    /// hold, or the configuration has one of its name; [`ErrorKind::NotFound`] if there is no destination to move to;
+    /// otherwise as [`Engine::put_rule`]. Then nothing has changed.
+    pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
+        let name = destination.name.clone();
+        let destination = Arc::new(destination);
+        let edit = |backlog: &Backlog| {
+            let put = (name.clone(), Some((destination.clone(), None)));
+            Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() }
+        };
+        self.inner.check_process()?;
+        let mut life = self.inner.life.lock();
+        if *backlog != Backlog::Keep {
+            // A number that was given away does not come back: first it is seen whether all is well.
+            let life = &mut *life;
+            let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
+            let mut numbers = Numbered { names: &mut dir.names, new: Vec::new() };
+            life.control.live.plan(Owner::Callers, edit(&Backlog::Keep), &mut numbers)?;
+        }
+        drop(life);
+        self.change_rules(
+            Owner::Callers,
+            |live| {
+                live.check_destination(&name, expect)?;
+                let order = live.destinations().by_name(&name).map(|d| d.destination.order);
+                live.check_backlog(&name, order, backlog)?;
+                Ok(edit(backlog))
+            },
+            |live| live.destinations().by_name(&name).map_or(0, |d| d.version),
+        )
+    }
+
+    /// Deletes a destination that was put. `backlog` says what becomes of what waits for it, which may take longer than this
+    /// run; its counts stay in the statistics until the next.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Conflict`] if `expect` does not hold, or rules that were put
+    /// send to it; otherwise as [`Engine::put_destination`].
+    pub fn delete_destination(&self, name: &str, expect: Expect, backlog: &Backlog) -> Result<()> {
+        let at = |e: Error| e.at(format!("destination `{}`", name.escape_debug()));
+        self.change_rules(
+            Owner::Callers,
+            |live| {
+                live.check_destination(name, expect)?;
+                let mine = live.destinations().all().find(|d| d.owner == Owner::Callers && d.destination.name == name);
+                let Some(mine) = mine else {
+                    let configured = live.destinations().by_name(name).is_some();
+                    let error = at(Error::new(ErrorKind::NotFound, "there is no such destination that was put"));
+                    let remedy = "it is in the configuration; remove it there";
+                    return Err(if configured { error.remedy(remedy) } else { error });
+                };
+                let senders = live.senders(name);
+                if !senders.is_empty() && mine.inactive.is_none() {
+                    let error =
+                        at(Error::new(ErrorKind::Conflict, format!("rules send to it: {}", senders.join(", "))));
+                    return Err(error.remedy("delete or change them first"));
+                }
+                live.check_backlog(name, Some(mine.destination.order), backlog)?;
+                let destinations = [(name.to_owned(), None)].into_iter().collect();
+                Ok(Edit { destinations, backlog: backlog.clone(), ..Edit::default() })
+            },
+            |_| (),
         )
     }
 

@@ -123,7 +123,8 @@ pub struct DeadLetterFilter {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     filter: DeadLetterFilter,
-    destination: Option<u32>,
+    /// One, and those that it had before, if any.
+    destination: Option<Vec<u32>>,
 }
 
 impl Wanted {
@@ -132,7 +133,7 @@ impl Wanted {
     pub(crate) fn new(filter: &DeadLetterFilter, names: &Names) -> Result<Wanted> {
         let destination = match &filter.destination {
             None => None,
-            Some(name) => Some(names.destination_number(name).ok_or_else(|| {
+            Some(name) => Some(Some(names.numbers_of(name)).filter(|n| !n.is_empty()).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("no destination was ever called `{}`", name.escape_debug()))
                     .remedy(suggest("destination", name, names.destination_names()))
             })?),
@@ -142,7 +143,7 @@ impl Wanted {
 
     fn matches(&self, id: DeadLetterId, l: &Letter<'_>) -> bool {
         let f = &self.filter;
-        self.destination.is_none_or(|d| d == l.letter.destination)
+        self.destination.as_ref().is_none_or(|d| d.contains(&l.letter.destination))
             && (f.ids.is_empty() || f.ids.contains(&id))
             && f.bucket.as_ref().is_none_or(|b| b == l.frame.bucket())
             && l.frame.key().starts_with(&f.key_prefix)

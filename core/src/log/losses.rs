@@ -39,11 +39,13 @@ pub enum LossReason {
     Purged = 6,
     /// What the log had of it could not be read.
     Damaged = 7,
+    /// Its destination was removed, and what waited for it was to be purged.
+    Removed = 8,
 }
 
 impl LossReason {
     /// Every reason.
-    pub const ALL: [LossReason; 7] = [
+    pub const ALL: [LossReason; 8] = [
         LossReason::DropOldest,
         LossReason::DropNewest,
         LossReason::TooOld,
@@ -51,6 +53,7 @@ impl LossReason {
         LossReason::DeadLetterTooOld,
         LossReason::Purged,
         LossReason::Damaged,
+        LossReason::Removed,
     ];
 
     /// Its name.
@@ -63,6 +66,7 @@ impl LossReason {
             LossReason::DeadLetterTooOld => "dead_letter_too_old",
             LossReason::Purged => "purged",
             LossReason::Damaged => "damaged",
+            LossReason::Removed => "removed",
         }
     }
 
@@ -73,7 +77,8 @@ impl LossReason {
 
     /// Whether the event still waited for its destination; otherwise it was a dead letter already.
     pub fn was_waiting(self) -> bool {
-        matches!(self, LossReason::DropOldest | LossReason::DropNewest | LossReason::TooOld | LossReason::Damaged)
+        use LossReason::{Damaged, DropNewest, DropOldest, Removed, TooOld};
+        matches!(self, DropOldest | DropNewest | TooOld | Damaged | Removed)
     }
 }
 

@@ -28,6 +28,17 @@ struct NamesFile {
     next: u32,
     destinations: BTreeMap<Arc<str>, u32>,
     rules: BTreeMap<Arc<str>, u32>,
+    /// Destinations that are gone, or have another number now, as far as something may wait for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    former: BTreeMap<u32, Former>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Former {
+    name: Arc<str>,
+    /// Nothing waits for it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    done: bool,
 }
 
 /// A line of the journal: a name and its number.
@@ -36,6 +47,10 @@ struct NamesFile {
 enum Named {
     Destination(Arc<str>, u32),
     Rule(Arc<str>, u32),
+    /// A destination that has this number no more.
+    Former(Arc<str>, u32),
+    /// One for which nothing waits any more.
+    Done(u32),
 }
 
 /// The numbers that destinations and rules have in the log. A number is never given to another name.
@@ -44,6 +59,7 @@ pub struct Names {
     path: PathBuf,
     destinations: BTreeMap<Arc<str>, u32>,
     rules: BTreeMap<Arc<str>, u32>,
+    former: BTreeMap<u32, Former>,
     by_number: Table<Name>,
     next: u32,
     journal: Journal,
@@ -80,20 +96,30 @@ impl Names {
         let file = match read_json::<NamesFile>(&path)? {
             Some(f) if f.format > FORMAT => return Err(newer_format(f.format).at(path.display().to_string())),
             Some(f) => f,
-            None => NamesFile { format: FORMAT, next: 1, destinations: BTreeMap::new(), rules: BTreeMap::new() },
+            None => NamesFile {
+                format: FORMAT,
+                next: 1,
+                destinations: BTreeMap::new(),
+                rules: BTreeMap::new(),
+                former: BTreeMap::new(),
+            },
         };
         let mut names = Names {
             file_bytes: fs::len(&path).unwrap_or(0),
             path,
             destinations: BTreeMap::new(),
             rules: BTreeMap::new(),
+            former: BTreeMap::new(),
             by_number: Table::default(),
             next: file.next,
             journal: read.journal,
         };
         let destinations = file.destinations.into_iter().map(|(name, n)| Named::Destination(name, n));
         let rules = file.rules.into_iter().map(|(name, n)| Named::Rule(name, n));
-        destinations.chain(rules).chain(read.changes).for_each(|named| names.take(named));
+        let done: Vec<u32> = file.former.iter().filter(|(_, f)| f.done).map(|(n, _)| *n).collect();
+        let former = file.former.into_iter().map(|(n, f)| Named::Former(f.name, n));
+        let former = former.chain(done.into_iter().map(Named::Done));
+        former.chain(destinations).chain(rules).chain(read.changes).for_each(|named| names.take(named));
         if read.damaged > 0 {
             names.next += NUMBERS_SKIPPED;
             log::warn!("{}: {} lines cannot be understood", dir.join(JOURNAL).display(), read.damaged);
@@ -110,6 +136,19 @@ impl Names {
             Named::Rule(name, n) => {
                 self.rules.insert(name.clone(), n);
                 (Name::Rule(name), n)
+            }
+            Named::Former(name, n) => {
+                if self.destinations.get(&name) == Some(&n) {
+                    self.destinations.remove(&name);
+                }
+                self.former.insert(n, Former { name: name.clone(), done: false });
+                (Name::Destination(name), n)
+            }
+            Named::Done(n) => {
+                if let Some(former) = self.former.get_mut(&n) {
+                    former.done = true;
+                }
+                return;
             }
         };
         self.by_number.set(number, Some(name));
@@ -135,6 +174,7 @@ impl Names {
             next: self.next,
             destinations: self.destinations.clone(),
             rules: self.rules.clone(),
+            former: self.former.clone(),
         };
         write_json(&self.path, &file)?;
         self.file_bytes = fs::len(&self.path).unwrap_or(0);
@@ -200,14 +240,55 @@ impl Names {
         Ok(out)
     }
 
-    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
-    pub fn destinations(&self) -> impl Iterator<Item = u32> {
-        self.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n)
+    /// Takes its number from a destination, durably: what waits under that number is not that of the name any more. With
+    /// `again` it gets a new one, which is answered.
+    ///
+    /// # Errors
+    /// If that cannot be written; then nothing has changed.
+    pub(crate) fn retire(&mut self, name: &str, again: bool) -> Result<Option<u32>> {
+        let known = self.destinations.get_key_value(name).map(|(name, n)| (name.clone(), *n));
+        let mut named: Vec<Named> = known.into_iter().map(|(name, n)| Named::Former(name, n)).collect();
+        let new = again.then_some(self.next);
+        named.extend(new.map(|n| Named::Destination(name.into(), n)));
+        self.journal.append(&named)?;
+        named.into_iter().for_each(|named| self.take(named));
+        Ok(new)
     }
 
-    /// The names of all destinations, in order.
+    /// For these destinations, which are gone, nothing waits any more. Dead letters there may be.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub(crate) fn set_done(&mut self, numbers: &[u32]) -> Result<()> {
+        let gone: Vec<Named> =
+            numbers.iter().filter(|n| self.former.get(n).is_some_and(|f| !f.done)).map(|n| Named::Done(*n)).collect();
+        if !gone.is_empty() {
+            self.journal.append(&gone)?;
+            gone.into_iter().for_each(|named| self.take(named));
+        }
+        Ok(())
+    }
+
+    /// The numbers of all destinations that rules ever had. Names with a colon are the engine's own, which have no lanes.
+    pub fn destinations(&self) -> impl Iterator<Item = u32> {
+        let named = self.destinations.iter().filter(|(name, _)| !name.contains(':')).map(|(_, n)| *n);
+        named.chain(self.former())
+    }
+
+    /// The numbers of destinations that are gone, as far as something may wait for them.
+    pub(crate) fn former(&self) -> impl Iterator<Item = u32> {
+        self.former.iter().filter(|(_, f)| !f.done).map(|(n, _)| *n)
+    }
+
+    /// All numbers that a destination has or had.
+    pub(crate) fn numbers_of(&self, name: &str) -> Vec<u32> {
+        let former = self.former.iter().filter(|(_, f)| &*f.name == name).map(|(n, _)| *n);
+        self.destinations.get(name).copied().into_iter().chain(former).collect()
+    }
+
+    /// The names of all destinations, those that are gone after the others.
     pub fn destination_names(&self) -> impl Iterator<Item = &str> {
-        self.destinations.keys().map(|name| &**name)
+        self.destinations.keys().map(|name| &**name).chain(self.former.values().map(|f| &*f.name))
     }
 
     /// The number of a destination.

@@ -520,7 +520,7 @@ impl ShardState {
     }
 
     /// Up to where everything is done for a destination.
-    fn done(&self, destination: u32, new: bool) -> u64 {
+    pub(crate) fn done(&self, destination: u32, new: bool) -> u64 {
         let low = self.cursor(destination, new).low();
         let head = self.next_sequence - 1;
         if self.segments.iter().any(|s| s.last_sequence > low) { low } else { head }

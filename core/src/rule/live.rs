@@ -9,7 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::set::{DestinationsByName, check_dead_letter_to, check_rule};
-use super::{Destination, Order, Rule, RuleSet};
+use super::{Destination, Order, Rule, RuleSet, suggest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventPattern, EventTypes, Priority};
@@ -43,6 +43,33 @@ pub enum Expect {
     Absent,
     /// It is there, and has this version.
     Version(u64),
+}
+
+/// What becomes of what waits for a destination that is removed, or changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backlog {
+    /// It goes on to the destination as it is from now on. Of one that is removed: the same as [`Backlog::Drain`].
+    #[default]
+    Keep,
+    /// It is delivered with the settings of before.
+    Drain,
+    /// It becomes dead letters.
+    DeadLetter,
+    /// It is dropped, counted and audited ([`crate::LossReason::Removed`]).
+    Purge,
+    /// It goes to another destination, before what that one gets from now on. Events that both had arrive there twice, with
+    /// the same id. Neither may have one order for all its events ([`Order::Strict`]).
+    MoveTo(String),
+}
+
+/// A destination that is gone, as far as something may wait for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Retired {
+    pub(crate) name: String,
+    pub(crate) backlog: Backlog,
+    /// The settings that it had; `None` if they are not known any more.
+    pub(crate) settings: Option<Arc<Destination>>,
 }
 
 /// A rule of a running engine.
@@ -181,6 +208,8 @@ pub(crate) struct LiveDestinations {
     by_name: BTreeMap<String, LiveDestination>,
     /// Those of callers that are not in force, because the configuration has one of the same name.
     inactive: BTreeMap<String, LiveDestination>,
+    /// Those that are gone, by number.
+    retired: BTreeMap<u32, Retired>,
 }
 
 impl DestinationsByName for LiveDestinations {
@@ -197,6 +226,30 @@ impl LiveDestinations {
     /// The destination of a number.
     pub(crate) fn get(&self, number: u32) -> Option<&Arc<Destination>> {
         self.by_number.get(&number)
+    }
+
+    pub(crate) fn retired(&self) -> &BTreeMap<u32, Retired> {
+        &self.retired
+    }
+
+    /// What is done with what waits for a destination, in force or gone: with which settings it is delivered, if it is.
+    pub(crate) fn settings(&self, number: u32) -> Option<Arc<Destination>> {
+        if let Some(d) = self.by_number.get(&number) {
+            return Some(d.clone());
+        }
+        let gone = self.retired.get(&number)?;
+        match &gone.backlog {
+            Backlog::Keep | Backlog::Drain => gone.settings.clone(),
+            Backlog::MoveTo(name) => self.by_name.get(name).map(|d| d.destination.clone()),
+            Backlog::DeadLetter | Backlog::Purge => None,
+        }
+    }
+
+    /// The destinations that are gone whose backlog goes to this one.
+    pub(crate) fn moved_to(&self, number: u32) -> Vec<u32> {
+        let Some(d) = self.by_number.get(&number) else { return Vec::new() };
+        let moved = self.retired.iter().filter(|(_, r)| r.backlog == Backlog::MoveTo(d.name.clone()));
+        moved.map(|(n, _)| *n).collect()
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<&LiveDestination> {
@@ -232,6 +285,9 @@ impl LiveDestinations {
 pub(crate) trait Numbers {
     /// The numbers of these destinations and rules, in order.
     fn assign(&mut self, destinations: &[&str], rules: &[&str]) -> Result<(Vec<u32>, Vec<u32>)>;
+
+    /// A new number for a destination that has one, which stays that of what waits for it.
+    fn renumber(&mut self, destination: &str) -> Result<u32>;
 }
 
 /// The bucket of a rule (empty for every bucket) and its id.
@@ -260,14 +316,21 @@ pub(crate) struct LiveRules {
     may_retain: bool,
 }
 
+/// `None` is to be removed. A version is that of something that was kept; otherwise it is that of the change.
+type Given<T> = Option<(T, Option<u64>)>;
+
 /// What shall be otherwise. What is new gets its place, and its number, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Edit {
-    /// Rules by key; `None` is to be removed. A version is that of a rule that was kept; otherwise it is that of the change.
-    pub(crate) rules: IndexMap<Key, Option<(Rule, Option<u64>)>>,
-    /// Destinations by name, likewise.
-    pub(crate) destinations: IndexMap<String, Option<(Arc<Destination>, Option<u64>)>>,
+    /// Rules by key.
+    pub(crate) rules: IndexMap<Key, Given<Rule>>,
+    /// Destinations by name.
+    pub(crate) destinations: IndexMap<String, Given<Arc<Destination>>>,
     pub(crate) types: Option<EventTypes>,
+    /// What becomes of what waits for destinations that are removed or changed.
+    pub(crate) backlog: Backlog,
+    /// Destinations that are gone.
+    pub(crate) retired: BTreeMap<u32, Retired>,
     /// What does not fit is kept without being in force; otherwise it refuses the change.
     pub(crate) lenient: bool,
 }
@@ -284,6 +347,8 @@ pub(crate) struct Plan {
     slots: Vec<Slot>,
     /// Of the owner's destinations, those that become others, by name; `None` is one that goes.
     pub(crate) changed_destinations: Vec<(String, Option<LiveDestination>)>,
+    /// Destinations that have gone with it.
+    pub(crate) retired: BTreeMap<u32, Retired>,
 }
 
 /// A place of the table that changes.
@@ -322,7 +387,10 @@ impl Plan {
 
     /// Whether everything is so already.
     pub(crate) fn is_empty(&self, live: &LiveRules) -> bool {
-        self.slots.is_empty() && self.changed_destinations.is_empty() && Arc::ptr_eq(&self.types, &live.types)
+        self.slots.is_empty()
+            && self.changed_destinations.is_empty()
+            && self.retired.is_empty()
+            && Arc::ptr_eq(&self.types, &live.types)
     }
 
     /// How many places change.
@@ -337,6 +405,13 @@ impl Plan {
             let is_new = s.after.as_ref().is_none_or(|r| r.version == self.version);
             (any.owner == self.owner && is_new).then(|| (key(any.bucket(), any.id()), s.after.as_deref()))
         })
+    }
+}
+
+impl LiveDestination {
+    fn retire(&self, backlog: &Backlog) -> Retired {
+        let backlog = if *backlog == Backlog::Keep { Backlog::Drain } else { backlog.clone() };
+        Retired { name: self.destination.name.clone(), backlog, settings: Some(self.destination.clone()) }
     }
 }
 
@@ -433,14 +508,16 @@ impl LiveRules {
     /// # Errors
     /// As [`RuleSet::build`], and [`ErrorKind::Conflict`] where something belongs to another owner; then there is no change.
     pub(crate) fn plan(&self, owner: Owner, edit: Edit, numbers: &mut impl Numbers) -> Result<Plan> {
-        let Edit { rules, destinations, types, lenient } = edit;
+        let Edit { rules, destinations, types, backlog, retired, lenient } = edit;
         let version = self.version + 1;
         let types = types.map_or_else(|| self.types.clone(), Arc::new);
         let touched: BTreeSet<String> = destinations.keys().cloned().collect();
-        let destinations = if destinations.is_empty() {
+        let destinations = if destinations.is_empty() && retired.is_empty() {
             self.destinations.clone()
         } else {
-            Arc::new(self.plan_destinations(owner, destinations, version, lenient, numbers)?)
+            let mut all = self.plan_destinations(owner, destinations, version, lenient, &backlog, numbers)?;
+            all.retired.extend(retired);
+            Arc::new(all)
         };
         // What else may come into force, or not be in force any more.
         let mut again: BTreeSet<(Owner, Key)> = BTreeSet::new();
@@ -519,7 +596,9 @@ impl LiveRules {
                 changed_destinations.push((name, after));
             }
         }
-        Ok(Plan { owner, version, table, destinations, types, slots, changed_destinations })
+        let gone = destinations.retired.iter().filter(|(n, r)| self.destinations.retired.get(n) != Some(r));
+        let retired = gone.map(|(n, r)| (*n, r.clone())).collect();
+        Ok(Plan { owner, version, table, destinations, types, slots, changed_destinations, retired })
     }
 
     /// How many rules there are.
@@ -530,9 +609,10 @@ impl LiveRules {
     fn plan_destinations(
         &self,
         owner: Owner,
-        changes: IndexMap<String, Option<(Arc<Destination>, Option<u64>)>>,
+        changes: IndexMap<String, Given<Arc<Destination>>>,
         version: u64,
         lenient: bool,
+        backlog: &Backlog,
         numbers: &mut impl Numbers,
     ) -> Result<LiveDestinations> {
         let mut all = (*self.destinations).clone();
@@ -550,6 +630,10 @@ impl LiveRules {
                 if theirs {
                     all.inactive.remove(name);
                 } else {
+                    let gone = all.by_name.get(name).filter(|_| owner == Owner::Callers);
+                    if let Some((number, gone)) = gone.map(|d| (d.number, d.retire(backlog))) {
+                        all.retired.insert(number, gone);
+                    }
                     all.remove(name);
                     // One that the configuration had in its place.
                     if let Some(mut d) = all.inactive.remove(name) {
@@ -583,7 +667,15 @@ impl LiveRules {
                     d.inactive = Some(conflict(name));
                     all.inactive.insert(name.clone(), d);
                 }
-                _ => all.insert(d),
+                _ => {
+                    let changed = before.filter(|_| same.is_none() && *backlog != Backlog::Keep);
+                    if let Some(before) = changed {
+                        d.number = numbers.renumber(name)?;
+                        all.retired.insert(before.number, before.retire(backlog));
+                        all.by_number.remove(&before.number);
+                    }
+                    all.insert(d);
+                }
             }
         }
         if all.by_name.len() > DESTINATIONS_MAX {
@@ -627,6 +719,37 @@ impl LiveRules {
         self.destinations = plan.destinations;
         self.types = plan.types;
         self.version = plan.version;
+    }
+
+    /// Checks what a change expects of a destination.
+    pub(crate) fn check_destination(&self, name: &str, expect: Expect) -> Result<()> {
+        let mine = self.destinations.all().find(|d| d.owner == Owner::Callers && d.destination.name == name);
+        expect.check(mine.map(|d| d.version), || format!("destination `{}`", name.escape_debug()))
+    }
+
+    /// Checks that what waits for a destination can go where it is to go.
+    pub(crate) fn check_backlog(&self, name: &str, order: Option<Order>, backlog: &Backlog) -> Result<()> {
+        let Backlog::MoveTo(other) = backlog else { return Ok(()) };
+        let at = |e: Error| e.at(format!("destination `{}`", name.escape_debug()));
+        if other == name {
+            return Err(at(Error::invalid_config("what waits for it cannot be moved to itself").remedy("keep it")));
+        }
+        let Some(to) = self.destinations.by_name(other) else {
+            let error = Error::new(ErrorKind::NotFound, format!("unknown destination `{}`", other.escape_debug()));
+            let known = self.destinations.names();
+            return Err(at(error.remedy(suggest("destination", other, known))));
+        };
+        if order == Some(Order::Strict) || to.destination.order == Order::Strict {
+            let error = Error::invalid_config("what waits cannot be moved from or to a destination of strict order");
+            return Err(at(error.remedy("let it drain, or make dead letters of it and redrive them")));
+        }
+        Ok(())
+    }
+
+    /// The ids of the rules in force that send to a destination and belong to callers; a few of them.
+    pub(crate) fn senders(&self, name: &str) -> Vec<&str> {
+        let of = |r: &&Arc<LiveRule>| r.inactive.is_none() && r.narrowed.destinations.iter().any(|d| d == name);
+        self.all_of(Owner::Callers).filter(of).map(|r| r.id()).take(4).collect()
     }
 
     /// Checks what a change expects of a rule.

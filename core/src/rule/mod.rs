@@ -12,12 +12,12 @@ pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
     QueueLimits, RetryPolicy, Webhook,
 };
-pub use live::{Expect, LiveDestination, LiveRule, Owner};
+pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::RuleSet;
 
 pub(crate) use destination::{within, within_ratio, within_time};
-pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RuleTable, key};
+pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, Retired, RuleTable, key};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 

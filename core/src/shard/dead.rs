@@ -788,7 +788,7 @@ impl Shard {
         }
         let destination = order.to.unwrap_or(l.letter.destination);
         let snapshot = self.snapshot.borrow();
-        let Some(d) = snapshot.destination(destination) else {
+        let Some((destination, d)) = snapshot.current(destination) else {
             return Err("its destination is not configured any more; name another one".into());
         };
         if !d.profile.expressible(l.frame.event_type()) {

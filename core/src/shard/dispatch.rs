@@ -24,6 +24,7 @@ use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{self, SegmentInfo, ShardState};
 use crate::log::shed;
+use crate::rule::{Backlog as OfGone, LiveDestinations};
 
 /// Bytes read from a segment at a time.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -105,7 +106,8 @@ impl Shard {
         let snapshot = self.snapshot.borrow().clone();
         let head = state.next_sequence - 1;
         let known = snapshot.destinations.by_number().map(|(n, d)| (n, Some(d.clone())));
-        let orphans = ever.all.iter().filter(|n| snapshot.destination(**n).is_none()).map(|n| (*n, None));
+        let gone = ever.all.iter().filter(|n| snapshot.destination(**n).is_none());
+        let orphans = gone.map(|n| (*n, snapshot.destinations.settings(*n)));
         let all: Vec<_> = known.chain(orphans).collect();
         let saved = state.cursors.sections.get(&section::ATTEMPTS).map_or(&[][..], Vec::as_slice);
         let mut tried = attempts::decode(saved, TRIED_MAX).unwrap_or_else(|| {
@@ -138,6 +140,12 @@ impl Shard {
             let (tried, shed) = (tried.remove(&number).unwrap_or_default(), shed.remove(&number).unwrap_or_default());
             self.add_lane(number, destination, Saved { cursor, tried, shed }, head, Holds::default());
         }
+        for (number, retired) in snapshot.destinations.retired() {
+            if let Some(slot) = self.lanes.borrow().get(number).filter(|_| retired.backlog == OfGone::Purge) {
+                slot.retire(None, true);
+            }
+        }
+        self.follow_moved(&snapshot.destinations, head, |_| false);
     }
 
     /// Adds a lane; one whose cursor is not at `head` starts behind and reads the segments, and so does one that must wait
@@ -174,7 +182,25 @@ impl Shard {
         let mut next = self.next_snapshots.borrow_mut();
         while next.front().is_some_and(|(from, _)| *from <= position) {
             if let Some((_, snapshot)) = next.pop_front() {
-                *self.snapshot.borrow_mut() = snapshot;
+                let before = std::mem::replace(&mut *self.snapshot.borrow_mut(), snapshot.clone());
+                if !Arc::ptr_eq(&before.destinations, &snapshot.destinations) {
+                    let gone = |n: u32| before.destinations.retired().contains_key(&n);
+                    self.follow_moved(&snapshot.destinations, self.appender.borrow().next_sequence() - 1, gone);
+                }
+            }
+        }
+    }
+
+    /// Destinations to which what waits for another one was moved get it first: everything up to a sequence. `known` are those
+    /// of which that was seen to before.
+    pub(super) fn follow_moved(&self, destinations: &LiveDestinations, sequence: u64, known: impl Fn(u32) -> bool) {
+        let lanes = self.lanes.borrow();
+        for (number, _) in destinations.by_number() {
+            let Some(slot) = lanes.get(&number) else { continue };
+            for moved in destinations.moved_to(number).into_iter().filter(|n| !known(*n)) {
+                if let Some(moved) = lanes.get(&moved) {
+                    slot.follow(moved.clone(), sequence);
+                }
             }
         }
     }
@@ -211,6 +237,14 @@ impl Shard {
                 None => {}
             }
         }
+        for (number, retired) in destinations.retired() {
+            for number in [*number, *number | DELIVERY] {
+                if let Some(slot) = self.lanes.borrow().get(&number).cloned() {
+                    slot.retire(destinations.settings(slot.number), retired.backlog == OfGone::Purge);
+                }
+            }
+        }
+        self.guard_wake.notify();
         self.reload_replays(&destinations);
         *self.lane_destinations.borrow_mut() = destinations;
     }

@@ -193,6 +193,9 @@ impl Shard {
 
     /// What a lane is to shed now.
     fn excess(&self, slot: &LaneSlot) -> Load {
+        if slot.is_purged() {
+            return slot.waiting();
+        }
         let rules = slot.queue.rules();
         match rules.on_full {
             OnQueueFull::DropOldest | OnQueueFull::DeadLetterOldest if !slot.is_orphan() => {
@@ -208,6 +211,7 @@ impl Shard {
 
     async fn shed_excess(self: &Rc<Self>, slot: &Rc<LaneSlot>) -> Result<()> {
         let how = match slot.queue.rules().on_full {
+            _ if slot.is_purged() => How::Drop(LossReason::Removed),
             OnQueueFull::DropOldest => How::Drop(LossReason::DropOldest),
             _ => How::DeadLetter("the destination's queue was full, and the oldest events had to go".into()),
         };

@@ -32,6 +32,13 @@ use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
 /// In the number of a lane: it delivers what was handed over to its destination's home.
 pub(crate) const DELIVERY: u32 = 1 << 31;
 
+/// Whether nothing waits for a destination that had been there before.
+pub(crate) fn nothing_waits(state: &ShardState, destination: u32) -> bool {
+    let head = state.next_sequence - 1;
+    let handed = state.cursors.lanes.get(&(destination | DELIVERY));
+    state.done(destination, false) >= head && handed.is_none_or(|c| c.low() >= head)
+}
+
 /// The number of the lane that a record goes to on its way to a destination.
 #[inline]
 pub(super) fn lane_of(record: &RecordView<'_>, destination: u32) -> u32 {

@@ -43,6 +43,9 @@ use crate::rule::{Destination, Order};
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a lane that goes after another one looks how far that is.
+const FOLLOW_LOOK: Duration = Duration::from_millis(10);
+
 /// What a lane holds of an event.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
@@ -128,6 +131,10 @@ pub(super) struct LaneSlot {
     /// The keys that have events which are left in the log, while the lane is behind.
     behind: RefCell<Option<KeysBehind>>,
     task: RefCell<Option<Task<()>>>,
+    /// What waits is to be dropped, and nothing sent.
+    purging: Cell<bool>,
+    /// What was moved here from other destinations: their lanes, and up to which sequence they go first.
+    follows: RefCell<Vec<(Rc<LaneSlot>, u64)>>,
     /// The task shall end.
     stopping: Cell<bool>,
     /// The attempts under way, and those that have ended since the last one began.
@@ -210,6 +217,8 @@ impl LaneSlot {
             oldest_ns: Cell::new(oldest_ns),
             behind: RefCell::default(),
             task: RefCell::new(None),
+            purging: Cell::new(false),
+            follows: RefCell::default(),
             stopping: Cell::new(false),
             attempts: RefCell::default(),
             ended: RefCell::default(),
@@ -270,6 +279,35 @@ impl LaneSlot {
         self.use_settings();
         self.change_way();
         self.notify.notify();
+    }
+
+    /// Its destination is gone: what waits is delivered with these settings, or without any becomes dead letters, or is
+    /// dropped.
+    pub(super) fn retire(&self, settings: Option<Arc<Destination>>, purge: bool) {
+        if *self.destination.borrow() == settings && self.purging.get() == purge {
+            return;
+        }
+        self.purging.set(purge);
+        *self.destination.borrow_mut() = settings;
+        self.use_settings();
+        self.notify.notify();
+    }
+
+    /// Whether what waits is to be dropped.
+    pub(super) fn is_purged(&self) -> bool {
+        self.purging.get()
+    }
+
+    /// Sends nothing before another lane has sent everything up to a sequence.
+    pub(super) fn follow(&self, first: Rc<LaneSlot>, sequence: u64) {
+        self.follows.borrow_mut().push((first, sequence));
+    }
+
+    /// Whether another lane goes first. `head` is the last event that was dispatched.
+    fn is_following(&self, head: u64) -> bool {
+        let mut follows = self.follows.borrow_mut();
+        follows.retain(|(first, sequence)| first.low(head) < *sequence);
+        !follows.is_empty()
     }
 
     fn use_settings(&self) {
@@ -750,6 +788,14 @@ impl Shard {
     async fn run_lane(self: Rc<Self>, slot: Rc<LaneSlot>) {
         while !slot.stopping.get() && !slot.is_through() {
             slot.change_way();
+            if slot.is_purged() {
+                slot.notify.notified().await;
+                continue;
+            }
+            if slot.is_following(self.dispatched.get()) {
+                let _ = driver::within(FOLLOW_LOOK, slot.notify.notified()).await;
+                continue;
+            }
             if let Some(home) = slot.held_for() {
                 if self.has_delivered(home, &slot).await {
                     slot.held_for.borrow_mut().retain(|h| *h != home);

@@ -80,7 +80,7 @@ use ring::Ring;
 use snapshot::Snapshot;
 use stats::{LaneStats, ShardStats};
 
-pub(crate) use handover::{DELIVERY, Handed, handed};
+pub(crate) use handover::{DELIVERY, Handed, handed, nothing_waits};
 
 /// What all shards of an engine share.
 #[derive(Debug)]

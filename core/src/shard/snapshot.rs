@@ -121,6 +121,15 @@ impl Snapshot {
         self.destinations.by_name(name).map(|d| d.number)
     }
 
+    /// The destination of a number, or if that is gone the one that has its name now.
+    pub(crate) fn current(&self, number: u32) -> Option<(u32, &Arc<Destination>)> {
+        if let Some(d) = self.destination(number) {
+            return Some((number, d));
+        }
+        let Some(Name::Destination(name)) = self.names.get(number) else { return None };
+        self.destinations.by_name(name).map(|d| (d.number, &d.destination))
+    }
+
     /// The names of the destinations.
     pub(crate) fn destination_names(&self) -> impl Iterator<Item = &str> {
         self.destinations.by_number().map(|(_, d)| d.name.as_str())
