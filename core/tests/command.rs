@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -481,4 +482,102 @@ fn filter_schema_is_a_schema() {
     let out = tidewire(&["filter", "schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+}
+
+/// Writes a configuration with one rule, `in/` or what is given.
+fn with_prefix(file: &Path, url: &str, prefix: &str) {
+    let text = fs::read_to_string(configuration(file.parent().unwrap(), url, "")).unwrap();
+    fs::write(file, text.replace("prefix = \"in/\"", &format!("prefix = \"{prefix}\""))).unwrap();
+}
+
+impl Running {
+    /// Posts events under these prefixes until one of each that is wanted has arrived and none of the others does.
+    fn delivers_only(&self, r: &Receiver, wanted: &str, others: &[&str], round: &mut u32) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            *round += 1;
+            let mut all = vec![wanted];
+            all.extend(others);
+            for prefix in all {
+                let event = format!(r#"{{"type":"s3:ObjectCreated:Put","bucket":"b","key":"{prefix}{round}"}}"#);
+                let answer = self.post(&event);
+                assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 202"), "{answer}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            let arrived = |prefix: &str| r.records().iter().any(|x| x.key == format!("{prefix}{round}"));
+            if arrived(wanted) && !others.iter().any(|o| arrived(o)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the rules are not those of {wanted}");
+        }
+    }
+}
+
+#[test]
+fn a_run_takes_a_changed_configuration_at_a_signal_and_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let file = dir.path().join("tidewire.toml");
+    with_prefix(&file, &r.url(), "in/");
+    let mut running = run(file.to_str().unwrap());
+    let mut round = 0;
+    running.delivers_only(&r, "in/", &["out/"], &mut round);
+    with_prefix(&file, &r.url(), "out/");
+    running.signal("HUP");
+    running.delivers_only(&r, "out/", &["in/"], &mut round);
+    with_prefix(&file, &r.url(), "third/");
+    running.delivers_only(&r, "third/", &["in/", "out/"], &mut round);
+    running.signal("TERM");
+    assert!(running.wait(WAIT).success());
+}
+
+#[test]
+fn a_run_stays_with_its_rules_if_the_changed_configuration_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let file = dir.path().join("tidewire.toml");
+    with_prefix(&file, &r.url(), "in/");
+    let mut running = run(file.to_str().unwrap());
+    let mut round = 0;
+    running.delivers_only(&r, "in/", &["out/"], &mut round);
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("destinations = [\"hook\"]", "destinations = [\"hok\"]")).unwrap();
+    running.signal("HUP");
+    running.delivers_only(&r, "in/", &["out/"], &mut round);
+    fs::remove_file(&file).unwrap();
+    running.signal("HUP");
+    running.delivers_only(&r, "in/", &["out/"], &mut round);
+    // And takes it when it is right again.
+    with_prefix(&file, &r.url(), "out/");
+    running.delivers_only(&r, "out/", &["in/"], &mut round);
+    running.signal("TERM");
+    assert!(running.wait(WAIT).success());
+    let mut said = String::new();
+    running.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("not reloaded") && said.contains("unknown destination `hok`"), "{said}");
+}
+
+/// As Kubernetes mounts a ConfigMap: the file is a link through a directory that is a link, which is swapped.
+#[test]
+fn a_mounted_configuration_whose_directory_is_swapped_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mount = dir.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    for (version, prefix) in [("v1", "in/"), ("v2", "out/")] {
+        let data = mount.join(version);
+        fs::create_dir(&data).unwrap();
+        with_prefix(&data.join("tidewire.toml"), &r.url(), prefix);
+    }
+    symlink("v1", mount.join("..data")).unwrap();
+    symlink("..data/tidewire.toml", mount.join("tidewire.toml")).unwrap();
+    fs::create_dir_all(mount.join("bucket")).unwrap();
+    let mut running = run(mount.join("tidewire.toml").to_str().unwrap());
+    let mut round = 0;
+    running.delivers_only(&r, "in/", &["out/"], &mut round);
+    symlink("v2", mount.join("..new")).unwrap();
+    fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
+    running.delivers_only(&r, "out/", &["in/"], &mut round);
+    running.signal("TERM");
+    assert!(running.wait(WAIT).success());
 }

@@ -47,7 +47,9 @@ struct Loader<'a> {
 pub(super) fn from_file(path: &Path, data_dir: Option<&Path>) -> Result<Config> {
     let text = read_file(path)?;
     let base_dir = path.parent().unwrap_or(Path::new(""));
-    from_toml(&text, &path.display().to_string(), base_dir, data_dir)
+    let mut config = from_toml(&text, &path.display().to_string(), base_dir, data_dir)?;
+    config.files.insert(0, path.to_owned());
+    Ok(config)
 }
 
 pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: Option<&Path>) -> Result<Config> {
@@ -74,6 +76,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     let arns = Arns::new(names.iter().copied(), aliases)?;
 
     let named = loader.named_filters(file.filter)?;
+    let files = file.notification.iter().map(|n| loader.path(n.get_ref().file.get_ref())).collect();
     let (rules, places) = loader.rules(file.rule, file.notification, &engine, &named, &arns)?;
     let sources = loader.sources(file.source)?;
 
@@ -83,7 +86,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
         let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
     })?;
-    Ok(Config { engine, rules, sources })
+    Ok(Config { engine, rules, sources, files })
 }
 
 /// The only destination of a text.

@@ -28,6 +28,9 @@ pub struct Config {
     pub rules: RuleSet,
     /// The ways in other than publishing from code.
     pub sources: Vec<Source>,
+    /// The files that it was read from: the configuration file first, then the notification documents. Empty if it was read
+    /// from text.
+    pub files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -75,7 +78,7 @@ impl Config {
 }
 
 /// How an engine runs. Make one with [`EngineConfig::new`] and set what differs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct EngineConfig {
     /// The directory of logs and cursors. One engine at a time has it open.

@@ -275,7 +275,7 @@ fn nearest_type(name: &str) -> Option<&'static str> {
 }
 
 /// The names an engine accepts: the known ones, and those its host registered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventTypes {
     custom: Vec<String>,
 }

@@ -52,7 +52,8 @@ pub use ack::Ack;
 /// The version of everything in a data directory.
 ///
 /// 2: records have extensions, segments flags and a block of zeros behind what was written last, cursor files sections.
-pub const FORMAT: u32 = 2;
+/// 3: names have a journal, destinations former numbers; rules are kept.
+pub const FORMAT: u32 = 3;
 
 /// Rules and destinations that callers have put, and what has changed of them since.
 pub(crate) const RULES_FILE: &str = "rules.json";

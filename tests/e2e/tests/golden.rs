@@ -83,6 +83,15 @@ fn directories_of_earlier_versions_deliver_what_they_hold() {
         let of_host = (engine.in_doubt().expect("what is in doubt").len(), engine.last_applied().expect("a cursor"));
         // The first version had neither.
         assert_eq!(of_host, if version.ends_with("v1") { (0, 0) } else { (2, 5) }, "{}", version.display());
+        // Rules were not kept before the third.
+        let kept = engine.rule(Some("kept"), "kept").map(|r| (r.version(), r.inactive().is_some()));
+        let put: Vec<String> = engine.destinations().into_iter().map(|d| d.destination.name.clone()).collect();
+        if version.ends_with("v1") || version.ends_with("v2") {
+            assert_eq!((kept, put), (None, vec!["first".to_owned()]), "{}", version.display());
+        } else {
+            assert!(kept.is_some_and(|(version, inactive)| version > 0 && !inactive), "{kept:?}");
+            assert_eq!(put, ["first", "stays"], "{}", version.display());
+        }
         engine.close(Duration::from_secs(20)).expect("closed");
         redrive_all(&data);
         assert_eq!(dead(), 0, "{}", version.display());

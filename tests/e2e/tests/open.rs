@@ -99,7 +99,9 @@ fn refused_as_newer(dir: &Path, what: &str, change: impl FnOnce(&mut Vec<u8>), f
 
 fn json_format(bytes: &mut Vec<u8>) {
     let text = String::from_utf8(std::mem::take(bytes)).expect("text");
-    *bytes = text.replace("\"format\": 2,", "\"format\": 99,\n  \"news\": [],").into_bytes();
+    *bytes = text
+        .replace(&format!("\"format\": {},", tidewire::log::FORMAT), "\"format\": 99,\n  \"news\": [],")
+        .into_bytes();
 }
 
 /// The checksum covers the format and `rest`; it keeps its place in every format.

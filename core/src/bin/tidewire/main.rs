@@ -9,6 +9,7 @@ mod event_types;
 mod filter;
 mod history;
 mod losses;
+mod reload;
 mod replay;
 mod run;
 mod snapshot;
@@ -39,7 +40,8 @@ Messages go to stderr; TIDEWIRE_LOG sets how many (error, warn, info, debug; def
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs an engine with the sources of a configuration, until SIGTERM or SIGINT; a second signal ends it at once
+    /// Runs an engine with the sources of a configuration, until SIGTERM or SIGINT; a second one ends it at once. Rules and
+    /// destinations are read anew at SIGHUP, and when a file of the configuration has changed
     Run {
         /// The configuration file
         #[arg(long, value_name = "FILE")]

@@ -5,17 +5,21 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tidewire::config::Source;
 use tidewire::source::directory::DirectoryWatch;
 use tidewire::source::http::HttpIngest;
 use tidewire::{Engine, Error, Result};
 
-use crate::{Failure, load};
+use crate::Failure;
+use crate::reload::Reloader;
 
 /// Of the time for closing, the sources take at most this much.
 const SOURCES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the configuration has changed.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The sources that are running.
 #[derive(Default)]
@@ -25,17 +29,23 @@ struct Sources {
 }
 
 pub(crate) fn run(file: &Path, data_dir: Option<&Path>) -> std::result::Result<(), Failure> {
-    let config = load(file, data_dir)?;
-    let told_to_stop = signals()?;
-    let wanted = config.sources.clone();
-    let close_timeout = config.engine.close_timeout;
-    let engine = Engine::open(config)?;
+    let mut reloader = Reloader::start(file, data_dir)?;
+    let told = told_by_signals(&[SIGTERM, SIGINT, SIGHUP])?;
+    let wanted = reloader.config().sources.clone();
+    let close_timeout = reloader.config().engine.close_timeout;
+    let engine = Engine::open(reloader.config().clone())?;
     let mut sources = Sources::default();
     let started = sources.start(&engine, &wanted);
     if started.is_ok() {
         announce(&sources);
-        // An error means that the thread that waits for signals is gone; then there is nothing to wait for.
-        let _ = told_to_stop.recv();
+        loop {
+            match told.recv_timeout(LOOK) {
+                Ok(SIGHUP) => reloader.reload(&engine),
+                Err(mpsc::RecvTimeoutError::Timeout) => reloader.poll(&engine),
+                // An error means that the thread that waits for signals is gone; then there is nothing to wait for.
+                Ok(_) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
         log::info!("stopping; a second signal ends at once");
     }
     let begun = Instant::now();
@@ -56,15 +66,22 @@ pub(crate) fn run(file: &Path, data_dir: Option<&Path>) -> std::result::Result<(
 
 /// Tells of the first signal to stop; the second ends the process.
 pub(crate) fn signals() -> Result<mpsc::Receiver<i32>> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Error::io("cannot handle signals", &e))?;
+    told_by_signals(&[SIGTERM, SIGINT])
+}
+
+/// Tells of signals. The second one to stop ends the process.
+fn told_by_signals(which: &[i32]) -> Result<mpsc::Receiver<i32>> {
+    let mut signals = Signals::new(which).map_err(|e| Error::io("cannot handle signals", &e))?;
     let (tell, told) = mpsc::channel();
     let wait = move || {
-        for (number, signal) in signals.forever().enumerate() {
-            if number > 0 {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if stopping && signal != SIGHUP {
                 // As if the signal had not been handled. Without effect for a process that cannot be ended so.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
                 std::process::exit(1);
             }
+            stopping |= signal != SIGHUP;
             let _ = tell.send(signal);
         }
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tidewire::event::EventTypes;
-use tidewire::rule::{Rule, RuleSet};
+use tidewire::rule::{Backlog, Expect, Rule, RuleSet};
 use tidewire::{Ack, CommitFields, CommitOptions, Engine, Event, Intent, KnownType, ReserveOptions, Reserved};
 use tidewire_e2e::{BUCKET, GOLDEN, config, deliver_rest, golden_hook, keys, options, receiver, wait_for_stats};
 use tidewire_receiver::{Behaviour, Reply};
@@ -41,6 +41,14 @@ pub fn write(dir: &Path, expected: &Path) {
     let strict = Rule::new("tagged", ["s3:ObjectTagging:*"], &types).expect("a rule").with_destination("strict");
     let rules = RuleSet::build(vec![both, one, strict], destinations.to_vec(), types).expect("rules");
     let engine = Engine::open_with(config(dir, 2), rules).expect("an engine");
+
+    let kept = Rule::new("kept", ["s3:ObjectCreated:*"], &EventTypes::default()).expect("a rule");
+    engine.put_rule(kept.with_bucket("kept").with_destination("first"), Expect::Absent).expect("put");
+    for name in ["stays", "goes"] {
+        let d = golden_hook(name, &format!("{}{name}", receiver.url()));
+        engine.put_destination(d, Expect::Absent, &Backlog::Keep).expect("put");
+    }
+    engine.delete_destination("goes", Expect::Anything, &Backlog::Purge).expect("deleted");
 
     let pairs = [("colour", "blé"), ("n", "1")];
     for n in 0..4u64 {
