@@ -59,6 +59,7 @@ pub use reserve::{
     BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
     ReservedBatch, Resolution,
 };
+pub use rules::RulesStats;
 pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.

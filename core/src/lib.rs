@@ -24,7 +24,7 @@ pub use engine::{
     BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
     Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,
     RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
-    ReserveOptions, Reserved, ReservedBatch, Resolution, Stats, Tail,
+    ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

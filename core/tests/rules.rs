@@ -491,3 +491,33 @@ fn a_changed_destination_takes_its_backlog_along_or_leaves_it() {
     assert_eq!(numbers(&second, "key-0"), [20, 22, 24, 26, 28, 30]);
     engine.close(WAIT).unwrap();
 }
+
+#[test]
+fn what_the_rules_cost_and_want_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    assert_eq!(engine.rules_stats().evaluation_ns, None);
+    engine.put_rule(rule("a", "b", "a/"), Expect::Anything).unwrap();
+    engine.put_rule(rule("every", "b", ""), Expect::Anything).unwrap();
+    let before = engine.rules_stats();
+    for n in 0..100 {
+        publish(&engine, "b", &format!("a/{n}"));
+        publish(&engine, "b", &format!("b/{n}"));
+        publish(&engine, "b", &format!("c/{n}"));
+    }
+    engine.flush(WAIT).unwrap();
+    let matched = |id: &str| engine.rule(Some("b"), id).unwrap().matched();
+    assert_eq!((matched("a"), matched("every")), (100, 300));
+    let s = engine.rules_stats();
+    assert_eq!((s.rules, s.inactive, s.destinations, s.evaluations - before.evaluations), (2, 0, 1, 300));
+    assert!(s.evaluation_ns.is_some_and(|ns| ns > 0.0) && s.index_bytes > 0 && s.build_time > Duration::ZERO);
+    // The counts of a rule outlive a change of it, and those of one that is gone are not another's.
+    engine.put_rule(rule("a", "b", "c/"), Expect::Anything).unwrap();
+    engine.delete_rule(Some("b"), "every", Expect::Anything).unwrap();
+    engine.put_rule(rule("new", "b", "b/"), Expect::Anything).unwrap();
+    assert_eq!((matched("a"), matched("new")), (100, 0));
+    let s = engine.rules_stats();
+    assert!(s.version > before.version && s.builds == before.builds + 3);
+    engine.close(WAIT).unwrap();
+}

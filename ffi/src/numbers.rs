@@ -46,6 +46,8 @@ pub enum tidewire_result_t {
     TIDEWIRE_NOT_FOUND = 17,
     /// A defect of Tidewire that is none of the above.
     TIDEWIRE_INTERNAL = 18,
+    /// What is there is not what the caller expected (another version, or something of another owner). Read it anew.
+    TIDEWIRE_CONFLICT = 19,
 }
 
 /// How safe an event is before `tidewire_publish` returns.

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Optional, Union, final
 
 from ._errors import Closed as Closed
+from ._errors import Conflict as Conflict
 from ._errors import Corrupt as Corrupt
 from ._errors import Error as Error
 from ._errors import Full as Full
@@ -30,6 +31,7 @@ from ._types import Stats as Stats
 
 __all__ = [
     "Closed",
+    "Conflict",
     "Corrupt",
     "Error",
     "Full",

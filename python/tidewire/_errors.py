@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 __all__ = [
     "Closed",
+    "Conflict",
     "Corrupt",
     "Error",
     "Full",
@@ -159,6 +160,12 @@ class Internal(Error, RuntimeError):
     """A defect of Tidewire."""
 
     code, kind = 18, "Internal"
+
+
+class Conflict(Error, RuntimeError):
+    """What is there is not what was expected: another version, or something of another owner. Read it anew."""
+
+    code, kind = 19, "Conflict"
 
 
 _BY_CODE: dict[int, type[Error]] = {cls.code: cls for cls in Error.__subclasses__()}

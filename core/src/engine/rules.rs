@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::kept::{Before, Kept};
 use super::{Engine, Inner, Life, closed};
@@ -20,6 +21,30 @@ use crate::shard::snapshot::Snapshot;
 /// From so many changes on, and a quarter of all rules, everything is compiled anew: that is quicker.
 const CHANGES_MANY: usize = 1024;
 
+/// What is known of the rules as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RulesStats {
+    /// Grows with each change of rules and destinations.
+    pub version: u64,
+    /// Rules, the engine's own left out.
+    pub rules: u64,
+    /// Of those, the ones that are not in force ([`LiveRule::inactive`]).
+    pub inactive: u64,
+    /// Destinations in force.
+    pub destinations: u64,
+    /// Bytes of memory that the index of the rules takes.
+    pub index_bytes: u64,
+    /// How often the index was changed.
+    pub builds: u64,
+    /// How long the last change took: planning, compiling, and writing it down if it is kept.
+    pub build_time: Duration,
+    /// Events that shards have matched against the rules.
+    pub evaluations: u64,
+    /// How many ns that takes, the mean of one event in 64; `None` before the first.
+    pub evaluation_ns: Option<f64>,
+}
+
 /// What makes one snapshot after the other.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -31,6 +56,8 @@ pub(super) struct Control {
     keep_all: bool,
     /// Snapshots that somebody may still have: whoever lets go of the last one pays for that, and it shall not be a shard.
     earlier: Vec<Arc<Snapshot>>,
+    builds: u64,
+    build_time: Duration,
     merging: bool,
     merger: Option<JoinHandle<()>>,
 }
@@ -73,6 +100,8 @@ impl Control {
             hands_over: false,
             keep_all,
             earlier: Vec::new(),
+            builds: 0,
+            build_time: Duration::ZERO,
             merging: false,
             merger: None,
         };
@@ -102,6 +131,7 @@ impl Control {
 
     /// Makes a change. Answers which destinations are new to the directory.
     fn edit(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Edit, names: &mut Names) -> Result<Vec<u32>> {
+        let begun = driver::now();
         let mut numbered = Numbered { names, new: Vec::new() };
         let plan = self.live.plan(owner, edit(&self.live), &mut numbered)?;
         let new = numbered.new;
@@ -128,6 +158,8 @@ impl Control {
             kept.tidy(&self.live);
         }
         self.hands_over |= self.live.destinations().hand_over();
+        self.builds += 1;
+        self.build_time = driver::since(begun);
         Ok(new)
     }
 
@@ -372,6 +404,35 @@ impl Engine {
     /// All destinations, also those that are not in force, by name.
     pub fn destinations(&self) -> Vec<LiveDestination> {
         self.inner.snapshot.load().destinations.all().cloned().collect()
+    }
+
+    /// What is known of the rules as a whole. Walks through the index; not for every event. Of each rule,
+    /// [`LiveRule::matched`] tells how many events it has wanted.
+    pub fn rules_stats(&self) -> RulesStats {
+        let snapshot = self.inner.snapshot.load_full();
+        let mut s = {
+            let life = self.inner.life.lock();
+            let control = &life.control;
+            let engines = control.live.all_of(Owner::Engine).count();
+            RulesStats {
+                version: control.live.version(),
+                rules: (control.live.len() - engines) as u64,
+                inactive: control.live.inactive() as u64,
+                destinations: snapshot.destinations.by_number().count() as u64,
+                builds: control.builds,
+                build_time: control.build_time,
+                ..RulesStats::default()
+            }
+        };
+        s.index_bytes = snapshot.matcher.bytes() as u64;
+        let (mut timed, mut ns) = (0, 0);
+        for shard in &self.inner.shards {
+            s.evaluations += shard.stats.evaluations.get();
+            timed += shard.stats.evaluations_timed.get();
+            ns += shard.stats.evaluations_ns.get();
+        }
+        s.evaluation_ns = (timed > 0).then(|| ns as f64 / timed as f64);
+        s
     }
 
     /// Grows with each change of rules and destinations.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indexmap::IndexMap;
 
@@ -85,6 +86,8 @@ pub struct LiveRule {
     pub(crate) number: u32,
     pub(crate) targets: Box<[Target]>,
     inactive: Option<Error>,
+    /// Shared with the rule of the same name that was here before.
+    matched: Arc<AtomicU64>,
 }
 
 /// Where a rule sends.
@@ -115,7 +118,7 @@ impl LiveRule {
             rule.events.retain(|t| targets.iter().any(|target| target.profile.expressible(t)));
             given = Some(before).filter(|before| *before != rule.events);
         }
-        LiveRule { narrowed: rule, given, version, owner, number, targets, inactive }
+        LiveRule { narrowed: rule, given, version, owner, number, targets, inactive, matched: Arc::default() }
     }
 
     /// Whether there is no difference.
@@ -161,6 +164,16 @@ impl LiveRule {
     /// like. It comes into force when that is mended.
     pub fn inactive(&self) -> Option<&Error> {
         self.inactive.as_ref()
+    }
+
+    /// How many events it has wanted in this run.
+    pub fn matched(&self) -> u64 {
+        self.matched.load(Ordering::Relaxed)
+    }
+
+    /// It has wanted so many more.
+    pub(crate) fn add_matched(&self, events: u32) {
+        self.matched.fetch_add(events.into(), Ordering::Relaxed);
     }
 
     pub(crate) fn priority(&self) -> Option<Priority> {
@@ -312,6 +325,8 @@ pub(crate) struct LiveRules {
     version: u64,
     /// Rules in force that retain.
     retaining: usize,
+    /// Rules that are not in force.
+    inactive: usize,
     /// Whether rules may retain: the log is kept.
     may_retain: bool,
 }
@@ -423,6 +438,11 @@ impl LiveRules {
 
     pub(crate) fn table(&self) -> &RuleTable {
         &self.table
+    }
+
+    /// How many rules are not in force.
+    pub(crate) fn inactive(&self) -> usize {
+        self.inactive
     }
 
     /// Whether some rule keeps events that no destination wants.
@@ -569,11 +589,14 @@ impl LiveRules {
         }
         let mut fresh = self.free.iter().copied().chain(self.end..);
         for ((owner, key, rule, version, inactive), number) in wanted.into_iter().zip(given) {
-            let rule = LiveRule::new(rule, owner, version, number, inactive, &destinations);
+            let mut rule = LiveRule::new(rule, owner, version, number, inactive, &destinations);
             let known = self.place(owner, &key);
             let before = known.and_then(|place| self.table.get(place)).cloned();
             if before.as_ref().is_some_and(|before| before.is_same(&rule)) {
                 continue;
+            }
+            if let Some(before) = &before {
+                rule.matched.clone_from(&before.matched);
             }
             let Some(place) = known.or_else(|| fresh.next()) else { break };
             slots.push(Slot { place, before, after: Some(Arc::new(rule)) });
@@ -697,6 +720,8 @@ impl LiveRules {
         for slot in plan.slots {
             let retains = |rule: &Option<Arc<LiveRule>>| usize::from(compiled(rule).is_some_and(|r| r.retain));
             self.retaining = self.retaining + retains(&slot.after) - retains(&slot.before);
+            let idle = |rule: &Option<Arc<LiveRule>>| usize::from(rule.as_ref().is_some_and(|r| r.inactive.is_some()));
+            self.inactive = self.inactive + idle(&slot.after) - idle(&slot.before);
             if let Some(before) = &slot.before
                 && slot.after.is_none()
             {

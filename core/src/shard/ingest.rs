@@ -59,6 +59,9 @@ fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
 /// So many changes of the rules are kept apart while the ring is not emptied; of more, the last counts.
 const NEXT_SNAPSHOTS_MAX: usize = 64;
 
+/// Of one event in so many the time is taken that matching it needs.
+const TIMED_ONE_IN: u64 = 64;
+
 /// What was taken from the ring at once.
 struct Drained {
     events: u64,
@@ -179,7 +182,8 @@ impl Shard {
         let mut appender = self.appender.borrow_mut();
         let stats = &self.shared.stats;
         let wall = wall_ns();
-        let (mut accepted, mut unmatched, mut stored, mut routed) = (0, 0, 0, 0);
+        let (mut accepted, mut unmatched, mut stored, mut routed, mut evaluations) = (0, 0, 0, 0, 0);
+        let mut matches = self.matches.borrow_mut();
         let mut wants = Ack::Memory;
         let taken = consumer.drain_to(tail, TURN_BYTES, |payload, tag, _| {
             let tag = Tag::from_number(tag);
@@ -195,7 +199,15 @@ impl Shard {
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
             let view = FrameView::trusted(frame);
-            snapshot.routes(&view, scratch, routes);
+            evaluations += 1;
+            if (stats.evaluations.get() + evaluations).is_multiple_of(TIMED_ONE_IN) {
+                let begun = driver::now();
+                snapshot.routes(&view, scratch, routes);
+                stats.evaluations_timed.add(1);
+                stats.evaluations_ns.add(driver::since(begun).as_nanos() as u64);
+            } else {
+                snapshot.routes(&view, scratch, routes);
+            }
             if prefix.kind == Kind::Intent {
                 routes.truncate(ROUTES_MAX);
                 let sequence = appender.append(Kind::Intent, routes, frame, wall);
@@ -205,6 +217,7 @@ impl Shard {
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
             accepted += 1;
+            matches.count(scratch);
             if routes.is_empty() {
                 unmatched += 1;
                 if prefix.extensions.resolves.is_some() {
@@ -245,6 +258,8 @@ impl Shard {
         if taken == 0 {
             return None;
         }
+        matches.tell(&snapshot);
+        stats.evaluations.add(evaluations);
         // Also what is only padding counts: somebody may wait for a position behind it.
         appender.cover(consumer.position(), wants);
         stats.accepted.add(accepted);

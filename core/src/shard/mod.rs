@@ -77,7 +77,7 @@ use progress::Progress;
 use queues::Queues;
 use replay::{PartState, Replay};
 use ring::Ring;
-use snapshot::Snapshot;
+use snapshot::{Matches, Snapshot};
 use stats::{LaneStats, ShardStats};
 
 pub(crate) use handover::{DELIVERY, Handed, handed, nothing_waits};
@@ -375,6 +375,7 @@ pub(crate) struct Shard {
     snapshot: RefCell<Arc<Snapshot>>,
     /// Those that come after it, and from which ring position on.
     next_snapshots: RefCell<VecDeque<(u64, Arc<Snapshot>)>>,
+    matches: RefCell<Matches>,
     /// The destinations that the lanes are made for: those of the newest snapshot that this shard has heard of.
     lane_destinations: RefCell<Arc<LiveDestinations>>,
     config: Arc<EngineConfig>,
@@ -513,6 +514,7 @@ impl Shard {
             lane_destinations: RefCell::new(current.destinations.clone()),
             snapshot: RefCell::new(current),
             next_snapshots: RefCell::default(),
+            matches: RefCell::default(),
             snapshots: snapshot,
             config,
             incarnation,

@@ -153,6 +153,42 @@ pub(crate) enum Known {
     Before,
 }
 
+/// How many events each rule has wanted since that was told last.
+#[derive(Debug, Default)]
+pub(crate) struct Matches {
+    /// By the rule's place.
+    counts: Vec<u32>,
+    /// The places with a count.
+    places: Vec<u32>,
+}
+
+impl Matches {
+    /// The rules of the event that was matched last have wanted it.
+    #[inline]
+    pub(crate) fn count(&mut self, scratch: &Scratch) {
+        for &place in &scratch.matched {
+            let at = place as usize;
+            if at >= self.counts.len() {
+                self.counts.resize(at + 1, 0);
+            }
+            if self.counts[at] == 0 {
+                self.places.push(place);
+            }
+            self.counts[at] += 1;
+        }
+    }
+
+    /// Tells the rules, which are those that were matched with.
+    pub(crate) fn tell(&mut self, snapshot: &Snapshot) {
+        for place in self.places.drain(..) {
+            let count = std::mem::take(&mut self.counts[place as usize]);
+            if let Some(rule) = snapshot.rules.get(place) {
+                rule.add_matched(count);
+            }
+        }
+    }
+}
+
 /// Working memory of [`Snapshot::routes`].
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {

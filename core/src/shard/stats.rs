@@ -66,6 +66,10 @@ pub(crate) struct ShardStats {
     pub(crate) log_file_bytes: Count,
     pub(crate) reservations: Count,
     pub(crate) duplicates: Count,
+    /// Events that were matched, those of them for which the time was taken, and the sum of that in ns.
+    pub(crate) evaluations: Count,
+    pub(crate) evaluations_timed: Count,
+    pub(crate) evaluations_ns: Count,
 }
 
 /// Counters of one destination on one shard.
