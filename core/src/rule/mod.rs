@@ -2,6 +2,7 @@
 
 mod arn;
 mod destination;
+mod lint;
 mod notification;
 mod place;
 mod set;
@@ -11,6 +12,7 @@ pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
     QueueLimits, RetryPolicy, Webhook,
 };
+pub use lint::{Finding, FindingKind, lint};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap};
 pub use set::{Route, RuleSet};
 
