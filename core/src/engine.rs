@@ -193,7 +193,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
-        config.check_retention(&rules)?;
+        config.check_rules(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
@@ -214,6 +214,7 @@ impl Engine {
         let groups = Groups::open(&dir, &config.event_types, &all)?;
         let rules = groups.with_keepers(rules)?;
         let snapshot = Snapshot::new(1, rules, &mut dir.names)?.keeping(keep_all);
+        snapshot.check_memory(&config.filter)?;
         let is_new = |destination| snapshot.new_destinations.contains(&destination);
         let barriers = dir.arrange(&mut states, &snapshot.numbers_ever, is_new)?;
         // A key may have had another shard in an earlier life of the directory, so the clock starts above all of them.
@@ -406,18 +407,20 @@ impl Engine {
     /// destination that is not there any more delivers what it already had.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept or that is beyond the limits of
+    /// [`EngineConfig::filter`](crate::config::EngineConfig::filter), [`ErrorKind::Io`] and the like if
     /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         let inner = &*self.inner;
         inner.check_process()?;
-        inner.config.check_retention(&rules)?;
+        inner.config.check_rules(&rules)?;
         let mut life = inner.life.lock();
         let life = &mut *life;
         let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
         let before = inner.snapshot.load_full();
         let rules = life.groups.with_keepers(rules)?;
         let mut snapshot = Snapshot::new(before.version + 1, rules, &mut dir.names)?.keeping(self.keeps_all());
+        snapshot.check_memory(&inner.config.filter)?;
         snapshot.follow(&before);
         inner.snapshot.store(Arc::new(snapshot));
         for shard in &inner.shards {

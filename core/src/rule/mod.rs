@@ -13,12 +13,14 @@ pub use destination::{
     QueueLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
-pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap};
+pub use notification::{
+    Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter,
+};
 pub use set::{Route, RuleSet};
 
 pub(crate) use destination::{within, within_ratio, within_time};
 pub(crate) use place::{Text, suggest, unknown_name};
-pub(crate) use set::Subject;
+pub(crate) use set::{RULES_MAX, Subject};
 
 use crate::error::{Error, Result};
 use crate::event::{BUCKET_BYTES_MAX, EventPattern, EventTypes, Priority};

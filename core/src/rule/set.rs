@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::{EventType, EventTypes};
 
 /// The most rules of one set.
-const RULES_MAX: usize = 1_000_000;
+pub(crate) const RULES_MAX: usize = 1_000_000;
 /// The most destinations of one set. Each has a lane on every shard.
 const DESTINATIONS_MAX: usize = 16_384;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::driver;
 use crate::event::profile::Profile;
 use crate::event::{Event, EventType, FrameView, Priority, frame};
-use crate::filter::{MatchMemory, Matcher};
+use crate::filter::{FilterLimits, MatchMemory, Matcher};
 use crate::log::record::Route;
 use crate::log::recovery::Names;
 use crate::rule::{Destination, Order, RuleSet};
@@ -68,6 +68,11 @@ impl Snapshot {
             new_destinations: numbers.new_destinations,
             rules,
         })
+    }
+
+    /// Checks that the index of the rules takes no more memory than it may.
+    pub(crate) fn check_memory(&self, limits: &FilterLimits) -> Result<()> {
+        limits.check_memory(&self.matcher)
     }
 
     /// The same, with every event kept if `all`.
