@@ -456,7 +456,8 @@ fn filter_explain_tells_what_filters_are_compiled_to() {
         let out = tidewire(&[&["filter", "explain"], more].concat());
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };
-    let (code, out, err) = explain(&["--filter", r#"{"suffix": [".a", ".b"], "tags": {"k": "v"}, "size": {"min": 1}}"#]);
+    let (code, out, err) =
+        explain(&["--filter", r#"{"suffix": [".a", ".b"], "tags": {"k": "v"}, "size": {"min": 1}}"#]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_eq!(
         out,

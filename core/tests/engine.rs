@@ -466,7 +466,7 @@ fn rules_beyond_the_limits_of_filters_are_refused_and_the_others_stay() {
     let open = |c: &EngineConfig, set| Engine::open_with(c.clone(), set).map(|e| e.close(WAIT).unwrap());
     refused(open(&c, with(&["^a", "^b"])), &["rule `r1`", "engine.filter.regexes_max (1)"]);
     c.filter.regexes_max = 100;
-    let many = [r"\w{10}"; 60];
+    let many = [r"\w{3}"; 60];
     refused(open(&c, with(&many)), &["engine.filter.memory_bytes_max (1048576)", "rules of every bucket"]);
 
     let engine = Engine::open_with(c, with(&["^k"])).unwrap();

@@ -284,10 +284,7 @@ unsafe fn filter_ref<'a>(filter: *const tidewire_filter_t) -> Result<&'a Filter>
 
 /// # Safety
 /// `event` is NULL or a struct of its size whose fields are as described.
-unsafe fn with_event<T>(
-    event: *const tidewire_event_t,
-    f: impl FnOnce(&engine::Event<'_>) -> Result<T>,
-) -> Result<T> {
+unsafe fn with_event<T>(event: *const tidewire_event_t, f: impl FnOnce(&engine::Event<'_>) -> Result<T>) -> Result<T> {
     // SAFETY: as for this function.
     let event = unsafe { read(event, "event")? };
     let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());

@@ -22,8 +22,9 @@ pub use engine_handle::{tidewire_close, tidewire_engine_t, tidewire_flush, tidew
 pub use error::{tidewire_error_code, tidewire_error_free, tidewire_error_message, tidewire_error_t};
 pub use event::tidewire_event_t;
 pub use filter::{
-    tidewire_filter_explain, tidewire_filter_free, tidewire_filter_json, tidewire_filter_matches, tidewire_filter_parse,
-    tidewire_filter_plan, tidewire_filter_plan_json, tidewire_filter_schema, tidewire_filter_t, tidewire_lint,
+    tidewire_filter_explain, tidewire_filter_free, tidewire_filter_json, tidewire_filter_matches,
+    tidewire_filter_parse, tidewire_filter_plan, tidewire_filter_plan_json, tidewire_filter_schema, tidewire_filter_t,
+    tidewire_lint,
 };
 pub use publish::{tidewire_is_interested, tidewire_publish, tidewire_publish_options_t};
 pub use stats::{tidewire_stats, tidewire_stats_json, tidewire_stats_t, tidewire_string_free};

@@ -84,7 +84,9 @@ pub(crate) fn data(data: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Bytes>> {
     let py = data.py();
     let json = match bytes("data", data) {
         Some(json) => json?,
-        None if data.cast::<PyDict>().is_ok() || data.cast::<PyList>().is_ok() => Bytes::Text(dump("data", data, ErrorKind::InvalidEvent)?),
+        None if data.cast::<PyDict>().is_ok() || data.cast::<PyList>().is_ok() => {
+            Bytes::Text(dump("data", data, ErrorKind::InvalidEvent)?)
+        }
         None => return Err(wrong_type("data", "bytes, str, dict or list", data)),
     };
     match check_json(&json) {

@@ -629,7 +629,10 @@ fn rules_beyond_the_limits_of_filters_are_told_at_their_filter() {
     }
     let second = RULE.replace("images", "more");
     let e = limited("rules_per_bucket_max = 1", &second);
-    assert!(e.starts_with("t.toml:13:") && e.contains("rule `more`") && e.contains("bucket `photos` have 2 rules"), "{e}");
+    assert!(
+        e.starts_with("t.toml:13:") && e.contains("rule `more`") && e.contains("bucket `photos` have 2 rules"),
+        "{e}"
+    );
     let every = RULE.replace("bucket = \"photos\"\n", "");
     let e = limited("rules_of_every_bucket_max = 0", &every.replace("images", "every"));
     assert!(e.contains("rule `every`: the rules of every bucket have 1 rules"), "{e}");

@@ -402,10 +402,8 @@ impl Regex {
         // By itself first: `a)(b` is none, also where the brackets put around it would make it one.
         let compiled = build(pattern).and_then(|alone| if whole { build(&full) } else { Ok(alone) });
         let compiled = compiled.map_err(|e| match e.size_limit() {
-            Some(max) => {
-                Error::invalid_config(format!("the regular expression takes more than {max} bytes of memory"))
-                    .remedy("use smaller repetitions and classes")
-            }
+            Some(max) => Error::invalid_config(format!("the regular expression takes more than {max} bytes of memory"))
+                .remedy("use smaller repetitions and classes"),
             // The crate draws the place over several lines; the last one says what is wrong.
             None => {
                 let text = e.syntax_error().map_or_else(|| e.to_string(), ToString::to_string);
@@ -538,9 +536,11 @@ mod tests {
     #[test]
     fn memory_of_an_expression_is_told() {
         let bytes = |p: &str| Regex::parse(p, false).unwrap().bytes();
-        assert!(bytes("a") > 0 && bytes(r"\w{1,20}") > 4 * bytes("[a-z]{1,20}"));
+        assert!(bytes("^a") > 0 && bytes(r"\w{3}") > 4 * bytes("[a-z]{3}"));
         let one = Regex::parse("[ab]+", false).unwrap();
-        assert!(one.address() == one.clone().address() && one.address() != Regex::parse("[ab]+", false).unwrap().address());
+        assert!(
+            one.address() == one.clone().address() && one.address() != Regex::parse("[ab]+", false).unwrap().address()
+        );
     }
 
     #[test]

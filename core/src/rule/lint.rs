@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::Rule;
-use crate::event::{EventType, KnownType};
+use crate::event::{EventPattern, EventType, KnownType};
 use crate::filter::{Field, Filter, Test, Wildcard};
 
 /// The most pairs that are told of for one destination in one bucket.
@@ -122,12 +122,11 @@ fn may_have_type(filter: &Filter, t: KnownType) -> bool {
 fn pairs(rules: &[Rule], destination: &str, members: &[usize], left: &mut usize, findings: &mut Vec<Finding>) {
     let mut found = Vec::new();
     // Of rules that say the same, the first.
-    let mut first: HashMap<(&Filter, Vec<KnownType>, Vec<&str>), usize> = HashMap::new();
+    let mut first: HashMap<(&Filter, &EventPattern), usize> = HashMap::new();
     let mut distinct: Vec<(&[u8], usize)> = Vec::new();
     for &i in members {
         let rule = &rules[i];
-        let what = (&rule.filter, rule.events.known().collect(), rule.events.custom().collect());
-        let other = *first.entry(what).or_insert(i);
+        let other = *first.entry((&rule.filter, &rule.events)).or_insert(i);
         if other == i {
             distinct.push((beginning(&rule.filter), i));
             continue;
@@ -286,7 +285,8 @@ mod tests {
 
     #[test]
     fn the_search_says_where_it_ends() {
-        let apart: Vec<Rule> = (0..100u32).map(|n| rule(n.to_string(), json!({"suffix": format!(".{n:04}")}))).collect();
+        let apart: Vec<Rule> =
+            (0..100u32).map(|n| rule(n.to_string(), json!({"suffix": format!(".{n:04}")}))).collect();
         assert!(search(&apart, 4951).is_empty());
         let found = search(&apart, 4949);
         assert_eq!((found.len(), found[0].kind), (1, FindingKind::Unfinished));

@@ -13,9 +13,7 @@ pub use destination::{
     QueueLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
-pub use notification::{
-    Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter,
-};
+pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::{Route, RuleSet};
 
 pub(crate) use destination::{within, within_ratio, within_time};

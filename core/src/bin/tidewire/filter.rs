@@ -189,7 +189,11 @@ fn lint(rules: &[Rule], out: &mut dyn Write) -> Result<(), Failure> {
 /// Prints what one filter is compiled to.
 fn explain(filter: &Filter, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let plan = filter.plan();
-    if json { writeln!(out, "{}", plan.to_json())? } else { writeln!(out, "{plan}")? }
+    if json {
+        writeln!(out, "{}", plan.to_json())?
+    } else {
+        writeln!(out, "{plan}")?
+    }
     Ok(())
 }
 
