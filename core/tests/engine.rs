@@ -466,11 +466,21 @@ fn rules_beyond_the_limits_of_filters_are_refused_and_the_others_stay() {
     let open = |c: &EngineConfig, set| Engine::open_with(c.clone(), set).map(|e| e.close(WAIT).unwrap());
     refused(open(&c, with(&["^a", "^b"])), &["rule `r1`", "engine.filter.regexes_max (1)"]);
     c.filter.regexes_max = 100;
-    let many = [r"\w{3}"; 60];
-    refused(open(&c, with(&many)), &["engine.filter.memory_bytes_max (1048576)", "rules of every bucket"]);
+    // Each is within the limit, and alike in nothing; together they are not.
+    let many: Vec<String> = (0..7).map(|n| format!(r"\w{{3}}x{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    refused(open(&c, with(&many)), &["rule `r6`", "regular expressions", "engine.filter.memory_bytes_max (1048576)"]);
+    let long = |n: u32| Rule {
+        filter: Filter::new(format!("{n:0>1000}"), ""),
+        ..Rule::new(format!("l{n}"), ["*"], &EventTypes::default()).unwrap().with_destination("hook")
+    };
+    let long = (0..1200).map(long).collect();
+    let long = RuleSet::build(long, vec![hook("hook", &r.url())], EventTypes::default()).unwrap();
+    refused(open(&c, long.clone()), &["the index", "memory_bytes_max (1048576)", "the rules of every bucket take"]);
 
     let engine = Engine::open_with(c, with(&["^k"])).unwrap();
     refused(engine.replace_rules(with(&many)), &["engine.filter.memory_bytes_max"]);
+    refused(engine.replace_rules(long), &["the index"]);
     refused(engine.replace_rules(with(&["^x"; 101])), &["rule `r100`", "regexes_max (100)"]);
     put(&engine, "k", 1);
     engine.flush(WAIT).unwrap();

@@ -43,7 +43,8 @@ pub struct FilterLimits {
     pub unindexed_max: usize,
     /// The most regular expressions of all rules, 0 to 1,000,000. Default: 4096; each takes some 10 KiB.
     pub regexes_max: usize,
-    /// The memory that the index of all rules may take ([`Matcher::bytes`]), 1 MiB to 1 TiB. Default: 1 GiB.
+    /// The memory that the index of all rules may take ([`Matcher::bytes`]), 1 MiB to 1 TiB. Default: 1 GiB. The compiled
+    /// regular expressions of all rules alone may not take more either; the index has those that are alike only once.
     pub memory_bytes_max: usize,
 }
 
@@ -77,7 +78,7 @@ impl FilterLimits {
     /// # Errors
     /// As [`FilterLimits::check_rule`].
     pub fn check_filter(&self, filter: &Filter) -> Result<()> {
-        within(Limit::Nodes, filter.nodes(), self.nodes_max, "the filter", "split the rule")?;
+        within(Limit::Nodes, filter.nodes(), self.nodes_max, format_args!("the filter has"), "split the rule")?;
         let mut result = Ok(());
         filter.each_test(&mut |field, test| {
             if result.is_ok() {
@@ -90,21 +91,24 @@ impl FilterLimits {
     fn check_test(&self, field: &Field, test: &Test) -> Result<()> {
         let here = |e: Error| e.at(field.to_string());
         let text = |what: &str, bytes: usize| {
+            let what = format_args!("the {what} has");
             within(Limit::LiteralBytes, bytes, self.literal_bytes_max, what, "shorten it").map_err(here)
         };
         match test {
-            Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x) | Test::Contains(x) => text(&the(test), x.len()),
-            Test::IgnoreCase(_, x) => text(&the(test), x.as_str().len()),
+            Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x) | Test::Contains(x) => text(test.kind(), x.len()),
+            Test::IgnoreCase(_, x) => text(test.kind(), x.as_str().len()),
             Test::Wildcard(w) => {
-                text(&the(test), w.pattern().len())?;
-                let what = format!("the wildcard `{}`", w.pattern().escape_ascii());
-                within(Limit::Wildcards, w.stars(), self.wildcards_max, &what, "use fewer stars").map_err(here)
+                text(test.kind(), w.pattern().len())?;
+                let pattern = w.pattern().escape_ascii();
+                let what = format_args!("the wildcard `{pattern}` has");
+                within(Limit::Wildcards, w.stars(), self.wildcards_max, what, "use fewer stars").map_err(here)
             }
             Test::Regex(r) => {
-                text("the regular expression", r.pattern().len())?;
-                let what = format!("the regular expression `{}`", r.pattern().escape_debug());
+                text("regular expression", r.pattern().len())?;
+                let pattern = r.pattern().escape_debug();
+                let what = format_args!("the regular expression `{pattern}` takes");
                 let remedy = "use smaller repetitions and classes";
-                within(Limit::RegexBytes, r.bytes(), self.regex_bytes_max, &what, remedy).map_err(here)
+                within(Limit::RegexBytes, r.bytes(), self.regex_bytes_max, what, remedy).map_err(here)
             }
             Test::NoneOf(tests) => tests.iter().try_for_each(|t| self.check_test(field, t)),
             _ => Ok(()),
@@ -124,7 +128,7 @@ impl FilterLimits {
         let name = String::from_utf8_lossy(name);
         let whose = Whose((!name.is_empty()).then_some(&*name));
         let remedy = format!("use fewer rules or shorter texts; {whose} take {most} bytes of it");
-        within(Limit::MemoryBytes, bytes, self.memory_bytes_max, "the index of the rules", &remedy)
+        within(Limit::MemoryBytes, bytes, self.memory_bytes_max, format_args!("the index of the rules takes"), &remedy)
     }
 
     /// Checks rules that are loaded together, all but the memory that they take, which is known when they are compiled.
@@ -143,11 +147,6 @@ impl FilterLimits {
             .enumerate()
             .try_for_each(|(i, rule)| self.check_rule(rule).and_then(|()| usage.add(rule, self)).map_err(|e| (i, e)))
     }
-}
-
-/// How errors call a test.
-fn the(test: &Test) -> String {
-    format!("the {}", test.kind())
 }
 
 #[derive(Clone, Copy)]
@@ -180,15 +179,14 @@ impl Limit {
     }
 }
 
-fn within(limit: Limit, found: usize, max: usize, what: &str, remedy: &str) -> Result<()> {
+fn within(limit: Limit, found: usize, max: usize, what: fmt::Arguments<'_>, remedy: &str) -> Result<()> {
     if found <= max { Ok(()) } else { Err(beyond(limit, found, max, what, remedy)) }
 }
 
 #[cold]
-fn beyond(limit: Limit, found: usize, max: usize, what: &str, remedy: &str) -> Error {
+fn beyond(limit: Limit, found: usize, max: usize, what: fmt::Arguments<'_>, remedy: &str) -> Error {
     let (key, counted) = limit.names();
-    let verb = if what.starts_with("the rules") { "have" } else { "has" };
-    Error::invalid_config(format!("{what} {verb} {found} {counted}, more than engine.filter.{key} ({max})"))
+    Error::invalid_config(format!("{what} {found} {counted}, more than engine.filter.{key} ({max})"))
         .remedy(format!("{remedy}, or raise the limit"))
 }
 
@@ -198,6 +196,7 @@ pub struct FilterUsage {
     every_bucket: Taken,
     buckets: HashMap<Box<str>, Taken>,
     regexes: usize,
+    regex_bytes: usize,
 }
 
 /// What the rules of one bucket, or of every bucket, take.
@@ -214,6 +213,7 @@ struct Wants<'r> {
     buckets: Option<Vec<&'r str>>,
     unindexed: usize,
     regexes: usize,
+    regex_bytes: usize,
 }
 
 impl Wants<'_> {
@@ -221,9 +221,13 @@ impl Wants<'_> {
     fn of(rule: &Rule) -> Option<Wants<'_>> {
         let prepared = prepare(rule)?;
         let (compare, scan) = unindexed_tests(&prepared);
-        let mut regexes = 0;
-        prepared.filter.each_regex(&mut |_| regexes += 1);
-        Some(Wants { unindexed: compare + scan * COMPARES_PER_SCAN, regexes, buckets: prepared.buckets })
+        let (mut regexes, mut regex_bytes) = (0, 0);
+        prepared.filter.each_regex(&mut |r| {
+            regexes += 1;
+            regex_bytes += r.bytes();
+        });
+        let unindexed = compare + scan * COMPARES_PER_SCAN;
+        Some(Wants { unindexed, regexes, regex_bytes, buckets: prepared.buckets })
     }
 }
 
@@ -263,6 +267,7 @@ impl FilterUsage {
     pub fn remove(&mut self, rule: &Rule) {
         let Some(wants) = Wants::of(rule) else { return };
         self.regexes = self.regexes.saturating_sub(wants.regexes);
+        self.regex_bytes = self.regex_bytes.saturating_sub(wants.regex_bytes);
         let Some(names) = &wants.buckets else {
             self.every_bucket.remove(&wants);
             return;
@@ -303,7 +308,10 @@ impl FilterUsage {
         if wants.regexes > 0 {
             let all = self.regexes + wants.regexes;
             let remedy = "use wildcards or prefixes in place of some";
-            within(Limit::Regexes, all, limits.regexes_max, "the rules together", remedy)?;
+            within(Limit::Regexes, all, limits.regexes_max, format_args!("the rules together have"), remedy)?;
+            let all = self.regex_bytes + wants.regex_bytes;
+            let what = format_args!("the regular expressions of the rules together have");
+            within(Limit::MemoryBytes, all, limits.memory_bytes_max, what, remedy)?;
         }
         match &wants.buckets {
             None => self.check_taken(None, wants, limits),
@@ -318,7 +326,13 @@ impl FilterUsage {
             Some(_) => (Limit::RulesPerBucket, limits.rules_per_bucket_max),
         };
         if taken.rules >= max {
-            return Err(beyond(limit, taken.rules + 1, max, &Whose(bucket).to_string(), "merge some of them"));
+            return Err(beyond(
+                limit,
+                taken.rules + 1,
+                max,
+                format_args!("{} have", Whose(bucket)),
+                "merge some of them",
+            ));
         }
         if wants.unindexed == 0 {
             return Ok(());
@@ -327,14 +341,20 @@ impl FilterUsage {
         if tests > limits.unindexed_max {
             let remedy =
                 "give the rule a condition that is looked up, such as a prefix, a suffix or the value of a tag";
-            let whose = Whose(bucket).to_string();
-            return Err(beyond(Limit::Unindexed, tests, limits.unindexed_max, &whose, remedy));
+            return Err(beyond(
+                Limit::Unindexed,
+                tests,
+                limits.unindexed_max,
+                format_args!("{} have", Whose(bucket)),
+                remedy,
+            ));
         }
         Ok(())
     }
 
     fn take(&mut self, wants: &Wants<'_>) {
         self.regexes += wants.regexes;
+        self.regex_bytes += wants.regex_bytes;
         match &wants.buckets {
             None => self.every_bucket.add(wants),
             Some(names) => {
@@ -426,7 +446,11 @@ mod tests {
                 json!({"wildcard": "*a*b*"}),
                 &["the wildcard `*a*b*` has 3 stars", "wildcards_max (2)", "fewer stars"],
             ),
-            (json!({"regex": "[a-z]{2}"}), json!({"regex": r"\w{2}"}), &[r"`\\w{2}` has ", "regex_bytes_max (20000)"]),
+            (
+                json!({"regex": "[a-z]{2}"}),
+                json!({"regex": r"\w{2}"}),
+                &[r"`\\w{2}` takes ", "regex_bytes_max (20000)"],
+            ),
         ] {
             limits.check_rule(&rule(None, fits)).unwrap();
             refused(limits.check_rule(&rule(None, beyond)), parts);
@@ -523,6 +547,14 @@ mod tests {
         usage.remove(&two);
         usage.add(&hidden, &limits).unwrap();
         assert_eq!(usage.regexes(), 1);
+        let small = FilterLimits { memory_bytes_max: 200_000, ..FilterLimits::default() };
+        let mut usage = FilterUsage::default();
+        let large = rule(Some("a"), json!({"regex": r"\w{3}"}));
+        usage.add(&large, &small).unwrap();
+        let parts = ["the regular expressions of the rules together have ", "memory_bytes_max (200000)"];
+        refused(usage.add(&large, &small), &parts);
+        usage.remove(&large);
+        assert_eq!(usage, FilterUsage::default());
         refused(FilterLimits { regexes_max: 0, ..limits }.check_rules(&[hidden]), &["have 1 regular"]);
     }
 
