@@ -471,7 +471,7 @@ fn rules_beyond_the_limits_of_filters_are_refused_and_the_others_stay() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     refused(open(&c, with(&many)), &["rule `r6`", "regular expressions", "engine.filter.memory_bytes_max (1048576)"]);
     let long = |n: u32| Rule {
-        filter: Filter::new(format!("{n:0>1000}"), ""),
+        filter: Filter::new(format!("{n:04}{}", "x".repeat(1000)), ""),
         ..Rule::new(format!("l{n}"), ["*"], &EventTypes::default()).unwrap().with_destination("hook")
     };
     let long = (0..1200).map(long).collect();
