@@ -19,7 +19,7 @@ use crate::error::{OrRaise, guard, invalid_argument};
 ///
 /// An event is a mapping with the names of the arguments of :meth:`Engine.publish`, such as ``{"bucket": "photos", "key":
 /// "in/a.jpg", "size": 5}``.
-#[pyclass(frozen, module = "tidewire", skip_from_py_object)]
+#[pyclass(frozen, module = "tidewire")]
 pub(crate) struct Filter {
     filter: filter::Filter,
 }
@@ -109,9 +109,11 @@ impl Filter {
         ceph: bool,
     ) -> PyResult<Filter> {
         let text = args::json("filter", filter)?;
-        let mut options = NotificationOptions::default();
-        options.filter_values = if encoded { FilterValues::Encoded } else { FilterValues::Raw };
-        options.extensions = if ceph { Extensions::Ceph } else { Extensions::None };
+        let options = NotificationOptions {
+            filter_values: if encoded { FilterValues::Encoded } else { FilterValues::Raw },
+            extensions: if ceph { Extensions::Ceph } else { Extensions::None },
+            ..NotificationOptions::default()
+        };
         read(py, || rule::parse_s3_filter(&text, &options))
     }
 

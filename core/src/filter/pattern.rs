@@ -398,7 +398,10 @@ impl Regex {
             .hybrid_cache_capacity(REGEX_MEMORY_MAX)
             .utf8_empty(false);
         let syntax = syntax::Config::new().utf8(false).nest_limit(64);
-        let build = |text: &str| meta::Regex::builder().configure(limits.clone()).syntax(syntax).build(text);
+        let build = |text: &str| {
+            let built = meta::Regex::builder().configure(limits.clone()).syntax(syntax).build(text);
+            built.map_err(Box::new)
+        };
         // By itself first: `a)(b` is none, also where the brackets put around it would make it one.
         let compiled = build(pattern).and_then(|alone| if whole { build(&full) } else { Ok(alone) });
         let compiled = compiled.map_err(|e| match e.size_limit() {

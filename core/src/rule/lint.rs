@@ -121,7 +121,9 @@ fn may_have_type(filter: &Filter, t: KnownType) -> bool {
 /// Finds the pairs among rules that tell one destination of one bucket. `left` is how many may still be compared.
 fn pairs(rules: &[Rule], destination: &str, members: &[usize], left: &mut usize, findings: &mut Vec<Finding>) {
     let mut found = Vec::new();
-    // Of rules that say the same, the first.
+    // Of rules that say the same, the first. What changes in a filter is the working memory of regular expressions, which is
+    // neither hashed nor compared.
+    #[allow(clippy::mutable_key_type)]
     let mut first: HashMap<(&Filter, &EventPattern), usize> = HashMap::new();
     let mut distinct: Vec<(&[u8], usize)> = Vec::new();
     for &i in members {
