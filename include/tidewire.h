@@ -142,6 +142,53 @@ typedef uint32_t tidewire_result_t;
 #endif // __cplusplus
 
 /**
+ * How a filter is written.
+ */
+enum tidewire_filter_format_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The native form, in JSON: `{"prefix": "in/", "size": {"min": 1}}`; see `tidewire_filter_schema`. The default.
+   */
+  TIDEWIRE_FILTER_JSON = 0,
+  /**
+   * An event pattern of Amazon EventBridge, for its form of S3 events: `{"detail": {"object": {"key": [{"prefix":
+   * "in/"}]}}}`.
+   */
+  TIDEWIRE_FILTER_EVENTBRIDGE = 1,
+  /**
+   * An event pattern of Amazon EventBridge, for the JSON data of events.
+   */
+  TIDEWIRE_FILTER_EVENTBRIDGE_DATA = 2,
+  /**
+   * Filters of the CloudEvents Subscriptions API, in JSON: `[{"prefix": {"subject": "in/"}}]`.
+   */
+  TIDEWIRE_FILTER_CLOUDEVENTS = 3,
+  /**
+   * The Common Expression Language, on the variable `event`: `event.key.startsWith("in/") && event.size > 0`.
+   */
+  TIDEWIRE_FILTER_CEL = 4,
+  /**
+   * The `Filter` of an S3 notification document, in XML or JSON: `{"Key": {"FilterRules": [{"Name": "prefix", "Value":
+   * "in/"}]}}`. Values are taken as they are, not as form-encoded.
+   */
+  TIDEWIRE_FILTER_S3 = 5,
+  /**
+   * The same, with what Ceph has more: `regex`, metadata and tags.
+   */
+  TIDEWIRE_FILTER_S3_CEPH = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum tidewire_filter_format_t tidewire_filter_format_t;
+#else
+typedef uint32_t tidewire_filter_format_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What happened. Each constant stands for the name beside it, as rules and records write it; a number costs less than
  * a name.
  */
@@ -628,6 +675,12 @@ typedef struct tidewire_engine_t tidewire_engine_t;
 typedef struct tidewire_error_t tidewire_error_t;
 
 /**
+ * A condition on events: made by `tidewire_filter_parse`, freed by `tidewire_filter_free`. It never changes, so any
+ * threads may use it at the same time, also in a forked child. No engine is needed.
+ */
+typedef struct tidewire_filter_t tidewire_filter_t;
+
+/**
  * Bytes that somebody else owns, not NUL-terminated. `data` may be NULL if `len` is 0. Where they are text, they are
  * UTF-8.
  *
@@ -1009,6 +1062,120 @@ const char *tidewire_error_message(const struct tidewire_error_t *error);
  * Frees an error. NULL is allowed.
  */
 void tidewire_error_free(struct tidewire_error_t *error);
+
+/**
+ * Reads a filter.
+ *
+ * `format`: how it is written.
+ * `text`: read during the call only; UTF-8, at most 4 MiB.
+ * `filter_out`: set to the new filter, or to NULL if it fails. Free it with `tidewire_filter_free`.
+ * `err`: see `tidewire_error_t`; may be NULL.
+ *
+ * What is not understood is refused, with the place and a remedy; nothing is skipped. Filters of CloudEvents and
+ * EventBridge that look at the source or the region are read for an engine with the defaults (`aws:s3`, `us-east-1`).
+ *
+ * Fails with `TIDEWIRE_INVALID_CONFIG` or `_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_parse(tidewire_filter_format_t format,
+                                        struct tidewire_bytes_t text,
+                                        struct tidewire_filter_t **filter_out,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Whether an event passes.
+ *
+ * `event`: read during the call only. It must be one that `tidewire_publish` would take. One without a time happens now.
+ * `passes_out`: set to the answer; to false if the call fails.
+ *
+ * Fails with `TIDEWIRE_INVALID_EVENT` or `_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_matches(const struct tidewire_filter_t *filter,
+                                          const struct tidewire_event_t *event,
+                                          bool *passes_out,
+                                          struct tidewire_error_t **err);
+
+/**
+ * Why an event does not pass: the first condition that it does not meet, and what it has instead, for people. The
+ * wording is not stable. Empty if it passes.
+ *
+ * `event`: as for `tidewire_filter_matches`.
+ * `text_out`: set to NUL-terminated UTF-8, or to NULL if the call fails. Free it with `tidewire_string_free`.
+ * `len_out`: set to its length in bytes without the NUL; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_EVENT` or `_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_explain(const struct tidewire_filter_t *filter,
+                                          const struct tidewire_event_t *event,
+                                          char **text_out,
+                                          size_t *len_out,
+                                          struct tidewire_error_t **err);
+
+/**
+ * What a filter is compiled to: the condition that it is filed under in the index of an engine, what is checked then,
+ * and what that costs, for people. The wording is not stable.
+ *
+ * `text_out`, `len_out`: as for `tidewire_filter_explain`.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_plan(const struct tidewire_filter_t *filter,
+                                       char **text_out,
+                                       size_t *len_out,
+                                       struct tidewire_error_t **err);
+
+/**
+ * As `tidewire_filter_plan`, as a JSON object. Its member `cost` is `never`, `indexed`, `free`, `compare` or `scan`; with
+ * the last two each event of an engine is tried. Later versions may add members.
+ *
+ * `json_out`, `len_out`: as for `tidewire_filter_explain`.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_plan_json(const struct tidewire_filter_t *filter,
+                                            char **json_out,
+                                            size_t *len_out,
+                                            struct tidewire_error_t **err);
+
+/**
+ * A filter in the native JSON form, whatever it was written in. Read again, it passes the same events.
+ *
+ * `json_out`, `len_out`: as for `tidewire_filter_explain`.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_filter_json(const struct tidewire_filter_t *filter,
+                                       char **json_out,
+                                       size_t *len_out,
+                                       struct tidewire_error_t **err);
+
+/**
+ * Frees a filter. NULL is allowed.
+ */
+void tidewire_filter_free(struct tidewire_filter_t *filter);
+
+/**
+ * The JSON Schema (draft 2020-12) of filters in the native form, NUL-terminated. The text is static. Any thread may call
+ * it at any time.
+ */
+const char *tidewire_filter_schema(void);
+
+/**
+ * Looks for rules of a configuration that never want an event, that always do in spite of their conditions, that say the
+ * same, or that may want the same event for the same destination.
+ *
+ * `config_text`: the configuration (TOML), at most 64 MiB, or a part of it with rules and filters; destinations and a data
+ * directory are not needed. Paths in it are relative to the current directory.
+ * `json_out`: set to a JSON list of objects with `kind` (`never`, `always`, `same`, `overlap` or `unfinished`), `rules` (the
+ * ids that it is about) and `message`; empty if nothing was found. NUL-terminated UTF-8, or NULL if the call fails. Free it
+ * with `tidewire_string_free`.
+ * `len_out`: set to its length in bytes without the NUL; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_CONFIG`, `_INVALID_ARGUMENT` or `_IO`.
+ */
+tidewire_result_t tidewire_lint(struct tidewire_bytes_t config_text,
+                                char **json_out,
+                                size_t *len_out,
+                                struct tidewire_error_t **err);
 
 /**
  * Publishes an event.

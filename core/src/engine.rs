@@ -26,7 +26,7 @@ use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
 use hdrhistogram::Histogram;
 
-use crate::config::{Config, EngineConfig, Keep, RulesKept};
+use crate::config::{Config, EngineConfig, RulesKept};
 use crate::driver::{self, ShardThread};
 use crate::engine::consumer::Groups;
 use crate::engine::kept::Kept;
@@ -200,7 +200,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(config: EngineConfig, rules: RuleSet) -> Result<Engine> {
-        config.check_retention(&rules)?;
+        config.check_rules(&rules)?;
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
@@ -216,18 +216,16 @@ impl Engine {
         }
         dir.upgrade()?;
         let mut handed = shard::handed(&mut states);
-        let keep_all = config.retention.keep == Keep::All;
         let all: Vec<ShardState> = states.values().cloned().collect();
         let groups = Groups::open(&dir, &config.event_types, &all)?;
         let former: Vec<u32> =
             dir.names.former().filter(|n| states.values().all(|s| shard::nothing_waits(s, *n))).collect();
         dir.names.set_done(&former)?;
-        let may_retain = config.retention.keep != Keep::Nothing;
         let kept = match config.rules {
             RulesKept::Stored => Some(Kept::open(&dir.path, &config.event_types)?),
             RulesKept::Host => None,
         };
-        let (control, new) = Control::open(rules, groups.keepers()?, kept, keep_all, may_retain, &mut dir.names)?;
+        let (control, new) = Control::open(rules, groups.keepers()?, kept, &config, &mut dir.names)?;
         let snapshot = control.snapshot(&dir.names);
         let destinations = Arc::new(shard::EverDestinations { all: dir.names.destinations().collect(), new });
         let is_new = |destination| destinations.new.contains(&destination);

@@ -443,6 +443,64 @@ fn filter_test_tells_what_passes_and_which_condition_does_not() {
 }
 
 #[test]
+fn filter_explain_tells_what_filters_are_compiled_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.toml");
+    fs::write(
+        &file,
+        "[[rule]]\nid = \"in\"\nbucket = \"b\"\nevents = [\"*\"]\ndestinations = [\"x\"]\nprefix = \"in/\"\nfilter.size = 5\n\
+         [[rule]]\nid = \"odd\"\nevents = [\"*\"]\ndestinations = [\"x\"]\nregex = \"[0-9]\"\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let explain = |more: &[&str]| {
+        let out = tidewire(&[&["filter", "explain"], more].concat());
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let (code, out, err) =
+        explain(&["--filter", r#"{"suffix": [".a", ".b"], "tags": {"k": "v"}, "size": {"min": 1}}"#]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "buckets      every one\n\
+         filed under  {\"tags\":{\"k\":\"v\"}}\n\
+         to check     0  {\"size\":{\"min\":1}}  then 1, else reject\n             \
+         1  {\"suffix\":\".a\"}  then 3, else 2\n             \
+         2  {\"suffix\":\".b\"}  then 3, else reject\n             \
+         3  {\"tags\":{\"k\":\"v\"}}  then accept, else reject\n\
+         cost         indexed: only events that meet what it is filed under cost more\n"
+    );
+    let (code, out, _) = explain(&["--rule-file", file]);
+    assert_eq!(code, Some(0));
+    for part in [
+        "rule `in`\n  buckets      b\n  filed under  {\"prefix\":\"in/\"}\n  to check     0  {\"size\":5}",
+        "rule `odd`\n  buckets      every one\n  filed under  nothing, each event is tried\n    because    ",
+        "cost         scan",
+        "all together\n  rules        2, in 2 scopes\n  un-indexed   1 (50.0 %)",
+        "regexes      1, ",
+        "built in",
+    ] {
+        assert!(out.contains(part), "`{part}` is not in: {out}");
+    }
+    let (_, out, _) = explain(&["--rule-file", file, "--rule", "in"]);
+    assert!(out.starts_with("rule `in`") && !out.contains("odd") && !out.contains("together"), "{out}");
+    let (_, out, _) = explain(&["--rule-file", file, "--json"]);
+    let lines: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["plan"]["cost"]), (3, &serde_json::json!("indexed")));
+    assert!(lines[1]["plan"]["reasons"][0].is_string() && lines[2]["totals"]["bytes"].as_u64() > Some(100));
+    for (more, part) in [
+        (&["--rule-file", file, "--rule", "no"][..], "there is no rule `no`"),
+        (&["--filter", r#"{"prefx": "a"}"#], "did you mean `prefix`?"),
+        (&["--filter", "{}", "--rule", "in"], "--rule"),
+        (&[], "--filter"),
+        (&["--filter", "{}", "--rule-file", file], "--rule-file"),
+    ] {
+        let (code, _, err) = explain(more);
+        assert!(code == Some(2) && err.contains(part), "`{part}` is not in: {err}");
+    }
+}
+
+#[test]
 fn filter_lint_finds_what_is_wrong_with_good_rules() {
     let dir = tempfile::tempdir().unwrap();
     let lint = |rules: &str| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
 use tidewire::event::profile::Profile;
-use tidewire::filter::Filter;
+use tidewire::filter::{Field, Filter, Regex, Test};
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
 use tidewire::rule::{
@@ -439,6 +439,52 @@ fn rules_change_while_events_flow_and_nothing_is_lost_or_doubled() {
     let ids: BTreeSet<String> = b.records().iter().map(|r| r.event_id.clone()).collect();
     assert_eq!(ids.len(), b.records().len());
     assert!(!ids.is_empty() && (ids.len() as u64) < published);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn rules_beyond_the_limits_of_filters_are_refused_and_the_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let with = |filters: &[&str]| {
+        let rule = |(i, pattern): (usize, &&str)| {
+            let mut rule = Rule::new(format!("r{i}"), ["*"], &EventTypes::default()).unwrap();
+            rule.filter = Filter::Is(Field::Key, Test::Regex(Regex::parse(pattern, false).unwrap()));
+            rule.with_destination("hook")
+        };
+        let rules = filters.iter().enumerate().map(rule).collect();
+        RuleSet::build(rules, vec![hook("hook", &r.url())], EventTypes::default()).unwrap()
+    };
+    let mut c = config(dir.path(), 1);
+    c.filter.regexes_max = 1;
+    c.filter.memory_bytes_max = 1 << 20;
+    let refused = |result: tidewire::Result<()>, parts: &[&str]| {
+        let e = result.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidConfig);
+        parts.iter().for_each(|part| assert!(e.to_string().contains(part), "{e}"));
+    };
+    let open = |c: &EngineConfig, set| Engine::open_with(c.clone(), set).map(|e| e.close(WAIT).unwrap());
+    refused(open(&c, with(&["^a", "^b"])), &["rule `r1`", "engine.filter.regexes_max (1)"]);
+    c.filter.regexes_max = 100;
+    // Each is within the limit, and alike in nothing; together they are not.
+    let many: Vec<String> = (0..7).map(|n| format!(r"\w{{3}}x{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    refused(open(&c, with(&many)), &["rule `r6`", "regular expressions", "engine.filter.memory_bytes_max (1048576)"]);
+    let long = |n: u32| Rule {
+        filter: Filter::new(format!("{n:04}{}", "x".repeat(1000)), ""),
+        ..Rule::new(format!("l{n}"), ["*"], &EventTypes::default()).unwrap().with_destination("hook")
+    };
+    let long = (0..1200).map(long).collect();
+    let long = RuleSet::build(long, vec![hook("hook", &r.url())], EventTypes::default()).unwrap();
+    refused(open(&c, long.clone()), &["the index", "memory_bytes_max (1048576)", "the rules of every bucket take"]);
+
+    let engine = Engine::open_with(c, with(&["^k"])).unwrap();
+    refused(engine.replace_rules(with(&many)), &["engine.filter.memory_bytes_max"]);
+    refused(engine.replace_rules(long), &["the index"]);
+    refused(engine.replace_rules(with(&["^x"; 101])), &["rule `r100`", "regexes_max (100)"]);
+    put(&engine, "k", 1);
+    engine.flush(WAIT).unwrap();
+    assert_eq!(r.records().len(), 1, "the rules from before are in force");
     engine.close(WAIT).unwrap();
 }
 

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::{Error, ErrorKind, Result};
 
+use crate::args::null;
 use crate::numbers;
 use crate::raw::tidewire_result_t;
 
@@ -70,6 +71,39 @@ pub(crate) unsafe fn entry(err: *mut *mut tidewire_error_t, body: impl FnOnce() 
         unsafe { err.write_unaligned(error) };
     }
     OK
+}
+
+/// Runs `body` behind the barrier and hands the text out that it answers.
+///
+/// # Safety
+/// `out`, `len_out` and `err` are NULL or may be written.
+pub(crate) unsafe fn string(
+    out: *mut *mut c_char,
+    name: &str,
+    len_out: *mut usize,
+    err: *mut *mut tidewire_error_t,
+    body: impl FnOnce() -> Result<String>,
+) -> tidewire_result_t {
+    let tell = |text: *mut c_char, len: usize| {
+        // SAFETY: may be written, by contract; checked for NULL below.
+        unsafe { out.write_unaligned(text) };
+        if !len_out.is_null() {
+            // SAFETY: may be written, by contract.
+            unsafe { len_out.write_unaligned(len) };
+        }
+    };
+    let body = || {
+        if out.is_null() {
+            return Err(null(name));
+        }
+        tell(std::ptr::null_mut(), 0);
+        let text = CString::new(body()?).map_err(|_| Error::new(ErrorKind::Internal, "the text has a NUL byte"))?;
+        let len = text.as_bytes().len();
+        tell(text.into_raw(), len);
+        Ok(())
+    };
+    // SAFETY: NULL or writable, by contract.
+    unsafe { entry(err, body) }
 }
 
 /// Runs `body`; a panic becomes an error.

@@ -10,6 +10,7 @@ mod args;
 mod engine_handle;
 mod error;
 mod event;
+mod filter;
 pub mod numbers;
 mod publish;
 pub mod raw;
@@ -20,6 +21,11 @@ pub use args::{tidewire_bytes_t, tidewire_pair_t};
 pub use engine_handle::{tidewire_close, tidewire_engine_t, tidewire_flush, tidewire_open, tidewire_options_t};
 pub use error::{tidewire_error_code, tidewire_error_free, tidewire_error_message, tidewire_error_t};
 pub use event::tidewire_event_t;
+pub use filter::{
+    tidewire_filter_explain, tidewire_filter_free, tidewire_filter_json, tidewire_filter_matches,
+    tidewire_filter_parse, tidewire_filter_plan, tidewire_filter_plan_json, tidewire_filter_schema, tidewire_filter_t,
+    tidewire_lint,
+};
 pub use publish::{tidewire_is_interested, tidewire_publish, tidewire_publish_options_t};
 pub use stats::{tidewire_stats, tidewire_stats_json, tidewire_stats_t, tidewire_string_free};
 pub use version::{tidewire_version, tidewire_version_number};

@@ -109,6 +109,28 @@ pub enum tidewire_origin_t {
     TIDEWIRE_ORIGIN_LIFECYCLE = 2,
 }
 
+/// How a filter is written.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_filter_format_t {
+    /// The native form, in JSON: `{"prefix": "in/", "size": {"min": 1}}`; see `tidewire_filter_schema`. The default.
+    TIDEWIRE_FILTER_JSON = 0,
+    /// An event pattern of Amazon EventBridge, for its form of S3 events: `{"detail": {"object": {"key": [{"prefix":
+    /// "in/"}]}}}`.
+    TIDEWIRE_FILTER_EVENTBRIDGE = 1,
+    /// An event pattern of Amazon EventBridge, for the JSON data of events.
+    TIDEWIRE_FILTER_EVENTBRIDGE_DATA = 2,
+    /// Filters of the CloudEvents Subscriptions API, in JSON: `[{"prefix": {"subject": "in/"}}]`.
+    TIDEWIRE_FILTER_CLOUDEVENTS = 3,
+    /// The Common Expression Language, on the variable `event`: `event.key.startsWith("in/") && event.size > 0`.
+    TIDEWIRE_FILTER_CEL = 4,
+    /// The `Filter` of an S3 notification document, in XML or JSON: `{"Key": {"FilterRules": [{"Name": "prefix", "Value":
+    /// "in/"}]}}`. Values are taken as they are, not as form-encoded.
+    TIDEWIRE_FILTER_S3 = 5,
+    /// The same, with what Ceph has more: `regex`, metadata and tags.
+    TIDEWIRE_FILTER_S3_CEPH = 6,
+}
+
 /// What happened. Each constant stands for the name beside it, as rules and records write it; a number costs less than
 /// a name.
 #[repr(u32)]

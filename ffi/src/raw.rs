@@ -14,4 +14,5 @@ raw! {
     tidewire_priority_t
     tidewire_origin_t
     tidewire_event_type_t
+    tidewire_filter_format_t
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::{CString, c_char};
 
-use engine::{DestinationStats, Error, ErrorKind, Stats};
+use engine::{DestinationStats, Stats};
 use serde_json::{Value, json};
 
-use crate::args::{Versioned, fill, first_size, null, size_of_struct};
+use crate::args::{Versioned, fill, first_size, size_of_struct};
 use crate::engine_handle::{engine_ref, tidewire_engine_t};
-use crate::error::{entry, tidewire_error_t};
+use crate::error::{entry, string, tidewire_error_t};
 use crate::raw::tidewire_result_t;
 
 /// What an engine has counted since it was opened. Initialise with `TIDEWIRE_STATS_INIT`. For `struct_size` see
@@ -118,30 +118,14 @@ pub unsafe extern "C" fn tidewire_stats_json(
     len_out: *mut usize,
     err: *mut *mut tidewire_error_t,
 ) -> tidewire_result_t {
-    let tell = |text: *mut c_char, len: usize| {
-        // SAFETY: may be written, by contract; checked for NULL below.
-        unsafe { json_out.write_unaligned(text) };
-        if !len_out.is_null() {
-            // SAFETY: may be written, by contract.
-            unsafe { len_out.write_unaligned(len) };
-        }
-    };
     let body = || {
-        if json_out.is_null() {
-            return Err(null("json_out"));
-        }
-        tell(std::ptr::null_mut(), 0);
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
         engine.check_process()?;
-        let text = CString::new(json(&engine.stats()).to_string())
-            .map_err(|_| Error::new(ErrorKind::Internal, "the statistics have a NUL byte"))?;
-        let len = text.as_bytes().len();
-        tell(text.into_raw(), len);
-        Ok(())
+        Ok(json(&engine.stats()).to_string())
     };
     // SAFETY: NULL or writable, by contract.
-    unsafe { entry(err, body) }
+    unsafe { string(json_out, "json_out", len_out, err, body) }
 }
 
 /// Frees a string that this library made. NULL is allowed.

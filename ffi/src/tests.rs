@@ -8,7 +8,9 @@ use engine::{Error, ErrorKind, KnownType, Result};
 
 use crate::args::{Versioned, fill, first_size, read};
 use crate::error::{barrier, entry};
-use crate::{numbers, tidewire_error_code, tidewire_error_free, tidewire_error_message, version};
+use crate::{
+    numbers, tidewire_error_code, tidewire_error_free, tidewire_error_message, tidewire_filter_schema, version,
+};
 
 const HEADER: &str = include_str!("../../include/tidewire.h");
 
@@ -67,6 +69,13 @@ fn the_version_is_that_of_the_package() {
     // SAFETY: a static text that ends with NUL.
     let text = unsafe { CStr::from_ptr(version::tidewire_version()) };
     assert_eq!(text.to_str(), Ok(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn the_schema_is_that_of_the_engine() {
+    // SAFETY: a static text that ends with NUL.
+    let text = unsafe { CStr::from_ptr(tidewire_filter_schema()) };
+    assert_eq!(text.to_str(), Ok(engine::filter::FILTER_SCHEMA));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyString};
 use serde::de::IgnoredAny;
-use tidewire::{Error, EventType, Origin, Priority};
+use tidewire::{Error, ErrorKind, Event, EventType, Origin, Priority};
 
 use crate::error::{invalid_argument, raise};
 
@@ -67,13 +67,26 @@ fn bytes(name: &str, object: &Bound<'_, PyAny>) -> Option<PyResult<Bytes>> {
     }
 }
 
+/// A JSON text, or what Python's own `json` writes of a `dict` or `list`.
+pub(crate) fn json(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+    if value.cast::<PyDict>().is_ok() || value.cast::<PyList>().is_ok() {
+        return dump(name, value, ErrorKind::InvalidConfig);
+    }
+    match value.cast::<PyString>() {
+        Ok(_) => text(name, value),
+        Err(_) => Err(wrong_type(name, "str, dict or list", value)),
+    }
+}
+
 /// Data of the host: JSON text, or a `dict` or `list` to write as such.
 pub(crate) fn data(data: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Bytes>> {
     let Some(data) = data else { return Ok(None) };
     let py = data.py();
     let json = match bytes("data", data) {
         Some(json) => json?,
-        None if data.cast::<PyDict>().is_ok() || data.cast::<PyList>().is_ok() => Bytes::Text(dump(data)?),
+        None if data.cast::<PyDict>().is_ok() || data.cast::<PyList>().is_ok() => {
+            Bytes::Text(dump("data", data, ErrorKind::InvalidEvent)?)
+        }
         None => return Err(wrong_type("data", "bytes, str, dict or list", data)),
     };
     match check_json(&json) {
@@ -92,7 +105,7 @@ fn check_json(json: &[u8]) -> Result<(), String> {
 }
 
 /// What Python's own `json` writes, compact. `TypeError` for what it cannot write is left as it is.
-fn dump(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+fn dump(name: &str, value: &Bound<'_, PyAny>, kind: ErrorKind) -> PyResult<PyBackedStr> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let options = PyDict::new(py);
@@ -103,12 +116,12 @@ fn dump(value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
         if !e.is_instance_of::<PyValueError>(py) {
             return e;
         }
-        let error = Error::invalid_event(format!("data cannot be written as JSON: {}", e.value(py))).at("data");
+        let error = Error::new(kind, format!("{name} cannot be written as JSON: {}", e.value(py))).at(name);
         let new = raise(py, &error.remedy("NaN and infinity have no JSON form, and a value cannot contain itself"));
         new.set_cause(py, Some(e));
         new
     })?;
-    text("data", &json)
+    text(name, &json)
 }
 
 /// Name and value pairs of a mapping.
@@ -139,6 +152,102 @@ impl Pairs {
     /// The pairs as an event has them.
     pub(crate) fn borrow(&self) -> Vec<(&str, &str)> {
         self.0.iter().map(|(k, v)| (&**k, &**v)).collect()
+    }
+}
+
+/// An event as a mapping, with the names of the arguments of `Engine.publish`.
+pub(crate) struct EventParts {
+    texts: Vec<(&'static str, PyBackedStr)>,
+    bucket: PyBackedStr,
+    key: Bytes,
+    data: Option<Bytes>,
+    metadata: Pairs,
+    tags: Pairs,
+    size: Option<u64>,
+    time_ns: u64,
+    hops: u8,
+}
+
+/// The texts of an event that need nothing else.
+const TEXTS: &[&str] = &[
+    "event_type",
+    "etag",
+    "version_id",
+    "requester",
+    "source_ip",
+    "request_id",
+    "host_id",
+    "region",
+    "content_type",
+    "method",
+    "user_agent",
+    "bucket_owner",
+    "priority",
+    "origin",
+];
+const OTHERS: &[&str] = &["bucket", "key", "size", "metadata", "tags", "data", "time_ns", "hops"];
+
+impl EventParts {
+    pub(crate) fn new(event: &Bound<'_, PyAny>) -> PyResult<EventParts> {
+        let py = event.py();
+        let Ok(mapping) = event.cast::<PyMapping>() else {
+            return Err(wrong_type("event", "a mapping of an event's parts", event));
+        };
+        for name in mapping.keys()? {
+            let Ok(name) = text("event", &name) else {
+                return Err(wrong_type("event", "a mapping of str to an event's parts", &name));
+            };
+            if !TEXTS.iter().chain(OTHERS).any(|known| **known == *name) {
+                let message = format!("an event has no `{}`", name.escape_debug());
+                let remedy = "use the names of the arguments of Engine.publish, such as bucket, key and size";
+                return Err(raise(py, &Error::invalid_event(message).at("event").remedy(remedy)));
+            }
+        }
+        let get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
+            if !mapping.contains(name)? {
+                return Ok(None);
+            }
+            Ok(Some(mapping.get_item(name)?).filter(|value| !value.is_none()))
+        };
+        let needed = |name: &str| {
+            let missing = || Error::invalid_event(format!("the event has no {name}")).at(name.to_owned());
+            get(name)?.ok_or_else(|| raise(py, &missing().remedy("give it")))
+        };
+        let mut texts = Vec::new();
+        for name in TEXTS {
+            if let Some(value) = get(name)? {
+                texts.push((*name, text(name, &value)?));
+            }
+        }
+        Ok(EventParts {
+            texts,
+            bucket: text("bucket", &needed("bucket")?)?,
+            key: key(&needed("key")?)?,
+            data: data(get("data")?.as_ref())?,
+            metadata: Pairs::new("metadata", get("metadata")?.as_ref())?,
+            tags: Pairs::new("tags", get("tags")?.as_ref())?,
+            size: number("size", get("size")?.as_ref(), u64::MAX)?,
+            time_ns: number("time_ns", get("time_ns")?.as_ref(), u64::MAX)?.unwrap_or(0),
+            hops: number("hops", get("hops")?.as_ref(), u64::from(u8::MAX))?.unwrap_or(0) as u8,
+        })
+    }
+
+    /// Does something with the event.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&Event<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let named = |name: &str| self.texts.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
+        let (metadata, tags) = (self.metadata.borrow(), self.tags.borrow());
+        let mut event = Event::new(event_type(named("event_type"))?, &self.bucket, &self.key);
+        macro_rules! set {
+            ($($name:ident)*) => { $(event.$name = named(stringify!($name)).map_or("", |s| s);)* };
+        }
+        set!(etag version_id requester source_ip request_id host_id region content_type method user_agent
+            bucket_owner);
+        event.data = self.data.as_deref().unwrap_or_default();
+        (event.metadata, event.tags) = (&metadata, &tags);
+        (event.size, event.time_ns, event.hops) = (self.size, self.time_ns, self.hops);
+        event.priority = priority(named("priority"))?;
+        event.origin = origin(named("origin"))?;
+        f(&event)
     }
 }
 

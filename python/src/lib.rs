@@ -6,6 +6,7 @@
 mod args;
 mod engine;
 mod error;
+mod filter;
 mod stats;
 mod wait;
 
@@ -19,10 +20,15 @@ mod _tidewire {
     use super::engine::{Engine, close_all};
     #[pymodule_export]
     use super::event_types;
+    #[pymodule_export]
+    use super::filter::{Filter, lint};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_export]
+    const FILTER_SCHEMA: &str = tidewire::filter::FILTER_SCHEMA;
 }
 
 /// Name and value of each constant of `EventType`, in the order of the registry: `OBJECT_CREATED_PUT` and

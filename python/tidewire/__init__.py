@@ -10,10 +10,19 @@ import atexit as _atexit
 
 from . import _errors, _tidewire, _types
 from ._errors import *  # noqa: F403
-from ._tidewire import Engine, __version__
+from ._tidewire import FILTER_SCHEMA, Engine, Filter, __version__, lint
 from ._types import *  # noqa: F403
 
-__all__ = [*_errors.__all__, *_types.__all__, "Engine", "EventType", "__version__"]
+__all__ = [
+    *_errors.__all__,
+    *_types.__all__,
+    "FILTER_SCHEMA",
+    "Engine",
+    "EventType",
+    "Filter",
+    "__version__",
+    "lint",
+]
 
 
 class EventType:

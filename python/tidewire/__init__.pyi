@@ -26,8 +26,13 @@ from ._errors import ReadOnly as ReadOnly
 from ._errors import Timeout as Timeout
 from ._errors import WrongProcess as WrongProcess
 from ._types import DestinationStats as DestinationStats
+from ._types import Event as Event
+from ._types import Filing as Filing
+from ._types import Finding as Finding
 from ._types import Latency as Latency
+from ._types import Plan as Plan
 from ._types import Stats as Stats
+from ._types import Step as Step
 
 __all__ = [
     "Closed",
@@ -51,14 +56,25 @@ __all__ = [
     "Timeout",
     "WrongProcess",
     "DestinationStats",
+    "Event",
+    "Filing",
+    "Finding",
     "Latency",
+    "Plan",
     "Stats",
+    "Step",
+    "FILTER_SCHEMA",
     "Engine",
     "EventType",
+    "Filter",
     "__version__",
+    "lint",
 ]
 
 __version__: str
+
+FILTER_SCHEMA: str
+"""The JSON Schema (draft 2020-12) of filters in the native form."""
 
 @final
 class Engine:
@@ -163,6 +179,98 @@ class Engine:
         /,
     ) -> None:
         """Closes the engine; a forked child that leaves the block leaves the engine to its parent."""
+
+@final
+class Filter:
+    """A condition on events, without an engine. It never changes, and may be used from any thread.
+
+    An event is a mapping with the names of the arguments of :meth:`Engine.publish`, such as ``{"bucket": "photos", "key":
+    "in/a.jpg", "size": 5}``.
+    """
+
+    @classmethod
+    def parse(cls, filter: Union[str, dict[str, Any]], /) -> Filter:
+        """Reads the native form: JSON text, or a ``dict`` to write as such. ``FILTER_SCHEMA`` describes it.
+
+        Raises :exc:`InvalidConfig` with the place in it.
+        """
+
+    @classmethod
+    def from_eventbridge(
+        cls, pattern: Union[str, dict[str, Any]], /, *, data: bool = False, region: Optional[str] = "us-east-1"
+    ) -> Filter:
+        """Reads an event pattern of Amazon EventBridge: JSON text, or a ``dict``. It is about the EventBridge form of S3
+        events, with ``data=True`` about the JSON data of events. ``region`` is that of events which name none.
+
+        Raises :exc:`InvalidConfig` with the place in it.
+        """
+
+    @classmethod
+    def from_cloudevents(
+        cls,
+        filters: Union[str, list[Any], dict[str, Any]],
+        /,
+        *,
+        event_source: Optional[str] = "aws:s3",
+        region: Optional[str] = "us-east-1",
+    ) -> Filter:
+        """Reads the filters of a CloudEvents subscription: JSON text, or a ``list`` or ``dict``. ``event_source`` and
+        ``region`` are those of the engine whose events it is for.
+
+        Raises :exc:`InvalidConfig` with the place in it.
+        """
+
+    @classmethod
+    def from_cel(cls, expression: str, /) -> Filter:
+        """Reads a condition in the Common Expression Language on the variable ``event``, such as
+        ``event.key.startsWith("in/") && event.size > 0``.
+
+        Raises :exc:`InvalidConfig` with the column.
+        """
+
+    @classmethod
+    def from_s3(cls, filter: Union[str, dict[str, Any]], /, *, encoded: bool = False, ceph: bool = False) -> Filter:
+        """Reads the ``Filter`` of an S3 notification document: XML or JSON text, or a ``dict``. ``encoded``: its values are
+        form-encoded. ``ceph``: it may have what Ceph has more than S3.
+
+        Raises :exc:`InvalidConfig` with line and column.
+        """
+
+    def matches(self, event: Union[Event, Mapping[str, Any]], /) -> bool:
+        """Whether the event passes. One without ``time_ns`` happens now.
+
+        Raises :exc:`InvalidEvent` for what :meth:`Engine.publish` would not take.
+        """
+
+    def explain(self, event: Union[Event, Mapping[str, Any]], /) -> list[str]:
+        """The conditions that the event does not meet, each with what it has instead, for people; none if it passes.
+
+        Raises :exc:`InvalidEvent` for what :meth:`Engine.publish` would not take.
+        """
+
+    def plan(self) -> Plan:
+        """What the filter is compiled to: the condition that it is filed under in the index of an engine, what is checked
+        then, and what that costs: see :class:`Plan`.
+        """
+
+    def to_json(self) -> str:
+        """The native form as JSON text. Read again, it passes the same events."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+def lint(
+    config: Optional[str] = None, *, config_path: Union[str, os.PathLike[str], None] = None
+) -> list[Finding]:
+    """Looks for rules that never want an event, that always do in spite of their conditions, that say the same, or that
+    may want the same event for the same destination: see :class:`Finding`.
+
+    Exactly one of ``config`` (TOML text) and ``config_path`` (a file) has the rules; destinations and a data directory
+    are not needed.
+
+    Raises :exc:`InvalidConfig` or :exc:`IoError`.
+    """
 
 class EventType:
     """The names of the known event types; each is a plain ``str``."""

@@ -1,10 +1,11 @@
-"""What :meth:`tidewire.Engine.stats` returns, for type checkers."""
+"""The dictionaries that come and go, for type checkers: statistics, events, plans and findings."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, Optional, TypedDict, Union
 
-__all__ = ["DestinationStats", "Latency", "Stats"]
+__all__ = ["DestinationStats", "Event", "Filing", "Finding", "Latency", "Plan", "Stats", "Step"]
 
 
 class Latency(TypedDict):
@@ -78,3 +79,79 @@ class Stats(TypedDict):
     """What is wrong, per shard that is not well."""
     destinations: list[DestinationStats]
     latency_us: Latency
+
+
+class _EventNeeds(TypedDict):
+    bucket: str
+    key: Union[str, bytes, bytearray]
+
+
+class Event(_EventNeeds, total=False):
+    """An event as :class:`tidewire.Filter` looks at it: ``bucket``, ``key``, and what else of the arguments of
+    :meth:`tidewire.Engine.publish` is known."""
+
+    event_type: Optional[str]
+    size: Optional[int]
+    etag: Optional[str]
+    version_id: Optional[str]
+    requester: Optional[str]
+    source_ip: Optional[str]
+    request_id: Optional[str]
+    host_id: Optional[str]
+    region: Optional[str]
+    content_type: Optional[str]
+    method: Optional[str]
+    user_agent: Optional[str]
+    bucket_owner: Optional[str]
+    metadata: Optional[Mapping[str, str]]
+    tags: Optional[Mapping[str, str]]
+    data: Union[bytes, bytearray, str, dict[str, Any], list[Any], None]
+    time_ns: Optional[int]
+    priority: Optional[Literal["low", "normal", "high"]]
+    origin: Optional[Literal["user", "replica", "lifecycle"]]
+    hops: Optional[int]
+
+
+class Step(TypedDict):
+    """One step of what is checked of a filter: a test of one field, and where it goes on."""
+
+    condition: dict[str, Any]
+    """In the native form."""
+    then: Union[int, Literal["accept", "reject"]]
+    """If it holds: a later step, or the end."""
+    otherwise: Union[int, Literal["accept", "reject"]]
+
+
+class Filing(TypedDict):
+    """One place that a filter is filed in."""
+
+    predicate: Optional[dict[str, Any]]
+    """The condition that an event comes here by, in the native form; ``None``: each event comes here."""
+    program: list[Step]
+    """What is left to check here; empty: nothing."""
+
+
+class Plan(TypedDict):
+    """What a filter is compiled to."""
+
+    buckets: Optional[list[str]]
+    """The buckets whose events are looked at; ``None`` is every bucket."""
+    types: list[dict[str, Any]]
+    """Conditions on the type, which cost nothing more."""
+    filings: list[Filing]
+    cost: Literal["never", "indexed", "free", "compare", "scan"]
+    """With the last two, each event is tried."""
+    reasons: list[str]
+    """Why it is not filed under a condition; empty if it is."""
+    regexes: int
+    regex_bytes: int
+    """The memory that the regular expressions take compiled."""
+
+
+class Finding(TypedDict):
+    """Something that :func:`tidewire.lint` found."""
+
+    kind: Literal["never", "always", "same", "overlap", "unfinished"]
+    rules: list[str]
+    """The ids of the rules that it is about."""
+    message: str

@@ -391,6 +391,172 @@ static void test_stats(tidewire_engine_t *engine) {
   tidewire_string_free(json);
 }
 
+static tidewire_filter_t *parsed(tidewire_filter_format_t format, const char *text) {
+  tidewire_filter_t *filter = NULL;
+  tidewire_error_t *err = NULL;
+  if (!is(tidewire_filter_parse(format, tidewire_str(text), &filter, &err), &err, TIDEWIRE_OK, "")) return NULL;
+  return filter;
+}
+
+/* Whether the text that was handed out has this in it; frees it. */
+static int says(tidewire_result_t result, char *text, size_t len, const char *part) {
+  int ok = result == TIDEWIRE_OK && text && strlen(text) == len && strstr(text, part) != NULL;
+  if (!ok) printf("     result %u: %s\n", (unsigned)result, text ? text : "NULL");
+  tidewire_string_free(text);
+  return ok;
+}
+
+static void test_filter_formats(void) {
+  static const struct {
+    tidewire_filter_format_t format;
+    const char *good, *bad, *why;
+  } cases[] = {
+      {TIDEWIRE_FILTER_JSON, "{\"prefix\": \"in/\"}", "{\"prefx\": \"in/\"}", "did you mean `prefix`?"},
+      {TIDEWIRE_FILTER_EVENTBRIDGE, "{\"detail\": {\"object\": {\"key\": [{\"prefix\": \"in/\"}]}}}",
+       "{\"detail\": {\"object\": {\"key\": []}}}", "pattern.detail.object.key"},
+      {TIDEWIRE_FILTER_EVENTBRIDGE_DATA, "{\"a\": [1]}", "{\"a\": 1}", "pattern.a"},
+      {TIDEWIRE_FILTER_CLOUDEVENTS, "[{\"prefix\": {\"subject\": \"in/\"}}]", "[{\"sql\": \"x\"}]", "filters[0]"},
+      {TIDEWIRE_FILTER_CEL, "event.key.startsWith('in/')", "event.key.beginsWith('in/')", "cel, column"},
+      {TIDEWIRE_FILTER_S3, "{\"Key\": {\"FilterRules\": [{\"Name\": \"prefix\", \"Value\": \"in/\"}]}}",
+       "<Filter><S3Tags/></Filter>", "filter:1:9"},
+      {TIDEWIRE_FILTER_S3_CEPH, "<Filter><S3Key><FilterRule><Name>regex</Name><Value>in/.*</Value></FilterRule></S3Key></Filter>",
+       "{\"Key\": {\"FilterRules\": [{\"Name\": \"regex\", \"Value\": \"(\"}]}}", "filter:1:"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tidewire_error_t *err = NULL;
+    tidewire_filter_t *filter = parsed(cases[i].format, cases[i].good);
+    CHECK("filter: read in each form", filter != NULL);
+    tidewire_event_t event = event_of("b", "in/a");
+    if (cases[i].format == TIDEWIRE_FILTER_EVENTBRIDGE_DATA) event.data = tidewire_str("{\"a\": [2, 1]}");
+    bool passes = false;
+    CHECK("filter: it passes in each form",
+          is(tidewire_filter_matches(filter, &event, &passes, &err), &err, TIDEWIRE_OK, "") && passes);
+    event = event_of("b", "out/a");
+    CHECK("filter: and does not pass",
+          is(tidewire_filter_matches(filter, &event, &passes, &err), &err, TIDEWIRE_OK, "") && !passes);
+    tidewire_filter_free(filter);
+    filter = (tidewire_filter_t *)&scratch;
+    CHECK("filter: refused in each form, with the place",
+          is(tidewire_filter_parse(cases[i].format, tidewire_str(cases[i].bad), &filter, &err), &err,
+             TIDEWIRE_INVALID_CONFIG, cases[i].why) &&
+              filter == NULL);
+  }
+}
+
+static void test_filters(void) {
+  tidewire_error_t *err = NULL;
+  tidewire_filter_t *filter = NULL;
+  test_filter_formats();
+  CHECK("filter: unknown format", is(tidewire_filter_parse(7, tidewire_str("{}"), &filter, &err), &err,
+                                     TIDEWIRE_INVALID_ARGUMENT, "format is 7"));
+  CHECK("filter: filter_out NULL",
+        is(tidewire_filter_parse(0, tidewire_str("{}"), NULL, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "filter_out is NULL"));
+  CHECK("filter: text NULL with a length", is(tidewire_filter_parse(0, tidewire_bytes(NULL, 3), &filter, &err), &err,
+                                              TIDEWIRE_INVALID_ARGUMENT, "text is NULL"));
+  CHECK("filter: text not UTF-8",
+        is(tidewire_filter_parse(0, tidewire_str("{\"prefix\": \"\xff\"}"), &filter, &err), &err, TIDEWIRE_INVALID_CONFIG,
+           "not UTF-8 at offset 12"));
+  CHECK("filter: text of a huge length",
+        is(tidewire_filter_parse(0, tidewire_bytes("{}", SIZE_MAX), &filter, &err), &err, TIDEWIRE_INVALID_CONFIG,
+           "text has"));
+  CHECK("filter: err NULL", tidewire_filter_parse(0, tidewire_str("{"), &filter, NULL) == TIDEWIRE_INVALID_CONFIG &&
+                                filter == NULL);
+
+  filter = parsed(TIDEWIRE_FILTER_JSON, "{\"suffix\": [\".a\", \".b\"], \"size\": {\"min\": 5}, \"key\": {\"regex\": \"^in/[0-9]\"}}");
+  tidewire_event_t event = event_of("b", "in/1.a");
+  bool passes = true;
+  char *text = (char *)&scratch;
+  size_t len = 99;
+  CHECK("filter: matches without a filter",
+        is(tidewire_filter_matches(NULL, &event, &passes, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "filter is NULL") &&
+            !passes);
+  CHECK("filter: matches without an event",
+        is(tidewire_filter_matches(filter, NULL, &passes, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "event is NULL"));
+  CHECK("filter: matches without an answer",
+        is(tidewire_filter_matches(filter, &event, NULL, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "passes_out is NULL"));
+  event.key = tidewire_str("");
+  passes = true;
+  CHECK("filter: an event that is none",
+        is(tidewire_filter_matches(filter, &event, &passes, &err), &err, TIDEWIRE_INVALID_EVENT, "key") && !passes);
+  CHECK("filter: explain an event that is none",
+        is(tidewire_filter_explain(filter, &event, &text, &len, &err), &err, TIDEWIRE_INVALID_EVENT, "key") &&
+            text == NULL && len == 0);
+  event.key = tidewire_str("in/1.a");
+  tidewire_result_t result = tidewire_filter_explain(filter, &event, &text, &len, NULL);
+  CHECK("filter: explain what is not met", says(result, text, len, "{\"size\":{\"min\":5}} is not met: the event has no size"));
+  event.has_size = 1;
+  event.size = 5;
+  CHECK("filter: it passes", tidewire_filter_matches(filter, &event, &passes, NULL) == TIDEWIRE_OK && passes);
+  result = tidewire_filter_explain(filter, &event, &text, &len, NULL);
+  CHECK("filter: nothing to explain", says(result, text, len, "") && len == 0);
+  result = tidewire_filter_plan(filter, &text, &len, NULL);
+  CHECK("filter: plan", says(result, text, len, "filed under  {\"prefix\":\"in/\"}"));
+  result = tidewire_filter_plan_json(filter, &text, &len, NULL);
+  CHECK("filter: plan as JSON", says(result, text, len, "\"cost\":\"indexed\""));
+  result = tidewire_filter_json(filter, &text, &len, NULL);
+  CHECK("filter: the native form", says(result, text, len, "\"regex\":\"^in/[0-9]\""));
+  CHECK("filter: plan without a filter",
+        is(tidewire_filter_plan(NULL, &text, &len, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "filter is NULL"));
+  CHECK("filter: plan as JSON, nowhere to put it",
+        is(tidewire_filter_plan_json(filter, NULL, &len, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "json_out is NULL"));
+  CHECK("filter: the native form of nothing",
+        is(tidewire_filter_json(NULL, &text, NULL, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "filter is NULL") && !text);
+  tidewire_filter_free(filter);
+  tidewire_filter_free(NULL);
+  CHECK("filter: schema", strstr(tidewire_filter_schema(), "json-schema.org/draft/2020-12"));
+}
+
+static void test_lint(void) {
+  static const char rules[] =
+      "[[rule]]\nid = \"never\"\nevents = [\"*\"]\ndestinations = [\"x\"]\nfilter = { size = { min = 2, max = 1 } }\n";
+  tidewire_error_t *err = NULL;
+  char *json = NULL;
+  size_t len = 0;
+  tidewire_result_t result = tidewire_lint(tidewire_str(rules), &json, &len, NULL);
+  CHECK("lint: finds", says(result, json, len, "\"kind\":\"never\"") && len > 0);
+  result = tidewire_lint(tidewire_str(CONFIG), &json, &len, NULL);
+  CHECK("lint: finds nothing", says(result, json, len, "[]"));
+  CHECK("lint: of what is no configuration", is(tidewire_lint(tidewire_str("[[rule]]\nix = 1\n"), &json, &len, &err), &err,
+                                                TIDEWIRE_INVALID_CONFIG, "config_text:2:1") &&
+                                                 json == NULL);
+  CHECK("lint: json_out NULL",
+        is(tidewire_lint(tidewire_str(rules), NULL, &len, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "json_out is NULL"));
+}
+
+struct matcher {
+  const tidewire_filter_t *filter;
+  unsigned wrong;
+};
+
+static void *match_many(void *arg) {
+  struct matcher *m = arg;
+  for (unsigned i = 0; i < 500; i++) {
+    char key[32];
+    snprintf(key, sizeof key, "%s/%u", i % 2 ? "in" : "out", i);
+    tidewire_event_t event = event_of("b", key);
+    bool passes = false;
+    if (tidewire_filter_matches(m->filter, &event, &passes, NULL) != TIDEWIRE_OK || passes != (i % 2 == 1)) m->wrong++;
+  }
+  return NULL;
+}
+
+static void test_filter_threads(void) {
+  tidewire_filter_t *filter = parsed(TIDEWIRE_FILTER_JSON, "{\"regex\": \"^in/[0-9]+$\"}");
+  pthread_t threads[4];
+  struct matcher matchers[4];
+  for (unsigned i = 0; i < 4; i++) {
+    matchers[i] = (struct matcher){filter, 0};
+    if (pthread_create(&threads[i], NULL, match_many, &matchers[i]) != 0) exit(2);
+  }
+  unsigned wrong = 0;
+  for (unsigned i = 0; i < 4; i++) {
+    pthread_join(threads[i], NULL);
+    wrong += matchers[i].wrong;
+  }
+  CHECK("filter: 4 threads match with one", wrong == 0);
+  tidewire_filter_free(filter);
+}
+
 /* What a forked child does: it is told that the engine is not its own, and opens one. */
 static int child_of_fork(tidewire_engine_t *engine, const char *dir) {
   tidewire_error_t *err = NULL;
@@ -402,6 +568,10 @@ static int child_of_fork(tidewire_engine_t *engine, const char *dir) {
   ok = ok && is(tidewire_stats(engine, &stats, &err), &err, TIDEWIRE_WRONG_PROCESS, "");
   ok = ok && is(tidewire_stats_json(engine, &json, NULL, &err), &err, TIDEWIRE_WRONG_PROCESS, "");
   ok = ok && tidewire_is_interested(engine, &event);
+  tidewire_filter_t *filter = parsed(TIDEWIRE_FILTER_CEL, "event.key.matches('^k')");
+  bool passes = false;
+  ok = ok && tidewire_filter_matches(filter, &event, &passes, NULL) == TIDEWIRE_OK && passes;
+  tidewire_filter_free(filter);
   ok = ok && is(tidewire_close(&engine, 100, &err), &err, TIDEWIRE_WRONG_PROCESS, "") && engine == NULL;
   ok = ok && is(open_in(dir, CONFIG, &engine, &err), &err, TIDEWIRE_OK, "");
   ok = ok && is(tidewire_publish(engine, &event, NULL, NULL, &err), &err, TIDEWIRE_OK, "");
@@ -528,6 +698,9 @@ int main(int argc, char **argv) {
   scratch = argv[1];
   int fds = entries("/proc/self/fd"), threads = entries("/proc/self/task");
   test_versions();
+  test_filters();
+  test_lint();
+  test_filter_threads();
   test_open();
   test_cycles(fds, threads);
 

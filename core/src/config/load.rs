@@ -82,6 +82,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
         .map_err(|(subject, e)| place(&loader, subject, e, &places, &destination_places))?;
+    check_limits(&engine, &rules.rules, &places)?;
     engine.check_retention(&rules).map_err(|e| {
         let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
@@ -103,8 +104,13 @@ pub(super) fn destination_of(text: &str, base_dir: &Path) -> Result<Destination>
 pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
     let text = read_file(path)?;
     let base_dir = path.parent().unwrap_or(Path::new(""));
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let loader = Loader { text: Text::new(&path.display().to_string(), text), base_dir };
+    rules_from_toml(&text, &path.display().to_string(), base_dir)
+}
+
+/// As [`rules_from_file`], of text.
+pub(super) fn rules_from_toml(text: &str, file_name: &str, base_dir: &Path) -> Result<Vec<Rule>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let loader = Loader { text: Text::new(file_name, text), base_dir };
     let file = text::read(text, &loader.text)?;
     let engine = loader.engine(file.engine, Some(Path::new(".")))?;
     let named = loader.named_filters(file.filter)?;
@@ -115,7 +121,16 @@ pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
     for (rule, p) in rules.iter().zip(&places) {
         rule.filter.validate().map_err(|e| e.at(rule.label()).at(p.text.place(p.filter)))?;
     }
+    check_limits(&engine, &rules, &places)?;
     Ok(rules)
+}
+
+/// Checks that the rules are within the limits of the engine's filters.
+fn check_limits(engine: &EngineConfig, rules: &[Rule], places: &[RulePlaces]) -> Result<()> {
+    engine.filter.check_located(rules).map_err(|(i, e)| match places.get(i) {
+        Some(p) => e.at(p.text.place(p.filter)),
+        None => e,
+    })
 }
 
 /// Adds the line that an error of the whole set is about.
@@ -281,6 +296,25 @@ impl Loader<'_> {
         set(&mut own.age_max, &mut places, "engine.retention.age_max", retention.age_max, |t| Some(time(t)));
         let key = "engine.retention.bytes_max";
         set(&mut own.bytes_max, &mut places, key, retention.bytes_max, |Size(n)| Some(n));
+        let (own, filter) = (&mut engine.filter, table.filter);
+        let key = "engine.filter.nodes_max";
+        set(&mut own.nodes_max, &mut places, key, filter.nodes_max, clamp);
+        let key = "engine.filter.literal_bytes_max";
+        set(&mut own.literal_bytes_max, &mut places, key, filter.literal_bytes_max, bytes);
+        let key = "engine.filter.wildcards_max";
+        set(&mut own.wildcards_max, &mut places, key, filter.wildcards_max, clamp);
+        let key = "engine.filter.regex_bytes_max";
+        set(&mut own.regex_bytes_max, &mut places, key, filter.regex_bytes_max, bytes);
+        let key = "engine.filter.rules_per_bucket_max";
+        set(&mut own.rules_per_bucket_max, &mut places, key, filter.rules_per_bucket_max, clamp);
+        let key = "engine.filter.rules_of_every_bucket_max";
+        set(&mut own.rules_of_every_bucket_max, &mut places, key, filter.rules_of_every_bucket_max, clamp);
+        let key = "engine.filter.unindexed_max";
+        set(&mut own.unindexed_max, &mut places, key, filter.unindexed_max, clamp);
+        let key = "engine.filter.regexes_max";
+        set(&mut own.regexes_max, &mut places, key, filter.regexes_max, clamp);
+        let key = "engine.filter.memory_bytes_max";
+        set(&mut own.memory_bytes_max, &mut places, key, filter.memory_bytes_max, bytes);
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");

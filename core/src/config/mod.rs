@@ -15,8 +15,9 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
+use crate::filter::{FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, FilterLimits, WILDCARD_STARS_MAX};
 use crate::log::recovery::SHARDS_MAX;
-use crate::rule::{OnQueueFull, Rule, RuleSet, within, within_ratio, within_time};
+use crate::rule::{OnQueueFull, RULES_MAX, Rule, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
 #[derive(Clone, Debug)]
@@ -58,6 +59,14 @@ impl Config {
     /// As [`Config::from_file`], for rules and what they are read with.
     pub fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
         load::rules_from_file(path)
+    }
+
+    /// As [`Config::rules_from_file`], of text. Errors call it `file_name`; paths in it are relative to `base_dir`.
+    ///
+    /// # Errors
+    /// As [`Config::rules_from_file`].
+    pub fn rules_from_toml(text: &str, file_name: &str, base_dir: &Path) -> Result<Vec<Rule>> {
+        load::rules_from_toml(text, file_name, base_dir)
     }
 
     /// Reads a configuration from text. Errors call it `file_name`; paths in it are relative to `base_dir`.
@@ -123,6 +132,8 @@ pub struct EngineConfig {
     pub retention: RetentionConfig,
     /// Who keeps the rules and destinations that are put while the engine runs ([`crate::Engine::put_rule`]).
     pub rules: RulesKept,
+    /// How much the filters of rules may ask for (`[engine.filter]` in a file).
+    pub filter: FilterLimits,
 }
 
 /// Who keeps what is put while the engine runs.
@@ -397,6 +408,7 @@ impl EngineConfig {
             dedup: DedupConfig::default(),
             retention: RetentionConfig::default(),
             rules: RulesKept::default(),
+            filter: FilterLimits::default(),
         }
     }
 
@@ -413,6 +425,16 @@ impl EngineConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks that rules may be loaded: that none retains without a log that is kept, and that they are within
+    /// [`EngineConfig::filter`], but for the memory of their index, which is known when it is made.
+    ///
+    /// # Errors
+    /// As [`EngineConfig::check_retention`] and [`FilterLimits::check_rules`].
+    pub fn check_rules(&self, rules: &RuleSet) -> Result<()> {
+        self.check_retention(rules)?;
+        self.filter.check_rules(&rules.rules)
     }
 
     /// Checks the limits.
@@ -480,6 +502,16 @@ impl EngineConfig {
         }
         within_time("engine.dedup.window", self.dedup.window, Duration::ZERO, ms(24 * 3_600_000))?;
         within("engine.dedup.entries_max", self.dedup.entries_max, 1, 100_000_000)?;
+        let filter = &self.filter;
+        within("engine.filter.nodes_max", filter.nodes_max, 1, FILTER_NODES_MAX)?;
+        within("engine.filter.literal_bytes_max", filter.literal_bytes_max, 1, FILTER_TEXT_BYTES_MAX)?;
+        within("engine.filter.wildcards_max", filter.wildcards_max, 0, WILDCARD_STARS_MAX)?;
+        within("engine.filter.regex_bytes_max", filter.regex_bytes_max, 1 << 10, 2 << 20)?;
+        within("engine.filter.rules_per_bucket_max", filter.rules_per_bucket_max, 1, RULES_MAX)?;
+        within("engine.filter.rules_of_every_bucket_max", filter.rules_of_every_bucket_max, 0, RULES_MAX)?;
+        within("engine.filter.unindexed_max", filter.unindexed_max, 0, RULES_MAX)?;
+        within("engine.filter.regexes_max", filter.regexes_max, 0, RULES_MAX)?;
+        within("engine.filter.memory_bytes_max", filter.memory_bytes_max, 1 << 20, 1 << 40)?;
         let retention = &self.retention;
         if let Some(age) = retention.age_max {
             within_time("engine.retention.age_max", age, ms(1000), Duration::from_secs(100 * 366 * 24 * 3600))?;

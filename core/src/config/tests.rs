@@ -98,6 +98,16 @@ entries_max = 5000
 keep = "all"
 age_max = "30d"
 bytes_max = "2GiB"
+[engine.filter]
+nodes_max = 200
+literal_bytes_max = 512
+wildcards_max = 8
+regex_bytes_max = "64KiB"
+rules_per_bucket_max = 100
+rules_of_every_bucket_max = 10
+unindexed_max = 16
+regexes_max = 20
+memory_bytes_max = "16MiB"
 
 [[destination]]
 name = "hook"
@@ -177,6 +187,10 @@ on_start = "emit"
     assert_eq!(e.dedup, DedupConfig { window: Duration::from_secs(600), entries_max: 5000 });
     assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
     assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
+    let f = e.filter;
+    assert_eq!((f.nodes_max, f.literal_bytes_max, f.wildcards_max, f.regex_bytes_max), (200, 512, 8, 64 << 10));
+    assert_eq!((f.rules_per_bucket_max, f.rules_of_every_bucket_max), (100, 10));
+    assert_eq!((f.unindexed_max, f.regexes_max, f.memory_bytes_max), (16, 20, 16 << 20));
 
     let d = &config.rules.destinations[0];
     assert_eq!((d.profile, d.concurrency), (Profile::CloudEvents, 8));
@@ -219,6 +233,10 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
     assert_eq!((e.dedup.window, e.dedup.entries_max), (Duration::ZERO, 1_000_000));
     assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
+    let f = e.filter;
+    assert_eq!((f.nodes_max, f.literal_bytes_max, f.wildcards_max, f.regex_bytes_max), (256, 1024, 16, 1 << 20));
+    assert_eq!((f.rules_per_bucket_max, f.rules_of_every_bucket_max), (1_000_000, 1_000_000));
+    assert_eq!((f.unindexed_max, f.regexes_max, f.memory_bytes_max), (256, 4096, 1 << 30));
     assert!(c.rules.rules.is_empty() && c.sources.is_empty());
     let c = read(&rule("")).unwrap();
     assert_eq!(*c.rules.destinations[0], crate::rule::Destination::new("hook", c.rules.destinations[0].kind.clone()));
@@ -362,6 +380,15 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("fairness.tenant_separator = \"\"", ["t.toml:3:29", "tenant_separator", "such as `-`"]),
         ("dedup.window = \"25h\"", ["t.toml:3:16", "engine.dedup.window", "86400s"]),
         ("dedup.entries_max = 0", ["t.toml:3:21", "entries_max is 0", "1 to"]),
+        ("filter.nodes_max = 257", ["t.toml:3:20", "engine.filter.nodes_max is 257", "1 to 256"]),
+        ("filter.literal_bytes_max = \"2KiB\"", ["t.toml:3:28", "engine.filter.literal_bytes_max", "1024"]),
+        ("filter.wildcards_max = 17", ["t.toml:3:24", "engine.filter.wildcards_max is 17", "0 to 16"]),
+        ("filter.regex_bytes_max = 1000", ["t.toml:3:26", "engine.filter.regex_bytes_max", "1024"]),
+        ("filter.rules_per_bucket_max = 0", ["t.toml:3:31", "rules_per_bucket_max is 0", "1 to 1000000"]),
+        ("filter.rules_of_every_bucket_max = 1000001", ["t.toml:3:36", "is 1000001", "0 to 1000000"]),
+        ("filter.unindexed_max = 1000001", ["t.toml:3:24", "engine.filter.unindexed_max", "0 to 1000000"]),
+        ("filter.regexes_max = 1000001", ["t.toml:3:22", "engine.filter.regexes_max", "0 to 1000000"]),
+        ("filter.memory_bytes_max = \"1KiB\"", ["t.toml:3:27", "engine.filter.memory_bytes_max", "1048576"]),
         ("event_types = [\"acme:A\",\n\"s3:Mine\"]", ["t.toml:4:1", "`s3:Mine`", "family:Name"]),
         ("event_types = [\"System:Mine:x\"]", ["t.toml:3:16", "`System:Mine:x`", "family:Name"]),
     ] {
@@ -581,11 +608,50 @@ fn sources_have_the_keys_of_their_type() {
 }
 
 #[test]
+fn rules_beyond_the_limits_of_filters_are_told_at_their_filter() {
+    let limited = |limits: &str, more: &str| {
+        let text = format!("{DATA}filter = {{ {limits} }}\n{HOOK}{RULE}{more}\n");
+        let e = read(&text).unwrap_err();
+        let parts: Vec<&str> = limits.split(" = ").take(1).collect();
+        refused(&text, &parts);
+        assert!(e.remedy_text().is_some_and(|r| r.contains("raise the limit")), "{e}");
+        e.to_string()
+    };
+    for (limits, more, start, found) in [
+        ("nodes_max = 2", "suffix = [\"a\", \"b\"]", "t.toml:13:10: rule `images`", "3 conditions"),
+        ("literal_bytes_max = 3", "prefix = \"abcd\"", "t.toml:13:10: rule `images`: key", "has 4 bytes"),
+        ("wildcards_max = 0", "wildcard = \"a*\"", "t.toml:13:12: rule `images`: key", "has 1 stars"),
+        ("regexes_max = 0", "prefix = \"a\"\nregex = \"b\"", "t.toml:13:10: rule `images`", "have 1 regular"),
+        ("unindexed_max = 0", "filter.size = 5", "t.toml:13:", "bucket `photos` have 1 tests"),
+    ] {
+        let e = limited(limits, more);
+        assert!(e.starts_with(start) && e.contains(found), "{e}");
+    }
+    let second = RULE.replace("images", "more");
+    let e = limited("rules_per_bucket_max = 1", &second);
+    assert!(
+        e.starts_with("t.toml:13:") && e.contains("rule `more`") && e.contains("bucket `photos` have 2 rules"),
+        "{e}"
+    );
+    let every = RULE.replace("bucket = \"photos\"\n", "");
+    let e = limited("rules_of_every_bucket_max = 0", &every.replace("images", "every"));
+    assert!(e.contains("rule `every`: the rules of every bucket have 1 rules"), "{e}");
+    // Rules by themselves are read with the limits of their file.
+    let text = format!("engine.filter.regexes_max = 0\n{RULE}regex = \"a\"\n");
+    let e = Config::rules_from_toml(&text, "r.toml", Path::new("")).unwrap_err().to_string();
+    assert!(e.starts_with("r.toml:7:9: rule `images`") && e.contains("regexes_max (0)"), "{e}");
+    assert_eq!(Config::rules_from_toml(&text.replace("= 0", "= 1"), "r.toml", Path::new("")).unwrap().len(), 1);
+}
+
+#[test]
 fn a_configuration_from_code_is_checked_too() {
     let mut e = EngineConfig::new("/data");
     e.validate().unwrap();
     e.ring_bytes = 100;
     assert_eq!(e.validate().unwrap_err().place(), Some("engine.ring_bytes"));
+    let mut e = EngineConfig::new("/data");
+    e.filter.wildcards_max = 17;
+    assert_eq!(e.validate().unwrap_err().place(), Some("engine.filter.wildcards_max"));
 }
 
 #[test]

@@ -62,6 +62,22 @@ pub(super) struct Engine {
     #[serde(default)]
     pub(super) retention: Retention,
     pub(super) rules: Option<super::RulesKept>,
+    #[serde(default)]
+    pub(super) filter: FilterTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterTable {
+    pub(super) nodes_max: Option<Spanned<u64>>,
+    pub(super) literal_bytes_max: Option<Spanned<Size>>,
+    pub(super) wildcards_max: Option<Spanned<u64>>,
+    pub(super) regex_bytes_max: Option<Spanned<Size>>,
+    pub(super) rules_per_bucket_max: Option<Spanned<u64>>,
+    pub(super) rules_of_every_bucket_max: Option<Spanned<u64>>,
+    pub(super) unindexed_max: Option<Spanned<u64>>,
+    pub(super) regexes_max: Option<Spanned<u64>>,
+    pub(super) memory_bytes_max: Option<Spanned<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::kept::{Before, Kept};
 use super::{Engine, Inner, Life, closed};
+use crate::config::{EngineConfig, Keep};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Compiler, Rules};
@@ -20,6 +21,8 @@ use crate::shard::snapshot::Snapshot;
 
 /// From so many changes on, and a quarter of all rules, everything is compiled anew: that is quicker.
 const CHANGES_MANY: usize = 1024;
+/// The memory of the index is measured when one in so many rules has changed.
+const MEASURED_PART: usize = 8;
 
 /// What is known of the rules as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +59,8 @@ pub(super) struct Control {
     keep_all: bool,
     /// Snapshots that somebody may still have: whoever lets go of the last one pays for that, and it shall not be a shard.
     earlier: Vec<Arc<Snapshot>>,
+    /// Rules that have changed since it was looked how much memory the index takes.
+    unmeasured: usize,
     builds: u64,
     build_time: Duration,
     merging: bool,
@@ -89,17 +94,17 @@ impl Control {
         set: RuleSet,
         keepers: Vec<Rule>,
         kept: Option<(Kept, Before)>,
-        keep_all: bool,
-        may_retain: bool,
+        config: &EngineConfig,
         names: &mut Names,
     ) -> Result<(Control, Vec<u32>)> {
         let mut control = Control {
-            live: LiveRules::new(may_retain),
+            live: LiveRules::new(config.retention.keep != Keep::Nothing, config.filter.clone()),
             compiler: Compiler::compile(&[])?,
             kept: None,
             hands_over: false,
-            keep_all,
+            keep_all: config.retention.keep == Keep::All,
             earlier: Vec::new(),
+            unmeasured: 0,
             builds: 0,
             build_time: Duration::ZERO,
             merging: false,
@@ -138,11 +143,16 @@ impl Control {
         if plan.is_empty(&self.live) {
             return Ok(new);
         }
-        self.compile(&plan)?;
+        self.live.account(&plan)?;
+        if let Err(e) = self.compile(&plan) {
+            self.live.account_back(&plan);
+            return Err(e);
+        }
         if let Some(kept) = self.kept.as_mut().filter(|_| owner == Owner::Callers)
             && let Err(e) = kept.append(&plan)
         {
             self.compile_back(&plan);
+            self.live.account_back(&plan);
             return Err(e);
         }
         for (number, gone) in &plan.retired {
@@ -180,10 +190,22 @@ impl Control {
     fn compile(&mut self, plan: &Plan) -> Result<()> {
         if plan.changes() >= CHANGES_MANY && plan.changes() >= self.live.len() / 4 {
             let places = plan.table.iter().map(|(place, _)| place);
-            self.compiler = Compiler::compile_numbered(places, &plan.table)?;
+            let compiler = Compiler::compile_numbered(places, &plan.table)?;
+            self.live.limits().check_memory(compiler.matcher())?;
+            (self.compiler, self.unmeasured) = (compiler, 0);
             return Ok(());
         }
-        self.compiler.change(&plan.gone(), &plan.come(), &plan.table)
+        self.compiler.change(&plan.gone(), &plan.come(), &plan.table)?;
+        // Measuring walks through everything, so it must be worth it.
+        self.unmeasured += plan.changes();
+        if self.unmeasured * MEASURED_PART >= self.live.len() {
+            self.unmeasured = 0;
+            if let Err(e) = self.live.limits().check_memory(self.compiler.matcher()) {
+                self.compile_back(plan);
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// The present state as shards and publishers see it.
@@ -215,10 +237,11 @@ impl Engine {
     /// already had.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept, [`ErrorKind::Io`] and the like if
+    /// [`ErrorKind::InvalidConfig`] for a rule that retains while the log is not kept or that is beyond the limits of
+    /// [`EngineConfig::filter`], [`ErrorKind::Io`] and the like if
     /// the numbers of new names cannot be stored; then nothing has changed.
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
-        self.inner.config.check_retention(&rules)?;
+        self.inner.config.check_rules(&rules)?;
         self.change_rules(Owner::Configuration, |live| Ok(live.configuring(rules)), |_| ())
     }
 

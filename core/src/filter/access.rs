@@ -62,7 +62,7 @@ impl<'r> Ways<'r> {
 }
 
 /// The most places that a filter is filed under.
-const PLACES_MAX: usize = 64;
+pub(super) const PLACES_MAX: usize = 64;
 
 impl Access<'_> {
     /// How many events and rules are expected to meet here, in arbitrary units, given how many rules have this condition.
@@ -108,7 +108,7 @@ pub(super) fn ways<'r>(filter: &'r Filter, out: &mut Ways<'r>) {
 }
 
 /// Fields whose values tell few events from many.
-fn is_looked_up(field: &Field) -> bool {
+pub(super) fn is_looked_up(field: &Field) -> bool {
     matches!(
         field,
         Field::VersionId

@@ -5,7 +5,8 @@ use memchr::memmem;
 use super::expression::{Field, Filter, Test};
 use super::number::Number;
 use super::subject::{DataMemory, Kind, Subject, Value};
-use crate::event::FrameView;
+use crate::error::Result;
+use crate::event::{EVENT_BYTES_MAX, Event, FrameView, frame};
 
 impl Test {
     /// Whether one value passes.
@@ -68,5 +69,41 @@ impl Filter {
     /// As [`Filter::matches`], for a frame.
     pub fn matches_frame(&self, frame: FrameView<'_>) -> bool {
         self.matches(&mut Subject::new(frame, &mut DataMemory::default()))
+    }
+
+    /// As [`Filter::matches`], for an event that is in no engine. `now_ns` is when it happened if it does not say.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidEvent`] as [`Event::validate`].
+    pub fn matches_event(&self, event: &Event<'_>, now_ns: u64) -> Result<bool> {
+        with_frame(event, now_ns, |frame| self.matches_frame(frame))
+    }
+}
+
+/// Does something with the frame of an event.
+pub(super) fn with_frame<T>(event: &Event<'_>, now_ns: u64, f: impl FnOnce(FrameView<'_>) -> T) -> Result<T> {
+    event.validate(EVENT_BYTES_MAX)?;
+    Ok(f(FrameView::trusted(&frame::encode_to_vec(event, now_ns))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::KnownType;
+
+    #[test]
+    fn events_are_checked_before_they_are_matched() {
+        let filter = Filter::new("a", "");
+        let mut event = Event::new(KnownType::ObjectCreatedPut.into(), "b", b"a/b");
+        assert!(filter.matches_event(&event, 5).unwrap() && filter.explain_event(&event, 5).unwrap().is_empty());
+        event.key = b"x";
+        assert!(!filter.matches_event(&event, 5).unwrap());
+        assert!(filter.explain_event(&event, 5).unwrap()[0].to_string().contains("key is \"x\""));
+        let at_five = Filter::from((Field::Time, Test::number(5u64)));
+        assert!(at_five.matches_event(&event, 5).unwrap() && !at_five.matches_event(&event, 6).unwrap());
+        let long = [b'k'; 70_000];
+        event.key = &long;
+        assert_eq!(filter.matches_event(&event, 5).unwrap_err().kind(), crate::ErrorKind::InvalidEvent);
+        assert!(filter.explain_event(&event, 5).is_err());
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use super::evaluate::with_frame;
 use super::expression::{Field, Filter};
 use super::number::Number;
 use super::subject::{DataMemory, Subject, Value};
-use crate::event::FrameView;
+use crate::error::Result;
+use crate::event::{Event, FrameView};
 
 /// A condition that an event does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,14 @@ impl Filter {
         unmet
     }
 
+    /// As [`Filter::explain`], for an event that is in no engine. `now_ns` is when it happened if it does not say.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidEvent`] as [`Event::validate`].
+    pub fn explain_event(&self, event: &Event<'_>, now_ns: u64) -> Result<Vec<Unmet>> {
+        with_frame(event, now_ns, |frame| self.explain(frame))
+    }
+
     fn collect(&self, subject: &mut Subject<'_>, unmet: &mut Vec<Unmet>) {
         if self.matches(subject) {
             return;
@@ -101,7 +111,7 @@ mod tests {
 
     use super::super::NamedFilters;
     use super::*;
-    use crate::event::{Event, KnownType, frame};
+    use crate::event::{KnownType, frame};
 
     fn explain(filter: serde_json::Value) -> Vec<String> {
         let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "photos", b"out/a.png");

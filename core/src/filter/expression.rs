@@ -247,6 +247,16 @@ impl Filter {
         }
     }
 
+    /// How many conditions and connectives it has.
+    pub fn nodes(&self) -> usize {
+        match self {
+            Filter::All(list) | Filter::Any(list) => 1 + list.iter().map(Filter::nodes).sum::<usize>(),
+            Filter::Not(inner) => 1 + inner.nodes(),
+            Filter::Is(_, Test::NoneOf(tests)) => 1 + tests.len(),
+            Filter::Is(..) => 1,
+        }
+    }
+
     /// Checks sizes and that each test suits its field.
     ///
     /// # Errors

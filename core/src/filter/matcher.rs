@@ -1,6 +1,7 @@
 //! The index over all rules: which of them want an event.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use foldhash::fast::RandomState;
 use super::bytes;
 use super::compiler::Compiler;
 use super::expression::{Field, Filter, Test};
+use super::pattern::Regex;
 use super::scope::{MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
 use crate::error::Result;
@@ -65,6 +67,11 @@ impl Layers {
             None => self.first.repeats(),
             Some(more) => self.first.repeats() | more.matches(start, met, out),
         }
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = &Scope> {
+        let more = self.more.iter().flat_map(|m| m.layers.iter().map(|(scope, _)| scope));
+        std::iter::once(&self.first).chain(more)
     }
 
     fn bytes(&self) -> usize {
@@ -336,10 +343,24 @@ impl Matcher {
         }
     }
 
-    /// Bytes of memory that the index takes.
+    /// Bytes of memory that the index takes, with its compiled regular expressions.
     pub fn bytes(&self) -> usize {
         let slots = self.buckets.parts.iter().map(|p| std::mem::size_of_val(&*p.slots) + 48).sum::<usize>();
-        slots + self.buckets.all().map(Layers::bytes).sum::<usize>() + self.any.bytes()
+        let all = || self.buckets.all().chain([&self.any]);
+        let mut seen = HashSet::new();
+        let regexes = all().flat_map(Layers::scopes).flat_map(Scope::regexes);
+        let regexes: usize = regexes.filter(|r| seen.insert(r.address())).map(Regex::bytes).sum();
+        slots + all().map(Layers::bytes).sum::<usize>() + regexes
+    }
+
+    /// The name and the memory of the bucket whose rules take most of it; an empty name stands for every bucket. Regular
+    /// expressions that buckets share count in each.
+    pub(super) fn largest(&self) -> (&[u8], usize) {
+        let bytes = |layers: &Layers| {
+            layers.bytes() + layers.scopes().flat_map(Scope::regexes).map(Regex::bytes).sum::<usize>()
+        };
+        let all = self.buckets.all().chain([&self.any]).map(|layers| (layers.first.name(), bytes(layers)));
+        all.max_by_key(|(_, bytes)| *bytes).unwrap_or((b"", 0))
     }
 }
 
@@ -404,7 +425,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
 }
 
 /// Whether a condition is about the type and nothing else.
-fn is_of_types(f: &Filter) -> bool {
+pub(super) fn is_of_types(f: &Filter) -> bool {
     match f {
         Filter::All(list) | Filter::Any(list) => list.iter().all(is_of_types),
         Filter::Not(inner) => is_of_types(inner),

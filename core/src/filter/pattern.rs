@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use regex_automata::{meta, util::syntax};
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::bytes::{find, strip_prefix, strip_suffix};
@@ -14,7 +15,8 @@ use crate::error::{Error, Result};
 pub const WILDCARD_STARS_MAX: usize = 16;
 /// The longest regular expression, in bytes.
 pub const REGEX_BYTES_MAX: usize = 1024;
-/// The memory that one compiled regular expression may take, in bytes.
+/// The memory that each automaton of a compiled regular expression may take, in bytes; it has one or several. What it takes
+/// as a whole, which [`Regex::bytes`] tells, is limited by [`super::FilterLimits::regex_bytes_max`].
 pub const REGEX_MEMORY_MAX: usize = 256 << 10;
 
 /// A pattern for a whole text: `*` stands for any bytes, also none and slashes, `?` for one character, `\*`, `\?` and `\\`
@@ -108,6 +110,15 @@ impl Wildcard {
     /// The pattern as written.
     pub fn pattern(&self) -> &[u8] {
         &self.pattern
+    }
+
+    /// How many stars it has; several in a row are one.
+    pub fn stars(&self) -> usize {
+        let at_ends = usize::from(self.code[0] & STAR_FIRST != 0) + usize::from(self.code[0] & STAR_LAST != 0);
+        match self.code[1] as usize {
+            0 => at_ends.min(1),
+            parts => parts - 1 + at_ends,
+        }
     }
 
     /// Whether the pattern fits the whole text.
@@ -292,7 +303,7 @@ pub struct Regex {
     pattern: Box<str>,
     /// Whether it must fit the whole text.
     whole: bool,
-    compiled: Arc<regex::bytes::Regex>,
+    compiled: Arc<meta::Regex>,
     required: Arc<Required>,
 }
 
@@ -374,31 +385,31 @@ impl Regex {
     /// Reads an expression. With `whole` it must fit the whole text, otherwise some part of it.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::InvalidConfig`] if it is none, is longer than [`REGEX_BYTES_MAX`], or takes more than
-    /// [`REGEX_MEMORY_MAX`] bytes of memory.
+    /// [`crate::ErrorKind::InvalidConfig`] if it is none, is longer than [`REGEX_BYTES_MAX`], or an automaton of it takes
+    /// more than [`REGEX_MEMORY_MAX`] bytes of memory.
     pub fn parse(pattern: &str, whole: bool) -> Result<Regex> {
         if pattern.len() > REGEX_BYTES_MAX {
             let error = format!("the regular expression has {} bytes, more than {REGEX_BYTES_MAX}", pattern.len());
             return Err(Error::invalid_config(error).remedy("shorten it, or split the rule"));
         }
         let full = if whole { format!("^(?:{pattern})$") } else { pattern.to_owned() };
+        let limits = meta::Config::new()
+            .nfa_size_limit(Some(REGEX_MEMORY_MAX))
+            .hybrid_cache_capacity(REGEX_MEMORY_MAX)
+            .utf8_empty(false);
+        let syntax = syntax::Config::new().utf8(false).nest_limit(64);
         let build = |text: &str| {
-            regex::bytes::RegexBuilder::new(text)
-                .size_limit(REGEX_MEMORY_MAX)
-                .dfa_size_limit(REGEX_MEMORY_MAX)
-                .nest_limit(64)
-                .build()
+            let built = meta::Regex::builder().configure(limits.clone()).syntax(syntax).build(text);
+            built.map_err(Box::new)
         };
         // By itself first: `a)(b` is none, also where the brackets put around it would make it one.
         let compiled = build(pattern).and_then(|alone| if whole { build(&full) } else { Ok(alone) });
-        let compiled = compiled.map_err(|e| match e {
-            regex::Error::CompiledTooBig(max) => {
-                Error::invalid_config(format!("the regular expression takes more than {max} bytes of memory"))
-                    .remedy("use smaller repetitions and classes")
-            }
+        let compiled = compiled.map_err(|e| match e.size_limit() {
+            Some(max) => Error::invalid_config(format!("the regular expression takes more than {max} bytes of memory"))
+                .remedy("use smaller repetitions and classes"),
             // The crate draws the place over several lines; the last one says what is wrong.
-            e => {
-                let text = e.to_string();
+            None => {
+                let text = e.syntax_error().map_or_else(|| e.to_string(), ToString::to_string);
                 let why = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 Error::invalid_config(format!("`{}` is no regular expression: {why}", pattern.escape_debug())).remedy(
                     "there are no look-around and no back-references; escape special characters with a backslash",
@@ -417,6 +428,17 @@ impl Regex {
     /// Whether it must fit the whole text.
     pub fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// The memory that it takes compiled, in bytes. What each thread needs while it matches, at most twice
+    /// [`REGEX_MEMORY_MAX`] and some buffers, comes on top.
+    pub fn bytes(&self) -> usize {
+        self.compiled.memory_usage()
+    }
+
+    /// Tells copies of one compiled expression from others.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.compiled) as usize
     }
 
     /// What every text has that it finds.
@@ -505,6 +527,23 @@ mod tests {
         assert!(e.to_string().contains("unclosed group"), "{e}");
         assert!(Regex::parse("a)(b", true).is_err());
         assert!(Regex::parse(r"(?=a)b", false).unwrap_err().to_string().contains("look-around"));
+    }
+
+    #[test]
+    fn stars_are_counted() {
+        let stars = |p: &str| Wildcard::parse(p.as_bytes()).unwrap().stars();
+        let counts = ["", "a", "*", "***", "a*", "*a*", "a*b", "*a**b?*", r"\*", "?"].map(stars);
+        assert_eq!(counts, [0, 0, 1, 1, 1, 2, 1, 3, 0, 0]);
+    }
+
+    #[test]
+    fn memory_of_an_expression_is_told() {
+        let bytes = |p: &str| Regex::parse(p, false).unwrap().bytes();
+        assert!(bytes("^a") > 0 && bytes(r"\w{3}") > 4 * bytes("[a-z]{3}"));
+        let one = Regex::parse("[ab]+", false).unwrap();
+        assert!(
+            one.address() == one.clone().address() && one.address() != Regex::parse("[ab]+", false).unwrap().address()
+        );
     }
 
     #[test]

@@ -64,18 +64,16 @@ struct Writer<'a> {
     /// Where each label stands.
     labels: Vec<u16>,
     regexes: &'a mut Vec<Regex>,
+    /// The condition of each operation, if that is asked for.
+    conditions: Option<Vec<Filter>>,
 }
 
 /// Appends the program of "all of these hold" to `out`; none of them may be constant. Regular expressions are put into
 /// `regexes`, which the program refers to.
 pub(super) fn encode(all: &[&Filter], regexes: &mut Vec<Regex>, out: &mut Vec<u8>) {
-    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), regexes };
+    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), regexes, conditions: None };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
-    let labels = w.labels;
-    let place = |t: Target| match t {
-        Target::Known(place) => place,
-        Target::Label(l) => labels[l],
-    };
+    let place = |t: Target| w.place(t);
     let base = (HEAD_BYTES + w.ops.len() * OP_BYTES) as u32;
     out.extend_from_slice(&(w.ops.len() as u16).to_le_bytes());
     for (test, field, yes, no, operand) in &w.ops {
@@ -86,6 +84,47 @@ pub(super) fn encode(all: &[&Filter], regexes: &mut Vec<Regex>, out: &mut Vec<u8
         out.extend_from_slice(&(base + operand).to_le_bytes());
     }
     out.extend_from_slice(&w.operands);
+}
+
+/// Where a program goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The event passes.
+    Accept,
+    /// The event does not pass.
+    Reject,
+    /// At the step of this number; it is a later one.
+    Step(usize),
+}
+
+/// One step of a program: a test of one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What is tested: always a [`Filter::Is`].
+    pub condition: Filter,
+    /// Where it goes on if that holds.
+    pub then: Next,
+    /// Where it goes on if not.
+    pub otherwise: Next,
+}
+
+/// The program that [`encode`] makes of the same, to look at.
+pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let (mut regexes, labels) = (Vec::new(), Vec::new());
+    let mut w =
+        Writer { ops: Vec::new(), operands: Vec::new(), labels, regexes: &mut regexes, conditions: Some(Vec::new()) };
+    w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
+    let next = |t: Target| match w.place(t) {
+        ACCEPT => Next::Accept,
+        REJECT => Next::Reject,
+        step => Next::Step(step.into()),
+    };
+    let conditions = w.conditions.iter().flatten().cloned();
+    let steps = w.ops.iter().zip(conditions);
+    steps.map(|((_, _, yes, no, _), condition)| Step { condition, then: next(*yes), otherwise: next(*no) }).collect()
 }
 
 /// What a test costs, roughly: cheap ones are made first.
@@ -111,6 +150,13 @@ fn cost(f: &Filter) -> u32 {
 }
 
 impl Writer<'_> {
+    fn place(&self, t: Target) -> u16 {
+        match t {
+            Target::Known(place) => place,
+            Target::Label(l) => self.labels[l],
+        }
+    }
+
     /// A series of filters; after each but the last it goes on with the next, where `next` says so.
     fn series<'f>(
         &mut self,
@@ -152,6 +198,9 @@ impl Writer<'_> {
                 let len = (self.operands.len() - at - 4) as u32;
                 self.operands[at..at + 4].copy_from_slice(&len.to_le_bytes());
                 self.ops.push((code, field.kind() as u8, yes, no, operand));
+                if let Some(conditions) = &mut self.conditions {
+                    conditions.push(f.clone());
+                }
             }
         }
     }

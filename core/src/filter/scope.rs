@@ -182,6 +182,11 @@ impl Scope {
         self.block.len() + 16 + self.extra.as_ref().map_or(0, |e| e.bytes)
     }
 
+    /// The regular expressions of its rules; their memory is not in [`Scope::bytes`], because scopes may share them.
+    pub(super) fn regexes(&self) -> &[Regex] {
+        self.extra.as_ref().map_or(&[], |e| &e.regexes)
+    }
+
     /// Says that it will be matched.
     #[inline]
     pub(super) fn expect(&self) {
@@ -480,6 +485,20 @@ type Entry<'r> = (Cow<'r, [u8]>, Held);
 /// A value that rules are filed under: the field, its selector, the value.
 type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
 
+/// What each filter of a scope is filed under.
+#[derive(Debug)]
+pub(super) struct Chosen<'r> {
+    ways: Ways<'r>,
+    best: Vec<Option<u32>>,
+}
+
+impl<'r> Chosen<'r> {
+    /// The conditions that a filter is filed under, by its place among those of the scope; `None`: it is tried on each event.
+    pub(super) fn way(&self, filter: usize) -> Option<&[Access<'r>]> {
+        self.best[filter].map(|n| self.ways.way(n as usize))
+    }
+}
+
 impl Builder {
     /// Compiles the rules of a scope. Their numbers are below 2^31.
     ///
@@ -487,8 +506,6 @@ impl Builder {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together, or name too many sets of types.
     pub(super) fn build(&mut self, name: &str, rules: &[Source<'_>]) -> Result<Scope> {
         self.postings.clear();
-        self.uses.clear();
-        self.hashes.clear();
         let mut extra = Extra::default();
         let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64);
         block.resize(head::BYTES, 0);
@@ -497,33 +514,13 @@ impl Builder {
         let patterns = Patterns::of(rules, &self.hasher)?;
         patterns.write(&mut block, &mut extra);
 
-        // How often each condition is there decides which one a rule is filed under.
-        let mut ways = Ways::default();
-        let mut ends: Vec<u32> = Vec::with_capacity(rules.len());
-        for source in rules {
-            access::ways(source.filter, &mut ways);
-            ends.push(ways.len() as u32);
-        }
-        for access in ways.accesses() {
-            let hash = self.hasher.hash_one(access);
-            *self.uses.entry(hash).or_default() += 1;
-            self.hashes.push(hash);
-        }
-
+        let chosen = self.choose(rules.iter().map(|s| s.filter));
         let (mut prefixes, mut suffixes): (Vec<Entry<'_>>, Vec<Entry<'_>>) = (Vec::new(), Vec::new());
         let mut infixes: HashMap<Cow<'_, [u8]>, Vec<Held>> = HashMap::new();
         let mut values: HashMap<ValueKey<'_>, Vec<Held>> = HashMap::new();
         let anything = [Access::Prefix(Cow::Borrowed(&[]))];
-        let mut start = 0;
         for (i, source) in rules.iter().enumerate() {
-            let own = start..ends[i] as usize;
-            start = own.end;
-            let best = match own.len() {
-                0 => None,
-                1 => Some(own.start),
-                _ => own.min_by(|a, b| self.cost(&ways, *a).total_cmp(&self.cost(&ways, *b))),
-            };
-            let way = best.map_or(&anything[..], |n| ways.way(n));
+            let way = chosen.way(i).unwrap_or(&anything);
             extra.repeats |= way.len() > 1;
             for access in way {
                 let held = self.posting(source, patterns.of_rules[i], access, &mut block, &mut extra);
@@ -555,6 +552,36 @@ impl Builder {
                 .remedy("use fewer rules without a bucket, or shorter texts"));
         }
         Ok(Scope { block: block.into(), extra: extra.finish() })
+    }
+
+    /// Decides what each of the filters of a scope is filed under: what few of the others have.
+    pub(super) fn choose<'r>(&mut self, filters: impl ExactSizeIterator<Item = &'r Filter>) -> Chosen<'r> {
+        self.uses.clear();
+        self.hashes.clear();
+        let mut ways = Ways::default();
+        let mut ends: Vec<u32> = Vec::with_capacity(filters.len());
+        for filter in filters {
+            access::ways(filter, &mut ways);
+            ends.push(ways.len() as u32);
+        }
+        for access in ways.accesses() {
+            let hash = self.hasher.hash_one(access);
+            *self.uses.entry(hash).or_default() += 1;
+            self.hashes.push(hash);
+        }
+        let mut start = 0;
+        let best = ends.into_iter().map(|end| {
+            let own = start..end as usize;
+            start = own.end;
+            let best = match own.len() {
+                0 => return None,
+                1 => own.start,
+                _ => own.min_by(|a, b| self.cost(&ways, *a).total_cmp(&self.cost(&ways, *b)))?,
+            };
+            u32::try_from(best).ok()
+        });
+        let best = best.collect();
+        Chosen { ways, best }
     }
 
     /// What it is expected to cost that rules are filed under a way.
@@ -595,28 +622,11 @@ impl Builder {
 
     /// Writes what is left to check of a filter that is filed under `access`, and answers which check it is.
     fn operand(&mut self, filter: &Filter, access: &Access<'_>, extra: &mut Extra) -> u16 {
-        let mut left: Vec<&Filter> = Vec::new();
-        let mut length = None;
-        conjuncts(filter, &mut left);
-        // A filter that nothing fulfils has the empty `any` as its only part, and no rule.
-        left.retain(|f| {
-            let Filter::Is(Field::Key, test) = f else { return true };
-            match (test, access) {
-                (Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x), _) if x.is_empty() => true,
-                (Test::Equals(x), Access::Exact(y)) if **x == **y => {
-                    length = Some(x.len() as u16);
-                    false
-                }
-                (Test::Prefix(x), Access::Prefix(y) | Access::Exact(y)) => !y.starts_with(x),
-                (Test::Suffix(x), Access::Suffix(y)) => !y.ends_with(x),
-                (Test::Contains(x), Access::Infix(y)) => **x != **y,
-                _ => true,
-            }
-        });
+        let (length, left) = left_to_check(filter, access);
         let out = &mut self.postings;
         match (length, &left[..]) {
             (None, []) => check::NOTHING,
-            (Some(len), []) => {
+            (Some(len), _) => {
                 out.extend_from_slice(&len.to_le_bytes());
                 check::LENGTH
             }
@@ -633,12 +643,6 @@ impl Builder {
                 check::WILDCARD
             }
             (None, _) => {
-                program::encode(&left, &mut extra.regexes, out);
-                check::PROGRAM
-            }
-            (Some(_), _) => {
-                left.clear();
-                conjuncts(filter, &mut left);
                 program::encode(&left, &mut extra.regexes, out);
                 check::PROGRAM
             }
@@ -830,8 +834,35 @@ impl Extra {
     }
 }
 
+/// What is left to check of a filter that is filed under `access`: that the key is so long, which is all then, or conditions.
+pub(super) fn left_to_check<'r>(filter: &'r Filter, access: &Access<'_>) -> (Option<u16>, Vec<&'r Filter>) {
+    let mut left: Vec<&Filter> = Vec::new();
+    let mut length = None;
+    conjuncts(filter, &mut left);
+    // A filter that nothing fulfils has the empty `any` as its only part, and no rule.
+    left.retain(|f| {
+        let Filter::Is(Field::Key, test) = f else { return true };
+        match (test, access) {
+            (Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x), _) if x.is_empty() => true,
+            (Test::Equals(x), Access::Exact(y)) if **x == **y => {
+                length = Some(x.len() as u16);
+                false
+            }
+            (Test::Prefix(x), Access::Prefix(y) | Access::Exact(y)) => !y.starts_with(x),
+            (Test::Suffix(x), Access::Suffix(y)) => !y.ends_with(x),
+            (Test::Contains(x), Access::Infix(y)) => **x != **y,
+            _ => true,
+        }
+    });
+    if length.is_some() && !left.is_empty() {
+        (length, left) = (None, Vec::new());
+        conjuncts(filter, &mut left);
+    }
+    (length, left)
+}
+
 /// The parts of a filter that must all hold.
-fn conjuncts<'r>(filter: &'r Filter, out: &mut Vec<&'r Filter>) {
+pub(super) fn conjuncts<'r>(filter: &'r Filter, out: &mut Vec<&'r Filter>) {
     match filter {
         Filter::All(list) => list.iter().for_each(|f| conjuncts(f, out)),
         f => out.push(f),

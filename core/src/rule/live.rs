@@ -14,11 +14,11 @@ use super::{Destination, Order, Rule, RuleSet, suggest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventPattern, EventTypes, Priority};
-use crate::filter::Rules;
+use crate::filter::{FilterLimits, FilterUsage, Rules};
 use crate::table::Table;
 
 /// The most rules of one engine.
-pub(super) const RULES_MAX: usize = 1_000_000;
+pub(crate) const RULES_MAX: usize = 1_000_000;
 /// The most destinations of one engine. Each has a lane on every shard.
 pub(super) const DESTINATIONS_MAX: usize = 16_384;
 
@@ -329,6 +329,9 @@ pub(crate) struct LiveRules {
     inactive: usize,
     /// Whether rules may retain: the log is kept.
     may_retain: bool,
+    limits: FilterLimits,
+    /// What the rules in force take of the limits.
+    usage: FilterUsage,
 }
 
 /// `None` is to be removed. A version is that of something that was kept; otherwise it is that of the change.
@@ -360,6 +363,7 @@ pub(crate) struct Plan {
     pub(crate) destinations: Arc<LiveDestinations>,
     pub(crate) types: Arc<EventTypes>,
     slots: Vec<Slot>,
+    lenient: bool,
     /// Of the owner's destinations, those that become others, by name; `None` is one that goes.
     pub(crate) changed_destinations: Vec<(String, Option<LiveDestination>)>,
     /// Destinations that have gone with it.
@@ -432,8 +436,8 @@ impl LiveDestination {
 
 impl LiveRules {
     /// None, in an engine whose log is kept or not.
-    pub(crate) fn new(may_retain: bool) -> LiveRules {
-        LiveRules { may_retain, ..LiveRules::default() }
+    pub(crate) fn new(may_retain: bool, limits: FilterLimits) -> LiveRules {
+        LiveRules { may_retain, limits, ..LiveRules::default() }
     }
 
     pub(crate) fn table(&self) -> &RuleTable {
@@ -621,7 +625,7 @@ impl LiveRules {
         }
         let gone = destinations.retired.iter().filter(|(n, r)| self.destinations.retired.get(n) != Some(r));
         let retired = gone.map(|(n, r)| (*n, r.clone())).collect();
-        Ok(Plan { owner, version, table, destinations, types, slots, changed_destinations, retired })
+        Ok(Plan { owner, version, table, destinations, types, slots, lenient, changed_destinations, retired })
     }
 
     /// How many rules there are.
@@ -713,6 +717,42 @@ impl LiveRules {
             }
         }
         Ok(all)
+    }
+
+    /// Counts what a change takes of the limits.
+    ///
+    /// # Errors
+    /// If that is too much; then nothing has changed.
+    pub(crate) fn account(&mut self, plan: &Plan) -> Result<()> {
+        let anew: Vec<&Slot> = plan.slots.iter().filter(|s| s.is_compiled_anew()).collect();
+        anew.iter().filter_map(|s| compiled(&s.before)).for_each(|rule| self.usage.remove(rule));
+        let mut added = Vec::new();
+        for slot in &anew {
+            let Some(rule) = compiled(&slot.after) else { continue };
+            let checked = slot.after.as_ref().is_some_and(|r| r.owner != Owner::Engine) && !plan.lenient;
+            match self.usage.add(rule, &self.limits) {
+                Err(e) if checked => {
+                    added.into_iter().for_each(|rule| self.usage.remove(rule));
+                    anew.iter().filter_map(|s| compiled(&s.before)).for_each(|rule| self.usage.put_back(rule));
+                    return Err(e);
+                }
+                Err(_) => self.usage.put_back(rule),
+                Ok(()) => {}
+            }
+            added.push(rule);
+        }
+        Ok(())
+    }
+
+    /// Takes that back.
+    pub(crate) fn account_back(&mut self, plan: &Plan) {
+        let anew = || plan.slots.iter().filter(|s| s.is_compiled_anew());
+        anew().filter_map(|s| compiled(&s.after)).for_each(|rule| self.usage.remove(rule));
+        anew().filter_map(|s| compiled(&s.before)).for_each(|rule| self.usage.put_back(rule));
+    }
+
+    pub(crate) fn limits(&self) -> &FilterLimits {
+        &self.limits
     }
 
     /// Makes a change that was planned from what is here.
@@ -833,7 +873,8 @@ impl Draft<'_> {
         } else if owner == Owner::Engine {
             None
         } else {
-            check_rule(rule, self.destinations, self.types).err().map(|(_, e)| e)
+            let checked = check_rule(rule, self.destinations, self.types).map_err(|(_, e)| e);
+            checked.and_then(|()| self.live.limits.check_rule(rule)).err()
         };
         let refuses = !self.lenient && (was_in_force || owner == self.owner);
         match fault {

@@ -2,6 +2,7 @@
 
 mod arn;
 mod destination;
+mod lint;
 mod live;
 mod notification;
 mod place;
@@ -12,12 +13,13 @@ pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
     QueueLimits, RetryPolicy, Webhook,
 };
+pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
-pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap};
+pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
 
 pub(crate) use destination::{within, within_ratio, within_time};
-pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, Retired, RuleTable, key};
+pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 

@@ -166,6 +166,78 @@ struct Affixes {
 }
 
 impl Affixes {
+    /// What the rules of a filter come to.
+    fn of(rules: &[FilterRule], options: &NotificationOptions) -> Located<Affixes> {
+        let at = |offset: usize| move |e: Error| (offset, e);
+        let ceph = options.extensions == Extensions::Ceph;
+        let mut affixes = Affixes::default();
+        let mut seen: Vec<(RuleList, String)> = Vec::new();
+        for FilterRule { list, name, value, sense } in rules {
+            let out = match sense.as_ref().map(|s| (s.offset, s.text.as_str())) {
+                None | Some((_, "IN")) => false,
+                Some((_, "OUT")) => true,
+                Some((offset, other)) => {
+                    let error = Error::invalid_config(format!("a filter rule has the type `{other}`"));
+                    return Err(at(offset)(error.remedy("write `IN`, or `OUT` for its negation")));
+                }
+            };
+            let key = match list {
+                RuleList::Tags => name.text.clone(),
+                _ => name.text.to_ascii_lowercase(),
+            };
+            if seen.contains(&(*list, key.clone())) {
+                let error = Error::invalid_config(format!("filter rule `{}` is given twice", name.text));
+                return Err(at(name.offset)(error.remedy("keep one; use one configuration per prefix")));
+            }
+            seen.push((*list, key.clone()));
+            if *list != RuleList::Key {
+                let field = if *list == RuleList::Tags { Field::Tag(key.into()) } else { Field::metadata(&key) };
+                affixes.add(Filter::Is(field, Test::equals(&value.text)), out);
+                continue;
+            }
+            let (name, text) = match (key.as_str(), &value.text) {
+                ("prefix" | "suffix", text) => (key, text),
+                ("regex", text) if ceph => {
+                    if !text.is_empty() {
+                        let regex = Regex::parse(text, true).map_err(at(value.offset))?;
+                        affixes.add(Filter::Is(Field::Key, Test::Regex(regex)), out);
+                    }
+                    continue;
+                }
+                _ => {
+                    let known: &[&str] = if ceph { &["prefix", "suffix", "regex"] } else { &["prefix", "suffix"] };
+                    let error = Error::invalid_config(format!("unknown filter rule `{}`", name.text));
+                    let near = nearest(&name.text, known.iter().copied());
+                    return Err(at(name.offset)(error.remedy(match near {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None if key == "regex" => {
+                            "use `prefix` or `suffix`, or allow what Ceph has with extensions = \"ceph\"".to_owned()
+                        }
+                        None => format!("use `{}`", known.join("` or `")),
+                    })));
+                }
+            };
+            let bytes = match options.filter_values {
+                FilterValues::Raw => text.clone().into_bytes(),
+                FilterValues::Encoded => decode_form(text).map_err(at(value.offset))?,
+            };
+            if bytes.len() > KEY_BYTES_MAX {
+                let len = bytes.len();
+                let error = Error::invalid_config(format!("the {name} has {len} bytes, more than {KEY_BYTES_MAX}"));
+                let remedy = "shorten it: no key is longer, so it would match nothing";
+                return Err(at(value.offset)(error.remedy(remedy)));
+            }
+            match name.as_str() {
+                _ if bytes.is_empty() => {}
+                "prefix" if out => affixes.add(Filter::Is(Field::Key, Test::prefix(bytes)), true),
+                "prefix" => affixes.prefix = bytes,
+                _ if out => affixes.add(Filter::Is(Field::Key, Test::suffix(bytes)), true),
+                _ => affixes.suffix = bytes,
+            }
+        }
+        Ok(affixes)
+    }
+
     fn add(&mut self, filter: Filter, out: bool) {
         self.more.push(if out { filter.not() } else { filter });
     }
@@ -177,6 +249,33 @@ impl Affixes {
         };
         Filter::all(affixes.into_iter().chain(self.more.iter().cloned()))
     }
+}
+
+/// Reads the `Filter` of a configuration by itself, in XML (`<Filter>`) or JSON (`{"Key": …}`); the first character tells
+/// which. Of the options `filter_values` and `extensions` matter.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidConfig`] with line and column, as for a whole document.
+pub fn parse_s3_filter(text: &str, options: &NotificationOptions) -> Result<Filter> {
+    let read = || -> Located<Filter> {
+        let ceph = options.extensions == Extensions::Ceph;
+        let rules = match text.trim_start().chars().next() {
+            _ if text.len() > DOCUMENT_BYTES_MAX => {
+                let error = format!("the filter has {} bytes, more than {DOCUMENT_BYTES_MAX}", text.len());
+                return Err((0, Error::invalid_config(error).remedy("is it the right text?")));
+            }
+            Some('<') => xml::parse_filter(text, ceph)?,
+            Some('{') => json::parse_filter(text, ceph)?,
+            _ => {
+                let error = Error::invalid_config("this is no filter of a notification document");
+                return Err((0, error.remedy("write XML (`<Filter>`) or JSON (`{\"Key\": {\"FilterRules\": …}}`)")));
+            }
+        };
+        let filter = Affixes::of(&rules, options)?.filter();
+        filter.validate().map_err(|e| (0, e))?;
+        Ok(filter)
+    };
+    read().map_err(|(offset, e)| e.at(Text::new("filter", text).place(offset)))
 }
 
 /// A rule of a document, with where its parts stand.
@@ -266,7 +365,7 @@ impl Notification<'_> {
     fn rule(&self, entry: &Entry, ids: &mut HashSet<String>) -> Located<LocatedRule> {
         let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
         let destination = self.arns.resolve(&entry.arn.text).map_err(at(entry.arn.offset))?;
-        let affixes = self.affixes(entry)?;
+        let affixes = Affixes::of(&entry.filter, self.options).map_err(|(offset, e)| at(offset)(e))?;
         let mut rule = Rule {
             bucket: Some(self.bucket.to_owned()),
             destinations: vec![destination.to_owned()],
@@ -305,77 +404,6 @@ impl Notification<'_> {
             event_offsets: entry.events.iter().map(|e| e.offset).collect(),
             destination_offset: entry.arn.offset,
         })
-    }
-
-    fn affixes(&self, entry: &Entry) -> Located<Affixes> {
-        let at = |offset: usize| move |e: Error| (offset, e.at(self.label(entry)));
-        let ceph = self.options.extensions == Extensions::Ceph;
-        let mut affixes = Affixes::default();
-        let mut seen: Vec<(RuleList, String)> = Vec::new();
-        for FilterRule { list, name, value, sense } in &entry.filter {
-            let out = match sense.as_ref().map(|s| (s.offset, s.text.as_str())) {
-                None | Some((_, "IN")) => false,
-                Some((_, "OUT")) => true,
-                Some((offset, other)) => {
-                    let error = Error::invalid_config(format!("a filter rule has the type `{other}`"));
-                    return Err(at(offset)(error.remedy("write `IN`, or `OUT` for its negation")));
-                }
-            };
-            let key = match list {
-                RuleList::Tags => name.text.clone(),
-                _ => name.text.to_ascii_lowercase(),
-            };
-            if seen.contains(&(*list, key.clone())) {
-                let error = Error::invalid_config(format!("filter rule `{}` is given twice", name.text));
-                return Err(at(name.offset)(error.remedy("keep one; use one configuration per prefix")));
-            }
-            seen.push((*list, key.clone()));
-            if *list != RuleList::Key {
-                let field = if *list == RuleList::Tags { Field::Tag(key.into()) } else { Field::metadata(&key) };
-                affixes.add(Filter::Is(field, Test::equals(&value.text)), out);
-                continue;
-            }
-            let (name, text) = match (key.as_str(), &value.text) {
-                ("prefix" | "suffix", text) => (key, text),
-                ("regex", text) if ceph => {
-                    if !text.is_empty() {
-                        let regex = Regex::parse(text, true).map_err(at(value.offset))?;
-                        affixes.add(Filter::Is(Field::Key, Test::Regex(regex)), out);
-                    }
-                    continue;
-                }
-                _ => {
-                    let known: &[&str] = if ceph { &["prefix", "suffix", "regex"] } else { &["prefix", "suffix"] };
-                    let error = Error::invalid_config(format!("unknown filter rule `{}`", name.text));
-                    let near = nearest(&name.text, known.iter().copied());
-                    return Err(at(name.offset)(error.remedy(match near {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None if key == "regex" => {
-                            "use `prefix` or `suffix`, or allow what Ceph has with extensions = \"ceph\"".to_owned()
-                        }
-                        None => format!("use `{}`", known.join("` or `")),
-                    })));
-                }
-            };
-            let bytes = match self.options.filter_values {
-                FilterValues::Raw => text.clone().into_bytes(),
-                FilterValues::Encoded => decode_form(text).map_err(at(value.offset))?,
-            };
-            if bytes.len() > KEY_BYTES_MAX {
-                let len = bytes.len();
-                let error = Error::invalid_config(format!("the {name} has {len} bytes, more than {KEY_BYTES_MAX}"));
-                let remedy = "shorten it: no key is longer, so it would match nothing";
-                return Err(at(value.offset)(error.remedy(remedy)));
-            }
-            match name.as_str() {
-                _ if bytes.is_empty() => {}
-                "prefix" if out => affixes.add(Filter::Is(Field::Key, Test::prefix(bytes)), true),
-                "prefix" => affixes.prefix = bytes,
-                _ if out => affixes.add(Filter::Is(Field::Key, Test::suffix(bytes)), true),
-                _ => affixes.suffix = bytes,
-            }
-        }
-        Ok(affixes)
     }
 
     fn event_bridge_rule(&self, offset: usize, ids: &HashSet<String>) -> Located<LocatedRule> {

@@ -1,21 +1,18 @@
 //! `tidewire filter`.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tidewire::config::Config;
 use tidewire::event::{FrameView, frame, ingest};
-use tidewire::filter::{FILTER_SCHEMA, Filter, NamedFilters};
-use tidewire::rule::Rule;
-use tidewire::{Error, Event, EventType, KnownType};
+use tidewire::filter::{FILTER_SCHEMA, Filter, Matcher, NamedFilters};
+use tidewire::rule::{self, Rule};
+use tidewire::{Error, Event};
 
 use crate::Failure;
 use crate::values::usage;
-
-/// The most findings of `lint` about one pair of bucket and destination.
-const PAIRS_MAX: usize = 100;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Action {
@@ -34,6 +31,23 @@ pub(crate) enum Action {
         /// How the events are written; by default it is seen from them
         #[arg(long, value_name = "FORMAT")]
         format: Option<Format>,
+    },
+    /// Says what a filter is compiled to: what it is filed under, what is checked then, and what it costs; of a file of rules
+    /// also what they take together
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Explain {
+        /// A filter in the native JSON form
+        #[arg(long, value_name = "JSON", group = "whose")]
+        filter: Option<String>,
+        /// A configuration file; its rules and filters are read, and nothing else is needed in it
+        #[arg(long, value_name = "FILE", group = "whose")]
+        rule_file: Option<PathBuf>,
+        /// Only the rules with this id
+        #[arg(long, value_name = "ID", conflicts_with = "filter")]
+        rule: Option<String>,
+        /// JSON, one object per line
+        #[arg(long)]
+        json: bool,
     },
     /// Looks for rules that never want an event, that say the same, or that overlap; fails if it finds some
     Lint {
@@ -59,25 +73,34 @@ pub(crate) enum Format {
 pub(crate) fn run(action: &Action, out: &mut dyn Write) -> Result<(), Failure> {
     match action {
         Action::Test { filter, rule_file, event, format } => {
-            let rules = match (filter, rule_file) {
-                (Some(json), _) => {
-                    let filter = Filter::parse_json(json, &NamedFilters::new());
-                    Rules::One(filter.map_err(|e| Failure::Usage(e.at("--filter")))?)
-                }
-                (None, Some(path)) => Rules::Several(Config::rules_from_file(path).map_err(Failure::Usage)?),
-                (None, None) => return Err(usage("there is nothing to test", "give --filter or --rule-file")),
-            };
-            test(&rules, event, *format, out)
+            test(&read_rules(filter.as_deref(), rule_file.as_deref())?, event, *format, out)
+        }
+        Action::Explain { filter, rule_file, rule, json } => {
+            match read_rules(filter.as_deref(), rule_file.as_deref())? {
+                Rules::One(filter) => explain(&filter, *json, out),
+                Rules::Several(rules) => explain_rules(&rules, rule.as_deref(), *json, out),
+            }
         }
         Action::Lint { config } => lint(&Config::rules_from_file(config).map_err(Failure::Usage)?, out),
         Action::Schema => Ok(out.write_all(FILTER_SCHEMA.as_bytes())?),
     }
 }
 
-/// What events are tested against.
+/// A filter, or the rules of a file.
 enum Rules {
     One(Filter),
     Several(Vec<Rule>),
+}
+
+fn read_rules(filter: Option<&str>, file: Option<&Path>) -> Result<Rules, Failure> {
+    match (filter, file) {
+        (Some(json), _) => {
+            let filter = Filter::parse_json(json, &NamedFilters::new());
+            Ok(Rules::One(filter.map_err(|e| Failure::Usage(e.at("--filter")))?))
+        }
+        (None, Some(path)) => Ok(Rules::Several(Config::rules_from_file(path).map_err(Failure::Usage)?)),
+        (None, None) => Err(usage("there is nothing to look at", "give --filter or --rule-file")),
+    }
 }
 
 fn test(rules: &Rules, file: &Path, format: Option<Format>, out: &mut dyn Write) -> Result<(), Failure> {
@@ -151,38 +174,7 @@ fn of_rule(rule: &Rule, event: &Event<'_>, frame: FrameView<'_>) -> String {
 }
 
 fn lint(rules: &[Rule], out: &mut dyn Write) -> Result<(), Failure> {
-    let mut findings = Vec::new();
-    for rule in rules {
-        match rule.filter.verdict() {
-            Some(false) => {
-                findings.push(format!("rule `{}` never wants an event: its conditions exclude each other", rule.id))
-            }
-            Some(true) if !rule.filter.is_empty() => {
-                findings.push(format!("rule `{}` has conditions that hold for every event", rule.id));
-            }
-            _ => {}
-        }
-        let wanted = rule.events.known().any(|t| may_have_type(&rule.filter, t));
-        if !wanted && rule.events.custom().next().is_none() && rule.filter.verdict().is_none() {
-            findings.push(format!("rule `{}` never wants an event: its filter takes none of its event types", rule.id));
-        }
-    }
-    // Only rules that tell the same destination of the same bucket come in each other's way.
-    let mut groups: HashMap<(Option<&str>, &str), Vec<&Rule>> = HashMap::new();
-    let mut order = Vec::new();
-    for rule in rules {
-        for destination in &rule.destinations {
-            let group = (rule.bucket.as_deref(), destination.as_str());
-            groups.entry(group).or_insert_with(|| {
-                order.push(group);
-                Vec::new()
-            });
-            groups.entry(group).or_default().push(rule);
-        }
-    }
-    for group in order {
-        overlaps(group.1, &groups[&group], &mut findings);
-    }
+    let findings = rule::lint(rules);
     for finding in &findings {
         writeln!(out, "{finding}")?;
     }
@@ -194,33 +186,45 @@ fn lint(rules: &[Rule], out: &mut dyn Write) -> Result<(), Failure> {
     Err(Failure::Told)
 }
 
-/// Whether an event of this type may pass, by what the filter says of types alone.
-fn may_have_type(filter: &Filter, t: KnownType) -> bool {
-    let is = Filter::from((tidewire::filter::Field::EventType, tidewire::filter::Test::equals(t.name())));
-    !filter.excludes(&is)
+/// Prints what one filter is compiled to.
+fn explain(filter: &Filter, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let plan = filter.plan();
+    if json {
+        writeln!(out, "{}", plan.to_json())?
+    } else {
+        writeln!(out, "{plan}")?
+    }
+    Ok(())
 }
 
-fn overlaps(destination: &str, rules: &[&Rule], findings: &mut Vec<String>) {
-    let mut told = 0;
-    for (i, later) in rules.iter().enumerate() {
-        for earlier in &rules[..i] {
-            let shared = later.events.known().find(|t| earlier.events.contains(EventType::Known(*t)));
-            let (a, b) = (&earlier.id, &later.id);
-            let what = if earlier.filter == later.filter && earlier.events == later.events {
-                format!("rules `{a}` and `{b}` say the same to `{destination}`")
-            } else if let Some(t) = shared
-                && !earlier.filter.excludes(&later.filter)
-            {
-                format!("rules `{a}` and `{b}` may both want an event for `{destination}`, such as one of {}", t.name())
-            } else {
-                continue;
-            };
-            if told == PAIRS_MAX {
-                findings.push(format!("more pairs of rules overlap for `{destination}`"));
-                return;
-            }
-            told += 1;
-            findings.push(what);
+/// Prints what rules are compiled to together; with `id` only those of that id, without what they all come to.
+fn explain_rules(rules: &[Rule], id: Option<&str>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let chosen = |rule: &Rule| id.is_none_or(|id| rule.id == id);
+    if !rules.iter().any(chosen) {
+        let message = format!("there is no rule `{}`", id.unwrap_or_default());
+        return Err(usage(message, "name a rule of the file with --rule, or leave it out for all of them"));
+    }
+    let plans = tidewire::filter::plan(rules)?;
+    for (rule, plan) in rules.iter().zip(&plans.rules).filter(|(rule, _)| chosen(rule)) {
+        if json {
+            writeln!(out, "{}", serde_json::json!({"rule": rule.id, "plan": plan.to_json()}))?;
+        } else {
+            writeln!(out, "rule `{}`", rule.id)?;
+            plan.to_string().lines().try_for_each(|line| writeln!(out, "  {line}"))?;
         }
     }
+    if id.is_some() {
+        return Ok(());
+    }
+    let begin = Instant::now();
+    Matcher::compile(rules)?;
+    let micros = begin.elapsed().as_micros() as u64;
+    if json {
+        writeln!(out, "{}", serde_json::json!({"totals": plans.totals.to_json(), "build_us": micros}))?;
+    } else {
+        writeln!(out, "all together")?;
+        plans.totals.to_string().lines().try_for_each(|line| writeln!(out, "  {line}"))?;
+        writeln!(out, "  built in     {micros} us")?;
+    }
+    Ok(())
 }

@@ -133,6 +133,12 @@ pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
     Ok(Document { entries, event_bridge })
 }
 
+/// The rules of a `Filter` that stands by itself.
+pub(super) fn parse_filter(doc: &str, ceph: bool) -> Located<Vec<FilterRule>> {
+    let raw: &RawValue = serde_json::from_str(doc).map_err(|e| located(0, doc, &e))?;
+    filter(doc, raw, ceph)
+}
+
 /// Raw values are slices of the document, so their address tells their place.
 fn offset(doc: &str, raw: &RawValue) -> usize {
     (raw.get().as_ptr() as usize).saturating_sub(doc.as_ptr() as usize)

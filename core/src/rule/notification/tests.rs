@@ -448,6 +448,37 @@ fn rules_overlap_exactly_if_some_key_is_wanted_by_both() {
     }
 }
 
+#[test]
+fn a_filter_of_a_document_is_read_by_itself() {
+    let read = |text: &str, options: &NotificationOptions| parse_s3_filter(text, options);
+    let plain = NotificationOptions::default();
+    let xml = r#" <Filter><S3Key><FilterRule><Name>prefix</Name><Value>in/</Value></FilterRule></S3Key></Filter>"#;
+    let json = r#"{"Key": {"FilterRules": [{"Name": "Suffix", "Value": ".jpg"}, {"Name": "prefix", "Value": "in+"}]}}"#;
+    assert_eq!(read(xml, &plain).unwrap(), Filter::new("in/", ""));
+    assert_eq!(read(json, &plain).unwrap(), Filter::new("in+", ".jpg"));
+    let encoded = NotificationOptions { filter_values: FilterValues::Encoded, ..NotificationOptions::default() };
+    assert_eq!(read(json, &encoded).unwrap(), Filter::new("in ", ".jpg"));
+    let tags = r#"{"Tags": {"FilterRules": [{"Name": "k", "Value": "v"}]}}"#;
+    assert_eq!(read(tags, &ceph()).unwrap(), Filter::Is(Field::Tag("k".into()), Test::equals("v")));
+    for (text, place, part) in [
+        ("", "filter:1:1", "no filter"),
+        ("prefix", "filter:1:1", "write XML"),
+        ("{\"Key\": 5}", "filter:1:", "invalid type"),
+        ("{\"Kay\": {}}", "filter:1:2", "unknown field `Kay`"),
+        (tags, "filter:1:2", "extensions"),
+        ("{\"Key\": {}} {}", "filter:1:", "trailing"),
+        ("<S3Key/>", "filter:1:1", "write <Filter>"),
+        ("<Filter>\n<S3Key><FilterRule/></S3Key></Filter>", "filter:2:8", "lacks its name"),
+        ("<Filter/><Event>x</Event>", "filter:1:10", "follows the end"),
+        (&xml.replace("prefix", "infix"), "filter:1:", "unknown filter rule `infix`"),
+        (&json.replace("Suffix", "PREFIX"), "filter:1:", "given twice"),
+    ] {
+        let e = read(text, &plain).unwrap_err();
+        let shown = e.to_string();
+        assert!(shown.starts_with(place) && shown.contains(part) && e.remedy_text().is_some(), "{shown}");
+    }
+}
+
 mod robustness {
     use proptest::prelude::*;
 

@@ -50,6 +50,16 @@ pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
     Ok(document)
 }
 
+/// The rules of a `Filter` that stands by itself.
+pub(super) fn parse_filter(doc: &str, ceph: bool) -> Located<Vec<FilterRule>> {
+    let root = tree(doc)?;
+    if root.name != "Filter" {
+        let error = Error::invalid_config(format!("the element is `{}`", root.name));
+        return Err((root.offset, error.remedy("write <Filter>")));
+    }
+    read_filter(&root, ceph)
+}
+
 fn entry(element: &Element, arn_name: &str, ceph: bool) -> Located<Entry> {
     let known = ["Id", arn_name, "Event", "Filter"];
     let (mut id, mut arn, mut filter, mut events) = (None, None, None, Vec::new());
