@@ -159,18 +159,58 @@ impl Engine {
     }
 }
 
-/// Tidewire, of events as they are in its ring and log.
+/// The most events that are matched with one call.
+const BATCH: usize = 64;
+
+/// Tidewire, of events as they are in its ring and log, so many at a time as a shard has at hand.
 pub fn tidewire(matcher: Rc<Matcher>) -> Engine {
+    let (mut memory, mut once_memory) = (MatchMemory::default(), MatchMemory::default());
+    let same = matcher.clone();
+    Engine {
+        checked: true,
+        built: true,
+        run: Box::new(move |samples| {
+            let mut frames = Vec::with_capacity(BATCH);
+            let mut found = 0;
+            for samples in samples.chunks(BATCH) {
+                frames.clear();
+                frames.extend(samples.iter().map(|sample| FrameView::trusted(sample.frame)));
+                matcher.matches_batch(&frames, &mut memory, |_, rules| found += black_box(rules).len());
+            }
+            found
+        }),
+        found: Box::new(move |sample| {
+            // Among others of its kind.
+            let frames = [FrameView::trusted(sample.frame); 3];
+            let mut out = Vec::new();
+            same.matches_batch(&frames, &mut once_memory, |i, rules| {
+                if i == 1 {
+                    out.extend_from_slice(rules);
+                }
+            });
+            out
+        }),
+    }
+}
+
+/// Tidewire, of one event after the other.
+pub fn tidewire_single(matcher: Rc<Matcher>) -> Engine {
     let mut memory = MatchMemory::default();
     Engine::new(move |sample, out| matcher.matches(&FrameView::trusted(sample.frame), &mut memory, out))
 }
 
 /// Tidewire, of events that it reads and makes frames of.
-pub fn tidewire_from(matcher: Rc<Matcher>, media_type: &'static str, text: fn(&Sample<'_>) -> Vec<u8>) -> Engine {
+pub fn tidewire_from(
+    matcher: Rc<Matcher>,
+    media_type: &'static str,
+    text: for<'a> fn(&Sample<'a>) -> &'a [u8],
+) -> Engine {
     let mut memory = MatchMemory::default();
-    let mut bytes = Vec::new();
+    let (mut body, mut bytes) = (Vec::new(), Vec::new());
     let engine = Engine::new(move |sample, out| {
-        let mut body = text(sample);
+        // Reading unescapes in place.
+        body.clear();
+        body.extend_from_slice(text(sample));
         let read = ingest::parse(&mut body, media_type, &mut |event| {
             let layout = Layout::of(event);
             bytes.resize(layout.len(), 0);

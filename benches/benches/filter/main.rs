@@ -5,8 +5,8 @@
 //! it is checked against the plain scan on some of the events, and the bench fails if the two differ.
 //!
 //! Options, behind the name of the bench: `--mix NAME` and `--rules N` (each as often as wanted) for a part of it, `--peers`
-//! for the peers that are no Rust (`benches/peers`), `--growth` for Tidewire alone, and `--profile match|json|compile` to do that alone for some seconds, for a
-//! profiler.
+//! for the peers that are no Rust (`benches/peers`), `--growth` for Tidewire alone, and `--profile match|single|json|compile`
+//! to do that alone for some seconds, or with `--passes N` so many times, for a profiler.
 
 mod engines;
 mod options;
@@ -46,7 +46,7 @@ fn main() {
     for mix in &options.mixes {
         for rules in &options.rules {
             if let Some(what) = options.profile {
-                profile(what, *mix, *rules, &types);
+                profile(what, *mix, *rules, options.passes, &types);
             } else if !options.growth {
                 measure(*mix, *rules, &types, options.peers, &mut report);
             }
@@ -94,18 +94,16 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
     let (compile, matcher) = compile(&tidewire_rules);
     let own = [
         ("Tidewire", engines::tidewire(matcher.clone())),
-        ("Tidewire from JSON", engines::tidewire_from(matcher.clone(), "application/x-ndjson", |s| s.json.to_vec())),
-        (
-            "Tidewire from an S3 record",
-            engines::tidewire_from(matcher.clone(), "application/json", |s| s.record.to_vec()),
-        ),
+        ("Tidewire, one at a time", engines::tidewire_single(matcher.clone())),
+        ("Tidewire from JSON", engines::tidewire_from(matcher.clone(), "application/x-ndjson", |s| s.json)),
+        ("Tidewire from an S3 record", engines::tidewire_from(matcher.clone(), "application/json", |s| s.record)),
     ];
     let mut measured = Vec::new();
     let mut engines: Vec<Engine> = Vec::new();
     for (name, mut engine) in own {
         check(name, &mut engine, checked, &expected);
         let mut m = Measured::new(name, rules, None);
-        if engine.built {
+        if name == "Tidewire" {
             m = Measured::new(name, rules, Some((compile, matcher.bytes())));
         }
         measured.push(m);
@@ -240,23 +238,24 @@ fn events_in_a_pass(engine: &mut Engine, samples: &[Sample<'_>]) -> usize {
     }
 }
 
-/// Does one thing for eight seconds.
-fn profile(what: options::Profile, mix: Mix, rules: usize, types: &EventTypes) {
+/// Does one thing for eight seconds, or so many times.
+fn profile(what: options::Profile, mix: Mix, rules: usize, passes: Option<u128>, types: &EventTypes) {
     let wishes: Vec<Wish> = workload::wishes(rules, SEED, mix).collect();
     let samples = Samples::new(workload::happenings(EVENTS, SEED, rules));
     let samples = samples.all();
     let rules = rules_of(&wishes, types);
-    let matcher = compile(&rules).1;
+    let matcher = Rc::new(Matcher::compile(&rules).expect("rules"));
     let mut engine = match what {
-        options::Profile::Json => engines::tidewire_from(matcher, "application/x-ndjson", |s| s.json.to_vec()),
+        options::Profile::Json => engines::tidewire_from(matcher, "application/x-ndjson", |s| s.json),
+        options::Profile::Single => engines::tidewire_single(matcher),
         _ => engines::tidewire(matcher),
     };
     let begun = Instant::now();
     let (mut times, mut all) = (0, 0);
-    while begun.elapsed() < Duration::from_secs(8) {
+    while passes.map_or_else(|| begun.elapsed() < Duration::from_secs(8), |n| times < n) {
         match what {
-            options::Profile::Match | options::Profile::Json => all += (engine.run)(black_box(&samples)),
             options::Profile::Compile => all += Matcher::compile(black_box(&rules)).expect("rules").bytes(),
+            _ => all += (engine.run)(black_box(&samples)),
         }
         times += 1;
     }
@@ -264,6 +263,6 @@ fn profile(what: options::Profile, mix: Mix, rules: usize, types: &EventTypes) {
         "{}, {} rules: {times} times, {} ns each, {all}",
         mix.name(),
         rules.len(),
-        begun.elapsed().as_nanos() / times
+        begun.elapsed().as_nanos() / times.max(1)
     );
 }

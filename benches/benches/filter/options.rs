@@ -6,6 +6,8 @@ use tidewire_benches::workload::Mix;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     Match,
+    /// The same, one event at a time.
+    Single,
     /// Reading JSON and matching.
     Json,
     Compile,
@@ -19,6 +21,8 @@ pub struct Options {
     /// Nothing but Tidewire, among all numbers of rules in turn.
     pub growth: bool,
     pub profile: Option<Profile>,
+    /// How often that is done.
+    pub passes: Option<u128>,
 }
 
 impl Options {
@@ -44,16 +48,18 @@ impl Options {
                     .next()
                     .and_then(|x| match x.as_str() {
                         "match" => Some(Profile::Match),
+                        "single" => Some(Profile::Single),
                         "json" => Some(Profile::Json),
                         "compile" => Some(Profile::Compile),
                         _ => None,
                     })
                     .map(|p| options.profile = Some(p)),
+                "--passes" => args.next().and_then(|x| x.parse().ok()).map(|n| options.passes = Some(n)),
                 _ => None,
             };
             if understood.is_none() {
                 eprintln!(
-                    "not understood: {arg}; there are --peers, --growth, --mix full|scoped|infix|boolean, --rules N, --profile match|json|compile"
+                    "not understood: {arg}; there are --peers, --growth, --mix full|scoped|infix|boolean, --rules N, --profile match|single|json|compile, --passes N"
                 );
                 std::process::exit(2);
             }

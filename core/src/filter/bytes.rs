@@ -73,16 +73,37 @@ pub(super) fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     None
 }
 
-/// Asks for the cache line of what will be looked at soon.
+/// How many bytes [`same_lanes`] compares.
+pub(super) const LANES: usize = 16;
+
+/// Which bytes are the same in both: a bit each, the lowest for the first.
 #[inline(always)]
-pub(super) fn prefetch<T>(what: &T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint without an effect on memory; the address is that of something that is there.
+pub(super) fn same_lanes(a: &[u8; LANES], b: &[u8; LANES]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has these operations, and the loads, which need no alignment, are of what both arrays have.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(what).cast());
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8};
+        let same = _mm_cmpeq_epi8(_mm_loadu_si128(a.as_ptr().cast()), _mm_loadu_si128(b.as_ptr().cast()));
+        _mm_movemask_epi8(same) as u32
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let mut lanes = a.iter().zip(b);
+        (0..LANES).fold(0, |bits, i| bits | u32::from(lanes.next().is_some_and(|(a, b)| a == b)) << i)
+    }
+}
+
+/// Asks for the cache line of what will be looked at soon. It need not be there.
+#[inline(always)]
+pub(super) fn prefetch<T>(of: &[T], at: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which has no effect on memory and fails for no address.
+    unsafe {
+        let place = of.as_ptr().wrapping_add(at);
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = what;
+    let _ = (of, at);
 }
 
 #[cfg(test)]
@@ -105,6 +126,11 @@ mod tests {
                 prop_assert_eq!(strip_prefix(&text, part), text.strip_prefix(part));
                 prop_assert_eq!(strip_suffix(&text, part), text.strip_suffix(part));
                 prop_assert_eq!(find(&text, part), memmem::find(&text, part));
+            }
+            let lanes: Vec<&[u8; LANES]> = text.chunks(LANES).filter_map(|c| c.first_chunk()).collect();
+            for (a, b) in lanes.iter().zip(lanes.iter().skip(1)) {
+                let expected = (0..LANES).filter(|i| a[*i] == b[*i]).fold(0, |bits, i| bits | 1 << i);
+                prop_assert_eq!(same_lanes(a, b), expected);
             }
             let long = text.repeat(5);
             prop_assert_eq!(find(&long, part), memmem::find(&long, part));

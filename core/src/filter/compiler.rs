@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::builder::{self, Builder, Source};
 use super::matcher::{Buckets, Layers, Matcher, More, Prepared, prepare};
-use super::scope::{Builder, Scope, Source};
+use super::scope::Scope;
 use crate::error::Result;
 use crate::rule::Rule;
 
@@ -239,18 +240,18 @@ impl Compiler {
             }
         }
         let mut builder = Builder::default();
-        let mut scopes: HashMap<Box<str>, Layered, RandomState> = HashMap::default();
-        let mut all = Vec::with_capacity(buckets.len());
-        let mut build = |name: &str, sources: &[Source<'_>]| -> Result<Layers> {
-            let scope = builder.build(name, sources)?;
+        let sources: Vec<(&str, Vec<Source<'_>>)> = std::iter::once(("", any)).chain(buckets).collect();
+        let built: Result<Vec<Scope>> = sources.iter().map(|(name, s)| builder.build(name, s)).collect();
+        let mut built = built?;
+        builder::gather(&mut built);
+        let layer_of = |(sources, scope): (&(&str, Vec<Source<'_>>), &Scope)| {
+            let (name, sources) = sources;
             let layer = Layer::new(sources.iter().map(|s| s.rule).collect(), scope.clone());
-            scopes.insert(name.into(), Layered { layers: vec![layer], ..Layered::default() });
-            Ok(Layers::of(scope))
+            ((*name).into(), Layered { layers: vec![layer], ..Layered::default() })
         };
-        let any = build("", &any)?;
-        for (name, sources) in &buckets {
-            all.push(build(name, sources)?);
-        }
+        let scopes = sources.iter().zip(&built).map(layer_of).collect();
+        let mut all: Vec<Layers> = built.into_iter().map(Layers::of).collect();
+        let any = all.swap_remove(0);
         let buckets = if all.is_empty() { Buckets::new() } else { Buckets::of(all) };
         Ok(Compiler { builder, matcher: Matcher { buckets, any }, scopes })
     }

@@ -1,14 +1,14 @@
 //! Finds which of many texts are in a key, in one pass.
 //!
-//! Of each text, four bytes in a row (a gram) that few others have stand for it. At each place of the key the four bytes there
+//! Of each text, a few bytes in a row (a gram) that few others have stand for it. At each place of the key the bytes there
 //! are looked up in a set of bits, which is small enough to stay close to the processor; what passes is looked up in a table
 //! of grams, and the texts of a gram are compared. So the pass does the same few independent steps at each place, however many
 //! texts there are: unlike the states of an automaton, none has to wait for the one before.
 //!
 //! ```text
-//! u8 bits of the index of the set (log2), u8 of the table, u16 unused, u32 texts; the set;
+//! u8 bits of the index of the set (log2), u8 of the table, u8 length of a gram, u8 unused; the set;
 //! the table, of each slot: u32 gram, u32 place of its texts (0: free)
-//! texts of a gram: u32 count, of each: u32 number, u32 place of postings, u16 length, u16 offset of the gram, the bytes
+//! texts of a gram, of each: u32 place of postings, u16 length (the top bit is set for the last), u16 offset of the gram, the bytes
 //! ```
 
 use std::collections::HashMap;
@@ -17,23 +17,37 @@ use foldhash::fast::FixedState;
 
 use super::bytes;
 
-pub(super) const GRAM_BYTES: usize = 4;
-const HEAD_BYTES: usize = 8;
+/// The shortest text that is found so.
+pub(super) const TEXT_BYTES_MIN: usize = 3;
+/// The length of a gram, if some text is no longer; else it is one more.
+const SHORT_GRAM_BYTES: usize = TEXT_BYTES_MIN;
+const GRAM_BYTES: usize = SHORT_GRAM_BYTES + 1;
+/// With more texts, all must have [`GRAM_BYTES`]: too many would share one that is shorter.
+const SHORT_TEXTS_MAX: usize = 4096;
+const HEAD_BYTES: usize = 4;
 /// At least one line of the cache.
 const SET_BITS_MIN: u32 = 9;
-/// Bits of the set per gram: of 16 places that have none of the grams, one passes.
-const SET_BITS_PER_GRAM: usize = 16;
+/// Bits of the set per gram: of 32 places that have none of the grams, at most one passes.
+const SET_BITS_PER_GRAM: usize = 32;
+const LAST: u16 = 1 << 15;
+/// What of a part is looked at for most keys, as far as it is not longer.
+const EXPECTED_LINES: usize = 4;
 
 fn u32_at(b: &[u8], at: usize) -> u32 {
     b[at..].first_chunk::<4>().map_or(0, |c| u32::from_le_bytes(*c))
 }
 
-fn u16_at(b: &[u8], at: usize) -> usize {
-    u16::from_le_bytes([b[at], b[at + 1]]).into()
+fn u16_at(b: &[u8], at: usize) -> u16 {
+    b[at..].first_chunk().map_or(0, |c| u16::from_le_bytes(*c))
 }
 
-fn gram(b: &[u8], at: usize) -> u32 {
-    u32_at(b, at)
+#[inline(always)]
+fn gram(bytes: &[u8]) -> u32 {
+    match *bytes {
+        [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
+        [a, b, c] => u32::from_le_bytes([a, b, c, 0]),
+        _ => 0,
+    }
 }
 
 /// Spread over the upper bits.
@@ -42,27 +56,34 @@ fn spread(gram: u32) -> u32 {
     (gram ^ gram >> 15).wrapping_mul(0x9e37_79b1)
 }
 
-/// Appends the index of these texts, each at least [`GRAM_BYTES`] long and with what it stands for, and answers its place.
+/// Whether a text can be among so many others.
+pub(super) fn takes(text: &[u8], others: usize) -> bool {
+    text.len() >= if others > SHORT_TEXTS_MAX { GRAM_BYTES } else { TEXT_BYTES_MIN }
+}
+
+/// Appends the index of these texts, each with the place of its postings, and answers its place.
 pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
-    let grams_of = |text: &[u8]| 0..=text.len() - GRAM_BYTES;
+    let shortest = texts.iter().map(|(text, _)| text.len()).min().unwrap_or(GRAM_BYTES);
+    let gram_bytes = shortest.clamp(SHORT_GRAM_BYTES, GRAM_BYTES);
+    let grams_of = |text: &[u8]| 0..=text.len() - gram_bytes;
+    let gram_at = |text: &[u8], at: usize| gram(&text[at..at + gram_bytes]);
     let mut uses: HashMap<u32, u32, FixedState> = HashMap::default();
     for (text, _) in texts {
         for at in grams_of(text) {
-            *uses.entry(gram(text, at)).or_default() += 1;
+            *uses.entry(gram_at(text, at)).or_default() += 1;
         }
     }
     let mut by_gram: HashMap<u32, Vec<(usize, usize)>, FixedState> = HashMap::default();
     for (number, (text, _)) in texts.iter().enumerate() {
         // The last of the rarest: what texts begin with is shared more often.
-        let rarest = grams_of(text).rev().min_by_key(|at| uses.get(&gram(text, *at)));
+        let rarest = grams_of(text).rev().min_by_key(|at| uses.get(&gram_at(text, *at)));
         let at = rarest.unwrap_or(0);
-        by_gram.entry(gram(text, at)).or_default().push((number, at));
+        by_gram.entry(gram_at(text, at)).or_default().push((number, at));
     }
     let set_bits = (by_gram.len() * SET_BITS_PER_GRAM).next_power_of_two().ilog2().max(SET_BITS_MIN);
-    let table_bits = (by_gram.len() * 2).next_power_of_two().ilog2();
+    let table_bits = (by_gram.len() * 3 / 2 + 1).next_power_of_two().ilog2();
     let part = block.len();
-    block.extend_from_slice(&[set_bits as u8, table_bits as u8, 0, 0]);
-    block.extend_from_slice(&(texts.len() as u32).to_le_bytes());
+    block.extend_from_slice(&[set_bits as u8, table_bits as u8, gram_bytes as u8, 0]);
     let set = block.len();
     let table = set + (1 << set_bits) / 8;
     block.resize(table + (8 << table_bits), 0);
@@ -73,13 +94,12 @@ pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
         let bit = (hash >> (32 - set_bits)) as usize;
         block[set + bit / 8] |= 1 << (bit % 8);
         let place = block.len() as u32;
-        block.extend_from_slice(&(list.len() as u32).to_le_bytes());
-        for (number, at) in list {
-            let (text, postings) = texts[number];
-            block.extend_from_slice(&(number as u32).to_le_bytes());
+        for (i, (number, at)) in list.iter().enumerate() {
+            let (text, postings) = texts[*number];
+            let last = if i + 1 == list.len() { LAST } else { 0 };
             block.extend_from_slice(&postings.to_le_bytes());
-            block.extend_from_slice(&(text.len() as u16).to_le_bytes());
-            block.extend_from_slice(&(at as u16).to_le_bytes());
+            block.extend_from_slice(&(text.len() as u16 | last).to_le_bytes());
+            block.extend_from_slice(&(*at as u16).to_le_bytes());
             block.extend_from_slice(text);
         }
         let mask = (1 << table_bits) - 1;
@@ -93,19 +113,31 @@ pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
     part
 }
 
-/// How many texts there are.
-pub(super) fn count(block: &[u8], part: usize) -> u32 {
-    u32_at(block, part + 4)
+/// Says that keys will be searched.
+#[inline]
+pub(super) fn expect(block: &[u8], part: usize) {
+    for line in 0..EXPECTED_LINES {
+        bytes::prefetch(block, part + line * 64);
+    }
 }
 
-/// Calls `found` with number and meaning of each text that is in the key, as often as its gram is there with it around.
+/// Calls `found` with the postings of each text that is in the key, as often as its gram is there with it around.
 #[inline]
-pub(super) fn search(block: &[u8], part: usize, key: &[u8], mut found: impl FnMut(u32, u32)) {
+pub(super) fn search(block: &[u8], part: usize, key: &[u8], found: impl FnMut(u32)) {
+    if block[part + 2] as usize == GRAM_BYTES {
+        search_grams::<GRAM_BYTES>(block, part, key, found);
+    } else {
+        search_grams::<SHORT_GRAM_BYTES>(block, part, key, found);
+    }
+}
+
+#[inline]
+fn search_grams<const BYTES: usize>(block: &[u8], part: usize, key: &[u8], mut found: impl FnMut(u32)) {
     let (set_bits, table_bits) = (u32::from(block[part]), u32::from(block[part + 1]));
     let rest = &block[part + HEAD_BYTES..];
     let (set, table) = rest.split_at((1 << set_bits) / 8);
-    for (at, window) in key.windows(GRAM_BYTES).enumerate() {
-        let gram = window.first_chunk::<4>().map_or(0, |c| u32::from_le_bytes(*c));
+    for (at, window) in key.windows(BYTES).enumerate() {
+        let gram = gram(window);
         let hash = spread(gram);
         let bit = (hash >> (32 - set_bits)) as usize;
         if set[bit / 8] & (1 << (bit % 8)) != 0 {
@@ -121,10 +153,10 @@ fn look(
     table_bits: u32,
     key: &[u8],
     (at, gram, hash): (usize, u32, u32),
-    found: &mut impl FnMut(u32, u32),
+    found: &mut impl FnMut(u32),
 ) {
     let mut slot = (hash >> (32 - table_bits)) as usize;
-    let place = loop {
+    let mut next = loop {
         let (held, place) = (u32_at(table, slot * 8), u32_at(table, slot * 8 + 4));
         if place == 0 {
             return;
@@ -134,16 +166,17 @@ fn look(
         }
         slot = (slot + 1) & ((1 << table_bits) - 1);
     };
-    let mut next = place + 4;
-    for _ in 0..u32_at(block, place) {
-        let (number, postings) = (u32_at(block, next), u32_at(block, next + 4));
-        let (len, offset) = (u16_at(block, next + 8), u16_at(block, next + 10));
-        let text = &block[next + 12..next + 12 + len];
-        next += 12 + len;
-        let here = at.checked_sub(offset).and_then(|start| key.get(start..start + len));
+    loop {
+        let (len, offset) = (u16_at(block, next + 4), u16_at(block, next + 6) as usize);
+        let text = &block[next + 8..next + 8 + (len & !LAST) as usize];
+        let here = at.checked_sub(offset).and_then(|start| key.get(start..start + text.len()));
         if here.is_some_and(|here| bytes::equals(here, text)) {
-            found(number, postings);
+            found(u32_at(block, next));
         }
+        if len & LAST != 0 {
+            return;
+        }
+        next += 8 + text.len();
     }
 }
 
@@ -156,19 +189,17 @@ mod tests {
     proptest! {
         #[test]
         fn it_finds_what_is_there(
-            texts in prop::collection::btree_set(prop::collection::vec(0u8..3, 4..9), 1..60),
-            key in prop::collection::vec(0u8..3, 0..60),
+            (texts, key) in (3..6usize).prop_flat_map(|shortest| (
+                prop::collection::btree_set(prop::collection::vec(0u8..3, shortest..9), 1..60),
+                prop::collection::vec(0u8..3, 0..60),
+            )),
         ) {
             let texts: Vec<Vec<u8>> = texts.into_iter().collect();
             let list: Vec<(&[u8], u32)> = texts.iter().enumerate().map(|(i, x)| (&x[..], 1000 + i as u32)).collect();
             let mut block = vec![7; 13];
             let part = write(&list, &mut block);
-            prop_assert_eq!(count(&block, part), texts.len() as u32);
             let mut found = std::collections::BTreeSet::new();
-            search(&block, part, &key, |number, meaning| {
-                assert_eq!(meaning, 1000 + number);
-                found.insert(number as usize);
-            });
+            search(&block, part, &key, |meaning| found.extend([meaning as usize - 1000]));
             let there = |x: &Vec<u8>| key.windows(x.len()).any(|w| w == x);
             let expected: std::collections::BTreeSet<usize> = (0..texts.len()).filter(|i| there(&texts[*i])).collect();
             prop_assert_eq!(found, expected);

@@ -13,6 +13,7 @@ use super::expression::{Field, Filter, Test};
 use super::pattern::Regex;
 use super::scope::{MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
+use super::walk::{Postings, Walks};
 use crate::error::Result;
 use crate::event::{EventPattern, EventType, FrameView, KnownType};
 use crate::rule::Rule;
@@ -58,11 +59,20 @@ impl Layers {
         self.first.wants(t) || self.more.as_ref().is_some_and(|m| m.layers.iter().any(|(scope, _)| scope.wants(t)))
     }
 
-    /// Appends the rules that want the event; whether one may have come twice.
+    /// Appends the rules that want the event; whether one may have come twice. With `walked`, the tries of `first` have been
+    /// walked through, and this is what was met.
     #[inline]
-    fn matches(&self, met: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) -> bool {
+    fn matches(
+        &self,
+        walked: Option<impl Iterator<Item = Postings>>,
+        met: &mut Met<'_, '_, '_>,
+        out: &mut Vec<u32>,
+    ) -> bool {
         let start = out.len();
-        self.first.matches(met, out);
+        match walked {
+            None => self.first.matches(met, out),
+            Some(walked) => self.first.matches_walked(walked, met, out),
+        }
         match &self.more {
             None => self.first.repeats(),
             Some(more) => self.first.repeats() | more.matches(start, met, out),
@@ -124,51 +134,52 @@ pub(super) struct Buckets {
 }
 
 /// An open table of power-of-two size with linear probing.
+type Part = [Slot];
+
+/// A place for a bucket, as long as a line of the cache: the hash of its name, and its rules.
 #[derive(Clone, Debug, Default)]
-struct Part {
-    slots: Box<[Option<(u64, Layers)>]>,
-    len: usize,
-}
+#[repr(align(64))]
+struct Slot(Option<(u64, Layers)>);
 
-impl Part {
-    #[inline]
-    fn get(&self, hash: u64, name: &[u8]) -> Option<&Layers> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let mask = self.slots.len() - 1;
+const _: () = assert!(size_of::<Slot>() == 64);
+
+fn part_from(entries: impl Iterator<Item = (u64, Layers)>, len: usize) -> Arc<Part> {
+    let mut slots = vec![Slot::default(); (len * 2).next_power_of_two()];
+    let mask = slots.len() - 1;
+    for (hash, layers) in entries {
         let mut at = hash as usize & mask;
-        loop {
-            match &self.slots[at] {
-                Some((h, layers)) if *h == hash && bytes::equals(layers.first.name(), name) => return Some(layers),
-                Some(_) => at = (at + 1) & mask,
-                None => return None,
-            }
+        while slots[at].0.is_some() {
+            at = (at + 1) & mask;
         }
+        slots[at].0 = Some((hash, layers));
     }
-
-    fn of(entries: impl Iterator<Item = (u64, Layers)>, len: usize) -> Part {
-        let mut slots = vec![None; (len * 2).next_power_of_two().max(2)];
-        let mask = slots.len() - 1;
-        for (hash, layers) in entries {
-            let mut at = hash as usize & mask;
-            while slots[at].is_some() {
-                at = (at + 1) & mask;
-            }
-            slots[at] = Some((hash, layers));
-        }
-        Part { slots: slots.into(), len }
-    }
+    slots.into()
 }
 
-/// So many events are looked up ahead.
+/// Those with this hash, which are one with hardly an exception.
+#[inline]
+fn with_hash(part: &Part, hash: u64) -> impl Iterator<Item = &Layers> {
+    let mask = part.len() - 1;
+    let mut at = hash as usize & mask;
+    std::iter::from_fn(move || {
+        loop {
+            let (held, layers) = part[at].0.as_ref()?;
+            at = (at + 1) & mask;
+            if *held == hash {
+                return Some(layers);
+            }
+        }
+    })
+}
+
+/// So many events are matched at once.
 const BATCH: usize = 16;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 
 impl Buckets {
     pub(super) fn new() -> Buckets {
-        Buckets { hasher: RandomState::default(), parts: vec![Arc::default()].into(), len: 0 }
+        Buckets::of(Vec::new())
     }
 
     /// Those of these scopes, each of another bucket.
@@ -183,7 +194,7 @@ impl Buckets {
         }
         let part = |entries: Vec<(u64, Layers)>| {
             let len = entries.len();
-            Arc::new(Part::of(entries.into_iter(), len))
+            part_from(entries.into_iter(), len)
         };
         Buckets { hasher, parts: parts.into_iter().map(part).collect(), len }
     }
@@ -200,15 +211,26 @@ impl Buckets {
 
     #[inline]
     fn get_hashed(&self, hash: u64, name: &[u8]) -> Option<&Layers> {
-        self.parts[part_of(hash, self.parts.len())].get(hash, name)
+        with_hash(self.part(hash), hash).find(|layers| bytes::equals(layers.first.name(), name))
+    }
+
+    #[inline]
+    fn part(&self, hash: u64) -> &Part {
+        &self.parts[part_of(hash, self.parts.len())]
     }
 
     /// Says that the bucket of this hash will be asked for.
     #[inline]
     fn expect(&self, hash: u64) {
-        let part = &self.parts[part_of(hash, self.parts.len())];
-        if let Some(slot) = part.slots.get(hash as usize & part.slots.len().wrapping_sub(1)) {
-            bytes::prefetch(slot);
+        let part = self.part(hash);
+        bytes::prefetch(part, hash as usize & (part.len() - 1));
+    }
+
+    /// Says that the bucket of this hash will be matched.
+    #[inline]
+    fn expect_rules(&self, hash: u64) {
+        if let Some(layers) = with_hash(self.part(hash), hash).next() {
+            layers.first.expect();
         }
     }
 
@@ -216,18 +238,20 @@ impl Buckets {
     pub(super) fn set(&mut self, name: &str, layers: Option<Layers>) {
         let hash = self.hasher.hash_one(name.as_bytes());
         let part = &mut self.parts[part_of(hash, self.parts.len())];
-        let before = part.get(hash, name.as_bytes()).is_some();
-        let others = part.slots.iter().flatten().filter(|(h, l)| *h != hash || l.first.name() != name.as_bytes());
-        let len = part.len - usize::from(before) + usize::from(layers.is_some());
-        self.len = self.len - usize::from(before) + usize::from(layers.is_some());
-        *part = Arc::new(Part::of(others.cloned().chain(layers.map(|l| (hash, l))), len));
+        let others = part.iter().filter_map(|slot| slot.0.as_ref());
+        let others = others.filter(|(h, l)| *h != hash || l.first.name() != name.as_bytes());
+        let before = part.iter().filter(|slot| slot.0.is_some()).count();
+        let next: Vec<(u64, Layers)> = others.cloned().chain(layers.map(|l| (hash, l))).collect();
+        let len = next.len();
+        self.len = self.len - before + len;
+        *part = part_from(next.into_iter(), len);
         if self.len > self.parts.len() * PART_BUCKETS * 4 {
             *self = Buckets::of(self.all().cloned().collect());
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &Layers> {
-        self.parts.iter().flat_map(|p| p.slots.iter().flatten().map(|(_, layers)| layers))
+        self.parts.iter().flat_map(|part| part.iter().filter_map(|slot| Some(&slot.0.as_ref()?.1)))
     }
 }
 
@@ -276,76 +300,61 @@ impl Matcher {
         mut each: impl FnMut(usize, &[u32]),
     ) {
         let mut out = std::mem::take(&mut memory.matched);
-        let mut hashes = [0; BATCH];
-        for (chunk, events) in frames.chunks(BATCH).enumerate() {
-            for (hash, frame) in hashes.iter_mut().zip(events) {
-                *hash = self.buckets.hash(frame.bucket_and_key().0);
-                self.buckets.expect(*hash);
-            }
-            let mut scopes = [None; BATCH];
-            for ((scope, hash), frame) in scopes.iter_mut().zip(hashes).zip(events) {
-                *scope = self.buckets.get_hashed(hash, frame.bucket_and_key().0);
-                if let Some(layers) = scope {
-                    layers.first.expect();
+        let mut walks = std::mem::take(&mut memory.walks);
+        for (chunk, frames) in frames.chunks(BATCH).enumerate() {
+            let mut events = [Wanted::default(); BATCH];
+            let events = &mut events[..frames.len()];
+            self.look_up(frames, events);
+            walks.clear(events.len() * 2);
+            let mut of: [(&[u8], &[u8]); BATCH * 2] = [(&[], &[]); BATCH * 2];
+            for (i, event) in events.iter().enumerate() {
+                for (list, layers) in [(i * 2, event.bucket), (i * 2 + 1, event.any)] {
+                    if let Some(layers) = layers.filter(|layers| layers.first.is_large()) {
+                        of[list] = (layers.first.block(), event.key);
+                        layers.first.begin(list, &mut walks);
+                    }
                 }
             }
-            for (i, (scope, frame)) in scopes.iter().zip(events).enumerate() {
+            walks.walk(&of);
+            for (i, (event, frame)) in events.iter().zip(frames).enumerate() {
                 out.clear();
-                self.find_in(*scope, frame, false, memory, &mut out);
+                event.find(frame, false, Some((&walks, i)), memory, &mut out);
                 each(chunk * BATCH + i, &out);
             }
         }
         out.clear();
         memory.matched = out;
+        memory.walks = walks;
+    }
+
+    /// Finds the scopes of several events at once.
+    #[inline]
+    fn look_up<'m, 'f>(&'m self, frames: &[FrameView<'f>], events: &mut [Wanted<'m, 'f>]) {
+        let mut names: [(&[u8], u64); BATCH] = [(&[], 0); BATCH];
+        for ((event, name), frame) in events.iter_mut().zip(&mut names).zip(frames) {
+            let (bucket, key) = frame.bucket_and_key();
+            *name = (bucket, self.buckets.hash(bucket));
+            self.buckets.expect(name.1);
+            (event.event_type, event.key) = (frame.event_type(), key);
+        }
+        let names = &names[..frames.len()];
+        names.iter().for_each(|(_, hash)| self.buckets.expect_rules(*hash));
+        for (event, (bucket, hash)) in events.iter_mut().zip(names) {
+            event.look(self.buckets.get_hashed(*hash, bucket), &self.any);
+        }
     }
 
     #[inline]
     fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
-        self.find_in(self.buckets.get(frame.bucket_and_key().0), frame, before, memory, out);
-    }
-
-    #[inline]
-    fn find_in(
-        &self,
-        bucket: Option<&Layers>,
-        frame: &FrameView<'_>,
-        before: bool,
-        memory: &mut MatchMemory,
-        out: &mut Vec<u32>,
-    ) {
-        let event_type = frame.event_type();
-        let (_, key) = frame.bucket_and_key();
-        let bucket = bucket.filter(|layers| layers.wants(event_type));
-        let any = self.any.wants(event_type).then_some(&self.any);
-        if bucket.is_none() && any.is_none() {
-            return;
-        }
-        let start = out.len();
-        let MatchMemory { data, found, touched, places, checks, .. } = memory;
-        let mut subject = Subject::new(*frame, data);
-        let mut met = Met { event_type, key, subject: &mut subject, found, touched, places, checks, before };
-        let mut repeats = false;
-        for layers in [bucket, any].into_iter().flatten() {
-            repeats |= layers.matches(&mut met, out);
-        }
-        if out.len() - start > 1 {
-            out[start..].sort_unstable();
-            if repeats {
-                let mut kept = start + 1;
-                for i in start + 1..out.len() {
-                    if out[i] != out[kept - 1] {
-                        out[kept] = out[i];
-                        kept += 1;
-                    }
-                }
-                out.truncate(kept);
-            }
-        }
+        let (bucket, key) = frame.bucket_and_key();
+        let mut event = Wanted { event_type: frame.event_type(), key, ..Wanted::default() };
+        event.look(self.buckets.get(bucket), &self.any);
+        event.find(frame, before, None, memory, out);
     }
 
     /// Bytes of memory that the index takes, with its compiled regular expressions.
     pub fn bytes(&self) -> usize {
-        let slots = self.buckets.parts.iter().map(|p| std::mem::size_of_val(&*p.slots) + 48).sum::<usize>();
+        let slots = self.buckets.parts.iter().map(|p| std::mem::size_of_val(&**p) + 64).sum::<usize>();
         let all = || self.buckets.all().chain([&self.any]);
         let mut seen = HashSet::new();
         let regexes = all().flat_map(Layers::scopes).flat_map(Scope::regexes);
@@ -361,6 +370,69 @@ impl Matcher {
         };
         let all = self.buckets.all().chain([&self.any]).map(|layers| (layers.first.name(), bytes(layers)));
         all.max_by_key(|(_, bytes)| *bytes).unwrap_or((b"", 0))
+    }
+}
+
+/// An event, and the scopes that have rules for its type.
+#[derive(Clone, Copy)]
+struct Wanted<'m, 'f> {
+    event_type: EventType<'f>,
+    key: &'f [u8],
+    bucket: Option<&'m Layers>,
+    any: Option<&'m Layers>,
+}
+
+impl Default for Wanted<'_, '_> {
+    fn default() -> Self {
+        Wanted { event_type: EventType::Custom(""), key: &[], bucket: None, any: None }
+    }
+}
+
+impl<'m> Wanted<'m, '_> {
+    /// Takes from these scopes those that have rules for its type.
+    #[inline]
+    fn look(&mut self, bucket: Option<&'m Layers>, any: &'m Layers) {
+        self.bucket = bucket.filter(|layers| layers.wants(self.event_type));
+        self.any = any.wants(self.event_type).then_some(any);
+    }
+
+    /// Appends the rules. With `walked`, the first walks have been taken already: these, for the event of this place.
+    #[inline]
+    fn find(
+        &self,
+        frame: &FrameView<'_>,
+        before: bool,
+        walked: Option<(&Walks, usize)>,
+        memory: &mut MatchMemory,
+        out: &mut Vec<u32>,
+    ) {
+        if self.bucket.is_none() && self.any.is_none() {
+            return;
+        }
+        let start = out.len();
+        let MatchMemory { data, places, checks, .. } = memory;
+        let mut subject = Subject::new(*frame, data);
+        let Wanted { event_type, key, .. } = *self;
+        let mut met = Met { event_type, key, subject: &mut subject, places, checks, before };
+        let mut repeats = false;
+        for (i, layers) in [self.bucket, self.any].into_iter().enumerate() {
+            let Some(layers) = layers else { continue };
+            let walked = walked.filter(|_| layers.first.is_large()).map(|(walks, event)| walks.met(event * 2 + i));
+            repeats |= layers.matches(walked, &mut met, out);
+        }
+        if out.len() - start > 1 {
+            out[start..].sort_unstable();
+            if repeats {
+                let mut kept = start + 1;
+                for i in start + 1..out.len() {
+                    if out[i] != out[kept - 1] {
+                        out[kept] = out[i];
+                        kept += 1;
+                    }
+                }
+                out.truncate(kept);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! the raw bytes of the key: nothing is decoded, and `*`, `?`, `+` and `%` stand for themselves except in a [`Wildcard`].
 
 mod access;
+mod builder;
 mod bytes;
 mod compiler;
 mod evaluate;
@@ -19,8 +20,10 @@ mod number;
 mod pattern;
 mod plan;
 mod program;
+mod region;
 mod scope;
 mod subject;
+mod walk;
 mod window;
 
 pub use compiler::{Compiler, LAYER_GROWTH, LAYER_RULES_MIN, Merge, Merged, Rules};

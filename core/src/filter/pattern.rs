@@ -131,6 +131,14 @@ impl Wildcard {
         &self.code
     }
 
+    /// What a text that fits has in it, if that is all that is asked of it.
+    pub(super) fn contained(&self) -> Option<&[u8]> {
+        match (self.code[0], parts(&self.code).next(), self.code[1]) {
+            (flags, Some(Part::Plain(text)), 1) if flags == STAR_FIRST | STAR_LAST => Some(text),
+            _ => None,
+        }
+    }
+
     /// The parts between stars, and whether there is a star before the first and after the last.
     pub(super) fn parts(&self) -> (bool, impl Iterator<Item = Part<'_>>, bool) {
         (self.code[0] & STAR_FIRST != 0, parts(&self.code), self.code[0] & STAR_LAST != 0)

@@ -7,11 +7,11 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::access::{self, Access, Ways};
+use super::builder::{Builder, conjuncts, left_to_check};
 use super::expression::{Field, Filter, Test};
 use super::matcher::{Matcher, Prepared, is_of_types, prepare};
 use super::pattern::Regex;
 use super::program::{self, Next, Step};
-use super::scope::{Builder, conjuncts, left_to_check};
 use super::subject::Kind;
 use crate::error::Result;
 use crate::rule::Rule;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u16 operations, then of each: u8 test, u8 field, u16 next if it holds, u16 next if not, u32 operand, from the start
-//! operands: u16 length of the selector, the selector, what the test compares with
+//! operands, each until the next: of fields with selectors u16 length and the selector; what the test compares with
 //! ```
 //!
 //! Places are operations, or [`ACCEPT`] and [`REJECT`]. They only ever point forward, so that a program makes each test at
@@ -43,11 +43,11 @@ mod code {
 }
 
 fn u16_at(b: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([b[at], b[at + 1]])
+    b[at..].first_chunk().map_or(0, |b| u16::from_le_bytes(*b))
 }
 
 fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+    b[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 /// A place that is not known yet.
@@ -188,15 +188,12 @@ impl Writer<'_> {
             Filter::Not(inner) => self.filter(inner, no, yes),
             Filter::Is(field, test) => {
                 let operand = self.operands.len() as u32;
-                let selector = field.selector();
-                self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
-                self.operands.extend_from_slice(&selector);
-                // Where it ends is told by the length.
-                let at = self.operands.len();
-                self.operands.extend_from_slice(&[0; 4]);
+                if field.kind().has_selector() {
+                    let selector = field.selector();
+                    self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
+                    self.operands.extend_from_slice(&selector);
+                }
                 let code = encode_test(test, self.regexes, &mut self.operands);
-                let len = (self.operands.len() - at - 4) as u32;
-                self.operands[at..at + 4].copy_from_slice(&len.to_le_bytes());
                 self.ops.push((code, field.kind() as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
@@ -269,37 +266,55 @@ fn encode_test(test: &Test, regexes: &mut Vec<Regex>, out: &mut Vec<u8>) -> u8 {
     }
 }
 
+/// What the first byte of a bound says.
+mod bound {
+    pub(super) const INCLUDED: u8 = 1;
+    pub(super) const EXCLUDED: u8 = 2;
+    pub(super) const FLOAT: u8 = 4;
+    /// An integer of 16 bytes; else a number has 8.
+    pub(super) const WIDE: u8 = 8;
+}
+
 fn encode_bound(b: Bound, out: &mut Vec<u8>) {
     let (code, n) = match b {
-        Bound::Open => (0, Number::Int(0)),
-        Bound::Included(n) => (1, n),
-        Bound::Excluded(n) => (2, n),
+        Bound::Open => return out.push(0),
+        Bound::Included(n) => (bound::INCLUDED, n),
+        Bound::Excluded(n) => (bound::EXCLUDED, n),
     };
     match n {
-        Number::Int(n) => {
-            out.push(code);
-            out.extend_from_slice(&n.to_le_bytes());
-        }
+        Number::Int(n) => match i64::try_from(n) {
+            Ok(n) => {
+                out.push(code);
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Err(_) => {
+                out.push(code | bound::WIDE);
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+        },
         Number::Float(n) => {
-            out.push(code | 4);
-            out.extend_from_slice(&[n.to_le_bytes(), [0; 8]].concat());
+            out.push(code | bound::FLOAT);
+            out.extend_from_slice(&n.to_le_bytes());
         }
     }
 }
 
-const BOUND_BYTES: usize = 17;
-
-fn decode_bound(b: &[u8]) -> Bound {
-    let n = match b[1..].first_chunk::<16>() {
-        Some(n) if b[0] & 4 == 0 => Number::Int(i128::from_le_bytes(*n)),
-        Some(&[a, b, c, d, e, f, g, h, ..]) => Number::Float(f64::from_le_bytes([a, b, c, d, e, f, g, h])),
-        None => Number::Int(0),
-    };
-    match b[0] & 3 {
-        0 => Bound::Open,
-        1 => Bound::Included(n),
-        _ => Bound::Excluded(n),
+/// The bound, and what is behind it.
+#[inline]
+fn decode_bound(b: &[u8]) -> (Bound, &[u8]) {
+    let Some((&code, rest)) = b.split_first() else { return (Bound::Open, b) };
+    if code == 0 {
+        return (Bound::Open, rest);
     }
+    let (n, rest) = if code & bound::WIDE != 0 {
+        let Some((n, rest)) = rest.split_first_chunk() else { return (Bound::Open, rest) };
+        (Number::Int(i128::from_le_bytes(*n)), rest)
+    } else {
+        let Some((n, rest)) = rest.split_first_chunk() else { return (Bound::Open, rest) };
+        let float = code & bound::FLOAT != 0;
+        (if float { Number::Float(f64::from_le_bytes(*n)) } else { Number::Int(i64::from_le_bytes(*n).into()) }, rest)
+    };
+    (if code & bound::INCLUDED != 0 { Bound::Included(n) } else { Bound::Excluded(n) }, rest)
 }
 
 fn decode_window(b: &[u8]) -> Option<Window> {
@@ -330,7 +345,8 @@ fn passes(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes: &[Reg
                 },
                 _ => return false,
             };
-            Range { low: decode_bound(operand), high: decode_bound(&operand[BOUND_BYTES..]) }.contains(n)
+            let (low, rest) = decode_bound(operand);
+            Range { low, high: decode_bound(rest).0 }.contains(n)
         }
         (code::EXISTS, _) => true,
         _ => passes_seldom(test, operand, kind, value, regexes),
@@ -371,6 +387,11 @@ fn passes_seldom(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes
     }
 }
 
+/// Where the operation behind this one has the place of its operand.
+fn next_operand(number: u16) -> usize {
+    HEAD_BYTES + (number as usize + 1) * OP_BYTES + 6
+}
+
 /// An operation, read in place.
 struct Op<'p> {
     test: u8,
@@ -385,16 +406,13 @@ impl<'p> Op<'p> {
     #[inline]
     fn read(program: &'p [u8], number: u16) -> Op<'p> {
         let b = &program[HEAD_BYTES + number as usize * OP_BYTES..][..OP_BYTES];
-        let at = &program[u32_at(b, 6) as usize..];
-        let (selector, rest) = at[2..].split_at(u16_at(at, 0) as usize);
-        Op {
-            test: b[0],
-            kind: Kind::from_u8(b[1]),
-            yes: u16_at(b, 2),
-            no: u16_at(b, 4),
-            selector,
-            operand: &rest[4..][..u32_at(rest, 0) as usize],
-        }
+        let is_last = number + 1 == u16_at(program, 0);
+        let end = if is_last { program.len() } else { u32_at(program, next_operand(number)) as usize };
+        let operand = &program[u32_at(b, 6) as usize..end];
+        let kind = Kind::from_u8(b[1]);
+        let (selector, operand) =
+            if kind.has_selector() { operand[2..].split_at(u16_at(operand, 0) as usize) } else { (&[][..], operand) };
+        Op { test: b[0], kind, yes: u16_at(b, 2), no: u16_at(b, 4), selector, operand }
     }
 
     #[inline]

@@ -77,6 +77,12 @@ impl Kind {
         Kind::ALL[n as usize]
     }
 
+    /// Whether something in brackets says which value is meant.
+    #[inline]
+    pub(super) fn has_selector(self) -> bool {
+        matches!(self, Kind::Metadata | Kind::Tag | Kind::Data)
+    }
+
     /// Whether a host knows it before the operation.
     pub(super) fn is_known_before(self) -> bool {
         matches!(self, Kind::EventType | Kind::Bucket | Kind::Key)

@@ -10,8 +10,9 @@ mod native;
 mod s3;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-use simd_json::{Buffers, Tape};
+use simd_json::{Buffers, Node, Tape};
 
 use self::json::Json;
 use super::{EVENT_BYTES_MAX, Event};
@@ -87,20 +88,42 @@ pub fn parse(body: &mut [u8], content_type: &str, each: &mut dyn FnMut(&Event<'_
     let lines =
         format == Format::Ndjson && (Format::of_media_type(content_type).is_some() || !json::is_single_value(body));
     check_len("the body", body.len(), if lines { BODY_BYTES_MAX } else { DOCUMENT_BYTES_MAX })?;
-    if lines {
-        return native::read_lines(body)?.hand_to(each);
-    }
-    let mut tape = Tape(Vec::new());
-    read(body, &mut Buffers::with_max_depth(0, depth_max()), &mut tape)?;
-    let root = Json::root(&tape.0);
-    let mut events = Drafts::default();
-    match format {
-        Format::S3Records => s3::read(root, &mut events)?,
-        Format::CloudEvents => cloudevents::read(root, &mut events)?,
-        Format::CloudEventsBatch => cloudevents::read_batch(root, &mut events)?,
-        Format::Ndjson => native::read(root, &mut events)?,
-    }
+    let events = with_memory(body.len(), |buffers, tape| {
+        if lines {
+            return native::read_lines(body, buffers, tape);
+        }
+        read(body, buffers, tape)?;
+        let root = Json::root(&tape.0);
+        let mut events = Drafts::default();
+        match format {
+            Format::S3Records => s3::read(root, &mut events)?,
+            Format::CloudEvents => cloudevents::read(root, &mut events)?,
+            Format::CloudEventsBatch => cloudevents::read_batch(root, &mut events)?,
+            Format::Ndjson => native::read(root, &mut events)?,
+        }
+        Ok(events)
+    })?;
     events.hand_to(each)
+}
+
+/// After a longer body, a thread does not keep the memory that reading took.
+const KEPT_BODY_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// What was needed to read JSON last.
+    static MEMORY: Cell<Option<(Buffers, Vec<Node<'static>>)>> = const { Cell::new(None) };
+}
+
+/// Calls `work` with the memory that reading a body of so many bytes takes.
+fn with_memory<'a, R>(bytes: usize, work: impl FnOnce(&mut Buffers, &mut Tape<'a>) -> R) -> R {
+    let kept = MEMORY.take();
+    let (mut buffers, nodes) = kept.unwrap_or_else(|| (Buffers::with_max_depth(0, depth_max()), Vec::new()));
+    let mut tape = Tape(nodes).reset();
+    let done = work(&mut buffers, &mut tape);
+    if bytes <= KEPT_BODY_BYTES_MAX {
+        MEMORY.set(Some((buffers, tape.reset().0)));
+    }
+    done
 }
 
 /// Levels of nesting around the data of the host in the deepest format (`Records`, record, `s3`, object, ...).

@@ -37,16 +37,21 @@ const FIELDS: &[&str] = &[
     "origin",
 ];
 
+/// The place of a name in [`FIELDS`].
+#[inline]
+fn number_of(name: &str) -> Option<usize> {
+    // By length first: that alone tells most of them apart.
+    FIELDS.iter().position(|f| f.len() == name.len() && *f == name)
+}
+
 /// Reads one event per line; lines of white space are skipped.
-pub(super) fn read_lines(body: &mut [u8]) -> Result<Drafts<'_>> {
+pub(super) fn read_lines<'a>(body: &'a mut [u8], buffers: &mut Buffers, tape: &mut Tape<'a>) -> Result<Drafts<'a>> {
     let mut events = Drafts::default();
-    let mut buffers = Buffers::with_max_depth(0, super::depth_max());
-    let mut tape = Tape(Vec::new());
     for (i, line) in body.split_mut(|b| *b == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let draft = super::read(line, &mut buffers, &mut tape).and_then(|()| draft(Json::root(&tape.0)));
+        let draft = super::read(line, buffers, tape).and_then(|()| draft(Json::root(&tape.0)));
         events.push(Place::Line(i + 1), draft)?;
     }
     Ok(events)
@@ -63,9 +68,9 @@ fn draft<'a>(object: Json<'_, 'a>) -> Result<Draft<'a>> {
             .remedy("write one JSON object per event: {\"type\": ..., \"bucket\": ..., \"key\": ...}"));
     }
     let mut draft = Draft::default();
-    let mut seen = 0u32;
+    let (mut seen, mut given) = (0u32, 0u32);
     for (name, value) in object.members() {
-        let Some(number) = FIELDS.iter().position(|f| *f == name) else {
+        let Some(number) = number_of(name) else {
             return Err(unknown_field(name));
         };
         if seen & (1 << number) != 0 {
@@ -73,10 +78,11 @@ fn draft<'a>(object: Json<'_, 'a>) -> Result<Draft<'a>> {
         }
         seen |= 1 << number;
         if !value.is_null() {
+            given |= 1 << number;
             set(&mut draft, name, value).map_err(|e| if e.place() == Some(name) { e } else { e.at(name) })?;
         }
     }
-    let given = |name: &str| object.get(name).is_some();
+    let given = |name: &str| number_of(name).is_some_and(|number| given & (1 << number) != 0);
     if !given("type") {
         return Err(Error::invalid_event("is missing").at("type").remedy("name the event type: s3:ObjectCreated:Put"));
     }
