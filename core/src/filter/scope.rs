@@ -2,8 +2,8 @@
 //!
 //! Each rule is filed under the one condition that is expected to be met least often (an access predicate in the sense of
 //! Fabret et al., SIGMOD 2001): a beginning or an end of the key, found by one walk through a trie each; a text within the
-//! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short for
-//! that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the
+//! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short or too
+//! much alike for that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the
 //! rest of its filter is checked. So the cost of an event is that of the walk plus the rules met, whatever the number of
 //! rules, and no automaton is ever built over several patterns with wildcards.
 //!
@@ -30,8 +30,8 @@ use super::bytes::{prefetch, strip_prefix, strip_suffix};
 use super::expression::{Field, Filter, Test};
 use super::grams;
 use super::pattern::{self, Regex};
-use super::program;
-use super::subject::{Kind, Subject, Value};
+use super::program::{self, Regexes};
+use super::subject::{Kind, Subject};
 use crate::error::{Error, Result};
 use crate::event::{EventPattern, EventType, KnownType};
 
@@ -127,7 +127,7 @@ struct Extra {
     bytes: usize,
 }
 
-/// Texts within keys that are too short for [`grams`].
+/// Texts within keys that are too short for [`grams`], or too much alike.
 #[derive(Debug)]
 struct Infixes {
     automaton: NFA,
@@ -325,46 +325,33 @@ impl Scope {
 
     /// Looks up the values that the event has in the fields that rules are filed under.
     ///
-    /// The part: u32 mask of the table; u16 fields, each with its kind (u8), the length of its selector (u16) and the
-    /// selector; the table, u32 hash and u32 place of postings (0: free).
+    /// The part: u32 mask of the table, u32 kinds of the fields as bits; the table, u32 hash and u32 place of postings
+    /// (0: free).
     fn probe(&self, part: usize, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
         let block = &*self.block;
-        let (mask, fields) = (u32_at(block, part), u16_at(block, part + 4));
-        let table = u32_at(block, part + 6) as usize;
+        let (mask, kinds) = (u32_at(block, part), u32_at(block, part + 4));
         let slot = |i: u32| {
-            let at = table + (i & mask) as usize * 8;
+            let at = part + 8 + (i & mask) as usize * 8;
             (u32_at(block, at), u32_at(block, at + 4))
         };
         let mut met = std::mem::take(m.places);
-        let mut at = part + 10;
-        for number in 0..fields {
-            let kind = Kind::from_u8(block[at]);
-            let len = u16_at(block, at + 1) as usize;
-            let selector = &block[at + 3..at + 3 + len];
-            at += 3 + len;
-            if m.before {
-                continue;
-            }
-            m.subject.any(kind, selector, &mut |value| {
-                if let Value::Text(value) = value {
-                    let hash = hash_value(number, value);
-                    let mut i = hash;
-                    loop {
-                        let (held, place) = slot(i);
-                        if place == NONE {
-                            break;
-                        }
-                        if held == hash {
-                            met.push(place);
-                        }
-                        i = i.wrapping_add(1);
-                    }
-                }
-                false
-            });
-        }
         if m.before {
             met.extend((0..=mask).map(|i| slot(i).1).filter(|place| *place != NONE));
+        } else {
+            m.subject.each_text(kinds, |kind, name, value| {
+                let hash = hash_value(kind, name, value);
+                let mut i = hash;
+                loop {
+                    let (held, place) = slot(i);
+                    if place == NONE {
+                        break;
+                    }
+                    if held == hash {
+                        met.push(place);
+                    }
+                    i = i.wrapping_add(1);
+                }
+            });
         }
         // An event may have a value twice.
         met.sort_unstable();
@@ -432,8 +419,12 @@ fn find_byte(bytes: &[u8], b: u8) -> Option<usize> {
     if bytes.len() <= 8 { bytes.iter().position(|x| *x == b) } else { memchr::memchr(b, bytes) }
 }
 
-fn hash_value(field: u16, value: &[u8]) -> u32 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(value, u64::from(field)) as u32
+/// Of a value and the field that has it. The case of a name does not count: that of metadata has none.
+#[inline]
+fn hash_value(kind: Kind, name: &[u8], value: &[u8]) -> u32 {
+    let fold = |hash: u64, b: &u8| (hash ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(0x100_0000_01b3);
+    let field = name.iter().fold(0xcbf2_9ce4_8422_2325 ^ kind as u64, fold);
+    xxhash_rust::xxh3::xxh3_64_with_seed(value, field) as u32
 }
 
 // ------------------------------------------------------------------------------------------------ building
@@ -447,6 +438,7 @@ pub(super) struct Builder {
     /// How many rules have a condition, by its hash: a mistake would cost time, no more.
     uses: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     hashes: Vec<u64>,
+    regexes: Regexes,
     /// Rules with the same posting, and where the place of their list is to be written.
     lists: Vec<(usize, Vec<u32>)>,
 }
@@ -489,6 +481,7 @@ impl Builder {
         self.postings.clear();
         self.uses.clear();
         self.hashes.clear();
+        self.regexes = Regexes::default();
         let mut extra = Extra::default();
         let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64);
         block.resize(head::BYTES, 0);
@@ -526,7 +519,7 @@ impl Builder {
             let way = best.map_or(&anything[..], |n| ways.way(n));
             extra.repeats |= way.len() > 1;
             for access in way {
-                let held = self.posting(source, patterns.of_rules[i], access, &mut block, &mut extra);
+                let held = self.posting(source, patterns.of_rules[i], access, &mut block);
                 match access {
                     Access::Exact(x) | Access::Prefix(x) => prefixes.push((x.clone(), held)),
                     Access::Suffix(x) => suffixes.push((x.clone(), held)),
@@ -537,6 +530,7 @@ impl Builder {
                 }
             }
         }
+        extra.regexes = std::mem::take(&mut self.regexes).into_list();
         for (mut entries, from_end, place) in [(prefixes, false, head::PREFIXES), (suffixes, true, head::SUFFIXES)] {
             if !entries.is_empty() {
                 let root = self.write_trie(&mut entries, from_end, &mut block);
@@ -565,19 +559,12 @@ impl Builder {
     }
 
     /// Writes the posting of a rule that is filed under `access`.
-    fn posting(
-        &mut self,
-        source: &Source<'_>,
-        pattern: u16,
-        access: &Access<'_>,
-        block: &mut Vec<u8>,
-        extra: &mut Extra,
-    ) -> Held {
+    fn posting(&mut self, source: &Source<'_>, pattern: u16, access: &Access<'_>, block: &mut Vec<u8>) -> Held {
         let start = self.postings.len();
         self.postings.extend_from_slice(&source.rule.to_le_bytes());
         self.postings.extend_from_slice(&pattern.to_le_bytes());
         self.postings.extend_from_slice(&[0; 2]);
-        let mut which = self.operand(source.filter, access, extra);
+        let mut which = self.operand(source.filter, access);
         let mut len = self.postings.len() - start - POSTING_BYTES;
         if len > check::LEN as usize {
             let place = block.len() as u32;
@@ -594,7 +581,7 @@ impl Builder {
     }
 
     /// Writes what is left to check of a filter that is filed under `access`, and answers which check it is.
-    fn operand(&mut self, filter: &Filter, access: &Access<'_>, extra: &mut Extra) -> u16 {
+    fn operand(&mut self, filter: &Filter, access: &Access<'_>) -> u16 {
         let mut left: Vec<&Filter> = Vec::new();
         let mut length = None;
         conjuncts(filter, &mut left);
@@ -633,13 +620,13 @@ impl Builder {
                 check::WILDCARD
             }
             (None, _) => {
-                program::encode(&left, &mut extra.regexes, out);
+                program::encode(&left, &mut self.regexes, out);
                 check::PROGRAM
             }
             (Some(_), _) => {
                 left.clear();
                 conjuncts(filter, &mut left);
-                program::encode(&left, &mut extra.regexes, out);
+                program::encode(&left, &mut self.regexes, out);
                 check::PROGRAM
             }
         }
@@ -757,26 +744,17 @@ impl Builder {
     fn write_values(&mut self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
         let mut all: Vec<_> = values.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut fields: Vec<(Kind, Cow<'_, [u8]>)> = Vec::new();
+        let mut kinds = 0;
         let mut places: Vec<(u32, u32)> = Vec::new();
-        for ((kind, selector, value), mut list) in all {
-            if fields.last().is_none_or(|(k, s)| (*k, s) != (kind, &selector)) {
-                fields.push((kind, selector));
-            }
-            places.push((hash_value(fields.len() as u16 - 1, value), self.write_list(&mut list, block)));
+        for ((kind, name, value), mut list) in all {
+            kinds |= kind.bit();
+            places.push((hash_value(kind, &name, value), self.write_list(&mut list, block)));
         }
         let slots = (places.len() * 2).next_power_of_two();
         let part = block.len();
         block.extend_from_slice(&(slots as u32 - 1).to_le_bytes());
-        block.extend_from_slice(&(fields.len() as u16).to_le_bytes());
-        block.extend_from_slice(&[0; 4]);
-        for (kind, selector) in fields {
-            block.push(kind as u8);
-            block.extend_from_slice(&(selector.len() as u16).to_le_bytes());
-            block.extend_from_slice(&selector);
-        }
+        block.extend_from_slice(&kinds.to_le_bytes());
         let table = block.len();
-        set_u32(block, part + 6, table);
         block.resize(table + slots * 8, 0);
         for (hash, place) in places {
             let mut i = hash as usize & (slots - 1);
@@ -804,8 +782,9 @@ impl Builder {
             if text.len() >= grams::GRAM_BYTES { long.push((text, place)) } else { short.push((text, place)) }
         }
         if !long.is_empty() {
-            let part = grams::write(&long, block);
+            let (part, left) = grams::write(&long, block);
             set_u32(block, head::GRAMS, part);
+            short.extend(left.into_iter().map(|i| long[i]));
         }
         if !short.is_empty() {
             let texts = short.iter().map(|(x, _)| x);
