@@ -21,6 +21,15 @@ impl Grows {
             Grows::Rules => 1.3,
         }
     }
+
+    /// What of the ratios of each doubling is compared with the limit.
+    pub fn judged(self, ratios: &[f64]) -> f64 {
+        match self {
+            Grows::Input => ratios.iter().copied().fold(0.0, f64::max),
+            // An index may take another form from some number of rules on, which is a step and no growth.
+            Grows::Rules => ratios.iter().product::<f64>().powf(1.0 / ratios.len() as f64),
+        }
+    }
 }
 
 /// What is done.

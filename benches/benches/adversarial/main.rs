@@ -3,7 +3,7 @@
 //!
 //! Each case is run at one, two and four times its size under valgrind's callgrind, which counts instructions: the counts
 //! hardly differ from run to run, whatever else the machine does. Doubling a case may multiply its count by the limit of
-//! the case and no more, or the bench ends with 1. A case that is quadratic on purpose is run too: the bench ends with 1
+//! the case and no more (where rules grow, the mean of both doublings), or the bench ends with 1. A case that is quadratic on purpose is run too: the bench ends with 1
 //! if that one stays within its limit.
 //!
 //! Options, behind the name of the bench: names of cases, for these alone; `--list` for the names.
@@ -121,7 +121,7 @@ fn compare(cases: &[&Case]) -> ExitCode {
             }
         };
         let ratios: Vec<f64> = counts.windows(2).map(|pair| pair[1] as f64 / pair[0] as f64).collect();
-        let worst = ratios.iter().copied().fold(0.0, f64::max);
+        let worst = case.grows.judged(&ratios);
         let limit = case.grows.limit();
         let wrong = match (worst > limit, case.is_control) {
             (true, false) => "  TOO MUCH",
