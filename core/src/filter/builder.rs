@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use super::access::{self, Access, Ways};
 use super::expression::{Field, Filter, Test};
 use super::grams;
-use super::program;
+use super::program::{self, Regexes};
 use super::region;
 use super::scope::{
     Extra, Infixes, LIST, NODE_BYTES, NONE, PADDING, POSTING_BYTES, Scope, TYPE_BYTES, check, hash_value, head, u32_at,
@@ -53,6 +53,7 @@ pub(super) struct Builder {
     /// How many rules have a condition, by its hash: a mistake would cost time, no more.
     uses: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     hashes: Vec<u64>,
+    regexes: Regexes,
     /// Rules with the same posting, and where the place of their list is to be written.
     lists: Vec<(usize, Vec<u32>)>,
 }
@@ -107,6 +108,7 @@ impl Builder {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together, or name too many sets of types.
     pub(super) fn build(&mut self, name: &str, rules: &[Source<'_>]) -> Result<Scope> {
         self.postings.clear();
+        self.regexes = Regexes::default();
         let mut extra = Extra::default();
         let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64 + PADDING);
         block.resize(head::BYTES, 0);
@@ -123,7 +125,7 @@ impl Builder {
             let way = chosen.way(i).unwrap_or(&anything);
             extra.repeats |= way.len() > 1;
             for access in way {
-                let held = self.posting(source, patterns.of_rules[i], access, &mut block, &mut extra);
+                let held = self.posting(source, patterns.of_rules[i], access, &mut block);
                 match access {
                     Access::Exact(x) | Access::Prefix(x) => prefixes.push((x.clone(), held)),
                     Access::Suffix(x) => suffixes.push((x.clone(), held)),
@@ -134,6 +136,7 @@ impl Builder {
                 }
             }
         }
+        extra.regexes = std::mem::take(&mut self.regexes).into_list();
         let mut tries = [Trie::new(prefixes, false), Trie::new(suffixes, true)];
         for (trie, place) in tries.iter_mut().zip([head::PREFIXES, head::SUFFIXES]) {
             trie.write_root(place, self, &mut block);
@@ -195,19 +198,12 @@ impl Builder {
     }
 
     /// Writes the posting of a rule that is filed under `access`.
-    fn posting(
-        &mut self,
-        source: &Source<'_>,
-        pattern: u16,
-        access: &Access<'_>,
-        block: &mut Vec<u8>,
-        extra: &mut Extra,
-    ) -> Held {
+    fn posting(&mut self, source: &Source<'_>, pattern: u16, access: &Access<'_>, block: &mut Vec<u8>) -> Held {
         let start = self.postings.len();
         self.postings.extend_from_slice(&source.rule.to_le_bytes());
         self.postings.extend_from_slice(&pattern.to_le_bytes());
         self.postings.extend_from_slice(&[0; 2]);
-        let mut which = self.operand(source.filter, access, extra);
+        let mut which = self.operand(source.filter, access);
         let mut len = self.postings.len() - start - POSTING_BYTES;
         if len > check::LEN as usize {
             let place = block.len() as u32;
@@ -224,7 +220,7 @@ impl Builder {
     }
 
     /// Writes what is left to check of a filter that is filed under `access`, and answers which check it is.
-    fn operand(&mut self, filter: &Filter, access: &Access<'_>, extra: &mut Extra) -> u16 {
+    fn operand(&mut self, filter: &Filter, access: &Access<'_>) -> u16 {
         let (length, left) = left_to_check(filter, access);
         let out = &mut self.postings;
         match (length, &left[..]) {
@@ -246,7 +242,7 @@ impl Builder {
                 check::WILDCARD
             }
             (None, _) => {
-                program::encode(&left, &mut extra.regexes, out);
+                program::encode(&left, &mut self.regexes, out);
                 check::PROGRAM
             }
         }
@@ -301,26 +297,17 @@ impl Builder {
     fn write_values(&mut self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
         let mut all: Vec<_> = values.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut fields: Vec<(Kind, Cow<'_, [u8]>)> = Vec::new();
+        let mut kinds = 0;
         let mut places: Vec<(u32, u32)> = Vec::new();
-        for ((kind, selector, value), mut list) in all {
-            if fields.last().is_none_or(|(k, s)| (*k, s) != (kind, &selector)) {
-                fields.push((kind, selector));
-            }
-            places.push((hash_value(fields.len() as u16 - 1, value), self.write_list(&mut list, block)));
+        for ((kind, name, value), mut list) in all {
+            kinds |= kind.bit();
+            places.push((hash_value(kind, &name, value), self.write_list(&mut list, block)));
         }
         let slots = (places.len() * 2).next_power_of_two();
         let part = block.len();
         block.extend_from_slice(&(slots as u32 - 1).to_le_bytes());
-        block.extend_from_slice(&(fields.len() as u16).to_le_bytes());
-        block.extend_from_slice(&[0; 4]);
-        for (kind, selector) in fields {
-            block.push(kind as u8);
-            block.extend_from_slice(&(selector.len() as u16).to_le_bytes());
-            block.extend_from_slice(&selector);
-        }
+        block.extend_from_slice(&kinds.to_le_bytes());
         let table = block.len();
-        set_u32(block, part + 6, table);
         block.resize(table + slots * 8, 0);
         for (hash, place) in places {
             let mut i = hash as usize & (slots - 1);
@@ -349,8 +336,9 @@ impl Builder {
             if grams::takes(text, count) { long.push((text, place)) } else { short.push((text, place)) }
         }
         if !long.is_empty() {
-            let part = grams::write(&long, block);
+            let (part, left) = grams::write(&long, block);
             set_u32(block, head::GRAMS, part);
+            short.extend(left.into_iter().map(|i| long[i]));
         }
         if !short.is_empty() {
             let texts = short.iter().map(|(x, _)| x);

@@ -3,7 +3,8 @@
 //! Of each text, a few bytes in a row (a gram) that few others have stand for it. At each place of the key the bytes there
 //! are looked up in a set of bits, which is small enough to stay close to the processor; what passes is looked up in a table
 //! of grams, and the texts of a gram are compared. So the pass does the same few independent steps at each place, however many
-//! texts there are: unlike the states of an automaton, none has to wait for the one before.
+//! texts there are: unlike the states of an automaton, none has to wait for the one before. Texts without a gram that few
+//! others have would be compared again and again, so they are left to an automaton.
 //!
 //! ```text
 //! u8 bits of the index of the set (log2), u8 of the table, u8 length of a gram, u8 unused; the set;
@@ -29,6 +30,8 @@ const HEAD_BYTES: usize = 4;
 const SET_BITS_MIN: u32 = 9;
 /// Bits of the set per gram: of 32 places that have none of the grams, at most one passes.
 const SET_BITS_PER_GRAM: usize = 32;
+/// The most texts of a gram.
+const TEXTS_MAX: usize = 16;
 const LAST: u16 = 1 << 15;
 /// What of a part is looked at for most keys, as far as it is not longer.
 const EXPECTED_LINES: usize = 4;
@@ -61,8 +64,9 @@ pub(super) fn takes(text: &[u8], others: usize) -> bool {
     text.len() >= if others > SHORT_TEXTS_MAX { GRAM_BYTES } else { TEXT_BYTES_MIN }
 }
 
-/// Appends the index of these texts, each with the place of its postings, and answers its place.
-pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
+/// Appends the index of these texts, each with the place of its postings. Answers its place, and which of the texts are not
+/// in it because they have no gram that few others have.
+pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> (usize, Vec<usize>) {
     let shortest = texts.iter().map(|(text, _)| text.len()).min().unwrap_or(GRAM_BYTES);
     let gram_bytes = shortest.clamp(SHORT_GRAM_BYTES, GRAM_BYTES);
     let grams_of = |text: &[u8]| 0..=text.len() - gram_bytes;
@@ -80,6 +84,15 @@ pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
         let at = rarest.unwrap_or(0);
         by_gram.entry(gram_at(text, at)).or_default().push((number, at));
     }
+    let mut left: Vec<usize> = Vec::new();
+    by_gram.retain(|_, list| {
+        let are_few = list.len() <= TEXTS_MAX;
+        if !are_few {
+            left.extend(list.iter().map(|(number, _)| number));
+        }
+        are_few
+    });
+    left.sort_unstable();
     let set_bits = (by_gram.len() * SET_BITS_PER_GRAM).next_power_of_two().ilog2().max(SET_BITS_MIN);
     let table_bits = (by_gram.len() * 3 / 2 + 1).next_power_of_two().ilog2();
     let part = block.len();
@@ -110,7 +123,7 @@ pub(super) fn write(texts: &[(&[u8], u32)], block: &mut Vec<u8>) -> usize {
         block[table + slot * 8..][..4].copy_from_slice(&gram.to_le_bytes());
         block[table + slot * 8 + 4..][..4].copy_from_slice(&place.to_le_bytes());
     }
-    part
+    (part, left)
 }
 
 /// Says that keys will be searched.
@@ -197,12 +210,28 @@ mod tests {
             let texts: Vec<Vec<u8>> = texts.into_iter().collect();
             let list: Vec<(&[u8], u32)> = texts.iter().enumerate().map(|(i, x)| (&x[..], 1000 + i as u32)).collect();
             let mut block = vec![7; 13];
-            let part = write(&list, &mut block);
+            let (part, left) = write(&list, &mut block);
             let mut found = std::collections::BTreeSet::new();
             search(&block, part, &key, |meaning| found.extend([meaning as usize - 1000]));
             let there = |x: &Vec<u8>| key.windows(x.len()).any(|w| w == x);
-            let expected: std::collections::BTreeSet<usize> = (0..texts.len()).filter(|i| there(&texts[*i])).collect();
+            let expected: std::collections::BTreeSet<usize> =
+                (0..texts.len()).filter(|i| !left.contains(i) && there(&texts[*i])).collect();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn texts_that_are_too_much_alike_are_left() {
+        let texts: Vec<Vec<u8>> =
+            (0u32..5000).map(|n| (0..13).map(|bit| if n >> bit & 1 == 0 { b'a' } else { b'b' }).collect()).collect();
+        let mut list: Vec<(&[u8], u32)> = texts.iter().map(|x| (&x[..], 7)).collect();
+        list.push((b"something else", 8));
+        let mut block = Vec::new();
+        let (part, left) = write(&list, &mut block);
+        // There are 16 grams of two letters.
+        assert!(list.len() - left.len() <= 16 * TEXTS_MAX + 1, "{} left", left.len());
+        let mut found = Vec::new();
+        search(&block, part, b"...something else...", |meaning| found.push(meaning));
+        assert_eq!(found, [8]);
     }
 }

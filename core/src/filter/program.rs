@@ -8,6 +8,8 @@
 //! Places are operations, or [`ACCEPT`] and [`REJECT`]. They only ever point forward, so that a program makes each test at
 //! most once.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 
 use super::bytes;
@@ -57,20 +59,44 @@ enum Target {
     Label(usize),
 }
 
+/// The regular expressions of programs, each once.
+#[derive(Debug, Default)]
+pub(super) struct Regexes {
+    list: Vec<Regex>,
+    numbers: HashMap<Regex, u32>,
+}
+
+impl Regexes {
+    fn number(&mut self, r: &Regex) -> u32 {
+        if let Some(number) = self.numbers.get(r) {
+            return *number;
+        }
+        let number = self.list.len() as u32;
+        self.list.push(r.clone());
+        self.numbers.insert(r.clone(), number);
+        number
+    }
+
+    /// All by their numbers; no more can come.
+    pub(super) fn into_list(self) -> Vec<Regex> {
+        self.list
+    }
+}
+
 /// Writes programs.
 struct Writer<'a> {
     ops: Vec<(u8, u8, Target, Target, u32)>,
     operands: Vec<u8>,
     /// Where each label stands.
     labels: Vec<u16>,
-    regexes: &'a mut Vec<Regex>,
+    regexes: &'a mut Regexes,
     /// The condition of each operation, if that is asked for.
     conditions: Option<Vec<Filter>>,
 }
 
 /// Appends the program of "all of these hold" to `out`; none of them may be constant. Regular expressions are put into
 /// `regexes`, which the program refers to.
-pub(super) fn encode(all: &[&Filter], regexes: &mut Vec<Regex>, out: &mut Vec<u8>) {
+pub(super) fn encode(all: &[&Filter], regexes: &mut Regexes, out: &mut Vec<u8>) {
     let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), regexes, conditions: None };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
     let place = |t: Target| w.place(t);
@@ -113,7 +139,7 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
     if all.is_empty() {
         return Vec::new();
     }
-    let (mut regexes, labels) = (Vec::new(), Vec::new());
+    let (mut regexes, labels) = (Regexes::default(), Vec::new());
     let mut w =
         Writer { ops: Vec::new(), operands: Vec::new(), labels, regexes: &mut regexes, conditions: Some(Vec::new()) };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
@@ -204,7 +230,7 @@ impl Writer<'_> {
 }
 
 /// Appends what the test compares with, and answers its code.
-fn encode_test(test: &Test, regexes: &mut Vec<Regex>, out: &mut Vec<u8>) -> u8 {
+fn encode_test(test: &Test, regexes: &mut Regexes, out: &mut Vec<u8>) -> u8 {
     let mut text = |bytes: &[u8], code: u8| {
         out.extend_from_slice(bytes);
         code
@@ -218,12 +244,8 @@ fn encode_test(test: &Test, regexes: &mut Vec<Regex>, out: &mut Vec<u8>) -> u8 {
         Test::Contains(x) => text(x, code::CONTAINS),
         Test::Wildcard(w) => text(w.code(), code::WILDCARD),
         Test::Regex(r) => {
-            let known = regexes.iter().position(|x| x == r);
-            let number = known.unwrap_or(regexes.len());
-            if known.is_none() {
-                regexes.push(r.clone());
-            }
-            text(&(number as u32).to_le_bytes(), code::REGEX)
+            let number = regexes.number(r);
+            text(&number.to_le_bytes(), code::REGEX)
         }
         Test::IgnoreCase(affix, x) => {
             out.push(*affix as u8);

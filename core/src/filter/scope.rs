@@ -2,8 +2,8 @@
 //!
 //! Each rule is filed under the one condition that is expected to be met least often (an access predicate in the sense of
 //! Fabret et al., SIGMOD 2001): a beginning or an end of the key, found by one walk through a trie each; a text within the
-//! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short for
-//! that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the
+//! key, found by one pass over the key (see [`super::grams`]; an Aho-Corasick automaton for texts that are too short or too
+//! much alike for that); or the value of another field, found by one probe for each value that the event has. Where a rule is met, the
 //! rest of its filter is checked. So the cost of an event is that of the walk plus the rules met, whatever the number of
 //! rules, and no automaton is ever built over several patterns with wildcards.
 //!
@@ -30,7 +30,7 @@ use super::bytes::{LANES, prefetch, strip_prefix, strip_suffix};
 use super::grams;
 use super::pattern::{self, Regex};
 use super::program;
-use super::subject::{Kind, Subject, Value};
+use super::subject::{Kind, Subject};
 use super::walk::{Postings, Step, Walks, visit};
 use crate::event::{EventPattern, EventType, KnownType};
 
@@ -115,7 +115,7 @@ pub(super) struct Extra {
     pub(super) bytes: usize,
 }
 
-/// Texts within keys that are too short for [`grams`].
+/// Texts within keys that are too short for [`grams`], or too much alike.
 #[derive(Debug)]
 pub(super) struct Infixes {
     pub(super) automaton: NFA,
@@ -347,46 +347,33 @@ impl Scope {
 
     /// Looks up the values that the event has in the fields that rules are filed under.
     ///
-    /// The part: u32 mask of the table; u16 fields, each with its kind (u8), the length of its selector (u16) and the
-    /// selector; the table, u32 hash and u32 place of postings (0: free).
+    /// The part: u32 mask of the table, u32 kinds of the fields as bits; the table, u32 hash and u32 place of postings
+    /// (0: free).
     fn probe(&self, part: usize, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
         let block = &*self.block;
-        let (mask, fields) = (u32_at(block, part), u16_at(block, part + 4));
-        let table = u32_at(block, part + 6) as usize;
+        let (mask, kinds) = (u32_at(block, part), u32_at(block, part + 4));
         let slot = |i: u32| {
-            let at = table + (i & mask) as usize * 8;
+            let at = part + 8 + (i & mask) as usize * 8;
             (u32_at(block, at), u32_at(block, at + 4))
         };
         let mut met = std::mem::take(m.places);
-        let mut at = part + 10;
-        for number in 0..fields {
-            let kind = Kind::from_u8(block[at]);
-            let len = u16_at(block, at + 1) as usize;
-            let selector = &block[at + 3..at + 3 + len];
-            at += 3 + len;
-            if m.before {
-                continue;
-            }
-            m.subject.any(kind, selector, &mut |value| {
-                if let Value::Text(value) = value {
-                    let hash = hash_value(number, value);
-                    let mut i = hash;
-                    loop {
-                        let (held, place) = slot(i);
-                        if place == NONE {
-                            break;
-                        }
-                        if held == hash {
-                            met.push(place);
-                        }
-                        i = i.wrapping_add(1);
-                    }
-                }
-                false
-            });
-        }
         if m.before {
             met.extend((0..=mask).map(|i| slot(i).1).filter(|place| *place != NONE));
+        } else {
+            m.subject.each_text(kinds, |kind, name, value| {
+                let hash = hash_value(kind, name, value);
+                let mut i = hash;
+                loop {
+                    let (held, place) = slot(i);
+                    if place == NONE {
+                        break;
+                    }
+                    if held == hash {
+                        met.push(place);
+                    }
+                    i = i.wrapping_add(1);
+                }
+            });
         }
         self.post_each(&mut met, m, out);
         *m.places = met;
@@ -432,6 +419,10 @@ fn has_type(types: &[u8], t: KnownType) -> bool {
     types[t as usize / 8] & (1 << (t as usize % 8)) != 0
 }
 
-pub(super) fn hash_value(field: u16, value: &[u8]) -> u32 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(value, u64::from(field)) as u32
+/// Of a value and the field that has it. The case of a name does not count: that of metadata has none.
+#[inline]
+pub(super) fn hash_value(kind: Kind, name: &[u8], value: &[u8]) -> u32 {
+    let fold = |hash: u64, b: &u8| (hash ^ u64::from(b.to_ascii_lowercase())).wrapping_mul(0x100_0000_01b3);
+    let field = name.iter().fold(0xcbf2_9ce4_8422_2325 ^ kind as u64, fold);
+    xxhash_rust::xxh3::xxh3_64_with_seed(value, field) as u32
 }

@@ -83,6 +83,11 @@ impl Kind {
         matches!(self, Kind::Metadata | Kind::Tag | Kind::Data)
     }
 
+    /// In a set of kinds, the bit that stands for it.
+    pub(super) fn bit(self) -> u32 {
+        1 << self as u8
+    }
+
     /// Whether a host knows it before the operation.
     pub(super) fn is_known_before(self) -> bool {
         matches!(self, Kind::EventType | Kind::Bucket | Kind::Key)
@@ -300,6 +305,28 @@ impl<'a> Subject<'a> {
                 !self.data.nodes.is_empty() && self.data.any(0, selector, passes)
             }
             _ => false,
+        }
+    }
+
+    /// Calls `each` with every text that the event has in fields of these kinds ([`Kind::bit`]): the kind, what is in
+    /// brackets, the text.
+    #[inline]
+    pub(super) fn each_text(&self, kinds: u32, mut each: impl FnMut(Kind, &[u8], &[u8])) {
+        let frame = &self.frame;
+        let mut left = kinds & !(Kind::Metadata.bit() | Kind::Tag.bit());
+        while left != 0 {
+            let kind = Kind::from_u8(left.trailing_zeros() as u8);
+            left &= left - 1;
+            let text = text_field(kind).map_or(&[][..], |field| frame.field(field));
+            if !text.is_empty() {
+                each(kind, b"", text);
+            }
+        }
+        if kinds & Kind::Metadata.bit() != 0 {
+            frame.metadata().for_each(|(name, v)| each(Kind::Metadata, name.as_bytes(), v.as_bytes()));
+        }
+        if kinds & Kind::Tag.bit() != 0 {
+            frame.tags().for_each(|(name, v)| each(Kind::Tag, name.as_bytes(), v.as_bytes()));
         }
     }
 }

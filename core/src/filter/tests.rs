@@ -195,6 +195,69 @@ fn rules_are_filed_under_what_few_share() {
     assert_eq!(memory.met(), 1);
 }
 
+#[test]
+fn a_rule_among_many_alike_is_met_alone() {
+    for count in [1000, 2000, 4000] {
+        let text = |n: u32| format!("{}{n:06}/", "ab".repeat(20));
+        let conditions: [fn(String) -> Filter; 4] = [
+            |x| Filter::new(x, ""),
+            |x| Filter::new("", x),
+            |x| Filter::Is(Field::Key, Test::equals(x)),
+            |x| Filter::Is(Field::Key, Test::contains(x)),
+        ];
+        for condition in conditions {
+            let rules: Vec<Rule> =
+                (0..count).map(|n| rule(Some("b"), &["*"], b"", b"").with_filter(condition(text(n)))).collect();
+            let frame = frame_of("b", PUT, text(123).as_bytes());
+            let mut memory = MatchMemory::default();
+            let mut out = Vec::new();
+            compile(&rules).matches(&FrameView::parse(&frame).unwrap(), &mut memory, &mut out);
+            assert_eq!((&out[..], memory.met()), (&[123][..], 1), "of {count}");
+        }
+    }
+}
+
+fn frame_with_tags(tags: &[(&str, &str)]) -> Vec<u8> {
+    let mut event = Event::new(PUT, "b", b"k");
+    event.tags = tags;
+    frame::encode_to_vec(&event, 1)
+}
+
+#[test]
+fn more_than_65536_names_of_tags() {
+    let tag = |n: u32| Filter::Is(Field::Tag(format!("name-{n}").into()), Test::equals("x"));
+    let rules: Vec<Rule> = (0..66_000).map(|n| rule(Some("b"), &["*"], b"", b"").with_filter(tag(n))).collect();
+    let m = compile(&rules);
+    assert_eq!(found_in(&m, &frame_with_tags(&[("name-3", "x"), ("name-65999", "x"), ("name-4", "y")])), [3, 65_999]);
+}
+
+#[test]
+fn a_value_of_one_tag_does_not_meet_the_rules_of_others() {
+    let tag = |n: u32| Filter::Is(Field::Tag(format!("name-{n:04}").into()), Test::equals("x"));
+    let rules: Vec<Rule> = (0..1000).map(|n| rule(Some("b"), &["*"], b"", b"").with_filter(tag(n))).collect();
+    let mut memory = MatchMemory::default();
+    let frame = frame_with_tags(&[("name-0017", "x"), ("name-0018", "y"), ("name", "x")]);
+    compile(&rules).matches(&FrameView::parse(&frame).unwrap(), &mut memory, &mut Vec::new());
+    assert_eq!(memory.met(), 1);
+}
+
+#[test]
+fn texts_of_two_letters_are_found_in_keys_of_two_letters() {
+    let text = |n: u32, len: u32| -> Vec<u8> { (0..len).map(|i| if n >> i & 1 == 0 { b'a' } else { b'b' }).collect() };
+    let texts: Vec<Vec<u8>> = (0..1024).map(|n| text(n, 10)).collect();
+    let rules: Vec<Rule> = texts
+        .iter()
+        .map(|x| rule(Some("b"), &["*"], b"", b"").with_filter(Filter::Is(Field::Key, Test::contains(x.clone()))))
+        .collect();
+    let m = compile(&rules);
+    for n in [0, 0xdead_beef, 0x1234_5678, u32::MAX] {
+        let key = text(n, 32);
+        let there = |x: &Vec<u8>| key.windows(x.len()).any(|w| w == x);
+        let expected: Vec<u32> = (0..1024).filter(|i| there(&texts[*i as usize])).collect();
+        assert_eq!(found(&m, "b", PUT, &key), expected);
+    }
+}
+
 proptest! {
     #[test]
     fn form_decoding_undoes_form_encoding(raw in "\\PC{0,20}") {
