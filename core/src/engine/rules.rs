@@ -98,7 +98,7 @@ impl Control {
         names: &mut Names,
     ) -> Result<(Control, Vec<u32>)> {
         let mut control = Control {
-            live: LiveRules::new(config.retention.keep != Keep::Nothing, config.filter.clone()),
+            live: LiveRules::new(config.retention.keep != Keep::Nothing, config.filter),
             compiler: Compiler::compile(&[])?,
             kept: None,
             hands_over: false,

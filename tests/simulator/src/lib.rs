@@ -17,6 +17,7 @@ use std::time::Duration;
 use tidewire::config::{EngineConfig, Idle};
 use tidewire::event::{EventTypes, FrameView};
 use tidewire::filter::Filter;
+use tidewire::log::names::Names;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
 use tidewire::rule::{Destination, DestinationKind, Order, Rule, RuleSet, Webhook};
