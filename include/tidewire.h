@@ -132,6 +132,10 @@ enum tidewire_result_t
    * A defect of Tidewire that is none of the above.
    */
   TIDEWIRE_INTERNAL = 18,
+  /**
+   * What is there is not what the caller expected (another version, or something of another owner). Read it anew.
+   */
+  TIDEWIRE_CONFLICT = 19,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
