@@ -20,7 +20,7 @@ use tidewire::filter::Filter;
 use tidewire::log::names::Names;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{Destination, DestinationKind, Order, Rule, RuleSet, Webhook};
+use tidewire::rule::{Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook};
 use tidewire::sim::disk::Faults;
 use tidewire::sim::{Rng, World};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Receipt};
@@ -32,6 +32,8 @@ use oracle::Oracle;
 const SECOND: u64 = 1_000_000_000;
 const PORT: u16 = 9000;
 const BUCKET: &str = "bucket";
+/// The id of the rule that the host puts.
+const PUT: &str = "put";
 /// Polls of tasks that a run may take in all its parts; more is a hang.
 const POLLS_MAX: u64 = 3_000_000;
 
@@ -100,6 +102,10 @@ struct Plan {
     /// The rules in force at first, and those that take their place later.
     rules: Vec<PlannedRule>,
     other_rules: Vec<PlannedRule>,
+    /// The rule that the host has put, as the engine has acknowledged it; and what it may be after the next opening, because
+    /// changes of it have failed.
+    put: Option<PlannedRule>,
+    put_perhaps: Vec<Option<PlannedRule>>,
     /// The host does more than publish.
     more: bool,
     dedup_window: Duration,
@@ -111,7 +117,7 @@ struct Plan {
     wall_steps: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 struct PlannedRule {
     prefix: String,
     destinations: Vec<usize>,
@@ -176,12 +182,22 @@ fn plan(rng: &mut Rng) -> Plan {
         segment_bytes: 4096 * rng.between(3, 40),
         rules,
         other_rules,
+        put: None,
+        put_perhaps: Vec::new(),
         destinations,
         keys,
         lives: rng.between(1, 6) as u32,
         faults,
         capacity: rng.percent(10).then(|| rng.between(150_000, 3_000_000)),
         wall_steps: rng.percent(30),
+    }
+}
+
+impl PlannedRule {
+    fn rule(&self, id: &str) -> Rule {
+        let rule = Rule::new(id, ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], &EventTypes::default()).expect("a rule");
+        let rule = rule.with_filter(Filter::new(self.prefix.as_bytes(), Vec::new()));
+        self.destinations.iter().fold(rule, |rule, d| rule.with_destination(format!("d{d}")))
     }
 }
 
@@ -192,7 +208,7 @@ impl Plan {
 
     fn wanted(&self, key: &str) -> u32 {
         let mut set = 0;
-        for r in self.rules.iter().filter(|r| key.starts_with(&r.prefix)) {
+        for r in self.rules.iter().chain(&self.put).filter(|r| key.starts_with(&r.prefix)) {
             for d in &r.destinations {
                 set |= 1 << d;
             }
@@ -201,18 +217,8 @@ impl Plan {
     }
 
     fn rule_set(&self) -> RuleSet {
-        let types = EventTypes::default();
-        let rules = self.rules.iter().enumerate().map(|(i, r)| {
-            let mut rule = Rule::new(format!("r{i}"), ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], &types)
-                .expect("a rule")
-                .with_filter(Filter::new(r.prefix.as_bytes(), Vec::new()));
-            for d in &r.destinations {
-                rule = rule.with_destination(format!("d{d}"));
-            }
-            rule
-        });
-        let rules: Vec<Rule> = rules.collect();
-        RuleSet::build(rules, self.destinations.clone(), types).expect("rules")
+        let rules = self.rules.iter().enumerate().map(|(i, r)| r.rule(&format!("r{i}"))).collect();
+        RuleSet::build(rules, self.destinations.clone(), EventTypes::default()).expect("rules")
     }
 }
 
@@ -298,6 +304,7 @@ impl Run {
             if !self.open() {
                 return;
             }
+            self.find_put_rule();
             self.world.disk.set_faults(faults);
             self.take_up();
             for _ in 0..self.rng.between(1, 8) {
@@ -377,13 +384,8 @@ impl Run {
                     Some(Err(_)) if changes => self.plan.change_rules(),
                     _ => {}
                 }
-                // What is in a ring yet is matched by the old ones or the new ones.
-                for (n, _) in self.receipts.iter().filter(|(_, r)| !r.is(Ack::Written)) {
-                    let mut oracle = self.oracle.borrow_mut();
-                    let wanted = self.plan.wanted(&oracle.key(*n));
-                    oracle.rules_changed(*n, wanted);
-                }
             }
+            9 => self.change_put_rule(),
             _ => {}
         }
         let ns = match self.rng.below(5) {
@@ -394,6 +396,51 @@ impl Run {
             _ => self.rng.below(600 * SECOND),
         };
         self.pass(ns);
+    }
+
+    /// Puts the one rule that the host keeps with the engine, another one in its place, or deletes it.
+    fn change_put_rule(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        let n = self.plan.destinations.len() as u64;
+        let next = self.rng.percent(70).then(|| PlannedRule {
+            prefix: format!("{}/", ["a", "b", "c"][self.rng.below(3) as usize]),
+            destinations: vec![self.rng.below(n) as usize],
+        });
+        let result = match &next {
+            Some(r) => engine.put_rule(r.rule(PUT), Expect::Anything).map(drop),
+            None => engine.delete_rule(None, PUT, Expect::Anything),
+        };
+        log::debug!("put {next:?}: {result:?}");
+        let trouble = self.world.disk.counts.get().errors + self.world.disk.counts.get().no_space;
+        match result {
+            Ok(()) => {
+                self.plan.put = next;
+                self.plan.put_perhaps.clear();
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound && self.plan.put.is_none() => {}
+            Err(e) if trouble == 0 => self.violation(format!("a rule cannot be put: {e}")),
+            // It is as it was, but what was written of it may be there after a restart.
+            Err(_) => self.plan.put_perhaps.push(next),
+        }
+    }
+
+    /// What was put must be there again.
+    fn find_put_rule(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        let found = engine.rule(None, PUT).map(|r| (r.rule(), r.inactive().cloned()));
+        let is = |planned: &Option<PlannedRule>| match (planned, &found) {
+            (None, None) => true,
+            (Some(planned), Some((rule, None))) => planned.rule(PUT) == *rule,
+            _ => false,
+        };
+        let all = std::iter::once(&self.plan.put).chain(&self.plan.put_perhaps);
+        match all.into_iter().find(|planned| is(planned)).cloned() {
+            Some(planned) => {
+                self.plan.put = planned;
+                self.plan.put_perhaps.clear();
+            }
+            None => self.violation(format!("the rule is {found:?}, and was to be {:?}", self.plan.put)),
+        }
     }
 
     fn publish(&mut self, n: u64) {

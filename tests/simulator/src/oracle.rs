@@ -101,21 +101,6 @@ impl Oracle {
         }
     }
 
-    /// The rules have changed before it was certain by which ones an event is matched.
-    pub fn rules_changed(&mut self, n: u64, wanted: u32) {
-        if let Some(e) = self.events.get_mut(n as usize) {
-            e.wanted &= wanted;
-            e.allowed |= wanted;
-            let wanted = e.wanted;
-            self.owed.retain(|(d, owed)| *owed != n || wanted & (1 << d) != 0);
-        }
-    }
-
-    /// The key of an event.
-    pub fn key(&self, n: u64) -> String {
-        self.events.get(n as usize).map(|e| e.key.clone()).unwrap_or_default()
-    }
-
     /// The engine has taken an event once more, as it must if it did not keep it.
     pub fn taken_anew(&mut self, n: u64) {
         if let Some(e) = self.events.get_mut(n as usize) {
