@@ -220,13 +220,16 @@ impl Engine {
         let groups = Groups::open(&dir, &config.event_types, &all)?;
         let former: Vec<u32> =
             dir.names.former().filter(|n| states.values().all(|s| shard::nothing_waits(s, *n))).collect();
-        dir.names.set_done(&former)?;
         let kept = match config.rules {
             RulesKept::Stored => Some(Kept::open(&dir.path, &config.event_types)?),
             RulesKept::Host => None,
         };
         let (control, new) = Control::open(rules, groups.keepers()?, kept, &config, &mut dir.names)?;
         let snapshot = control.snapshot(&dir.names);
+        // Only now that everything could be read. What cannot be written down is done at the next opening.
+        if let Err(e) = dir.names.set_done(&former).and_then(|()| dir.names.tidy()) {
+            log::warn!("{e}");
+        }
         let destinations = Arc::new(shard::EverDestinations { all: dir.names.destinations().collect(), new });
         let is_new = |destination| destinations.new.contains(&destination);
         let barriers = dir.arrange(&mut states, &destinations.all, is_new)?;

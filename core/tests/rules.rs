@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidewire::config::{EngineConfig, RulesKept};
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;
-use tidewire::rule::{Backlog, Destination, DestinationKind, Expect, Owner, Rule, RuleSet};
+use tidewire::rule::{Backlog, Destination, Expect, Owner, Rule, RuleSet};
 use tidewire::{
     Ack, DeadLetterFilter, Engine, ErrorKind, Event, KnownType, LossReason, PublishOptions, Published, RedriveOptions,
 };
@@ -315,11 +315,10 @@ fn changing_rules_loses_and_doubles_nothing_of_what_other_rules_want() {
     engine.close(WAIT).unwrap();
 }
 
-/// An engine whose destination `old`, which is put, cannot be reached and has `0..10` of two keys waiting.
-fn with_backlog(dir: &Path, other: &Receiver) -> Engine {
+/// An engine whose destination `old`, which is put, refuses everything and has `0..10` of two keys waiting.
+fn with_backlog(dir: &Path, other: &Receiver, old: &Receiver) -> Engine {
     let engine = Engine::open_with(config(dir), configured(vec![hook("hook", &other.url())])).unwrap();
-    let down = unreachable_hook("old");
-    engine.put_destination(down, Expect::Absent, &Backlog::Keep).unwrap();
+    engine.put_destination(hook("old", &old.url()), Expect::Absent, &Backlog::Keep).unwrap();
     let mut to_old = rule("to-old", "b", "");
     to_old.destinations = vec!["old".into()];
     engine.put_rule(to_old, Expect::Absent).unwrap();
@@ -329,10 +328,8 @@ fn with_backlog(dir: &Path, other: &Receiver) -> Engine {
     engine
 }
 
-fn unreachable_hook(name: &str) -> Destination {
-    // Nobody listens there: the port was somebody's a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    hook(name, &format!("http://127.0.0.1:{port}/"))
+fn refusing() -> Receiver {
+    receiver(Behaviour::Status(503))
 }
 
 /// An event whose size is its number.
@@ -360,13 +357,13 @@ fn waiting(engine: &Engine) -> u64 {
 #[test]
 fn what_waits_for_a_deleted_destination_is_delivered_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let other = receiver(Behaviour::Ok204);
-    let engine = with_backlog(dir.path(), &other);
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
+    let engine = with_backlog(dir.path(), &other, &old);
     let e = engine.delete_destination("old", Expect::Anything, &Backlog::Drain).unwrap_err();
     assert!(e.kind() == ErrorKind::Conflict && e.to_string().contains("to-old"), "{e}");
     engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
-    let old = engine.destinations().into_iter().find(|d| d.destination.name == "old").unwrap();
-    engine.delete_destination("old", Expect::Version(old.version), &Backlog::Drain).unwrap();
+    let version = engine.destinations().into_iter().find(|d| d.destination.name == "old").unwrap().version;
+    engine.delete_destination("old", Expect::Version(version), &Backlog::Drain).unwrap();
     assert!(engine.destinations().iter().all(|d| d.destination.name != "old"));
     assert_eq!(
         engine.delete_destination("old", Expect::Anything, &Backlog::Drain).unwrap_err().kind(),
@@ -384,11 +381,10 @@ fn what_waits_for_a_deleted_destination_is_delivered_also_after_a_restart() {
     engine.close(Duration::from_millis(200)).unwrap();
     drop(engine);
 
-    let DestinationKind::Webhook(webhook) = &old.destination.kind else { unreachable!() };
-    let back = Receiver::start(webhook.url.socket_addrs(|| None).unwrap()[0], Behaviour::Ok204).unwrap();
+    old.set_behaviour(Behaviour::Ok204);
     let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
     engine.flush(WAIT).unwrap();
-    assert_eq!(numbers(&back, "key-0"), evens(10));
+    assert_eq!(numbers(&old, "key-0"), evens(10));
     assert_eq!(numbers(&r, "key-0"), [100]);
     engine.close(WAIT).unwrap();
     drop(engine);
@@ -402,8 +398,8 @@ fn what_waits_for_a_deleted_destination_is_delivered_also_after_a_restart() {
 #[test]
 fn what_waits_for_a_deleted_destination_becomes_dead_letters_that_its_successor_can_have() {
     let dir = tempfile::tempdir().unwrap();
-    let other = receiver(Behaviour::Ok204);
-    let engine = with_backlog(dir.path(), &other);
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
+    let engine = with_backlog(dir.path(), &other, &old);
     engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
     engine.delete_destination("old", Expect::Anything, &Backlog::DeadLetter).unwrap();
     engine.flush(WAIT).unwrap();
@@ -422,8 +418,8 @@ fn what_waits_for_a_deleted_destination_becomes_dead_letters_that_its_successor_
 #[test]
 fn what_waits_for_a_deleted_destination_is_purged_counted_and_audited() {
     let dir = tempfile::tempdir().unwrap();
-    let other = receiver(Behaviour::Ok204);
-    let engine = with_backlog(dir.path(), &other);
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
+    let engine = with_backlog(dir.path(), &other, &old);
     engine.delete_rule(Some("b"), "to-old", Expect::Anything).unwrap();
     engine.delete_destination("old", Expect::Anything, &Backlog::Purge).unwrap();
     engine.flush(WAIT).unwrap();
@@ -441,8 +437,8 @@ fn what_waits_for_a_deleted_destination_is_purged_counted_and_audited() {
 #[test]
 fn what_waits_for_a_deleted_destination_moves_before_what_comes_later() {
     let dir = tempfile::tempdir().unwrap();
-    let other = receiver(Behaviour::Ok204);
-    let engine = with_backlog(dir.path(), &other);
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
+    let engine = with_backlog(dir.path(), &other, &old);
     for to in ["old", "nowhere"] {
         let moved = Backlog::MoveTo(to.into());
         engine.delete_destination("old", Expect::Anything, &moved).unwrap_err();
@@ -461,10 +457,10 @@ fn what_waits_for_a_deleted_destination_moves_before_what_comes_later() {
 #[test]
 fn a_changed_destination_takes_its_backlog_along_or_leaves_it() {
     let dir = tempfile::tempdir().unwrap();
-    let other = receiver(Behaviour::Ok204);
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
     let r = receiver(Behaviour::Ok204);
     // Kept: what waits goes to the new address.
-    let engine = with_backlog(dir.path(), &other);
+    let engine = with_backlog(dir.path(), &other, &old);
     let v = engine.destinations().into_iter().find(|d| d.destination.name == "old").unwrap().version;
     assert_eq!(
         engine.put_destination(hook("old", &r.url()), Expect::Version(v + 1), &Backlog::Keep).unwrap_err().kind(),
@@ -474,7 +470,7 @@ fn a_changed_destination_takes_its_backlog_along_or_leaves_it() {
     engine.flush(WAIT).unwrap();
     assert_eq!(numbers(&r, "key-0"), evens(10));
     // Left, as dead letters: the new one begins with what is new.
-    engine.put_destination(unreachable_hook("old"), Expect::Anything, &Backlog::Keep).unwrap();
+    engine.put_destination(hook("old", &old.url()), Expect::Anything, &Backlog::Keep).unwrap();
     (10..20).for_each(|n| sized(&engine, n));
     let second = receiver(Behaviour::Ok204);
     engine.put_destination(hook("old", &second.url()), Expect::Anything, &Backlog::DeadLetter).unwrap();

@@ -185,7 +185,7 @@ impl Names {
     ///
     /// # Errors
     /// If that cannot be written.
-    pub(super) fn tidy(&mut self) -> Result<()> {
+    pub(crate) fn tidy(&mut self) -> Result<()> {
         if self.journal.bytes() > 0 { self.write() } else { Ok(()) }
     }
 

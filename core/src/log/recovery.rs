@@ -200,12 +200,9 @@ impl DataDir {
                 m
             }
         };
-        let mut names = Names::open(path)?;
-        if meta.named {
-            if !names.is_written() {
-                return Err(lost(names.path()));
-            }
-            names.tidy()?;
+        let names = Names::open(path)?;
+        if meta.named && !names.is_written() {
+            return Err(lost(names.path()));
         }
         let layouts = if meta.layouts.is_empty() { vec![Layout::first(meta.shards)] } else { meta.layouts.clone() };
         Ok(DataDir {
