@@ -517,3 +517,28 @@ fn what_the_rules_cost_and_want_is_counted() {
     assert!(s.version > before.version && s.builds == before.builds + 3);
     engine.close(WAIT).unwrap();
 }
+
+/// So fast that a shard hears of the destination, the rule and the end of both at once.
+#[test]
+fn a_destination_that_came_and_went_at_once_has_what_was_published_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = refusing();
+    let mut c = config(dir.path());
+    c.rules = RulesKept::Host;
+    let engine = Engine::open_with(c, configured(vec![hook("hook", &old.url())])).unwrap();
+    for n in 0..100 {
+        let name = format!("d{n}");
+        engine.put_destination(hook(&name, &old.url()), Expect::Absent, &Backlog::Keep).unwrap();
+        let mut to = rule("to", "b", "");
+        to.destinations = vec![name.clone()];
+        engine.put_rule(to, Expect::Absent).unwrap();
+        sized(&engine, 0);
+        sized(&engine, 1);
+        engine.delete_rule(Some("b"), "to", Expect::Anything).unwrap();
+        engine.delete_destination(&name, Expect::Anything, &Backlog::Purge).unwrap();
+    }
+    engine.flush(WAIT).unwrap();
+    let stats = engine.stats();
+    assert_eq!((stats.routed, stats.dropped, stats.waiting), (200, 200, 0));
+    engine.close(WAIT).unwrap();
+}

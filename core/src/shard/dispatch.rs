@@ -10,6 +10,7 @@ use futures::channel::oneshot;
 use super::gate::Holds;
 use super::handover::{DELIVERY, Handed, lane_of};
 use super::lanes::{Body, LaneSlot, Saved, Way};
+use super::snapshot::Snapshot;
 use super::{EverDestinations, Shard};
 use crate::delivery::behind::KeysBehind;
 use crate::driver::DiskFile;
@@ -205,48 +206,56 @@ impl Shard {
         }
     }
 
-    /// Looks at the newest destinations: new ones get lanes, changed ones their new settings.
-    pub(super) fn reload_lanes(self: &Rc<Self>) {
-        let snapshot = self.snapshots.load();
-        if Arc::ptr_eq(&snapshot.destinations, &self.lane_destinations.borrow()) {
+    /// Looks at the destinations of a snapshot: those that are new get lanes, and if no newer one was looked at, changed ones
+    /// get their new settings and those that are gone are retired.
+    ///
+    /// Each snapshot has to be looked at, also one that is followed by another at once: events that were published between
+    /// the two are matched by it, and need the lanes of its destinations.
+    pub(super) fn reload_lanes(self: &Rc<Self>, snapshot: &Snapshot) {
+        let destinations = &snapshot.destinations;
+        let (known, version) = self.lane_destinations.borrow().clone();
+        if Arc::ptr_eq(destinations, &known) {
             return;
         }
-        let destinations = snapshot.destinations.clone();
-        drop(snapshot);
         // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
         let head = self.dispatched.get();
+        let is_newest = snapshot.version >= version;
         for (number, destination) in destinations.by_number() {
-            let existing = self.lanes.borrow().get(&number).cloned();
-            self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
-            match existing {
-                Some(slot) => slot.reconfigure(destination.clone(), self.way(Some(destination))),
-                None => {
-                    let slot =
-                        self.add_lane(number, Some(destination.clone()), Saved::new(head), head, Holds::default());
-                    self.start_lane(&slot);
-                }
+            let way = self.way(Some(destination));
+            let mut own = vec![(number, way)];
+            if way.home == Some(self.shared.index) || self.lanes.borrow().contains_key(&(number | DELIVERY)) {
+                own.push((number | DELIVERY, Way::OF_DELIVERY));
             }
-            let delivery = self.lanes.borrow().get(&(number | DELIVERY)).cloned();
-            match delivery {
-                Some(slot) => slot.reconfigure(destination.clone(), Way::OF_DELIVERY),
-                None if self.way(Some(destination)).home == Some(self.shared.index) => {
-                    let (number, destination) = (number | DELIVERY, Some(destination.clone()));
-                    let slot = self.add_lane(number, destination, Saved::new(head), head, Holds::default());
-                    self.start_lane(&slot);
+            if is_newest {
+                self.queues.configure(&self.queues.of(number, Some(&destination.queue)), &destination.queue);
+            }
+            for (lane, way) in own {
+                let existing = self.lanes.borrow().get(&lane).cloned();
+                match existing {
+                    Some(slot) if is_newest => slot.reconfigure(destination.clone(), way),
+                    Some(_) => {}
+                    None => {
+                        let saved = Saved::new(head);
+                        let slot = self.add_lane(lane, Some(destination.clone()), saved, head, Holds::default());
+                        self.start_lane(&slot);
+                    }
                 }
-                None => {}
             }
         }
-        for (number, retired) in destinations.retired() {
+        // What a newer one says of lanes that were made just now holds too.
+        let newest = if is_newest { destinations.clone() } else { known };
+        for (number, retired) in newest.retired() {
             for number in [*number, *number | DELIVERY] {
                 if let Some(slot) = self.lanes.borrow().get(&number).cloned() {
-                    slot.retire(destinations.settings(slot.number), retired.backlog == OfGone::Purge);
+                    slot.retire(newest.settings(slot.number), retired.backlog == OfGone::Purge);
                 }
             }
         }
         self.guard_wake.notify();
-        self.reload_replays(&destinations);
-        *self.lane_destinations.borrow_mut() = destinations;
+        if is_newest {
+            self.reload_replays(destinations);
+            *self.lane_destinations.borrow_mut() = (newest, snapshot.version);
+        }
     }
 
     /// An event that goes into the log takes its place in the queues now: whoever hears that it is written finds it counted.
@@ -262,7 +271,8 @@ impl Shard {
     /// Hands the records of a group that was just written to their lanes.
     pub(super) fn dispatch(self: &Rc<Self>, group: &Group) {
         // A shard that has heard of new rules earlier may have handed over events for a new destination.
-        self.reload_lanes();
+        let newest = self.snapshots.load_full();
+        self.reload_lanes(&newest);
         let lanes = self.lanes.borrow();
         let mut checkpoint = self.checkpoint.borrow_mut();
         let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();

@@ -346,7 +346,7 @@ impl Shard {
         for command in self.shared.take_commands() {
             match command {
                 Command::Reload { position, snapshot } => {
-                    self.reload_lanes();
+                    self.reload_lanes(&snapshot);
                     let mut next = self.next_snapshots.borrow_mut();
                     let many = next.len() >= NEXT_SNAPSHOTS_MAX;
                     match next.back_mut() {

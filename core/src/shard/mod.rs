@@ -376,8 +376,8 @@ pub(crate) struct Shard {
     /// Those that come after it, and from which ring position on.
     next_snapshots: RefCell<VecDeque<(u64, Arc<Snapshot>)>>,
     matches: RefCell<Matches>,
-    /// The destinations that the lanes are made for: those of the newest snapshot that this shard has heard of.
-    lane_destinations: RefCell<Arc<LiveDestinations>>,
+    /// The destinations that the lanes are made for, and the version of that: the newest that this shard has heard of.
+    lane_destinations: RefCell<(Arc<LiveDestinations>, u64)>,
     config: Arc<EngineConfig>,
     incarnation: u64,
     started: Instant,
@@ -511,7 +511,7 @@ impl Shard {
             dedup_files: house::dedup_files(&state, disk, plan),
             dedup_handed: Cell::new(0),
             keeping: Keeping::new(&config, keep, &state, shared.index),
-            lane_destinations: RefCell::new(current.destinations.clone()),
+            lane_destinations: RefCell::new((current.destinations.clone(), current.version)),
             snapshot: RefCell::new(current),
             next_snapshots: RefCell::default(),
             matches: RefCell::default(),
