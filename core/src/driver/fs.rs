@@ -109,12 +109,12 @@ pub fn write_from(path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
     if let Some(world) = sim::current() {
         return world.disk.write_from(path, position, bytes);
     }
-    let is_new = !path.exists();
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.set_len(position)?;
     file.write_all_at(bytes, position)?;
     file.sync_all()?;
-    if is_new { sync_dir(path.parent().unwrap_or(Path::new("."))) } else { Ok(()) }
+    // Its name too: whoever created it may have failed before that was durable.
+    if position == 0 { sync_dir(path.parent().unwrap_or(Path::new("."))) } else { Ok(()) }
 }
 
 /// A whole file of the log. As [`ReadFile`].

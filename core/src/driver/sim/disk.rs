@@ -452,9 +452,9 @@ impl Disk {
     }
 
     pub(crate) fn write_from(&self, path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
-        let (node, is_new) = match self.node(path) {
-            Ok(node) => (node, false),
-            Err(_) => (self.create(path), true),
+        let node = match self.node(path) {
+            Ok(node) => node,
+            Err(_) => self.create(path),
         };
         let position = position as usize;
         self.room_for(node, position + bytes.len())?;
@@ -466,7 +466,7 @@ impl Disk {
         }
         self.put(node, position, bytes);
         self.sync_node(node, &self.done_writes(node))?;
-        if is_new { self.sync_dir(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
+        if position == 0 { self.sync_dir(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
     }
 
     pub(crate) fn replace(&self, path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
