@@ -73,14 +73,6 @@ impl<T: Clone> Table<T> {
     }
 }
 
-impl<T: Clone> FromIterator<(u32, T)> for Table<T> {
-    fn from_iter<I: IntoIterator<Item = (u32, T)>>(values: I) -> Self {
-        let mut table = Table::default();
-        values.into_iter().for_each(|(number, value)| table.set(number, Some(value)));
-        table
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

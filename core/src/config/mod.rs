@@ -418,11 +418,7 @@ impl EngineConfig {
     /// [`crate::ErrorKind::InvalidConfig`] that names the rule.
     pub fn check_retention(&self, rules: &RuleSet) -> Result<()> {
         match rules.rules.iter().find(|r| r.retain) {
-            Some(rule) if self.retention.keep == Keep::Nothing => {
-                Err(Error::invalid_config("it retains events, and the log is not kept")
-                    .at(rule.label())
-                    .remedy("say how long in [engine.retention], as in `age_max = \"7d\"`, or leave `retain` out"))
-            }
+            Some(rule) if self.retention.keep == Keep::Nothing => Err(rule.retains_in_vain()),
             _ => Ok(()),
         }
     }

@@ -122,9 +122,11 @@ impl Control {
         let former: BTreeSet<u32> = names.former().collect();
         before.edit.retired.retain(|number, _| former.contains(number));
         control.live.resume(before.version, before.bucket_versions);
-        let mut new = control.edit(Owner::Configuration, |live| live.configuring(set), names)?;
-        new.extend(control.edit(Owner::Callers, |_| before.edit, names)?);
-        new.extend(control.edit(Owner::Engine, |live| live.replacing(Owner::Engine, keepers), names)?);
+        let configuration = control.live.configuring(set);
+        let mut new = control.edit(Owner::Configuration, configuration, names)?;
+        new.extend(control.edit(Owner::Callers, before.edit, names)?);
+        let keepers = control.live.replacing(Owner::Engine, keepers);
+        new.extend(control.edit(Owner::Engine, keepers, names)?);
         for rule in control.live.all_of(Owner::Callers) {
             if let Some(e) = rule.inactive() {
                 log::warn!("not in force: {e}");
@@ -135,10 +137,10 @@ impl Control {
     }
 
     /// Makes a change. Answers which destinations are new to the directory.
-    fn edit(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Edit, names: &mut Names) -> Result<Vec<u32>> {
+    fn edit(&mut self, owner: Owner, edit: Edit, names: &mut Names) -> Result<Vec<u32>> {
         let begun = driver::now();
         let mut numbered = Numbered { names, new: Vec::new() };
-        let plan = self.live.plan(owner, edit(&self.live), &mut numbered)?;
+        let plan = self.live.plan(owner, edit, &mut numbered)?;
         let new = numbered.new;
         if plan.is_empty(&self.live) {
             return Ok(new);
@@ -540,11 +542,11 @@ fn edit(rules: impl IntoIterator<Item = (Key, Option<Rule>)>) -> Edit {
 
 impl Life {
     /// Changes the rules; [`Inner::publish_rules`] puts that into force.
-    pub(super) fn edit_rules(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Result<Edit>) -> Result<u64> {
+    pub(super) fn edit_rules(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Result<Edit>) -> Result<()> {
         let Some(dir) = self.dir.as_mut() else { return Err(closed()) };
         let edit = edit(&self.control.live)?;
-        self.control.edit(owner, |_| edit, &mut dir.names)?;
-        Ok(self.control.live.version())
+        self.control.edit(owner, edit, &mut dir.names)?;
+        Ok(())
     }
 }
 

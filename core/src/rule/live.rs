@@ -534,7 +534,7 @@ impl LiveRules {
     pub(crate) fn plan(&self, owner: Owner, edit: Edit, numbers: &mut impl Numbers) -> Result<Plan> {
         let Edit { rules, destinations, types, backlog, retired, lenient } = edit;
         let version = self.version + 1;
-        let types = types.map_or_else(|| self.types.clone(), Arc::new);
+        let types = types.filter(|t| *t != *self.types).map_or_else(|| self.types.clone(), Arc::new);
         let touched: BTreeSet<String> = destinations.keys().cloned().collect();
         let destinations = if destinations.is_empty() && retired.is_empty() {
             self.destinations.clone()
@@ -867,9 +867,7 @@ impl Draft<'_> {
             let error = Error::new(ErrorKind::Conflict, "the configuration has a rule of this id").at(rule.label());
             Some(error.remedy("change it there, or choose another id"))
         } else if rule.retain && !self.live.may_retain && owner != Owner::Engine {
-            let error = Error::invalid_config("it retains events, and the log is not kept").at(rule.label());
-            let remedy = "say how long in [engine.retention], as in `age_max = \"7d\"`, or leave `retain` out";
-            Some(error.remedy(remedy))
+            Some(rule.retains_in_vain())
         } else if owner == Owner::Engine {
             None
         } else {

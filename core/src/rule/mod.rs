@@ -111,6 +111,13 @@ impl Rule {
         format!("rule `{}`", self.id)
     }
 
+    /// Why a rule that retains cannot be in force while the log is not kept.
+    pub(crate) fn retains_in_vain(&self) -> Error {
+        Error::invalid_config("it retains events, and the log is not kept")
+            .at(self.label())
+            .remedy("say how long in [engine.retention], as in `age_max = \"7d\"`, or leave `retain` out")
+    }
+
     fn check_id(&self) -> Result<()> {
         if self.id.is_empty() {
             return Err(Error::invalid_config("the rule has no id").remedy("give it one that is unique in its bucket"));

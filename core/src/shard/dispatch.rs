@@ -25,7 +25,7 @@ use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{self, SegmentInfo, ShardState};
 use crate::log::shed;
-use crate::rule::{Backlog as OfGone, LiveDestinations};
+use crate::rule::{self, LiveDestinations};
 
 /// Bytes read from a segment at a time.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -142,7 +142,7 @@ impl Shard {
             self.add_lane(number, destination, Saved { cursor, tried, shed }, head, Holds::default());
         }
         for (number, retired) in snapshot.destinations.retired() {
-            if let Some(slot) = self.lanes.borrow().get(number).filter(|_| retired.backlog == OfGone::Purge) {
+            if let Some(slot) = self.lanes.borrow().get(number).filter(|_| retired.backlog == rule::Backlog::Purge) {
                 slot.retire(None, true);
             }
         }
@@ -213,10 +213,10 @@ impl Shard {
     /// the two are matched by it, and need the lanes of its destinations.
     pub(super) fn reload_lanes(self: &Rc<Self>, snapshot: &Snapshot) {
         let destinations = &snapshot.destinations;
-        let (known, version) = self.lane_destinations.borrow().clone();
-        if Arc::ptr_eq(destinations, &known) {
+        if Arc::ptr_eq(destinations, &self.lane_destinations.borrow().0) {
             return;
         }
+        let (known, version) = self.lane_destinations.borrow().clone();
         // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
         let head = self.dispatched.get();
         let is_newest = snapshot.version >= version;
@@ -247,7 +247,7 @@ impl Shard {
         for (number, retired) in newest.retired() {
             for number in [*number, *number | DELIVERY] {
                 if let Some(slot) = self.lanes.borrow().get(&number).cloned() {
-                    slot.retire(newest.settings(slot.number), retired.backlog == OfGone::Purge);
+                    slot.retire(newest.settings(slot.number), retired.backlog == rule::Backlog::Purge);
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::table::Table;
 /// One version of the rules, with the numbers that the log knows them by.
 ///
 /// One that differs in a rule shares with the one before whatever is the same.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Snapshot {
     /// That of the rules: it grows with each change of them.
     pub(crate) version: u64,

@@ -43,6 +43,7 @@ impl Live {
     }
 
     fn edit(&mut self, owner: Owner, edit: impl FnOnce(&LiveRules) -> Edit) -> Result<u64> {
+        let edit = edit(&self.control.live);
         self.control.edit(owner, edit, &mut self.names)?;
         Ok(self.control.live.version())
     }
