@@ -542,3 +542,46 @@ fn a_destination_that_came_and_went_at_once_has_what_was_published_between() {
     assert_eq!((stats.routed, stats.dropped, stats.waiting), (200, 200, 0));
     engine.close(WAIT).unwrap();
 }
+
+#[test]
+fn a_destination_that_cannot_be_stored_keeps_its_backlog() {
+    let dir = tempfile::tempdir().unwrap();
+    let (other, old) = (receiver(Behaviour::Ok204), refusing());
+    let engine = with_backlog(dir.path(), &other, &old);
+    until("they wait", || waiting(&engine) == 10);
+    let (journal, elsewhere) = (dir.path().join("rules.journal"), dir.path().join("elsewhere"));
+    std::fs::rename(&journal, &elsewhere).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    let changed = hook("old", &other.url());
+    engine.put_destination(changed, Expect::Anything, &Backlog::DeadLetter).unwrap_err();
+    std::fs::remove_dir(&journal).unwrap();
+    std::fs::rename(&elsewhere, &journal).unwrap();
+    engine.close(Duration::from_millis(200)).unwrap();
+    drop(engine);
+    old.set_behaviour(Behaviour::Ok204);
+    let engine = Engine::open_with(config(dir.path()), configured(vec![hook("hook", &other.url())])).unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!((numbers(&old, "key-0"), engine.stats().dead_letters_kept), (evens(10), 0));
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_rule_that_is_put_is_held_to_the_limits_and_one_that_goes_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mut c = config(dir.path());
+    c.filter.rules_per_bucket_max = 2;
+    let engine = Engine::open_with(c, configured(vec![hook("hook", &r.url())])).unwrap();
+    for id in ["a", "b"] {
+        engine.put_rule(rule(id, "b", ""), Expect::Absent).unwrap();
+    }
+    let e = engine.put_rule(rule("c", "b", ""), Expect::Absent).unwrap_err();
+    assert!(e.kind() == ErrorKind::InvalidConfig && e.to_string().contains("rules_per_bucket_max"), "{e}");
+    engine.put_rule(rule("a", "b", "changed/"), Expect::Anything).unwrap();
+    engine.put_rule(rule("c", "other", ""), Expect::Absent).unwrap();
+    engine.delete_rule(Some("b"), "a", Expect::Anything).unwrap();
+    engine.put_rule(rule("c", "b", ""), Expect::Absent).unwrap();
+    engine.put_rule(rule("d", "b", ""), Expect::Absent).unwrap_err();
+    assert_eq!(engine.rules().len(), 3);
+    engine.close(WAIT).unwrap();
+}

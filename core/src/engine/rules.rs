@@ -81,9 +81,9 @@ impl Numbers for Numbered<'_> {
     }
 
     fn renumber(&mut self, destination: &str) -> Result<u32> {
-        let new = self.names.retire(destination, true)?.unwrap_or_default();
-        self.new.push(new);
-        Ok(new)
+        let number = self.names.reserve(destination)?;
+        self.new.push(number);
+        Ok(number)
     }
 }
 
@@ -115,7 +115,7 @@ impl Control {
         for (number, gone) in &before.edit.retired {
             // A crash came in between.
             if names.destination_number(&gone.name) == Some(*number) {
-                names.retire(&gone.name, false)?;
+                names.retire(&gone.name, None)?;
             }
         }
         // Those for which nothing waits any more are forgotten.
@@ -158,9 +158,9 @@ impl Control {
             return Err(e);
         }
         for (number, gone) in &plan.retired {
-            // One whose name has another destination now has lost it already.
+            let successor = plan.destinations.by_name(&gone.name).map(|d| d.number);
             if names.destination_number(&gone.name) == Some(*number)
-                && let Err(e) = names.retire(&gone.name, false)
+                && let Err(e) = names.retire(&gone.name, successor)
             {
                 log::warn!("{e}"); // Done at the next opening.
             }
@@ -344,28 +344,15 @@ impl Engine {
     /// otherwise as [`Engine::put_rule`]. Then nothing has changed.
     pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
         let name = destination.name.clone();
-        let destination = Arc::new(destination);
-        let edit = |backlog: &Backlog| {
-            let put = (name.clone(), Some((destination.clone(), None)));
-            Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() }
-        };
-        self.inner.check_process()?;
-        let mut life = self.inner.life.lock();
-        if *backlog != Backlog::Keep {
-            // A number that was given away does not come back: first it is seen whether all is well.
-            let life = &mut *life;
-            let Some(dir) = life.dir.as_mut() else { return Err(closed()) };
-            let mut numbers = Numbered { names: &mut dir.names, new: Vec::new() };
-            life.control.live.plan(Owner::Callers, edit(&Backlog::Keep), &mut numbers)?;
-        }
-        drop(life);
+        let put = (name.clone(), Some((Arc::new(destination), None)));
+        let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };
         self.change_rules(
             Owner::Callers,
             |live| {
                 live.check_destination(&name, expect)?;
                 let order = live.destinations().by_name(&name).map(|d| d.destination.order);
                 live.check_backlog(&name, order, backlog)?;
-                Ok(edit(backlog))
+                Ok(edit)
             },
             |live| live.destinations().by_name(&name).map_or(0, |d| d.version),
         )

@@ -130,6 +130,7 @@ impl Names {
     fn take(&mut self, named: Named) {
         let (name, number) = match named {
             Named::Destination(name, n) => {
+                self.former.remove(&n);
                 self.destinations.insert(name.clone(), n);
                 (Name::Destination(name), n)
             }
@@ -240,19 +241,30 @@ impl Names {
         Ok(out)
     }
 
-    /// Takes its number from a destination, durably: what waits under that number is not that of the name any more. With
-    /// `again` it gets a new one, which is answered.
+    /// A further number for a destination, durably one of its name from now on; [`Names::retire`] makes it the one it has.
+    ///
+    /// # Errors
+    /// If that cannot be written; then no number was given.
+    pub(crate) fn reserve(&mut self, name: &str) -> Result<u32> {
+        let number = self.next;
+        let reserved = Named::Former(name.into(), number);
+        self.journal.append(std::slice::from_ref(&reserved))?;
+        self.take(reserved);
+        Ok(number)
+    }
+
+    /// Takes its number from a destination, durably: what waits under that number is not that of the name any more. It may
+    /// have one that was reserved in its place.
     ///
     /// # Errors
     /// If that cannot be written; then nothing has changed.
-    pub(crate) fn retire(&mut self, name: &str, again: bool) -> Result<Option<u32>> {
+    pub(crate) fn retire(&mut self, name: &str, reserved: Option<u32>) -> Result<()> {
         let known = self.destinations.get_key_value(name).map(|(name, n)| (name.clone(), *n));
         let mut named: Vec<Named> = known.into_iter().map(|(name, n)| Named::Former(name, n)).collect();
-        let new = again.then_some(self.next);
-        named.extend(new.map(|n| Named::Destination(name.into(), n)));
+        named.extend(reserved.map(|n| Named::Destination(name.into(), n)));
         self.journal.append(&named)?;
         named.into_iter().for_each(|named| self.take(named));
-        Ok(new)
+        Ok(())
     }
 
     /// For these destinations, which are gone, nothing waits any more. Dead letters there may be.

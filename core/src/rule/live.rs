@@ -299,7 +299,7 @@ pub(crate) trait Numbers {
     /// The numbers of these destinations and rules, in order.
     fn assign(&mut self, destinations: &[&str], rules: &[&str]) -> Result<(Vec<u32>, Vec<u32>)>;
 
-    /// A new number for a destination that has one, which stays that of what waits for it.
+    /// A further number for a destination that has one, which stays that of what waits for it.
     fn renumber(&mut self, destination: &str) -> Result<u32>;
 }
 
@@ -673,11 +673,13 @@ impl LiveRules {
             destination.validate().map_err(|e| e.at(destination.label()))?;
             let before = self.destinations.by_name.get(name).filter(|d| d.owner == owner && kept.is_none());
             let same = before.filter(|d| *d.destination == **destination);
+            let number = given.next().unwrap_or_default();
+            let number = before.map_or(number, |d| d.number);
             let mut d = LiveDestination {
                 destination: same.map_or_else(|| destination.clone(), |d| d.destination.clone()),
                 version: kept.or(same.map(|d| d.version)).unwrap_or(version),
                 owner,
-                number: given.next().unwrap_or_default(),
+                number,
                 inactive: None,
             };
             match all.by_name.get(name) {
