@@ -862,16 +862,17 @@ impl Draft<'_> {
     /// # Errors
     /// The same, if that refuses the change. A rule that was not in force before does not.
     fn fault(&self, owner: Owner, key: &Key, rule: &Rule, was_in_force: bool) -> Result<Option<Error>> {
+        // The configuration comes as a set that fits together, and was held to the limits; the engine's own rules are.
+        if owner != Owner::Callers {
+            return Ok(None);
+        }
         let configured = self.configured.get(key).copied();
-        let configured = || configured.unwrap_or_else(|| self.live.place(Owner::Configuration, key).is_some());
-        let shadowed = owner == Owner::Callers && configured();
+        let shadowed = configured.unwrap_or_else(|| self.live.place(Owner::Configuration, key).is_some());
         let fault = if shadowed {
             let error = Error::new(ErrorKind::Conflict, "the configuration has a rule of this id").at(rule.label());
             Some(error.remedy("change it there, or choose another id"))
-        } else if rule.retain && !self.live.may_retain && owner != Owner::Engine {
+        } else if rule.retain && !self.live.may_retain {
             Some(rule.retains_in_vain())
-        } else if owner == Owner::Engine {
-            None
         } else {
             let checked = check_rule(rule, self.destinations, self.types).map_err(|(_, e)| e);
             checked.and_then(|()| self.live.limits.check_rule(rule)).err()
