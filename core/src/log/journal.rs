@@ -23,6 +23,9 @@ pub(crate) struct Journal {
     end: u64,
     /// The checksum of the last line.
     last: u32,
+    /// What was read and may not be durable: an earlier run may have failed to make it so, and have left it in the cache of
+    /// the system, which does not try again. It is written anew before anything is added.
+    doubtful: Vec<u8>,
 }
 
 /// What a file holds.
@@ -45,8 +48,11 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
         Err(e) if e.kind() == IoKind::NotFound => Vec::new(),
         Err(e) => return Err(at(Error::io("cannot read it", &e))),
     };
-    let mut read =
-        Read { journal: Journal { path: path.to_owned(), end: 0, last: 0 }, changes: Vec::new(), damaged: 0 };
+    let mut read = Read {
+        journal: Journal { path: path.to_owned(), end: 0, last: 0, doubtful: Vec::new() },
+        changes: Vec::new(),
+        damaged: 0,
+    };
     let (mut place, mut before) = (0, Some(0));
     for line in bytes.split_inclusive(|b| *b == b'\n') {
         place += line.len();
@@ -70,6 +76,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
         read.changes.push(change);
         (read.journal.end, read.journal.last) = (place as u64, own.unwrap_or(0));
     }
+    read.journal.doubtful = bytes;
+    read.journal.doubtful.truncate(read.journal.end as usize);
     Ok(read)
 }
 
@@ -92,7 +100,14 @@ impl Journal {
             text.extend_from_slice(&json);
             text.push(b'\n');
         }
-        fs::write_from(&self.path, self.end, &text).map_err(|e| at(Error::io("cannot write it", &e)))?;
+        let written = if self.doubtful.is_empty() {
+            fs::write_from(&self.path, self.end, &text)
+        } else {
+            let whole = [&self.doubtful[..], &text].concat();
+            fs::replace(&self.path, &self.path.with_extension("journal.tmp"), &whole)
+        };
+        written.map_err(|e| at(Error::io("cannot write it", &e)))?;
+        self.doubtful = Vec::new();
         (self.end, self.last) = (self.end + text.len() as u64, last);
         Ok(())
     }
@@ -109,7 +124,7 @@ impl Journal {
             let e = Error::io("cannot write it", &e);
             e.at(self.path.display().to_string())
         })?;
-        (self.end, self.last) = (0, 0);
+        (self.end, self.last, self.doubtful) = (0, 0, Vec::new());
         Ok(())
     }
 

@@ -304,7 +304,6 @@ impl Run {
             if !self.open() {
                 return;
             }
-            self.find_put_rule();
             self.world.disk.set_faults(faults);
             self.take_up();
             for _ in 0..self.rng.between(1, 8) {
@@ -319,6 +318,14 @@ impl Run {
 
     /// Opens the engine. Faults of the disk are off: an open that fails for them is tried again by whoever opens it.
     fn open(&mut self) -> bool {
+        let opened = self.open_engine();
+        if opened {
+            self.find_put_rule();
+        }
+        opened
+    }
+
+    fn open_engine(&mut self) -> bool {
         self.world.disk.set_faults(Faults::default());
         let rules = self.plan.rule_set();
         match Engine::open_with(self.config(), rules) {
