@@ -224,10 +224,11 @@ impl Engine {
             RulesKept::Stored => Some(Kept::open(&dir.path, &config.event_types)?),
             RulesKept::Host => None,
         };
-        let (control, new) = Control::open(rules, groups.keepers()?, kept, &config, &mut dir.names)?;
+        let (mut control, new) = Control::open(rules, groups.keepers()?, kept, &config, &mut dir.names)?;
         let snapshot = control.snapshot(&dir.names);
         // Only now that everything could be read. What cannot be written down is done at the next opening.
-        if let Err(e) = dir.names.set_done(&former).and_then(|()| dir.names.tidy()) {
+        let tidied = dir.names.set_done(&former).and_then(|()| dir.names.tidy());
+        for e in [tidied, control.renew()].into_iter().filter_map(Result::err) {
             log::warn!("{e}");
         }
         let destinations = Arc::new(shard::EverDestinations { all: dir.names.destinations().collect(), new });

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollableFd};
 use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -221,12 +222,21 @@ pub struct DiskFile(DmaFile);
 impl DiskFile {
     /// Opens or creates a file for writing, keeping what it has.
     pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
-        OpenOptions::new().read(true).write(true).create(true).dma_open(path).await.map(DiskFile).map_err(to_io)
+        Self::opened(OpenOptions::new().read(true).write(true).create(true).dma_open(path)).await
     }
 
     /// Opens a file for reading.
     pub async fn open(path: &Path) -> io::Result<DiskFile> {
-        DmaFile::open(path).await.map(DiskFile).map_err(to_io)
+        Self::opened(DmaFile::open(path)).await
+    }
+
+    /// The runtime asks for the kind of the file system by the file's name once it has opened it, and panics if somebody
+    /// has removed it meanwhile.
+    async fn opened(opening: impl Future<Output = ::glommio::Result<DmaFile, ()>>) -> io::Result<DiskFile> {
+        match std::panic::AssertUnwindSafe(opening).catch_unwind().await {
+            Ok(opened) => opened.map(DiskFile).map_err(to_io),
+            Err(_) => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
     }
 
     /// Writes a whole buffer at a position; both are multiples of a block.

@@ -197,6 +197,14 @@ impl Kept {
         list.push(stored);
     }
 
+    /// As [`Journal::renew`].
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.journal.renew()
+    }
+
     /// Writes down what a change does to what callers have put.
     ///
     /// # Errors

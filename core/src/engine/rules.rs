@@ -210,6 +210,14 @@ impl Control {
         Ok(())
     }
 
+    /// Makes it certain that what callers have put is kept as it is here, whatever failed before.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), Kept::renew)
+    }
+
     /// The present state as shards and publishers see it.
     pub(super) fn snapshot(&self, names: &Names) -> Snapshot {
         Snapshot {
@@ -464,6 +472,10 @@ impl Engine {
         let result = {
             let mut life = inner.life.lock();
             let before = life.control.live.version();
+            if owner == Owner::Callers {
+                // Also who is told that nothing had to be changed, or nothing is there, must find it so later.
+                life.control.renew()?;
+            }
             life.edit_rules(owner, edit)?;
             if life.control.live.version() != before {
                 inner.publish_rules(&mut life);

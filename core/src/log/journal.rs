@@ -24,8 +24,10 @@ pub(crate) struct Journal {
     /// The checksum of the last line.
     last: u32,
     /// What was read and may not be durable: an earlier run may have failed to make it so, and have left it in the cache of
-    /// the system, which does not try again. It is written anew before anything is added.
+    /// the system, which does not try again ([`Journal::renew`]).
     doubtful: Vec<u8>,
+    /// Behind the end there may be what was never acknowledged.
+    torn: bool,
 }
 
 /// What a file holds.
@@ -49,7 +51,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
         Err(e) => return Err(at(Error::io("cannot read it", &e))),
     };
     let mut read = Read {
-        journal: Journal { path: path.to_owned(), end: 0, last: 0, doubtful: Vec::new() },
+        journal: Journal { path: path.to_owned(), end: 0, last: 0, doubtful: Vec::new(), torn: false },
         changes: Vec::new(),
         damaged: 0,
     };
@@ -76,6 +78,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
         read.changes.push(change);
         (read.journal.end, read.journal.last) = (place as u64, own.unwrap_or(0));
     }
+    read.journal.torn = bytes.len() as u64 > read.journal.end;
     read.journal.doubtful = bytes;
     read.journal.doubtful.truncate(read.journal.end as usize);
     Ok(read)
@@ -91,25 +94,42 @@ impl Journal {
     /// # Errors
     /// If they cannot be written. Whether they are there after a crash is open then.
     pub(crate) fn append<T: Serialize>(&mut self, changes: &[T]) -> Result<()> {
-        let at = |e: Error| e.at(self.path.display().to_string());
         let (mut text, mut last) = (Vec::new(), self.last);
         for change in changes {
-            let json = serde_json::to_vec(change).map_err(|e| at(Error::new(ErrorKind::Internal, e.to_string())))?;
+            let json = serde_json::to_vec(change).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
             last = checksum(last, &json);
             text.extend_from_slice(format!("{last:08x} ").as_bytes());
             text.extend_from_slice(&json);
             text.push(b'\n');
         }
-        let written = if self.doubtful.is_empty() {
-            fs::write_from(&self.path, self.end, &text)
-        } else {
-            let whole = [&self.doubtful[..], &text].concat();
-            fs::replace(&self.path, &self.path.with_extension("journal.tmp"), &whole)
-        };
-        written.map_err(|e| at(Error::io("cannot write it", &e)))?;
-        self.doubtful = Vec::new();
-        (self.end, self.last) = (self.end + text.len() as u64, last);
+        self.renew()?;
+        self.torn = true;
+        fs::write_from(&self.path, self.end, &text).map_err(|e| self.at(&e))?;
+        (self.end, self.last, self.torn) = (self.end + text.len() as u64, last, false);
         Ok(())
+    }
+
+    /// Makes it certain, and durable, that the file has what was read and acknowledged and nothing else. Whoever tells of
+    /// what it has, also that a change is none, must do this first; it costs nothing if nothing is in doubt.
+    ///
+    /// # Errors
+    /// If it cannot be written; it is tried again then before anything is added.
+    pub(crate) fn renew(&mut self) -> Result<()> {
+        if !self.doubtful.is_empty() {
+            // The same bytes in the same place: a crash leaves them as they are, and a full disk has room for them.
+            let dir = self.path.parent().unwrap_or(Path::new("."));
+            fs::rewrite(&self.path, &self.doubtful).and_then(|()| fs::sync_dir(dir)).map_err(|e| self.at(&e))?;
+            self.doubtful = Vec::new();
+        }
+        if self.torn {
+            fs::write_from(&self.path, self.end, b"").map_err(|e| self.at(&e))?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    fn at(&self, e: &std::io::Error) -> Error {
+        Error::io("cannot write it", e).at(self.path.display().to_string())
     }
 
     /// Forgets all changes: the whole file has them.
@@ -117,15 +137,12 @@ impl Journal {
     /// # Errors
     /// If the file cannot be written; the changes may be there still.
     pub(crate) fn clear(&mut self) -> Result<()> {
-        if self.end == 0 && !fs::exists(&self.path) {
+        if self.end == 0 && !self.torn && !fs::exists(&self.path) {
             return Ok(());
         }
-        fs::write_from(&self.path, 0, b"").map_err(|e| {
-            let e = Error::io("cannot write it", &e);
-            e.at(self.path.display().to_string())
-        })?;
-        (self.end, self.last, self.doubtful) = (0, 0, Vec::new());
-        Ok(())
+        // Also if this fails: the file may be empty already, and nothing may be added behind where the end was.
+        (self.end, self.last, self.doubtful, self.torn) = (0, 0, Vec::new(), true);
+        self.renew()
     }
 
     /// The bytes of the changes.
@@ -191,6 +208,48 @@ mod tests {
             assert!(lines > 0 && found.len() + 3 >= whole.len(), "bit {bit}: {found:?}");
             assert!(found.iter().all(|f| whole.contains(f)), "bit {bit}: {found:?}");
         }
+    }
+
+    #[test]
+    fn what_failed_to_be_added_is_gone_before_anything_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.journal");
+        let mut journal = read::<String>(&path).unwrap().journal;
+        journal.append(&["one"]).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        journal.append(&["two"]).unwrap();
+        let both = std::fs::read(&path).unwrap();
+        // As if the sync of the second line had failed, in this run and in an earlier one.
+        std::fs::write(&path, &good).unwrap();
+        let mut journal = read::<String>(&path).unwrap().journal;
+        journal.renew().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        journal.append(&["two"]).unwrap_err();
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, &both).unwrap();
+        journal.renew().unwrap();
+        assert_eq!(all(&path), (texts(&["one"]), 0));
+        std::fs::write(&path, &both[..both.len() - 1]).unwrap();
+        read::<String>(&path).unwrap().journal.renew().unwrap();
+        assert_eq!(all(&path), (texts(&["one"]), 0));
+    }
+
+    #[test]
+    fn what_is_added_after_a_failed_clearing_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.journal");
+        let mut journal = read::<String>(&path).unwrap().journal;
+        journal.append(&["one"]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        journal.clear().unwrap_err();
+        journal.append(&["two"]).unwrap_err();
+        std::fs::remove_dir(&path).unwrap();
+        // It was emptied, and only the sync failed.
+        std::fs::write(&path, b"").unwrap();
+        journal.append(&["two"]).unwrap();
+        assert_eq!(all(&path), (texts(&["two"]), 0));
     }
 
     #[test]

@@ -195,6 +195,8 @@ impl Names {
     /// # Errors
     /// If that cannot be written; then no number was given.
     pub fn assign(&mut self, destinations: &[&str], rules: &[&str]) -> Result<Assigned> {
+        // Events are about to be kept under the numbers of names that are known, too.
+        self.journal.renew()?;
         let mut out = Assigned::default();
         let mut new = Vec::new();
         let mut next = self.next;

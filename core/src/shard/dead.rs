@@ -535,6 +535,7 @@ impl Shard {
             tie,
         };
         let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+        let _held = self.files.hold(segment.header.id);
         let file = DiskFile::open(&segment.path).await.map_err(place)?;
         let aligned = at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let skip = (at.offset - aligned) as usize;
@@ -568,6 +569,7 @@ impl Shard {
             return Err(Error::new(ErrorKind::Internal, format!("event {sequence} has lost its segment")));
         };
         let shard = self.shared.index as u16;
+        let _held = self.files.hold(segment.header.id);
         driver::blocking(move || {
             let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
             let bytes = driver::fs::read_log(&segment.path).map_err(place)?;

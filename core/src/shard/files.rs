@@ -18,6 +18,7 @@
 //! everything from its first sequence on; recovery takes no such record from the segments before it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -107,6 +108,26 @@ pub(super) struct SegmentFiles {
     end: Cell<Option<Position>>,
     /// A segment has failed, and what was in it is not yet in another one.
     moving: Cell<bool>,
+    /// The segments that are being read, and by how many.
+    held: Rc<RefCell<BTreeMap<u64, usize>>>,
+}
+
+/// While it is there, a segment and those behind it keep their files.
+pub(super) struct Held {
+    all: Rc<RefCell<BTreeMap<u64, usize>>>,
+    segment: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut all = self.all.borrow_mut();
+        if let Some(readers) = all.get_mut(&self.segment) {
+            *readers -= 1;
+            if *readers == 0 {
+                all.remove(&self.segment);
+            }
+        }
+    }
 }
 
 /// What was being done, on which file.
@@ -154,6 +175,7 @@ impl SegmentFiles {
             prepare_wanted: Notify::default(),
             end: Cell::new(None),
             moving: Cell::new(false),
+            held: Rc::default(),
         }
     }
 
@@ -592,10 +614,21 @@ impl SegmentFiles {
         let mut segments = self.segments.borrow_mut();
         let keep_last = usize::from(self.active.borrow().is_some() && !also_active);
         let n = segments.len().saturating_sub(keep_last);
-        let goes = |i: &usize| segments[*i].last_sequence <= passed && releases(&segments[*i], segments.get(i + 1));
+        let held = self.held.borrow().keys().next().copied().unwrap_or(u64::MAX);
+        let goes = |i: &usize| {
+            let s = &segments[*i];
+            s.last_sequence <= passed && s.header.id < held && releases(s, segments.get(i + 1))
+        };
         let passed = (0..n).take_while(goes).count();
         self.changed.set(passed > 0 || self.changed.get());
         segments.drain(..passed).collect()
+    }
+
+    /// Keeps the files of a segment and of those behind it in place: an event may be delivered while somebody reads it for
+    /// another purpose, and its file would go, or become that of a new segment.
+    pub(super) fn hold(&self, segment: u64) -> Held {
+        *self.held.borrow_mut().entry(segment).or_default() += 1;
+        Held { all: self.held.clone(), segment }
     }
 
     /// Takes out the segments of which the next one was begun before `created_ns`, and the oldest ones if there are more

@@ -290,6 +290,8 @@ impl Shard {
         let reached = |load: Load| !aim.is_nothing() && load.events >= aim.events && load.bytes >= aim.bytes;
         let mut candidates = slot.waiting_at(came_back);
         candidates.sort_unstable();
+        // Any of them may be delivered while another one is read.
+        let _held = candidates.iter().map(|(_, position, _)| position.segment).min().map(|s| self.files.hold(s));
         for (sequence, position, bytes) in candidates {
             if reached(load) {
                 break;

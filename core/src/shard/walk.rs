@@ -66,6 +66,7 @@ impl Shard {
             let aligned = walk.at.offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
             let skip = (walk.at.offset - aligned) as usize;
             let place = |e| Error::io("cannot read the log", &e).at(segment.path.display().to_string());
+            let _held = self.files.hold(id);
             let file = DiskFile::open(&segment.path).await.map_err(place)?;
             bytes.clear();
             let read = file.read_at(aligned, want, &mut bytes).await;

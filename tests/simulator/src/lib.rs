@@ -424,7 +424,7 @@ impl Run {
                 self.plan.put = next;
                 self.plan.put_perhaps.clear();
             }
-            Err(e) if e.kind() == ErrorKind::NotFound && self.plan.put.is_none() => {}
+            Err(e) if e.kind() == ErrorKind::NotFound && self.plan.put.is_none() => self.plan.put_perhaps.clear(),
             Err(e) if trouble == 0 => self.violation(format!("a rule cannot be put: {e}")),
             // It is as it was, but what was written of it may be there after a restart.
             Err(_) => self.plan.put_perhaps.push(next),
@@ -566,6 +566,9 @@ impl Run {
         report.durable = oracle.durable_events();
         report.repeats = oracle.repeats;
         let disk = self.world.disk.counts.get();
+        if disk.missing > 0 {
+            report.violations.push(format!("{} times a file of the log was gone when it was to be read", disk.missing));
+        }
         report.sectors_lost = disk.sectors_lost;
         report.disk_errors = disk.errors;
         report.no_space = disk.no_space;

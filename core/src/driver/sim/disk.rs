@@ -110,6 +110,8 @@ pub struct Counts {
     pub sync_errors: u64,
     /// Refused for want of space.
     pub no_space: u64,
+    /// Files that were to be read and were not there: nobody keeps them from being removed while they are wanted.
+    pub missing: u64,
 }
 
 fn not_found() -> io::Error {
@@ -466,6 +468,9 @@ impl Disk {
         }
         self.put(node, position, bytes);
         self.sync_node(node, &self.done_writes(node))?;
+        if let Some(n) = self.state.borrow_mut().nodes.get_mut(&node) {
+            n.durable.truncate(n.content.len());
+        }
         if position == 0 { self.sync_dir(path.parent().unwrap_or(Path::new("/"))) } else { Ok(()) }
     }
 
@@ -567,7 +572,10 @@ impl DiskFile {
         let node = match world.disk.node(path) {
             Ok(n) => n,
             Err(_) if create => world.disk.create(path),
-            Err(e) => return Err(e),
+            Err(e) => {
+                world.disk.count(|c| c.missing += 1);
+                return Err(e);
+            }
         };
         Ok(DiskFile { world: world.clone(), node, sync_failed: Cell::new(false), syncing: Cell::new(false) })
     }
