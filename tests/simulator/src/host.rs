@@ -155,16 +155,20 @@ impl Run {
         let was_durable = self.oracle.borrow().is_durable(n);
         let again = cursor <= self.host.tried;
         self.host.tried = self.host.tried.max(cursor);
+        if again {
+            // It may be delivered before the call returns.
+            self.oracle.borrow_mut().taken_anew(n);
+        }
         let result = engine.append_at(cursor, &event(&key, Some(n)), &options);
         log::debug!("{n} at cursor {cursor} and {ack:?}: {result:?}");
+        if again && !matches!(result, Ok(Published::Accepted)) {
+            self.oracle.borrow_mut().not_taken_anew(n);
+        }
         match result {
             Ok(Published::Accepted) if was_durable => {
                 self.violation(format!("event {n}, durable at cursor {cursor}, doubled: it was taken once more"));
             }
-            Ok(answer) => {
-                if answer == Published::Accepted && again {
-                    self.oracle.borrow_mut().taken_anew(n);
-                }
+            Ok(_) => {
                 if ack == Ack::Synced {
                     self.oracle.borrow_mut().durable(n);
                 }

@@ -108,6 +108,16 @@ impl Oracle {
         }
     }
 
+    /// It has not taken it once more after all.
+    pub fn not_taken_anew(&mut self, n: u64) {
+        let Some(e) = self.events.get_mut(n as usize) else { return };
+        e.takes -= 1;
+        if e.ids.len() > e.takes {
+            let text = format!("event {n} doubled: it was not taken once more, but came with the ids {:?}", e.ids);
+            self.violation(text);
+        }
+    }
+
     /// Whether the engine said that an event is durable.
     pub fn is_durable(&self, n: u64) -> bool {
         self.events.get(n as usize).is_some_and(|e| e.durable)
