@@ -54,9 +54,9 @@ impl Layers {
         Layers { first, more: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wants(&self, t: EventType<'_>) -> bool {
-        self.first.wants(t) || self.more.as_ref().is_some_and(|m| m.layers.iter().any(|(scope, _)| scope.wants(t)))
+        self.first.wants(t) || self.more.as_ref().is_some_and(|m| m.wants(t))
     }
 
     /// Appends the rules that want the event; whether one may have come twice. With `walked`, the tries of `first` have been
@@ -96,6 +96,12 @@ impl Layers {
 impl More {
     #[cold]
     #[inline(never)]
+    fn wants(&self, t: EventType<'_>) -> bool {
+        self.layers.iter().any(|(scope, _)| scope.wants(t))
+    }
+
+    #[cold]
+    #[inline(never)]
     fn matches(&self, mut start: usize, met: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) -> bool {
         let mut repeats = false;
         remove(out, start, &self.gone);
@@ -131,6 +137,8 @@ pub(super) struct Buckets {
     /// Of power-of-two number; the upper bits of a name's hash choose.
     parts: Box<[Arc<Part>]>,
     len: usize,
+    /// Of all compiled rules.
+    bytes: usize,
 }
 
 /// An open table of power-of-two size with linear probing.
@@ -174,6 +182,8 @@ fn with_hash(part: &Part, hash: u64) -> impl Iterator<Item = &Layers> {
 
 /// So many events are matched at once.
 const BATCH: usize = 16;
+/// An index of fewer bytes stays close to the processor, so there is nothing to wait for.
+const NEAR_BYTES: usize = 256 * 1024;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 
@@ -186,7 +196,7 @@ impl Buckets {
     pub(super) fn of(scopes: Vec<Layers>) -> Buckets {
         let hasher = RandomState::default();
         let count = (scopes.len() / PART_BUCKETS).next_power_of_two();
-        let len = scopes.len();
+        let (len, bytes) = (scopes.len(), scopes.iter().map(Layers::bytes).sum());
         let mut parts: Vec<Vec<(u64, Layers)>> = vec![Vec::new(); count];
         for layers in scopes {
             let hash = hasher.hash_one(layers.first.name());
@@ -196,7 +206,7 @@ impl Buckets {
             let len = entries.len();
             part_from(entries.into_iter(), len)
         };
-        Buckets { hasher, parts: parts.into_iter().map(part).collect(), len }
+        Buckets { hasher, parts: parts.into_iter().map(part).collect(), len, bytes }
     }
 
     #[inline]
@@ -240,10 +250,14 @@ impl Buckets {
         let part = &mut self.parts[part_of(hash, self.parts.len())];
         let others = part.iter().filter_map(|slot| slot.0.as_ref());
         let others = others.filter(|(h, l)| *h != hash || l.first.name() != name.as_bytes());
-        let before = part.iter().filter(|slot| slot.0.is_some()).count();
         let next: Vec<(u64, Layers)> = others.cloned().chain(layers.map(|l| (hash, l))).collect();
-        let len = next.len();
-        self.len = self.len - before + len;
+        let size = |layers: &mut dyn Iterator<Item = &Layers>| {
+            layers.fold((0, 0), |(len, bytes), layers| (len + 1, bytes + layers.bytes()))
+        };
+        let before = size(&mut part.iter().filter_map(|slot| Some(&slot.0.as_ref()?.1)));
+        let (len, bytes) = size(&mut next.iter().map(|(_, layers)| layers));
+        self.len = self.len - before.0 + len;
+        self.bytes = self.bytes - before.1 + bytes;
         *part = part_from(next.into_iter(), len);
         if self.len > self.parts.len() * PART_BUCKETS * 4 {
             *self = Buckets::of(self.all().cloned().collect());
@@ -300,6 +314,16 @@ impl Matcher {
         mut each: impl FnMut(usize, &[u32]),
     ) {
         let mut out = std::mem::take(&mut memory.matched);
+        if self.buckets.bytes + self.any.bytes() < NEAR_BYTES {
+            for (i, frame) in frames.iter().enumerate() {
+                out.clear();
+                self.find(frame, false, memory, &mut out);
+                each(i, &out);
+            }
+            out.clear();
+            memory.matched = out;
+            return;
+        }
         let mut walks = std::mem::take(&mut memory.walks);
         for (chunk, frames) in frames.chunks(BATCH).enumerate() {
             let mut events = [Wanted::default(); BATCH];

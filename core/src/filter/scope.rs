@@ -26,7 +26,7 @@ use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, Input};
 use bytes::Bytes;
 
-use super::bytes::{LANES, prefetch, strip_prefix, strip_suffix};
+use super::bytes::{prefetch, strip_prefix, strip_suffix};
 use super::grams;
 use super::pattern::{self, Regex};
 use super::program;
@@ -60,7 +60,7 @@ pub(super) mod head {
 pub(super) const NONE: u32 = 0;
 
 /// The last bytes of a block, so that as many can be read at once from any place before.
-pub(super) const PADDING: usize = LANES;
+pub(super) const PADDING: usize = 104;
 /// As much as is asked for at once when a scope is about to be matched: all of that of a usual bucket.
 const EXPECTED_LINES: usize = 24;
 /// A longer block is expected to have been displaced from the processor's own memory since it was matched last.
@@ -188,14 +188,18 @@ impl Scope {
     }
 
     /// Whether some rule wants events of this type.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wants(&self, t: EventType<'_>) -> bool {
         match t {
             EventType::Known(t) => has_type(&self.block[head::TYPES..][..TYPE_BYTES], t),
-            EventType::Custom(_) => {
-                self.extra.as_ref().is_some_and(|e| e.custom.values().any(|pattern| pattern.contains(t)))
-            }
+            EventType::Custom(_) => self.wants_custom(t),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wants_custom(&self, t: EventType<'_>) -> bool {
+        self.extra.as_ref().is_some_and(|e| e.custom.values().any(|pattern| pattern.contains(t)))
     }
 
     /// Whether a rule may be met twice.

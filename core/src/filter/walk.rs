@@ -6,7 +6,7 @@
 //! prefetching: Chen et al., ICDE 2004).
 
 use super::bytes::{LANES, equals, prefetch, same_lanes};
-use super::scope::{NODE_BYTES, u32_at};
+use super::scope::{NODE_BYTES, PADDING, head, u32_at};
 
 /// Where a walk is: a node, and how much of the key lies behind it.
 #[derive(Clone, Copy, Debug)]
@@ -35,31 +35,65 @@ pub(super) struct Visit {
     pub(super) next: Option<Step>,
 }
 
+/// As much of a block as is looked at in a usual node: one with a label and children of at most [`LANES`] bytes each. So
+/// one look at the end of the block is enough for it.
+const WINDOW: usize = BEFORE + NODE_BYTES + LANES + LANES + LANES * 4;
+/// Bytes before the node, so that from the end of its label as many bytes can be looked at from there, too.
+const BEFORE: usize = LANES - NODE_BYTES;
+const _: () = assert!(WINDOW - BEFORE <= PADDING && BEFORE <= head::BYTES);
+
 /// Goes to a node, from the beginning of the key to its end or with `FROM_END` the other way. `None` if its label is not
 /// what comes next in the key.
 #[inline(always)]
 pub(super) fn visit<const FROM_END: bool>(block: &[u8], step: Step, key: &[u8]) -> Option<Visit> {
     let (node, seen) = (step.node as usize, step.seen as usize);
-    let head = block[node..].first_chunk::<NODE_BYTES>().map_or(0, |head| u64::from_le_bytes(*head));
+    let window = block.get(node - BEFORE..)?.first_chunk::<WINDOW>()?;
+    let head = window[BEFORE..].first_chunk::<NODE_BYTES>().map_or(0, |head| u64::from_le_bytes(*head));
     let (label_len, children, postings) = (head as u16 as usize, (head >> 16) as u16 as usize, (head >> 32) as u32);
-    let label = node + NODE_BYTES;
     let seen = seen + label_len;
-    if seen > key.len() || !has_label::<FROM_END>(block, label, label_len, key, seen) {
+    if seen > key.len() {
+        return None;
+    }
+    let next_byte = |seen: usize| if FROM_END { key[..key.len() - seen].last() } else { key.get(seen) };
+    let postings = Postings { start: (node + NODE_BYTES + label_len + children * 5) as u32, len: postings };
+    if label_len > LANES || children > LANES {
+        return visit_long::<FROM_END>(block, node, key, (label_len, children), seen).map(|link| Visit {
+            postings,
+            next: link.map(|link| Step { node: u32_at(block, link), seen: seen as u32 + 1 }),
+        });
+    }
+    let label = BEFORE + NODE_BYTES;
+    if !has_label::<FROM_END>(window, label, label_len, key, seen) {
+        return None;
+    }
+    if children == 0 {
+        return Some(Visit { postings, next: None });
+    }
+    let first_bytes = label + label_len;
+    let next = next_byte(seen).and_then(|b| {
+        let same = same_lanes(lanes(window, first_bytes), &[*b; LANES]) & !(ALL_LANES << children);
+        let link = first_bytes + children + (same | 1 << LANES).trailing_zeros() as usize % LANES * 4;
+        (same != 0).then(|| Step { node: u32_at(window, link), seen: seen as u32 + 1 })
+    });
+    Some(Visit { postings, next })
+}
+
+/// The same for a node with a long label or many children; answers where the place of the next one stands.
+#[inline(never)]
+fn visit_long<const FROM_END: bool>(
+    block: &[u8],
+    node: usize,
+    key: &[u8],
+    (label_len, children): (usize, usize),
+    seen: usize,
+) -> Option<Option<usize>> {
+    let label = node + NODE_BYTES;
+    if !has_label::<FROM_END>(block, label, label_len, key, seen) {
         return None;
     }
     let first_bytes = label + label_len;
-    let links = first_bytes + children;
-    let postings = Postings { start: (links + children * 4) as u32, len: postings };
     let byte = if FROM_END { key[..key.len() - seen].last() } else { key.get(seen) };
-    let child = byte.and_then(|b| find_byte(block, first_bytes, children, *b));
-    let next = child.map(|child| {
-        let node = u32_at(block, links + child * 4);
-        // A few nodes are longer than what these two lines have of them.
-        prefetch(block, node as usize);
-        prefetch(block, node as usize + 64);
-        Step { node, seen: seen as u32 + 1 }
-    });
-    Some(Visit { postings, next })
+    Some(byte.and_then(|b| find_byte(block, first_bytes, children, *b)).map(|n| first_bytes + children + n * 4))
 }
 
 #[inline(always)]
@@ -185,6 +219,9 @@ fn step<const FROM_END: bool>(
         }
         match visit.and_then(|v| v.next) {
             Some(next) => {
+                // A few nodes are longer than what these two lines have of them.
+                prefetch(block, next.node as usize);
+                prefetch(block, next.node as usize + 64);
                 walks[i].0 = next;
                 i += 1;
             }
