@@ -11,7 +11,8 @@ use foldhash::fast::RandomState;
 use quamina::QuaminaBuilder;
 use tidewire::event::profile::{Profile, RecordContext};
 use tidewire::event::{EventId, FrameView, Layout, Sequencer, frame, ingest};
-use tidewire::filter::{MatchMemory, Matcher};
+use tidewire::filter::{DataMemory, MatchMemory, Matcher, Subject};
+use tidewire::rule::Rule;
 use tidewire_benches::workload::{self, Condition, Happening, Mix, Wish};
 
 use super::cpu_time;
@@ -256,7 +257,27 @@ pub fn linear(wishes: &[Wish]) -> Engine {
     })
 }
 
-/// The same, but each pattern is tried before bucket and type are looked at, as if there were one bucket.
+/// Each rule in turn as it is configured: bucket, types, and its filter evaluated, as brokers with one filter object per
+/// subscription do it.
+pub fn in_turn(rules: &[Rule]) -> Engine {
+    let rules = rules.to_vec();
+    let mut memory = DataMemory::default();
+    Engine::new(move |sample, out| {
+        let frame = FrameView::trusted(sample.frame);
+        let (bucket, event_type) = (frame.bucket(), frame.event_type());
+        let mut subject = Subject::new(frame, &mut memory);
+        for (i, rule) in rules.iter().enumerate() {
+            if rule.bucket.as_deref().is_none_or(|b| b == bucket)
+                && rule.events.contains(event_type)
+                && rule.filter.matches(&mut subject)
+            {
+                out.push(i as u32);
+            }
+        }
+    })
+}
+
+/// The plain scan, but each pattern is tried before bucket and type are looked at, as if there were one bucket.
 pub fn linear_key_first(wishes: &[Wish], mix: Mix) -> Result<Engine, String> {
     if mix != Mix::Infix {
         return Err("it is for patterns that start anywhere".into());

@@ -110,8 +110,9 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
         engines.push(engine);
     }
     type Make<'a> = &'a dyn Fn() -> Result<Vec<(&'static str, Engine)>, String>;
-    let makers: [(&'static str, Make<'_>); 7] = [
+    let makers: [(&'static str, Make<'_>); 8] = [
         ("linear scan", &|| Ok(vec![("linear scan", engines::linear(&wishes))])),
+        ("rules in turn", &|| Ok(vec![("rules in turn", engines::in_turn(&tidewire_rules))])),
         ("linear scan, key first", &|| Ok(vec![("linear scan, key first", engines::linear_key_first(&wishes, mix)?)])),
         ("hash per length", &|| Ok(vec![("hash per length", engines::hash_per_length(&wishes))])),
         ("glob lists", &|| Ok(vec![("glob lists", engines::globs(&wishes, mix)?)])),
