@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `all`, `any`: list of filters; `not`: filter | each, at least one, not that one holds |
 //! | `use`: name | the filter of this name holds |
+//! | `cel`: text | the condition in CEL holds ([`Filter::parse_cel`]) |
 //! | `prefix`, `suffix`, `exact`, `wildcard`, `contains`, `regex`: text or list | the key fits one of them; an empty `prefix` or `suffix` is no condition |
 //! | `event_type`, `bucket`, `key`, …: condition | the field meets it |
 //! | `size`, `hops`, `time`: condition on a number | the field meets it |
@@ -62,8 +63,8 @@ pub(super) const FIELDS: &[Field] = &[
 pub(super) const KEY_TESTS: &[&str] = &["prefix", "suffix", "exact", "wildcard", "contains", "regex"];
 /// Conditions on named values.
 const NAMED: &[&str] = &["tags", "metadata", "data"];
-/// Connectives.
-const CONNECTIVES: &[&str] = &["all", "any", "not", "use"];
+/// Connectives, and what is written in another language.
+const CONNECTIVES: &[&str] = &["all", "any", "not", "use", "cel"];
 
 /// Members of a condition on a text.
 const TEXT_TESTS: &[&str] = &["exact", "prefix", "suffix", "contains", "wildcard", "regex", "cidr"];
@@ -282,6 +283,11 @@ impl Reader<'_> {
                 }
                 "not" => parts.push(self.filter(value, depth + 1, &at)?.not()),
                 "use" => parts.push(self.named(string(value, &at)?, &at)?),
+                "cel" => {
+                    let filter = Filter::parse_cel(string(value, &at)?).map_err(|e| at.wrap(e))?;
+                    self.budget.spend(filter.nodes(), &at)?;
+                    parts.push(filter);
+                }
                 "tags" => self.each_named(value, &at, Field::Tag, &mut parts)?,
                 "metadata" => self.each_named(value, &at, |n| Field::metadata(&n), &mut parts)?,
                 "data" => self.data(value, &at, &mut parts)?,
@@ -318,6 +324,7 @@ impl Reader<'_> {
         let filter = self.named.find(name, at)?;
         let mut nodes = 0;
         filter.each_test(&mut |_, _| nodes += 1);
+        filter.each_cel(&mut |cel| nodes += cel.nodes());
         self.budget.spend(nodes, at)?;
         Ok(filter)
     }
