@@ -18,7 +18,6 @@ mod program;
 #[cfg(feature = "cel")]
 mod values;
 
-#[cfg(feature = "cel")]
 #[cfg(all(test, feature = "cel"))]
 pub(super) use program::EVALUATIONS;
 #[cfg(feature = "cel")]

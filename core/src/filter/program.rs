@@ -485,9 +485,8 @@ impl<'p> Op<'p> {
         match self.test {
             code::ABSENT => !subject.any(self.kind, self.selector, &mut |_| true),
             code::CEL => tables.expressions[u32_at(self.operand, 0) as usize].passes(subject),
-            _ => subject.any(self.kind, self.selector, &mut |v| {
-                passes(self.test, self.operand, self.kind, v, &tables.regexes)
-            }),
+            _ => subject
+                .any(self.kind, self.selector, &mut |v| passes(self.test, self.operand, self.kind, v, &tables.regexes)),
         }
     }
 }

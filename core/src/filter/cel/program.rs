@@ -11,8 +11,7 @@ use super::values::Wanted;
 use crate::filter::subject::Subject;
 
 /// The functions of expressions. It never changes.
-static ENV: LazyLock<Arc<Env>> =
-    LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
 
 /// The longest that what went wrong is told, in bytes.
 const WHY_BYTES_MAX: usize = 200;

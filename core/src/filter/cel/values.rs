@@ -144,4 +144,3 @@ fn of_data<'s>(value: DataValue<'s>, part: &Part, depth: usize) -> Result<Boxed<
         }
     })
 }
-

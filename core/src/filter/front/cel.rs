@@ -253,6 +253,9 @@ mod tests {
     #[test]
     fn without_the_feature_it_is_named() {
         let e = Filter::parse_cel("event.key == 'a'").unwrap_err();
-        assert!(e.to_string().contains("not in this build") && e.remedy_text().is_some_and(|r| r.contains("`cel`")), "{e}");
+        assert!(
+            e.to_string().contains("not in this build") && e.remedy_text().is_some_and(|r| r.contains("`cel`")),
+            "{e}"
+        );
     }
 }

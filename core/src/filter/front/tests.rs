@@ -398,6 +398,7 @@ fn plain(filter: &Filter) -> Filter {
         Filter::Any(list) => Filter::any(list.iter().map(plain)),
         Filter::Not(inner) => plain(inner).not(),
         Filter::Is(field, test) => Filter::Is(field.clone(), plain_test(field, test)),
+        Filter::Cel(_) => filter.clone(),
     }
 }
 

@@ -43,16 +43,23 @@ struct Level {
     /// Each choice has the rest in it.
     choices: usize,
     /// Signs that may be nested in one another.
-    chain: usize,
+    signs: usize,
+    /// Members that follow one another.
+    members: usize,
 }
 
 impl Level {
     fn new(opened: Token, depth: usize) -> Level {
-        Level { opened, depth, choices: 0, chain: 0 }
+        Level { opened, depth, choices: 0, signs: 0, members: 0 }
     }
 
     fn deepest(&self) -> usize {
-        self.depth + self.choices + self.chain
+        self.depth + self.choices + self.signs + self.members
+    }
+
+    /// What comes next is nested in nothing that came before but the choices.
+    fn next(&mut self) {
+        (self.signs, self.members) = (0, 0);
     }
 }
 
@@ -80,7 +87,7 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, Box<Wrong>> {
                 if kind == TokenKind::TokLeftParen {
                     refuse_macro(text, before)?;
                 }
-                level.chain += usize::from(kind == TokenKind::TokLeftBracket);
+                level.members += usize::from(kind == TokenKind::TokLeftBracket);
                 let depth = level.deepest() + 1;
                 outer.push(level);
                 level = Level::new(token, depth);
@@ -92,12 +99,16 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, Box<Wrong>> {
                 }
                 level = outer.pop().unwrap_or(level);
             }
-            TokenKind::TokComma => (level.choices, level.chain) = (0, 0),
-            TokenKind::TokColon | TokenKind::TokLogicalAnd | TokenKind::TokLogicalOr => level.chain = 0,
+            TokenKind::TokComma => {
+                level.choices = 0;
+                level.next();
+            }
+            TokenKind::TokColon | TokenKind::TokLogicalAnd | TokenKind::TokLogicalOr => level.next(),
             TokenKind::TokQuestion => {
                 level.choices += 1;
-                level.chain = 0;
+                level.next();
             }
+            TokenKind::TokDot => level.members += 1,
             TokenKind::TokIdent
             | TokenKind::TokReservedWord
             | TokenKind::TokNull
@@ -109,7 +120,10 @@ pub(super) fn check(text: &str) -> Result<Vec<Token>, Box<Wrong>> {
             | TokenKind::TokString
             | TokenKind::TokBytes => {}
             // Everything else is a sign.
-            _ => level.chain += 1,
+            _ => {
+                level.signs += 1;
+                level.members = 0;
+            }
         }
         if level.deepest() > DEPTH_MAX {
             let message = format!("the expression is nested more than {DEPTH_MAX} deep");

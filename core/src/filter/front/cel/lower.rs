@@ -166,9 +166,15 @@ enum Operand {
     Other,
 }
 
+/// Whether the expression is `has(…)`.
+fn is_has(e: &IdedExpr) -> bool {
+    matches!(&e.expr, Expr::Select(select) if select.test)
+}
+
 fn operand(e: &IdedExpr) -> Lowered<Operand> {
     if let Some(named) = named(e)? {
         return Ok(match named {
+            _ if is_has(e) => Operand::Other,
             Named::Field(field) => Operand::Field(field),
             Named::Whole(_) => Operand::Whole,
         });
@@ -282,11 +288,13 @@ impl Lower {
                 _ => {}
             }
         }
+        if is_has(e)
+            && let Some(named) = named(e)?
+        {
+            let Named::Field(field) = named else { return Err(no_single_value(e)) };
+            return Ok(Filter::Is(field, if want { Test::Exists } else { Test::Absent }));
+        }
         match operand(e)? {
-            // `has(…)` of a field.
-            Operand::Field(field) if matches!(&e.expr, Expr::Select(select) if select.test) => {
-                return Ok(Filter::Is(field, if want { Test::Exists } else { Test::Absent }));
-            }
             Operand::Field(field @ Field::Data(_)) => return Ok(Filter::Is(field, Test::Bool(want))),
             Operand::Field(field) => {
                 let why = format!("`{field}` is no boolean");
@@ -389,7 +397,11 @@ impl Lower {
             }
             Some(Named::Field(Field::Data(_))) => return Ok(None),
             Some(Named::Field(_)) => {
-                return Err(refuse(e, "what follows `in` is no list and no map", "use contains() for a part of a text"));
+                return Err(refuse(
+                    e,
+                    "what follows `in` is no list and no map",
+                    "use contains() for a part of a text",
+                ));
             }
             None => {}
         }

@@ -3,7 +3,7 @@
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
-use super::check::{DEPTH_MAX, MACROS};
+use super::check::MACROS;
 use super::lower::{Lowered, Named, named, refuse, shown, wrong_at};
 use super::show::{infix, show};
 use crate::filter::cel::{Cel, FUNCTIONS, Program, Wanted};
@@ -13,6 +13,10 @@ use crate::rule::suggest;
 /// How much sums may copy: of each sum, how many parts it is made of, all added up. What they copy of an event is at most so
 /// many times as large as that.
 const COPIES_MAX: usize = 256;
+
+/// How deep what is evaluated may be nested: the interpreter calls itself, and takes up to 64 KiB of stack each time where it
+/// is compiled without optimisation.
+const EVALUATED_DEPTH_MAX: usize = 16;
 
 /// The types, which are values too.
 const TYPES: &[&str] = &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
@@ -64,9 +68,9 @@ impl Rest {
             let message = format!("the filter has more than {FILTER_NODES_MAX} conditions and parts of expressions");
             return Err(wrong_at(e, message, "split the rule"));
         }
-        if depth > DEPTH_MAX {
-            let message = format!("the expression is nested more than {DEPTH_MAX} deep");
-            return Err(wrong_at(e, message, "simplify it"));
+        if depth > EVALUATED_DEPTH_MAX {
+            let message = format!("what is evaluated is nested more than {EVALUATED_DEPTH_MAX} deep");
+            return Err(wrong_at(e, message, "simplify it, or join its parts with && and ||"));
         }
         if let Some(field) = named(e)? {
             match field {

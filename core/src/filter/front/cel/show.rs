@@ -112,10 +112,13 @@ fn write_call(call: &CallExpr, own: u8, out: &mut String) {
         }
         (None, name @ (op::LOGICAL_NOT | op::NEGATE), [operand]) => {
             out.push_str(if name == op::NEGATE { "-" } else { "!" });
+            let mut written = String::new();
+            write(operand, own, &mut written);
             // Two signs that follow one another are none, and a number takes the sign before it.
-            let is_number = matches!(operand.expr, Expr::Literal(_));
-            let wanted = if is_number || tightness(&operand.expr) == tight::SIGN { tight::MEMBER + 1 } else { own };
-            write(operand, wanted, out);
+            if written.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '!')) {
+                written = format!("({written})");
+            }
+            out.push_str(&written);
         }
         (None, op::INDEX, [of, index]) => {
             write(of, tight::MEMBER, out);
