@@ -267,7 +267,6 @@ impl Reader<'_> {
     fn filter(&mut self, value: &Value, depth: usize, at: &Place<'_>) -> Read<Filter> {
         check_depth(depth, at)?;
         let written = object(value, at, "an object such as {\"prefix\": \"images/\"}")?;
-        self.budget.spend(1, at)?;
         if let Some(name) = written.keys().find(|n| rank(n) == usize::MAX) {
             let known: Vec<&str> = members().collect();
             return Err(unknown("member of a filter", name, &known, &at.name(name)));
@@ -309,6 +308,10 @@ impl Reader<'_> {
                     }
                 }
             }
+        }
+        // One condition alone is itself.
+        if parts.len() != 1 {
+            self.budget.spend(1, at)?;
         }
         Ok(Filter::all(parts))
     }
@@ -416,6 +419,7 @@ impl Reader<'_> {
 
     /// The members of a condition, each a group. Within `anything_but` there is one.
     fn groups(&mut self, field: &Field, members: &Map<String, Value>, inner: bool, at: &Place<'_>) -> Read<Vec<Group>> {
+        let spent = self.budget.0;
         let known = known_tests(field);
         if let Some(name) = members.keys().find(|n| !known.contains(&n.as_str())) {
             let every = [TEXT_TESTS, MODIFIERS, ANY_TESTS, NUMBER_TESTS, TIME_TESTS].concat();
@@ -482,7 +486,13 @@ impl Reader<'_> {
             let message = "`anything_but` has several tests in one object";
             return Err(at.fault(message, "write a list of objects with one test each"));
         }
-        self.budget.spend(groups.iter().map(Vec::len).sum(), at)?;
+        let nodes = |test: &Test| match test {
+            Test::NoneOf(tests) => 1 + tests.len(),
+            _ => 1,
+        };
+        // What its members are made of has been counted on the way.
+        self.budget = Budget(spent);
+        self.budget.spend(groups.iter().flatten().map(nodes).sum(), at)?;
         Ok(groups)
     }
 

@@ -266,12 +266,15 @@ impl Lower {
 
     /// What makes the expression true, or with `want` false, what makes it false.
     fn condition(&mut self, e: &IdedExpr, want: bool) -> Lowered<Filter> {
-        self.spend(e, 1)?;
         if let Expr::Call(call) = &e.expr
             && call.target.is_none()
         {
+            // A negation is none of the tree.
+            if let (op::LOGICAL_NOT, [inner]) = (call.func_name.as_str(), call.args.as_slice()) {
+                return self.condition(inner, !want);
+            }
+            self.spend(e, 1)?;
             match (call.func_name.as_str(), call.args.as_slice()) {
-                (op::LOGICAL_NOT, [inner]) => return self.condition(inner, !want),
                 (name @ (op::LOGICAL_AND | op::LOGICAL_OR), [_, _]) => {
                     let mut list = Vec::new();
                     flatten(name, e, &mut list);
@@ -287,6 +290,8 @@ impl Lower {
                 }
                 _ => {}
             }
+        } else {
+            self.spend(e, 1)?;
         }
         if is_has(e)
             && let Some(named) = named(e)?
