@@ -151,6 +151,8 @@ fn conditions_become_tests() {
                 Filter::Any(vec![key(Test::suffix("b")), key(Test::equals("c"))]),
             ]),
         ),
+        #[cfg(feature = "cel")]
+        (json!({"prefix": "a", "cel": "event.key.endsWith('b')"}), Filter::new("a", "b")),
     ];
     let schema = Schema::new();
     for (value, filter) in cases {
@@ -170,6 +172,8 @@ fn what_is_not_understood_is_refused_with_its_place() {
         (json!({"prefix": []}), true, &["filter.prefix", "empty"]),
         (json!({"prefix": [["a"]]}), true, &["filter.prefix[0]", "a list in a list"]),
         (json!({"prefix": null}), true, &["filter.prefix", "null"]),
+        (json!({"cel": ["true"]}), true, &["filter.cel", "a list, not a string"]),
+        (json!({"cel": ""}), true, &["filter.cel", "cel"]),
         (json!({"contains": {"base64": "!"}}), false, &["filter.contains.base64", "no base64"]),
         (json!({"contains": {"base64": "", "x": 1}}), true, &["filter.contains"]),
         (json!({"key": {"base64": 5}}), true, &["filter.key.base64", "not a string"]),

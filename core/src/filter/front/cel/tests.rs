@@ -424,7 +424,7 @@ fn nothing_nested_deep_overflows_the_stack() {
 fn what_sums_copy_is_bounded() {
     let sum = |n: usize| vec!["event.data.big"; n].join(" + ");
     refused(&format!("size({}) > 1", sum(24)), &["more than 16 deep"]);
-    let lists = vec!["[event.data.big, event.data.big, event.data.big]"; 12].join(" + ");
+    let lists = ["[event.data.big, event.data.big, event.data.big]"; 12].join(" + ");
     refused(&format!("size({lists}) > 1"), &["too many sums"]);
     let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "b", b"k");
     let data = format!("{{\"big\": \"{}\"}}", "x".repeat(60_000));
