@@ -204,6 +204,7 @@ fn what_is_no_test_is_evaluated() {
         "event.tags[event.data.s == 'text' ? 'env' : 'x'] == 'prod' && size(event.tags) == 2",
         "event.requester in [event.data.s, 'al' + 'ice'] && event.key in ['in/' + event.data.s, event.key]",
         "event.metadata['x-amz-meta-Colour'] + '' == 'red' && size(event.metadata) == 1",
+        "event['metadata'].Colour + event['bucket'] == 'redphotos' && event['metadata'].Colour == 'red'",
         "event.key in {event.key: true} && {'a': event.size}['a'] == 2048",
         "(event.size > 1) == true && (event.size > 1 ? 1 : 2) == 1",
         "type(event.size) == int && type(event.key) == string && type(event.data.o) == map",
