@@ -401,6 +401,12 @@ fn filter_test_tells_what_passes_and_which_condition_does_not() {
         "event 1: s3:ObjectCreated:Put b/in/a.jpg\n  passes\nevent 2: s3:ObjectRemoved:Delete b/out/b.jpg\n  \
          does not pass: {\"prefix\":\"in/\"} is not met: key is \"out/b.jpg\"\n"
     );
+    let evaluated = test(&["--filter", r#"{"cel": "size(event.key) > 8"}"#, "--event", &events]);
+    let shown = text(&evaluated.stdout);
+    assert!(
+        shown.contains("does not pass: {\"cel\":\"size(event.key) > 8\"} is not met: evaluated, it is false"),
+        "{shown}"
+    );
     // A file of rules needs no destinations and no data directory.
     let rules = path(
         "rules.toml",

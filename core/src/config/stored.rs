@@ -195,6 +195,11 @@ mod tests {
         rule.destinations = vec!["a".into(), "b".into()];
         (rule.priority, rule.repeat, rule.retain) = (Some(Priority::Low), true, true);
         assert_eq!(again(&rule), rule);
+        #[cfg(feature = "cel")]
+        for text in ["size(event.key) > 5", "event.key == 'é' || !(event.key + '\"' == event.bucket)"] {
+            let evaluated = Rule { filter: Filter::parse_cel(text).unwrap(), ..rule.clone() };
+            assert_eq!(again(&evaluated), evaluated);
+        }
         // One that was made without names.
         rule.event_names.clear();
         assert_eq!(again(&rule).events, rule.events);

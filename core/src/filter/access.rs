@@ -98,7 +98,7 @@ pub(super) fn ways<'r>(filter: &'r Filter, out: &mut Ways<'r>) {
                 out.push_all(all);
             }
         }
-        Filter::Not(_) => {}
+        Filter::Not(_) | Filter::Cel(_) => {}
         Filter::Is(Field::Key, test) => key_ways(test, out),
         Filter::Is(field, Test::Equals(value)) if is_looked_up(field) => {
             out.push(Access::Value(field.kind(), Cow::Owned(field.selector()), value));

@@ -12,7 +12,7 @@ use foldhash::fast::FixedState;
 use super::access::{self, Access, Ways};
 use super::expression::{Field, Filter, Test};
 use super::grams;
-use super::program::{self, Regexes};
+use super::program::{self, Shared};
 use super::region;
 use super::scope::{
     Extra, Infixes, LIST, NODE_BYTES, NONE, PADDING, POSTING_BYTES, Scope, TYPE_BYTES, check, hash_value, head, u32_at,
@@ -53,7 +53,7 @@ pub(super) struct Builder {
     /// How many rules have a condition, by its hash: a mistake would cost time, no more.
     uses: HashMap<u64, u32, BuildHasherDefault<Hashed>>,
     hashes: Vec<u64>,
-    regexes: Regexes,
+    shared: Shared,
     /// Rules with the same posting, and where the place of their list is to be written.
     lists: Vec<(usize, Vec<u32>)>,
 }
@@ -108,7 +108,7 @@ impl Builder {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together, or name too many sets of types.
     pub(super) fn build(&mut self, name: &str, rules: &[Source<'_>]) -> Result<Scope> {
         self.postings.clear();
-        self.regexes = Regexes::default();
+        self.shared = Shared::default();
         let mut extra = Extra::default();
         let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64 + PADDING);
         block.resize(head::BYTES, 0);
@@ -136,7 +136,7 @@ impl Builder {
                 }
             }
         }
-        extra.regexes = std::mem::take(&mut self.regexes).into_list();
+        extra.tables = std::mem::take(&mut self.shared).into_tables();
         let mut tries = [Trie::new(prefixes, false), Trie::new(suffixes, true)];
         for (trie, place) in tries.iter_mut().zip([head::PREFIXES, head::SUFFIXES]) {
             trie.write_root(place, self, &mut block);
@@ -242,7 +242,7 @@ impl Builder {
                 check::WILDCARD
             }
             (None, _) => {
-                program::encode(&left, &mut self.regexes, out);
+                program::encode(&left, &mut self.shared, out);
                 check::PROGRAM
             }
         }
@@ -444,7 +444,7 @@ impl<'r> Trie<'r> {
 
 impl Extra {
     fn finish(mut self) -> Option<Arc<Extra>> {
-        let needed = !self.regexes.is_empty() || !self.custom.is_empty() || self.infixes.is_some() || self.repeats;
+        let needed = !self.tables.is_empty() || !self.custom.is_empty() || self.infixes.is_some() || self.repeats;
         self.bytes = std::mem::size_of::<Extra>()
             + self.custom.len() * 64
             + self.infixes.as_ref().map_or(0, |i| i.automaton.memory_usage() + i.postings.len() * 4);

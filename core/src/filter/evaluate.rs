@@ -63,6 +63,7 @@ impl Filter {
             Filter::Any(any) => any.iter().any(|f| f.matches(subject)),
             Filter::Not(inner) => !inner.matches(subject),
             Filter::Is(field, test) => field.is(test, subject),
+            Filter::Cel(cel) => cel.passes(subject),
         }
     }
 

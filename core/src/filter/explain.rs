@@ -13,10 +13,11 @@ use crate::event::{Event, FrameView};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unmet {
-    /// The condition: a test of one field, the negation of something that holds, or an empty `any`.
+    /// The condition: a test of one field, an expression that is evaluated, the negation of something that holds, or an
+    /// empty `any`.
     pub condition: Filter,
     /// What the event has in the field that the condition is about, as people read it. None of it: the field is absent, or
-    /// the condition is about several.
+    /// the condition is about several. Of an expression that is evaluated: what it gives, or why it is an error.
     pub values: Vec<String>,
 }
 
@@ -25,7 +26,8 @@ impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is not met", self.condition.to_json())?;
         match (self.field(), self.values.as_slice()) {
-            (None, _) => Ok(()),
+            (None, []) => Ok(()),
+            (None, values) => write!(f, ": evaluated, it is {}", values.join(", ")),
             (Some(field), []) => write!(f, ": the event has no {field}"),
             (Some(field), values) => write!(f, ": {field} is {}", values.join(", ")),
         }
@@ -75,9 +77,10 @@ impl Filter {
             Filter::Any(list) if !list.is_empty() => list.iter().for_each(|f| f.collect(subject, unmet)),
             condition => {
                 let mut found = Unmet { condition: condition.clone(), values: Vec::new() };
-                if let Some(field) = found.field() {
-                    let values = field.values(subject);
-                    found.values = values;
+                match (found.field(), condition) {
+                    (Some(field), _) => found.values = field.values(subject),
+                    (None, Filter::Cel(cel)) => found.values.push(cel.told(subject)),
+                    _ => {}
                 }
                 unmet.push(found);
             }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use super::cel::Cel;
 use super::number::{Number, Range};
 use super::pattern::{Regex, Wildcard};
 use super::window::Window;
@@ -33,6 +34,8 @@ pub enum Filter {
     Not(Box<Filter>),
     /// Some value of the field passes the test.
     Is(Field, Test),
+    /// An expression in CEL is true, or false, where it is evaluated.
+    Cel(Cel),
 }
 
 /// What a test looks at. Texts that the event leaves empty are absent.
@@ -238,22 +241,34 @@ impl Filter {
         })
     }
 
-    /// Calls `each` with every condition.
+    /// Calls `each` with every test. Expressions that are evaluated are none: see [`Filter::each_cel`].
     pub fn each_test<'a>(&'a self, each: &mut impl FnMut(&'a Field, &'a Test)) {
         match self {
             Filter::All(list) | Filter::Any(list) => list.iter().for_each(|f| f.each_test(each)),
             Filter::Not(inner) => inner.each_test(each),
             Filter::Is(field, test) => each(field, test),
+            Filter::Cel(_) => {}
         }
     }
 
-    /// How many conditions and connectives it has.
+    /// Calls `each` with every expression that is evaluated.
+    pub fn each_cel<'a>(&'a self, each: &mut impl FnMut(&'a Cel)) {
+        match self {
+            Filter::All(list) | Filter::Any(list) => list.iter().for_each(|f| f.each_cel(each)),
+            Filter::Not(inner) => inner.each_cel(each),
+            Filter::Is(..) => {}
+            Filter::Cel(cel) => each(cel),
+        }
+    }
+
+    /// How many conditions and connectives it has, and parts of expressions that are evaluated.
     pub fn nodes(&self) -> usize {
         match self {
             Filter::All(list) | Filter::Any(list) => 1 + list.iter().map(Filter::nodes).sum::<usize>(),
             Filter::Not(inner) => 1 + inner.nodes(),
             Filter::Is(_, Test::NoneOf(tests)) => 1 + tests.len(),
             Filter::Is(..) => 1,
+            Filter::Cel(cel) => cel.nodes(),
         }
     }
 
@@ -280,6 +295,7 @@ impl Filter {
                 test.check(field, 0, &mut tests).map_err(|e| e.at(field.to_string()))?;
                 *nodes += tests - 1;
             }
+            Filter::Cel(cel) => *nodes += cel.nodes() - 1,
         }
         if *nodes > FILTER_NODES_MAX {
             return Err(Error::invalid_config(format!("the filter has more than {FILTER_NODES_MAX} conditions"))

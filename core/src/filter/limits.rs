@@ -38,7 +38,8 @@ pub struct FilterLimits {
     /// ([`super::Cost::is_unindexed`]), 0 to 1,000,000. Default: 256, some tens of microseconds for each event. The rules of
     /// each bucket have this limit, and those of every bucket have it for themselves.
     ///
-    /// A test counts that looks through a text, pairs or the data; of tests that only compare, sixteen count as one. Rules
+    /// A test counts that looks through a text, pairs or the data; of tests that only compare, sixteen count as one, and an
+    /// expression that is evaluated ([`super::Cel`]) counts as sixteen. Rules
     /// without a condition, or with conditions on type and bucket only, do not count: with them nothing is tried.
     pub unindexed_max: usize,
     /// The most regular expressions of all rules, 0 to 1,000,000. Default: 4096; each takes some 10 KiB.
@@ -80,6 +81,12 @@ impl FilterLimits {
     pub fn check_filter(&self, filter: &Filter) -> Result<()> {
         within(Limit::Nodes, filter.nodes(), self.nodes_max, format_args!("the filter has"), "split the rule")?;
         let mut result = Ok(());
+        filter.each_cel(&mut |cel| {
+            if result.is_ok() {
+                let what = format_args!("a text in the expression `{}` has", cel.text());
+                result = within(Limit::LiteralBytes, cel.literal_bytes(), self.literal_bytes_max, what, "shorten it");
+            }
+        });
         filter.each_test(&mut |field, test| {
             if result.is_ok() {
                 result = self.check_test(field, test);

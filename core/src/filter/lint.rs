@@ -25,6 +25,7 @@ impl Filter {
             }
             Filter::Not(inner) => inner.verdict().map(|v| !v),
             Filter::Is(field, test) => test.verdict(field),
+            Filter::Cel(_) => None,
         }
     }
 

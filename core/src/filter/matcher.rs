@@ -10,7 +10,6 @@ use foldhash::fast::RandomState;
 use super::bytes;
 use super::compiler::Compiler;
 use super::expression::{Field, Filter, Test};
-use super::pattern::Regex;
 use super::scope::{MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
 use super::walk::{Postings, Walks};
@@ -21,7 +20,7 @@ use crate::rule::Rule;
 /// Finds the rules that want an event, without looking at the others.
 ///
 /// Rules are kept per bucket, and those of every bucket apart; within each, see the module `scope`. Matching allocates
-/// nothing once its [`MatchMemory`] has grown, never fails, and its cost grows with the length of the event and the number
+/// nothing once its [`MatchMemory`] has grown, but where an expression is evaluated ([`Filter::Cel`]), never fails, and its cost grows with the length of the event and the number
 /// of rules that are met, not with the number of rules.
 ///
 /// It does not change: a [`Compiler`] makes the next one, which shares with this one what is the same.
@@ -376,21 +375,21 @@ impl Matcher {
         event.find(frame, before, None, memory, out);
     }
 
-    /// Bytes of memory that the index takes, with its compiled regular expressions.
+    /// Bytes of memory that the index takes, with its compiled regular expressions and the expressions that are evaluated.
     pub fn bytes(&self) -> usize {
         let slots = self.buckets.parts.iter().map(|p| std::mem::size_of_val(&**p) + 64).sum::<usize>();
         let all = || self.buckets.all().chain([&self.any]);
         let mut seen = HashSet::new();
-        let regexes = all().flat_map(Layers::scopes).flat_map(Scope::regexes);
-        let regexes: usize = regexes.filter(|r| seen.insert(r.address())).map(Regex::bytes).sum();
-        slots + all().map(Layers::bytes).sum::<usize>() + regexes
+        let shared = all().flat_map(Layers::scopes).flat_map(Scope::shared);
+        let shared: usize = shared.filter(|(address, _)| seen.insert(*address)).map(|(_, bytes)| bytes).sum();
+        slots + all().map(Layers::bytes).sum::<usize>() + shared
     }
 
-    /// The name and the memory of the bucket whose rules take most of it; an empty name stands for every bucket. Regular
-    /// expressions that buckets share count in each.
+    /// The name and the memory of the bucket whose rules take most of it; an empty name stands for every bucket. Expressions
+    /// that buckets share count in each.
     pub(super) fn largest(&self) -> (&[u8], usize) {
         let bytes = |layers: &Layers| {
-            layers.bytes() + layers.scopes().flat_map(Scope::regexes).map(Regex::bytes).sum::<usize>()
+            layers.bytes() + layers.scopes().flat_map(Scope::shared).map(|(_, bytes)| bytes).sum::<usize>()
         };
         let all = self.buckets.all().chain([&self.any]).map(|layers| (layers.first.name(), bytes(layers)));
         all.max_by_key(|(_, bytes)| *bytes).unwrap_or((b"", 0))
@@ -526,6 +525,7 @@ pub(super) fn is_of_types(f: &Filter) -> bool {
         Filter::All(list) | Filter::Any(list) => list.iter().all(is_of_types),
         Filter::Not(inner) => is_of_types(inner),
         Filter::Is(field, _) => *field == Field::EventType,
+        Filter::Cel(_) => false,
     }
 }
 
@@ -537,6 +537,8 @@ fn holds_for(f: &Filter, t: KnownType) -> bool {
         Filter::Not(inner) => !holds_for(inner, t),
         Filter::Is(_, Test::Absent) => false,
         Filter::Is(_, test) => test.passes(Kind::EventType, Value::Text(t.name().as_bytes())),
+        // It is not about the type alone.
+        Filter::Cel(_) => true,
     }
 }
 
@@ -567,7 +569,7 @@ fn has_constant(f: &Filter) -> bool {
     match f {
         Filter::All(list) | Filter::Any(list) => list.is_empty() || list.iter().any(has_constant),
         Filter::Not(inner) => has_constant(inner),
-        Filter::Is(..) => false,
+        Filter::Is(..) | Filter::Cel(_) => false,
     }
 }
 

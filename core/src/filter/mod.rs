@@ -6,6 +6,7 @@
 mod access;
 mod builder;
 mod bytes;
+mod cel;
 mod compiler;
 mod evaluate;
 mod events;
@@ -26,6 +27,7 @@ mod subject;
 mod walk;
 mod window;
 
+pub use self::cel::Cel;
 pub use compiler::{Compiler, LAYER_GROWTH, LAYER_RULES_MIN, Merge, Merged, Rules};
 pub use events::EventFilter;
 pub use explain::Unmet;

@@ -97,12 +97,31 @@ fn suited(field: &Field, test: Test) -> Test {
     }
 }
 
+/// Expressions that are evaluated.
+fn evaluated() -> impl Strategy<Value = Filter> {
+    let texts = [
+        "size(event.key) > 3",
+        "!(size(event.key) > 3)",
+        "event.size + 1 == 3",
+        "event.key.startsWith(event.bucket)",
+        "event.requester == event.etag",
+        "event.tags.a + event.metadata.a < 'b'",
+        "size(event.data.a) > 1 || 'b' in event.data.a",
+        "event.data.a.b + 1 > event.size",
+        "event.time.getHours() < 12",
+    ];
+    pick(&texts).prop_map(|text| match Filter::parse_cel(text) {
+        Err(_) if !cfg!(feature = "cel") => Filter::default(),
+        filter => filter.unwrap(),
+    })
+}
+
 fn filter() -> impl Strategy<Value = Filter> {
-    let leaf = (field(), test()).prop_map(|(f, t)| {
+    let test = (field(), test()).prop_map(|(f, t)| {
         let t = suited(&f, t);
         Filter::Is(f, t)
     });
-    leaf.prop_recursive(3, 12, 4, |inner| {
+    prop_oneof![9 => test, 1 => evaluated()].prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             3 => prop::collection::vec(inner.clone(), 0..4).prop_map(Filter::All),
             2 => prop::collection::vec(inner.clone(), 0..4).prop_map(Filter::Any),
@@ -217,7 +236,9 @@ proptest! {
             // Nor is anything said of rules that look at nothing else.
             let only_key = |r: &u32| {
                 let mut only = true;
-                rules[*r as usize].filter.each_test(&mut |f, _| only &= matches!(f, Field::Key | Field::Bucket | Field::EventType));
+                let filter = &rules[*r as usize].filter;
+                filter.each_test(&mut |f, _| only &= matches!(f, Field::Key | Field::Bucket | Field::EventType));
+                filter.each_cel(&mut |_| only = false);
                 only
             };
             may.retain(only_key);

@@ -63,7 +63,7 @@ pub enum Cost {
     /// Each event of its buckets costs some comparisons, about ten nanoseconds each.
     Compare,
     /// For each event of its buckets a text, pairs or the data are looked through, about a hundred nanoseconds each time,
-    /// for regular expressions and data some hundreds.
+    /// for regular expressions and data some hundreds; or an expression is evaluated, which takes a microsecond and more.
     Scan,
 }
 
@@ -273,6 +273,9 @@ fn cost_of(left: &[&Filter]) -> Cost {
     }
 }
 
+/// An expression that is evaluated counts as so many tests that look through something.
+const SCANS_PER_CEL: usize = 16;
+
 /// How many of its tests only compare, and how many look through something.
 fn tests(filter: &Filter) -> (usize, usize) {
     let (mut compare, mut scan) = (0, 0);
@@ -285,6 +288,7 @@ fn tests(filter: &Filter) -> (usize, usize) {
         scan += scans;
         compare += each.len() - scans;
     });
+    filter.each_cel(&mut |_| scan += SCANS_PER_CEL);
     (compare, scan)
 }
 
@@ -379,6 +383,7 @@ fn why_not(filter: &Filter) -> String {
             format!("{shown}: of `{}` only exact values are looked up, not `{}`", field.name(), test.kind())
         }
         Filter::Is(field, _) => format!("{shown}: `{}` is not looked up", field.name()),
+        Filter::Cel(_) => format!("{shown}: what is evaluated is not looked up"),
     }
 }
 

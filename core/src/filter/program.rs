@@ -9,10 +9,12 @@
 //! most once.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use ipnet::IpNet;
 
 use super::bytes;
+use super::cel::Cel;
 use super::evaluate::in_network;
 use super::expression::{Affix, Field, Filter, Test};
 use super::number::{Bound, Number, Range};
@@ -42,6 +44,7 @@ mod code {
     pub(super) const BOOL: u8 = 13;
     pub(super) const NULL: u8 = 14;
     pub(super) const NONE_OF: u8 = 15;
+    pub(super) const CEL: u8 = 16;
 }
 
 fn u16_at(b: &[u8], at: usize) -> u16 {
@@ -59,28 +62,58 @@ enum Target {
     Label(usize),
 }
 
-/// The regular expressions of programs, each once.
+/// What programs refer to by numbers: regular expressions, and expressions that are evaluated.
 #[derive(Debug, Default)]
-pub(super) struct Regexes {
-    list: Vec<Regex>,
-    numbers: HashMap<Regex, u32>,
+pub(super) struct Tables {
+    regexes: Vec<Regex>,
+    expressions: Vec<Cel>,
 }
 
-impl Regexes {
-    fn number(&mut self, r: &Regex) -> u32 {
-        if let Some(number) = self.numbers.get(r) {
-            return *number;
-        }
-        let number = self.list.len() as u32;
-        self.list.push(r.clone());
-        self.numbers.insert(r.clone(), number);
-        number
+impl Tables {
+    pub(super) const NONE: Tables = Tables { regexes: Vec::new(), expressions: Vec::new() };
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.regexes.is_empty() && self.expressions.is_empty()
     }
 
-    /// All by their numbers; no more can come.
-    pub(super) fn into_list(self) -> Vec<Regex> {
-        self.list
+    /// The address and the memory of each.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (usize, usize)> {
+        let regexes = self.regexes.iter().map(|r| (r.address(), r.bytes()));
+        regexes.chain(self.expressions.iter().map(|e| (e.address(), e.bytes())))
     }
+}
+
+/// The tables while programs are written: what is alike has one number.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    tables: Tables,
+    regexes: HashMap<Regex, u32>,
+    expressions: HashMap<Cel, u32>,
+}
+
+impl Shared {
+    fn regex(&mut self, r: &Regex) -> u32 {
+        number(r, &mut self.regexes, &mut self.tables.regexes)
+    }
+
+    fn expression(&mut self, e: &Cel) -> u32 {
+        number(e, &mut self.expressions, &mut self.tables.expressions)
+    }
+
+    /// The tables; no more can come.
+    pub(super) fn into_tables(self) -> Tables {
+        self.tables
+    }
+}
+
+fn number<T: Clone + Eq + Hash>(of: &T, numbers: &mut HashMap<T, u32>, list: &mut Vec<T>) -> u32 {
+    if let Some(number) = numbers.get(of) {
+        return *number;
+    }
+    let number = list.len() as u32;
+    list.push(of.clone());
+    numbers.insert(of.clone(), number);
+    number
 }
 
 /// Writes programs.
@@ -89,15 +122,15 @@ struct Writer<'a> {
     operands: Vec<u8>,
     /// Where each label stands.
     labels: Vec<u16>,
-    regexes: &'a mut Regexes,
+    shared: &'a mut Shared,
     /// The condition of each operation, if that is asked for.
     conditions: Option<Vec<Filter>>,
 }
 
-/// Appends the program of "all of these hold" to `out`; none of them may be constant. Regular expressions are put into
-/// `regexes`, which the program refers to.
-pub(super) fn encode(all: &[&Filter], regexes: &mut Regexes, out: &mut Vec<u8>) {
-    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), regexes, conditions: None };
+/// Appends the program of "all of these hold" to `out`; none of them may be constant. Expressions are put into
+/// `shared`, which the program refers to.
+pub(super) fn encode(all: &[&Filter], shared: &mut Shared, out: &mut Vec<u8>) {
+    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), shared, conditions: None };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
     let place = |t: Target| w.place(t);
     let base = (HEAD_BYTES + w.ops.len() * OP_BYTES) as u32;
@@ -123,10 +156,10 @@ pub enum Next {
     Step(usize),
 }
 
-/// One step of a program: a test of one field.
+/// One step of a program: a test of one field, or an expression that is evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What is tested: always a [`Filter::Is`].
+    /// What is tested: a [`Filter::Is`] or a [`Filter::Cel`].
     pub condition: Filter,
     /// Where it goes on if that holds.
     pub then: Next,
@@ -139,9 +172,9 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
     if all.is_empty() {
         return Vec::new();
     }
-    let (mut regexes, labels) = (Regexes::default(), Vec::new());
+    let (mut shared, labels) = (Shared::default(), Vec::new());
     let mut w =
-        Writer { ops: Vec::new(), operands: Vec::new(), labels, regexes: &mut regexes, conditions: Some(Vec::new()) };
+        Writer { ops: Vec::new(), operands: Vec::new(), labels, shared: &mut shared, conditions: Some(Vec::new()) };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
     let next = |t: Target| match w.place(t) {
         ACCEPT => Next::Accept,
@@ -172,6 +205,8 @@ fn cost(f: &Filter) -> u32 {
             };
             field + test
         }
+        // Always the last.
+        Filter::Cel(cel) => 10_000 + cel.nodes() as u32,
     }
 }
 
@@ -219,8 +254,16 @@ impl Writer<'_> {
                     self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
                     self.operands.extend_from_slice(&selector);
                 }
-                let code = encode_test(test, self.regexes, &mut self.operands);
+                let code = encode_test(test, self.shared, &mut self.operands);
                 self.ops.push((code, field.kind() as u8, yes, no, operand));
+                if let Some(conditions) = &mut self.conditions {
+                    conditions.push(f.clone());
+                }
+            }
+            Filter::Cel(cel) => {
+                let operand = self.operands.len() as u32;
+                self.operands.extend_from_slice(&self.shared.expression(cel).to_le_bytes());
+                self.ops.push((code::CEL, Kind::Expression as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
                 }
@@ -230,7 +273,7 @@ impl Writer<'_> {
 }
 
 /// Appends what the test compares with, and answers its code.
-fn encode_test(test: &Test, regexes: &mut Regexes, out: &mut Vec<u8>) -> u8 {
+fn encode_test(test: &Test, shared: &mut Shared, out: &mut Vec<u8>) -> u8 {
     let mut text = |bytes: &[u8], code: u8| {
         out.extend_from_slice(bytes);
         code
@@ -244,7 +287,7 @@ fn encode_test(test: &Test, regexes: &mut Regexes, out: &mut Vec<u8>) -> u8 {
         Test::Contains(x) => text(x, code::CONTAINS),
         Test::Wildcard(w) => text(w.code(), code::WILDCARD),
         Test::Regex(r) => {
-            let number = regexes.number(r);
+            let number = shared.regex(r);
             text(&number.to_le_bytes(), code::REGEX)
         }
         Test::IgnoreCase(affix, x) => {
@@ -279,7 +322,7 @@ fn encode_test(test: &Test, regexes: &mut Regexes, out: &mut Vec<u8>) -> u8 {
             for t in tests {
                 let at = out.len();
                 out.extend_from_slice(&[0; 5]);
-                out[at] = encode_test(t, regexes, out);
+                out[at] = encode_test(t, shared, out);
                 let len = (out.len() - at - 5) as u32;
                 out[at + 1..at + 5].copy_from_slice(&len.to_le_bytes());
             }
@@ -438,21 +481,23 @@ impl<'p> Op<'p> {
     }
 
     #[inline]
-    fn holds(&self, subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
-        if self.test == code::ABSENT {
-            return !subject.any(self.kind, self.selector, &mut |_| true);
+    fn holds(&self, subject: &mut Subject<'_>, tables: &Tables) -> bool {
+        match self.test {
+            code::ABSENT => !subject.any(self.kind, self.selector, &mut |_| true),
+            code::CEL => tables.expressions[u32_at(self.operand, 0) as usize].passes(subject),
+            _ => subject
+                .any(self.kind, self.selector, &mut |v| passes(self.test, self.operand, self.kind, v, &tables.regexes)),
         }
-        subject.any(self.kind, self.selector, &mut |v| passes(self.test, self.operand, self.kind, v, regexes))
     }
 }
 
 /// Whether the event passes.
 #[inline]
-pub(super) fn run(program: &[u8], subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
+pub(super) fn run(program: &[u8], subject: &mut Subject<'_>, tables: &Tables) -> bool {
     let mut at = 0;
     loop {
         let op = Op::read(program, at);
-        at = if op.holds(subject, regexes) { op.yes } else { op.no };
+        at = if op.holds(subject, tables) { op.yes } else { op.no };
         if at >= REJECT {
             return at == ACCEPT;
         }
@@ -460,7 +505,7 @@ pub(super) fn run(program: &[u8], subject: &mut Subject<'_>, regexes: &[Regex]) 
 }
 
 /// Whether an event may pass of which only type, bucket and key are known yet.
-pub(super) fn run_before(program: &[u8], subject: &mut Subject<'_>, regexes: &[Regex]) -> bool {
+pub(super) fn run_before(program: &[u8], subject: &mut Subject<'_>, tables: &Tables) -> bool {
     let count = u16_at(program, 0);
     // Places only point forward, so one pass reaches everything that can be reached.
     let mut reached = vec![false; count as usize];
@@ -470,7 +515,7 @@ pub(super) fn run_before(program: &[u8], subject: &mut Subject<'_>, regexes: &[R
             continue;
         }
         let op = Op::read(program, number);
-        let known = op.kind.is_known_before().then(|| op.holds(subject, regexes));
+        let known = op.kind.is_known_before().then(|| op.holds(subject, tables));
         for (next, open) in [(op.yes, known != Some(false)), (op.no, known != Some(true))] {
             match next {
                 ACCEPT if open => return true,

@@ -28,8 +28,8 @@ use bytes::Bytes;
 
 use super::bytes::{prefetch, strip_prefix, strip_suffix};
 use super::grams;
-use super::pattern::{self, Regex};
-use super::program;
+use super::pattern;
+use super::program::{self, Tables};
 use super::subject::{Kind, Subject};
 use super::walk::{Postings, Step, Walks, visit};
 use crate::event::{EventPattern, EventType, KnownType};
@@ -106,7 +106,7 @@ pub(super) struct Scope {
 /// What does not fit into a block of bytes.
 #[derive(Debug, Default)]
 pub(super) struct Extra {
-    pub(super) regexes: Vec<Regex>,
+    pub(super) tables: Tables,
     /// By pattern number, those that have types of the host's own.
     pub(super) custom: HashMap<u16, EventPattern>,
     pub(super) infixes: Option<Infixes>,
@@ -173,9 +173,10 @@ impl Scope {
         self.block.len() > LARGE_BYTES
     }
 
-    /// The regular expressions of its rules; their memory is not in [`Scope::bytes`], because scopes may share them.
-    pub(super) fn regexes(&self) -> &[Regex] {
-        self.extra.as_ref().map_or(&[], |e| &e.regexes)
+    /// The expressions of its rules, regular ones and those that are evaluated: an address that is the same for those that are
+    /// the same, and bytes of memory. That is not in [`Scope::bytes`], because scopes may share them.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.extra.iter().flat_map(|e| e.tables.shared())
     }
 
     /// Says that it will be matched.
@@ -342,11 +343,12 @@ impl Scope {
     }
 
     fn run(&self, program: &[u8], m: &mut Met<'_, '_, '_>) -> bool {
-        let regexes = self.extra.as_ref().map_or(&[][..], |e| &e.regexes);
+        static NONE: Tables = Tables::NONE;
+        let tables = self.extra.as_ref().map_or(&NONE, |e| &e.tables);
         if m.before {
-            return program::run_before(program, m.subject, regexes);
+            return program::run_before(program, m.subject, tables);
         }
-        program::run(program, m.subject, regexes)
+        program::run(program, m.subject, tables)
     }
 
     /// Looks up the values that the event has in the fields that rules are filed under.

@@ -1,5 +1,8 @@
 //! The event as tests see it: the values of its fields.
 
+#[cfg(feature = "cel")]
+mod parts;
+
 use std::fmt;
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
@@ -8,6 +11,9 @@ use super::expression::Field;
 use super::number::Number;
 use crate::event::frame::{self, FrameView};
 use crate::event::{Origin, Priority};
+
+#[cfg(feature = "cel")]
+pub(super) use parts::DataValue;
 
 /// One value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,10 +50,12 @@ pub(super) enum Kind {
     Metadata,
     Tag,
     Data,
+    /// None: several are looked at together.
+    Expression,
 }
 
 impl Kind {
-    const ALL: [Kind; 22] = [
+    const ALL: [Kind; 23] = [
         Kind::EventType,
         Kind::Bucket,
         Kind::Key,
@@ -70,6 +78,7 @@ impl Kind {
         Kind::Metadata,
         Kind::Tag,
         Kind::Data,
+        Kind::Expression,
     ];
 
     #[inline]
@@ -284,18 +293,8 @@ impl<'a> Subject<'a> {
 
     /// Whether `passes` holds for some value of the field.
     pub(super) fn any(&mut self, kind: Kind, selector: &[u8], passes: &mut dyn FnMut(Value<'_>) -> bool) -> bool {
-        if let Some(field) = text_field(kind) {
-            let text = self.frame.field(field);
-            return !text.is_empty() && passes(Value::Text(text));
-        }
         let frame = &self.frame;
         match kind {
-            Kind::EventType => passes(Value::Text(frame.event_type().name().as_bytes())),
-            Kind::Size => frame.size().is_some_and(|n| passes(Value::Number(n.into()))),
-            Kind::Time => passes(Value::Number(frame.time_ns().into())),
-            Kind::Hops => passes(Value::Number(u64::from(frame.hops()).into())),
-            Kind::Origin => passes(Value::Text(origin_name(frame.origin()))),
-            Kind::Priority => passes(Value::Text(priority_name(frame.priority()))),
             Kind::Metadata => frame
                 .metadata()
                 .any(|(name, v)| name.as_bytes().eq_ignore_ascii_case(selector) && passes(Value::Text(v.as_bytes()))),
@@ -304,8 +303,27 @@ impl<'a> Subject<'a> {
                 self.data.read(frame.field(frame::Field::Data));
                 !self.data.nodes.is_empty() && self.data.any(0, selector, passes)
             }
-            _ => false,
+            kind => self.value(kind).is_some_and(passes),
         }
+    }
+
+    /// The value of a field that has one at most; none of those that have several.
+    #[inline]
+    pub(super) fn value(&self, kind: Kind) -> Option<Value<'a>> {
+        let frame = &self.frame;
+        if let Some(field) = text_field(kind) {
+            let text = frame.field(field);
+            return (!text.is_empty()).then_some(Value::Text(text));
+        }
+        Some(match kind {
+            Kind::EventType => Value::Text(frame.event_type().name().as_bytes()),
+            Kind::Size => Value::Number(frame.size()?.into()),
+            Kind::Time => Value::Number(frame.time_ns().into()),
+            Kind::Hops => Value::Number(u64::from(frame.hops()).into()),
+            Kind::Origin => Value::Text(origin_name(frame.origin())),
+            Kind::Priority => Value::Text(priority_name(frame.priority())),
+            _ => return None,
+        })
     }
 
     /// Calls `each` with every text that the event has in fields of these kinds ([`Kind::bit`]): the kind, what is in

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::expression::{FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Filter};
 use crate::error::{Error, Result};
 
-pub use cel::CEL_BYTES_MAX;
+pub use self::cel::CEL_BYTES_MAX;
 pub use cloudevents::SourceOf;
 pub use eventbridge::PatternOf;
 pub(crate) use json::{parse_json, toml_to_json};

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `all`, `any`: list of filters; `not`: filter | each, at least one, not that one holds |
 //! | `use`: name | the filter of this name holds |
+//! | `cel`: text | the condition in CEL holds ([`Filter::parse_cel`]) |
 //! | `prefix`, `suffix`, `exact`, `wildcard`, `contains`, `regex`: text or list | the key fits one of them; an empty `prefix` or `suffix` is no condition |
 //! | `event_type`, `bucket`, `key`, …: condition | the field meets it |
 //! | `size`, `hops`, `time`: condition on a number | the field meets it |
@@ -62,8 +63,8 @@ pub(super) const FIELDS: &[Field] = &[
 pub(super) const KEY_TESTS: &[&str] = &["prefix", "suffix", "exact", "wildcard", "contains", "regex"];
 /// Conditions on named values.
 const NAMED: &[&str] = &["tags", "metadata", "data"];
-/// Connectives.
-const CONNECTIVES: &[&str] = &["all", "any", "not", "use"];
+/// Connectives, and what is written in another language.
+const CONNECTIVES: &[&str] = &["all", "any", "not", "use", "cel"];
 
 /// Members of a condition on a text.
 const TEXT_TESTS: &[&str] = &["exact", "prefix", "suffix", "contains", "wildcard", "regex", "cidr"];
@@ -266,7 +267,6 @@ impl Reader<'_> {
     fn filter(&mut self, value: &Value, depth: usize, at: &Place<'_>) -> Read<Filter> {
         check_depth(depth, at)?;
         let written = object(value, at, "an object such as {\"prefix\": \"images/\"}")?;
-        self.budget.spend(1, at)?;
         if let Some(name) = written.keys().find(|n| rank(n) == usize::MAX) {
             let known: Vec<&str> = members().collect();
             return Err(unknown("member of a filter", name, &known, &at.name(name)));
@@ -282,6 +282,11 @@ impl Reader<'_> {
                 }
                 "not" => parts.push(self.filter(value, depth + 1, &at)?.not()),
                 "use" => parts.push(self.named(string(value, &at)?, &at)?),
+                "cel" => {
+                    let filter = Filter::parse_cel(string(value, &at)?).map_err(|e| at.wrap(e))?;
+                    self.budget.spend(filter.nodes(), &at)?;
+                    parts.push(filter);
+                }
                 "tags" => self.each_named(value, &at, Field::Tag, &mut parts)?,
                 "metadata" => self.each_named(value, &at, |n| Field::metadata(&n), &mut parts)?,
                 "data" => self.data(value, &at, &mut parts)?,
@@ -304,6 +309,10 @@ impl Reader<'_> {
                 }
             }
         }
+        // One condition alone is itself.
+        if parts.len() != 1 {
+            self.budget.spend(1, at)?;
+        }
         Ok(Filter::all(parts))
     }
 
@@ -318,6 +327,7 @@ impl Reader<'_> {
         let filter = self.named.find(name, at)?;
         let mut nodes = 0;
         filter.each_test(&mut |_, _| nodes += 1);
+        filter.each_cel(&mut |cel| nodes += cel.nodes());
         self.budget.spend(nodes, at)?;
         Ok(filter)
     }
@@ -409,6 +419,7 @@ impl Reader<'_> {
 
     /// The members of a condition, each a group. Within `anything_but` there is one.
     fn groups(&mut self, field: &Field, members: &Map<String, Value>, inner: bool, at: &Place<'_>) -> Read<Vec<Group>> {
+        let spent = self.budget.0;
         let known = known_tests(field);
         if let Some(name) = members.keys().find(|n| !known.contains(&n.as_str())) {
             let every = [TEXT_TESTS, MODIFIERS, ANY_TESTS, NUMBER_TESTS, TIME_TESTS].concat();
@@ -475,7 +486,13 @@ impl Reader<'_> {
             let message = "`anything_but` has several tests in one object";
             return Err(at.fault(message, "write a list of objects with one test each"));
         }
-        self.budget.spend(groups.iter().map(Vec::len).sum(), at)?;
+        let nodes = |test: &Test| match test {
+            Test::NoneOf(tests) => 1 + tests.len(),
+            _ => 1,
+        };
+        // What its members are made of has been counted on the way.
+        self.budget = Budget(spent);
+        self.budget.spend(groups.iter().flatten().map(nodes).sum(), at)?;
         Ok(groups)
     }
 

@@ -151,6 +151,8 @@ fn conditions_become_tests() {
                 Filter::Any(vec![key(Test::suffix("b")), key(Test::equals("c"))]),
             ]),
         ),
+        #[cfg(feature = "cel")]
+        (json!({"prefix": "a", "cel": "event.key.endsWith('b')"}), Filter::new("a", "b")),
     ];
     let schema = Schema::new();
     for (value, filter) in cases {
@@ -170,6 +172,8 @@ fn what_is_not_understood_is_refused_with_its_place() {
         (json!({"prefix": []}), true, &["filter.prefix", "empty"]),
         (json!({"prefix": [["a"]]}), true, &["filter.prefix[0]", "a list in a list"]),
         (json!({"prefix": null}), true, &["filter.prefix", "null"]),
+        (json!({"cel": ["true"]}), true, &["filter.cel", "a list, not a string"]),
+        (json!({"cel": ""}), true, &["filter.cel", "cel"]),
         (json!({"contains": {"base64": "!"}}), false, &["filter.contains.base64", "no base64"]),
         (json!({"contains": {"base64": "", "x": 1}}), true, &["filter.contains"]),
         (json!({"key": {"base64": 5}}), true, &["filter.key.base64", "not a string"]),
@@ -311,6 +315,33 @@ fn a_name_that_is_there_twice_is_refused() {
 }
 
 #[test]
+fn the_largest_filters_come_back() {
+    let tests = [
+        Test::prefix("a"),
+        Test::contains("b"),
+        Test::wildcard("a*").unwrap(),
+        Test::equals("c"),
+        Test::Exists,
+        Test::Regex(Regex::parse("a+", true).unwrap()),
+        Test::Cidr("10.0.0.0/8".parse().unwrap()),
+        Test::IgnoreCase(Affix::Whole, Folded::new("x")),
+    ];
+    for test in tests {
+        for field in [Field::Key, Field::Requester, Field::Tag("t".into()), Field::data(["a"])] {
+            let others = Filter::Is(Field::Size, range(Bound::Included(1u64.into()), Bound::Open));
+            let one = Filter::Is(field, test.clone());
+            let list: Vec<Filter> = [one, others].into_iter().cycle().take(255).collect();
+            for filter in [Filter::All(list.clone()), Filter::Any(list)] {
+                assert_eq!(filter.nodes(), 256);
+                assert_eq!(read(filter.to_json()), filter);
+            }
+        }
+    }
+    let none_of = Filter::Is(Field::Key, Test::NoneOf((0..255).map(|n| Test::prefix(n.to_string())).collect()));
+    assert_eq!((none_of.nodes(), read(none_of.to_json())), (256, none_of));
+}
+
+#[test]
 fn serde_reads_and_writes_the_native_form() {
     let filter: Filter = serde_json::from_str(r#"{"prefix": "a", "size": {"max": 5}}"#).unwrap();
     assert_eq!(serde_json::to_string(&filter).unwrap(), r#"{"prefix":"a","size":{"max":5}}"#);
@@ -398,6 +429,7 @@ fn plain(filter: &Filter) -> Filter {
         Filter::Any(list) => Filter::any(list.iter().map(plain)),
         Filter::Not(inner) => plain(inner).not(),
         Filter::Is(field, test) => Filter::Is(field.clone(), plain_test(field, test)),
+        Filter::Cel(_) => filter.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ impl Filter {
             Filter::Is(Field::Key, Test::Prefix(text)) if !text.is_empty() => json!({"prefix": text_json(text)}),
             Filter::Is(Field::Key, Test::Suffix(text)) if !text.is_empty() => json!({"suffix": text_json(text)}),
             Filter::Is(field, test) => of_field(field, test_json(field, test)),
+            Filter::Cel(cel) => json!({"cel": cel.condition()}),
         }
     }
 }
