@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 100,000 seeds of the simulator; other seeds with TIDEWIRE_SEEDS="SEEDS FIRST". In runs of some thousand each: the memory of
-# processes that were killed in a simulation is never given back, and what is left of it makes a long run slower and slower.
+# processes that were killed in a simulation is never given back, which would be many gigabytes.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 read -r seeds first <<<"${TIDEWIRE_SEEDS:-100000 1000000}"
