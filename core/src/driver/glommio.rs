@@ -315,3 +315,15 @@ impl AsyncWrite for TcpStream {
         Pin::new(&mut self.0).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_removed_while_it_is_opened_is_not_there() {
+        let opened = DiskFile::opened(async { panic!("as the runtime does") });
+        let error = futures::executor::block_on(opened).expect_err("no file");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
