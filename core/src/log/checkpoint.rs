@@ -54,6 +54,8 @@ pub struct BehindGap {
     pub sequence: u64,
     /// Its place there.
     pub from: (u16, u64),
+    /// It was handed over once more since, so it does not count, whatever the other shard knows by now.
+    pub again: bool,
 }
 
 /// The key of an event by which repeats are recognised, and when the event was accepted, ns since the epoch.
@@ -195,6 +197,11 @@ impl Checkpoint {
         &self.handed_over
     }
 
+    /// The destinations of which other shards handed something over.
+    pub fn handed_destinations(&self) -> impl Iterator<Item = u32> + '_ {
+        self.handed_over.keys().map(|(d, _)| *d).chain(self.behind_gaps.iter().map(|gap| gap.destination))
+    }
+
     /// What was handed over and stands behind a gap.
     pub fn behind_gaps(&self) -> &[BehindGap] {
         &self.behind_gaps
@@ -255,11 +262,15 @@ impl Checkpoint {
                 _ => None,
             });
             let known = noted.or_else(|| self.handed_over.get(&key).copied()).unwrap_or(0);
+            for gap in &mut self.behind_gaps {
+                gap.again |=
+                    (gap.destination, gap.from.0) == key && from.sequence <= gap.from.1 && gap.sequence < sequence;
+            }
             if from.previous <= known {
                 self.noted.push_back((sequence, Note::HandedOver(key, from.sequence)));
             } else {
                 let from = (from.shard, from.sequence);
-                self.behind_gaps.push(BehindGap { destination: route.destination, sequence, from });
+                self.behind_gaps.push(BehindGap { destination: route.destination, sequence, from, again: false });
             }
         }
         if let Some(key) = extensions.dedup {
@@ -291,6 +302,8 @@ fn number(bytes: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::log::appender::{Appender, SegmentPlan};
     use crate::log::record::{Extensions, HandedOver, Route};
@@ -409,6 +422,27 @@ mod tests {
         assert_eq!(*saved(&c).handed_over(), [((1, 0), 5), ((1, 2), 9), ((2, 0), 7)].into());
         c.advance(4);
         assert_eq!(saved(&c).handed_over()[&(1, 0)], 6);
+    }
+
+    /// A power cut left a hole where the records 1 and 2 of the other shard were, which hands all of them over once more.
+    #[test]
+    fn what_was_handed_over_behind_a_gap_is_known_and_whether_it_came_again() {
+        let (mut a, mut c) = (appender(), Checkpoint::default());
+        for (sequence, previous) in [(5, 2), (6, 5), (1, 0), (2, 1), (5, 2)] {
+            let handed_over = Some(HandedOver { shard: 0, sequence, previous });
+            let extensions = Extensions { handed_over, ..Extensions::default() };
+            a.append_extended(Kind::Event, &[Route::new(3, 1)], &extensions, b"", 1);
+        }
+        let group = a.take().unwrap();
+        let again =
+            |c: &Checkpoint| c.behind_gaps().iter().map(|g| (g.sequence, g.from.1, g.again)).collect::<Vec<_>>();
+        group.iter().take(2).for_each(|(position, record)| c.note(position, &record));
+        assert_eq!(again(&c), [(1, 5, false), (2, 6, false)]);
+        assert_eq!((c.handed_over().len(), c.handed_destinations().collect::<BTreeSet<_>>()), (0, [3].into()));
+        group.iter().skip(2).for_each(|(position, record)| c.note(position, &record));
+        assert_eq!(again(&c), [(1, 5, true), (2, 6, true)]);
+        c.advance(5);
+        assert_eq!(c.handed_over()[&(3, 0)], 5);
     }
 
     #[test]

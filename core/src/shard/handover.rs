@@ -35,8 +35,14 @@ pub(crate) const DELIVERY: u32 = 1 << 31;
 /// Whether nothing waits for a destination that had been there before.
 pub(crate) fn nothing_waits(state: &ShardState, destination: u32) -> bool {
     let head = state.next_sequence - 1;
-    let handed = state.cursors.lanes.get(&(destination | DELIVERY));
-    state.done(destination, false) >= head && handed.is_none_or(|c| c.low() >= head)
+    let delivered = |lane| state.done(lane, false) >= head;
+    delivered(destination) && (!was_handed(state, destination) || delivered(destination | DELIVERY))
+}
+
+/// Whether this shard was handed over something of a destination, now or ever.
+fn was_handed(state: &ShardState, destination: u32) -> bool {
+    state.cursors.lanes.contains_key(&(destination | DELIVERY))
+        || state.checkpoint.handed_destinations().any(|d| d == destination)
 }
 
 /// The number of the lane that a record goes to on its way to a destination.
@@ -76,8 +82,7 @@ impl Handed {
 
     /// The cursor of the lane that delivers what this shard was handed over of a destination, if it has something of it.
     pub(super) fn cursor(&self, destination: u32, state: &ShardState) -> Option<Cursor> {
-        let known = state.checkpoint.handed_over().keys().any(|(d, _)| *d == destination);
-        if !known && !state.cursors.lanes.contains_key(&(destination | DELIVERY)) {
+        if !was_handed(state, destination) {
             return None;
         }
         let mut cursor = state.cursor(destination | DELIVERY, false);
@@ -103,13 +108,13 @@ pub(crate) fn handed(states: &mut BTreeMap<usize, ShardState>) -> BTreeMap<usize
             let (shard, sequence) = gap.from;
             // What the other shard knows to be here is not handed over again; then what is missing was damaged.
             match states.get(&usize::from(shard)) {
-                Some(source) if low(source, gap.destination) < sequence => {
+                Some(source) if gap.again || low(source, gap.destination) < sequence => {
                     void.entry(*home).or_default().entry(gap.destination).or_default().push(gap.sequence);
                 }
                 _ => take((gap.destination, shard), sequence),
             }
         }
-        let destinations: BTreeSet<u32> = checkpoint.handed_over().keys().map(|(d, _)| *d).collect();
+        let destinations: BTreeSet<u32> = checkpoint.handed_destinations().collect();
         for destination in destinations {
             if low(state, destination | DELIVERY) + 1 < state.next_sequence {
                 waits_for.entry(destination).or_default().push(*home);
