@@ -21,7 +21,7 @@ use tidewire_benches::{Clock, Figure, keep, median, paced};
 /// The encoded event, and a slot for it.
 const FRAME_BYTES: usize = 300;
 const SLOT_BYTES: usize = 304;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 31;
 const PER_THREAD: usize = 40_000;
 
 fn event() -> Event<'static> {
@@ -137,13 +137,14 @@ fn main() {
     let mut figures = Vec::new();
     for threads in [1, 2, 4] {
         let (mut p50, mut p99, mut q50, mut q99) = (vec![], vec![], vec![], vec![]);
-        for _ in 0..ROUNDS {
-            let (a, b) = array_queue(clock, threads);
-            q50.push(a);
-            q99.push(b);
-            let (a, b) = publish(clock, threads);
-            p50.push(a);
-            p99.push(b);
+        for round in 0..ROUNDS {
+            // Now one first, now the other: the machine may slow down as it goes.
+            for theirs in [round % 2 == 0, round % 2 == 1] {
+                let (a, b) = if theirs { array_queue(clock, threads) } else { publish(clock, threads) };
+                let (of_50, of_99) = if theirs { (&mut q50, &mut q99) } else { (&mut p50, &mut p99) };
+                of_50.push(a);
+                of_99.push(b);
+            }
         }
         for (what, mut ours, mut theirs) in [("p50", p50, q50), ("p99", p99, q99)] {
             figures.push(Figure {
