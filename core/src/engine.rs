@@ -48,7 +48,7 @@ use crate::shard::message::Tag;
 use crate::shard::progress::Receipt;
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
-use crate::shard::snapshot::{Known, Snapshot};
+use crate::shard::snapshot::{Everywhere, Known, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
 
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
@@ -139,6 +139,7 @@ struct Inner {
     /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
     publishing: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    everywhere: Everywhere,
     writers: Arc<Writers>,
     queues: Arc<Queues>,
     fairness: Option<Arc<Fairness>>,
@@ -289,6 +290,7 @@ impl Engine {
                 config,
                 publishing: dir.shards,
                 shards,
+                everywhere: Everywhere::of(&snapshot.load()),
                 snapshot,
                 incarnation: dir.incarnation,
                 writers,
@@ -352,7 +354,6 @@ impl Engine {
     fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
         let inner = &*self.inner;
         inner.check_process()?;
-        let snapshot = inner.snapshot.load();
         let layout = match event.check(inner.config.event_bytes_max) {
             Ok(layout) => layout,
             Err(e) => {
@@ -360,15 +361,11 @@ impl Engine {
                 return Err(e);
             }
         };
-        if let EventType::Custom(_) = event.event_type {
-            snapshot.types.check(event.event_type)?;
-        }
-        if !snapshot.interested(event.bucket, event.event_type) {
+        if !inner.everywhere.wants(event.event_type) && !inner.interested(event)? {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
         }
-        drop(snapshot);
         if inner.queues.is_telling() {
             inner.wait_for_queues(event, Known::Whole, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
@@ -417,7 +414,7 @@ impl Engine {
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
-        self.inner.snapshot.load().interested(bucket, event_type)
+        self.inner.everywhere.wants(event_type) || self.inner.snapshot.load().interested(bucket, event_type)
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
@@ -649,6 +646,15 @@ fn closed() -> Error {
 }
 
 impl Inner {
+    /// Whether any rule could want an event, whose type is known to some.
+    fn interested(&self, event: &Event<'_>) -> Result<bool> {
+        let snapshot = self.snapshot.load();
+        if let EventType::Custom(_) = event.event_type {
+            snapshot.types.check(event.event_type)?;
+        }
+        Ok(snapshot.interested(event.bucket, event.event_type))
+    }
+
     /// The shard of a resource's hash.
     #[inline]
     fn shard_of(&self, hash: u64) -> &Arc<Shared> {

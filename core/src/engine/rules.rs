@@ -555,6 +555,7 @@ impl Inner {
         let Some(dir) = life.dir.as_ref() else { return };
         let snapshot = Arc::new(life.control.snapshot(&dir.names));
         let earlier = self.snapshot.swap(snapshot.clone());
+        self.everywhere.follow(&snapshot);
         for shard in &self.shards {
             shard.command(Command::Reload { position: shard.ring.tail(), snapshot: snapshot.clone() });
         }

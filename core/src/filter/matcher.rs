@@ -290,6 +290,11 @@ impl Matcher {
         self.any.wants(t) || self.buckets.get(bucket.as_bytes()).is_some_and(|layers| layers.wants(t))
     }
 
+    /// Whether any rule could want events of this type in every bucket.
+    pub(crate) fn interested_everywhere(&self, t: EventType<'_>) -> bool {
+        self.any.wants(t)
+    }
+
     /// Appends the numbers of the rules that want this event to `out`, ascending, each once.
     #[inline]
     pub fn matches(&self, frame: &FrameView<'_>, memory: &mut MatchMemory, out: &mut Vec<u32>) {

@@ -1,9 +1,10 @@
 //! The rules as the publishers and shards see them: immutable, swapped as a whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver;
-use crate::event::{Event, EventType, EventTypes, FrameView, Priority, frame};
+use crate::event::{Event, EventType, EventTypes, FrameView, KnownType, Priority, frame};
 use crate::filter::{MatchMemory, Matcher};
 use crate::log::names::Name;
 use crate::log::record::Route;
@@ -30,6 +31,40 @@ pub(crate) struct Snapshot {
     pub(crate) retains: bool,
     /// Every event is kept.
     pub(crate) keep_all: bool,
+}
+
+/// The known types that the rules of every bucket want: for these, a publisher need not look at the snapshot, which to
+/// hold costs him two locked instructions.
+#[derive(Debug, Default)]
+pub(crate) struct Everywhere([AtomicU64; Everywhere::WORDS]);
+
+impl Everywhere {
+    const WORDS: usize = 2;
+
+    pub(crate) fn of(snapshot: &Snapshot) -> Everywhere {
+        let everywhere = Everywhere::default();
+        everywhere.follow(snapshot);
+        everywhere
+    }
+
+    /// Goes over to the rules that have just come into force. Whoever publishes at this moment may still see the former ones.
+    pub(crate) fn follow(&self, snapshot: &Snapshot) {
+        let mut words = [0; Everywhere::WORDS];
+        for t in KnownType::ALL {
+            if snapshot.keep_all || snapshot.matcher.interested_everywhere((*t).into()) {
+                words[*t as usize / 64] |= 1 << (*t as usize % 64);
+            }
+        }
+        self.0.iter().zip(words).for_each(|(word, now)| word.store(now, Ordering::Release));
+    }
+
+    #[inline]
+    pub(crate) fn wants(&self, event_type: EventType<'_>) -> bool {
+        match event_type {
+            EventType::Known(t) => self.0[t as usize / 64].load(Ordering::Acquire) & 1 << (t as usize % 64) != 0,
+            EventType::Custom(_) => false,
+        }
+    }
 }
 
 impl Snapshot {
