@@ -46,7 +46,7 @@ pub(crate) fn read(value: &Value, base_dir: &Path) -> Read<Vec<Auth>> {
             let one = |(i, v): (usize, &Value)| scheme(v, base_dir).map_err(|f| within_step(f, OwnStep::Index(i)));
             list.iter().enumerate().map(one).collect()
         }
-        one => Ok(vec![scheme(one, base_dir)?]),
+        one => scheme(one, base_dir).map(|auth| vec![auth]),
     }
     .map_err(|f| Box::new(Fault { error: f.error.at("auth"), steps: f.steps }))
 }

@@ -276,6 +276,28 @@ pub(crate) fn validate(list: &[Auth], headers: &[(String, String)]) -> Result<()
     Ok(())
 }
 
+/// Checks what somebody puts now: whether all that it has can be kept, if it is to be, and some secret be used yet.
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidConfig`], whose place is the secret.
+pub(crate) fn check_put(list: &[Auth], is_kept: bool, unix: i64) -> Result<()> {
+    for auth in list {
+        let bad = |what: String, remedy: &str| {
+            Err(Error::invalid_config(what).at("secret").at("auth").remedy(remedy.to_owned()))
+        };
+        let secrets = auth.secrets();
+        if is_kept && secrets.list().iter().any(Secret::is_callback) {
+            let what = "a function of the host cannot be kept in the data directory".into();
+            return bad(what, "give the destination when the engine is opened, or the secret as a variable or a file");
+        }
+        if let Some(end) = secrets.last_end().filter(|end| *end <= unix) {
+            let what = format!("every secret has expired, the last one at {}", secret::time_text(end));
+            return bad(what, "add a secret that is valid");
+        }
+    }
+    Ok(())
+}
+
 /// The schemes of a destination with their keys.
 pub(crate) struct Signer {
     /// Those that sign what others have added come last.

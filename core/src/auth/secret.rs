@@ -120,6 +120,11 @@ impl Secret {
         }
     }
 
+    /// Whether a function of the host answers it.
+    pub(super) fn is_callback(&self) -> bool {
+        matches!(self.source, Source::Callback(_))
+    }
+
     /// Reads it; may block.
     fn read(&self) -> Result<Zeroizing<String>> {
         let text = match &self.source {
