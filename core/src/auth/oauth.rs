@@ -377,9 +377,9 @@ impl TokenState {
     /// The endpoint has refused a token. Whether it is worth trying again at once with another one: only once, for a new
     /// token that is refused too is not what is wrong.
     pub(crate) fn rejected(&mut self, now_ns: u64, generation: u64, jitter: f64) -> bool {
-        if generation != self.generation {
-            // It was replaced meanwhile.
-            return self.token.is_some();
+        if generation != self.generation || self.token.is_none() {
+            // It was replaced meanwhile, or somebody else was refused with it before.
+            return true;
         }
         if self.suspect {
             // The next one comes after a wait; until then this one is as good as none.
@@ -469,7 +469,9 @@ mod tests {
         s.poll(0);
         s.fetched(0, token(1), Some(3600), 0.0);
         assert!(s.rejected(S, 1, 0.0));
+        assert!(s.rejected(S, 1, 0.0), "others had the same one");
         assert_eq!((s.poll(S), s.poll(S)), (Step::Fetch, Step::Busy));
+        assert!(s.rejected(S, 1, 0.0));
         s.fetched(S, token(2), Some(3600), 0.0);
         // Another attempt that had the old one: the new one is there already.
         assert!(s.rejected(S, 1, 0.0));

@@ -201,7 +201,7 @@ fn read_env(name: &str) -> Result<Zeroizing<String>> {
 
 fn read_file(path: &Path) -> Result<Zeroizing<String>> {
     let io = |e: &std::io::Error| {
-        Error::new(ErrorKind::Io, format!("reading the secret {}: {e}", path.display()))
+        Error::invalid_config(format!("reading the secret {}: {e}", path.display()))
             .remedy("check the path, and that this user may read it")
     };
     let bytes = std::fs::metadata(path).map_err(|e| io(&e))?.len();

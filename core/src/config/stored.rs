@@ -182,6 +182,7 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
     use crate::event::profile::Profile;
     use crate::filter::{Field, Test};
     use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
@@ -228,6 +229,14 @@ mod tests {
         (w.timeout, w.connect_timeout) = (Duration::from_millis(1500), Duration::from_micros(1001));
         w.idle = Duration::from_secs(9);
         w.tls_ca = Some("/no/such/ca.pem".into());
+        w.headers[1].0 = "X-Y".into();
+        w.auth = vec![
+            Auth::StandardWebhooks(StandardWebhooks::new(vec![
+                Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").valid_until(9),
+                Secret::env("NO_SUCH_VARIABLE").valid_from(8),
+            ])),
+            Auth::Bearer(Bearer::new(Secret::file("/no/such/file").with_id("k"))),
+        ];
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };
