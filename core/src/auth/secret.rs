@@ -1,6 +1,8 @@
 //! Secrets: where they come from, when they are valid, and how they are read anew while running.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -204,11 +206,18 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>> {
         Error::invalid_config(format!("reading the secret {}: {e}", path.display()))
             .remedy("check the path, and that this user may read it")
     };
-    let bytes = std::fs::metadata(path).map_err(|e| io(&e))?.len();
-    if bytes > SECRET_BYTES_MAX as u64 {
-        check_size(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|e| e.at(path.display().to_string()))?;
+    // What a pipe or a device would give has no end, or never comes.
+    if !std::fs::metadata(path).map_err(|e| io(&e))?.is_file() {
+        return Err(Error::invalid_config("this is no ordinary file")
+            .at(path.display().to_string())
+            .remedy("name the file that has the secret in it"));
     }
-    let bytes = std::fs::read(path).map_err(|e| io(&e))?;
+    let mut bytes = Vec::with_capacity(4096);
+    let file = File::open(path).map_err(|e| io(&e))?;
+    file.take(SECRET_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|e| io(&e))?;
+    if bytes.len() > SECRET_BYTES_MAX {
+        check_size(bytes.len()).map_err(|e| e.at(path.display().to_string()))?;
+    }
     let mut text = match String::from_utf8(bytes) {
         Ok(text) => Zeroizing::new(text),
         Err(e) => {
@@ -492,7 +501,8 @@ mod tests {
         for (secret, what) in [
             (Secret::env("TIDEWIRE_NO_SUCH_SECRET"), "no environment variable TIDEWIRE_NO_SUCH_SECRET"),
             (Secret::file(dir.path().join("absent")), "absent: No such file"),
-            (Secret::file(dir.path()), "Is a directory"),
+            (Secret::file(dir.path()), "this is no ordinary file"),
+            (Secret::file("/dev/zero"), "this is no ordinary file"),
             (file("empty", b"\n"), "the secret is empty"),
             (file("binary", &[0xFF, b'p', b'a', b's', b's']), "not UTF-8"),
             (file("large", &vec![b'x'; SECRET_BYTES_MAX + 1]), "more than 65536 bytes"),
