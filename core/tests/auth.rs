@@ -17,7 +17,7 @@ use tidewire::auth::{
 };
 use tidewire::config::RulesKept;
 use tidewire::rule::{Backlog, BatchLimits, Destination, DestinationKind, Expect, RuleSet, Webhook};
-use tidewire::{Engine, Event, KnownType};
+use tidewire::{DeadLetterFilter, Engine, Event, KnownType};
 use tidewire_receiver::{Behaviour, Hit, Receiver, Reply};
 
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -358,15 +358,29 @@ fn secrets_are_nowhere_to_be_seen() {
         ))],
         credentials("http://127.0.0.1:1/t?HiddenHiddenHiddenHiddenHiddenHi"),
     ];
-    let r = receiver(Behaviour::Status(500));
+    // One that says what it was sent.
+    let r = receiver(Behaviour::decide(|hit| {
+        let mut reply = Reply::status(400);
+        reply.body = format!("{:?}", hit.headers).into_bytes();
+        reply
+    }));
     let all = schemes.into_iter().enumerate();
-    let all: Vec<Destination> = all.map(|(i, auth)| with_auth(&format!("d{i}"), &r.url(), auth)).collect();
+    let mut all: Vec<Destination> = all.map(|(i, auth)| with_auth(&format!("d{i}"), &r.url(), auth)).collect();
+    all.iter_mut().for_each(|d| d.retry.poison_attempts = 2);
     let mut shown = format!("{all:?} {all:#?}");
     let count = all.len();
     let engine = open(dir.path(), 1, passing(all));
     put(&engine, "k", 1);
     until("each was tried", || engine.stats().destinations.iter().filter(|d| d.failures > 1).count() == count);
     shown += &format!("{:?} {:?} {engine:?}", engine.stats(), engine.destinations());
+    until("the first three have given up", || {
+        engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap().len() >= 3
+    });
+    for letter in engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap() {
+        let answer = String::from_utf8_lossy(&letter.answer).into_owned();
+        assert!(answer.contains("tidewire/"), "{answer}");
+        shown += &format!("{answer} {letter:?}");
+    }
     engine.close(Duration::ZERO).unwrap();
     shown += &LOGGED.lock().unwrap();
     assert!(shown.contains("destination"), "something was logged");

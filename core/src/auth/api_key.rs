@@ -52,7 +52,11 @@ impl ApiKey {
             KeyPlace::Query(_) => {}
         }
         let keys = self.secrets.load(reader, |key| match &self.place {
-            KeyPlace::Header(_) => check_header_value(key).map(|()| ApiKeyText(Zeroizing::new(key.to_owned()))),
+            KeyPlace::Header(_) => {
+                check_header_value(key)?;
+                let text = Zeroizing::new(key.to_owned());
+                Ok(ApiKeyText { key: text.clone(), text })
+            }
             KeyPlace::Query(name) => {
                 if key.chars().any(char::is_control) {
                     return Err(Error::invalid_config("the key has a control character")
@@ -63,15 +67,18 @@ impl ApiKey {
                 text.push_str(&name);
                 text.push('=');
                 byte_serialize(key.as_bytes()).for_each(|part| text.push_str(part));
-                Ok(ApiKeyText(text))
+                Ok(ApiKeyText { text, key: Zeroizing::new(key.to_owned()) })
             }
         })?;
         Ok(Placed { place: self.place.clone(), keys })
     }
 }
 
-/// The value of the header, or the parameter with its name.
-struct ApiKeyText(Zeroizing<String>);
+struct ApiKeyText {
+    /// The value of the header, or the parameter with its name.
+    text: Zeroizing<String>,
+    key: Zeroizing<String>,
+}
 
 struct Placed {
     place: KeyPlace,
@@ -80,7 +87,9 @@ struct Placed {
 
 impl Scheme for Placed {
     fn sign(&self, request: &Request<'_>, out: &mut Signed) -> Result<()> {
-        let text = &self.keys.first(request.unix)?.key.0;
+        let ApiKeyText { text, key } = &self.keys.first(request.unix)?.key;
+        out.has_secret(text);
+        out.has_secret(key);
         match &self.place {
             KeyPlace::Header(name) => out.header(name.clone(), text.as_str()),
             KeyPlace::Query(_) => {

@@ -38,17 +38,24 @@ impl Basic {
                     .remedy("is it the right secret, and on one line?"));
             }
             let pair = Zeroizing::new(format!("{}:{password}", self.username));
-            Ok(Credentials(Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())))))
+            let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
+            Ok(Credentials { value, password: Zeroizing::new(password.to_owned()) })
         })
     }
 }
 
-/// The value of the header.
-struct Credentials(Zeroizing<String>);
+struct Credentials {
+    /// That of the header.
+    value: Zeroizing<String>,
+    password: Zeroizing<String>,
+}
 
 impl Scheme for Keys<Credentials> {
     fn sign(&self, request: &Request<'_>, out: &mut Signed) -> Result<()> {
-        out.header(AUTHORIZATION, self.first(request.unix)?.key.0.as_str());
+        let credentials = &self.first(request.unix)?.key;
+        out.header(AUTHORIZATION, credentials.value.as_str());
+        out.has_secret(credentials.value.trim_start_matches("Basic "));
+        out.has_secret(&credentials.password);
         Ok(())
     }
 }

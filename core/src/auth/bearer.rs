@@ -51,14 +51,18 @@ impl Bearer {
                 return Err(Error::invalid_config("the token has a space")
                     .remedy("give the token alone: `Bearer` is written before it"));
             }
-            Ok(Token(Zeroizing::new(format!("{prefix}{token}"))))
+            Ok(Token { value: Zeroizing::new(format!("{prefix}{token}")), prefix: prefix.len() })
         })?;
         Ok(InHeader { name, keys })
     }
 }
 
-/// The value of the header.
-struct Token(Zeroizing<String>);
+struct Token {
+    /// That of the header.
+    value: Zeroizing<String>,
+    /// So long is what is no secret.
+    prefix: usize,
+}
 
 struct InHeader {
     name: Cow<'static, str>,
@@ -67,7 +71,9 @@ struct InHeader {
 
 impl Scheme for InHeader {
     fn sign(&self, request: &Request<'_>, out: &mut Signed) -> Result<()> {
-        out.header(self.name.clone(), self.keys.first(request.unix)?.key.0.as_str());
+        let token = &self.keys.first(request.unix)?.key;
+        out.header(self.name.clone(), token.value.as_str());
+        out.has_secret(&token.value[token.prefix..]);
         Ok(())
     }
 }

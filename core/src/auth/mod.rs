@@ -100,7 +100,12 @@ impl Request<'_> {
 pub struct Signed {
     headers: Vec<(Cow<'static, str>, Zeroizing<String>)>,
     target: Option<Zeroizing<String>>,
+    /// What it has of secrets as they are.
+    secrets: Vec<Zeroizing<String>>,
 }
+
+/// A shorter secret is not looked for in answers: too much else would be like it.
+const HIDDEN_BYTES_MIN: usize = 4;
 
 impl Signed {
     fn header(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
@@ -117,8 +122,26 @@ impl Signed {
         self.target.as_ref().map(|t| t.as_str())
     }
 
+    /// Makes asterisks of the secrets in what an endpoint has answered: many quote a token that they refuse.
+    pub(crate) fn hide(&self, answer: &mut [u8]) {
+        for secret in self.secrets.iter().filter(|s| s.len() >= HIDDEN_BYTES_MIN) {
+            let mut from = 0;
+            while let Some(at) = memchr::memmem::find(&answer[from..], secret.as_bytes()) {
+                let end = from + at + secret.len();
+                answer[from + at..end].fill(b'*');
+                from = end;
+            }
+        }
+    }
+
+    /// A secret that a header or the target has as it is.
+    fn has_secret(&mut self, secret: &str) {
+        self.secrets.push(Zeroizing::new(secret.to_owned()));
+    }
+
     /// Adds a token that was fetched.
     pub(crate) fn bearer(&mut self, token: &str) {
+        self.has_secret(token);
         self.header(AUTHORIZATION, format!("Bearer {token}"));
     }
 

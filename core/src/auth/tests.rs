@@ -367,6 +367,28 @@ fn no_secret_is_shown() {
 }
 
 #[test]
+fn secrets_that_an_endpoint_quotes_are_hidden() {
+    let list = json!([
+        {"scheme": "basic", "username": "me", "secret": "pass word"},
+        {"scheme": "token", "header": "X-T", "prefix": "Token ", "secret": "tttt"},
+        {"scheme": "api-key", "query": "k", "secret": "a +é"},
+        {"scheme": "api-key", "header": "X-K", "secret": "x"},
+    ]);
+    let signed = with_request(&[], &[], |r| sign_as(list, r)).unwrap();
+    let mut answer =
+        "no `tttttttt` Basic bWU6cGFzcyB3b3Jk or pass word, k=a+%2B%C3%A9 a +é: Token x".to_owned().into_bytes();
+    signed.hide(&mut answer);
+    let hidden = "no `********` Basic **************** or *********, ************ *****: Token x";
+    assert_eq!(String::from_utf8(answer).unwrap(), hidden);
+    let mut fetched = Signed::default();
+    fetched.bearer("****");
+    fetched.bearer("from-elsewhere");
+    let mut answer = b"{\"token\": \"from-elsewhere\"}".to_vec();
+    fetched.hide(&mut answer);
+    assert_eq!(answer, b"{\"token\": \"**************\"}");
+}
+
+#[test]
 fn what_is_wrong_is_told_with_place_and_remedy() {
     let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
     let webhooks = |secret: Value| json!({"scheme": "standard-webhooks", "secret": secret});

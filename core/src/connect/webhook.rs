@@ -170,7 +170,8 @@ impl WebhookConnector {
                 written.map_err(|e| e.to_string())?;
                 let mut pieces = body.clone();
                 pieces.insert(0, &head);
-                let response = self.exchange(&pieces).await?;
+                let mut response = self.exchange(&pieces).await?;
+                signed.hide(&mut response.body_start);
                 if !credentials.is_token_refused(token, response.status) {
                     return Ok(response);
                 }
