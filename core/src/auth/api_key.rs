@@ -88,11 +88,11 @@ struct Placed {
 impl Scheme for Placed {
     fn sign(&self, request: &Request<'_>, out: &mut Signed) -> Result<()> {
         let ApiKeyText { text, key } = &self.keys.first(request.unix)?.key;
-        out.has_secret(text);
         out.has_secret(key);
         match &self.place {
             KeyPlace::Header(name) => out.header(name.clone(), text.as_str()),
             KeyPlace::Query(_) => {
+                out.has_secret(text.split_once('=').map_or(text, |(_, encoded)| encoded));
                 let target = out.target().unwrap_or(request.target);
                 let between = match target.split_once('?') {
                     None => "?",

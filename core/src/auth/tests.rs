@@ -378,7 +378,7 @@ fn secrets_that_an_endpoint_quotes_are_hidden() {
     let mut answer =
         "no `tttttttt` Basic bWU6cGFzcyB3b3Jk or pass word, k=a+%2B%C3%A9 a +é: Token x".to_owned().into_bytes();
     signed.hide(&mut answer);
-    let hidden = "no `********` Basic **************** or *********, ************ *****: Token x";
+    let hidden = "no `********` Basic **************** or *********, k=*********** *****: Token x";
     assert_eq!(String::from_utf8(answer).unwrap(), hidden);
     let mut fetched = Signed::default();
     fetched.bearer("****");
