@@ -14,6 +14,7 @@ use super::text::{
 };
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
+use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
@@ -349,6 +350,13 @@ impl Loader<'_> {
         let mut headers: Vec<_> = table.headers.into_iter().collect();
         headers.sort_by_key(|(name, _)| name.span().start);
         webhook.headers = headers.into_iter().map(|(n, v)| (n.into_inner(), v.into_inner())).collect();
+        if let Some(value) = &table.auth {
+            let offset = value.span().start;
+            places.push(("auth", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("auth")))?;
+            let read = auth::read(&json, self.base_dir).and_then(|list| auth::check(&list).map(|()| list));
+            webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.clone(), *f))?;
+        }
         set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
         set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);
         set(&mut webhook.idle, &mut places, "idle", table.idle, time);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::load;
+use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
@@ -138,6 +139,7 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "idle", Some(time(w.idle)));
             // A list, for their order counts.
             set(&mut value, "headers", Some(w.headers.iter().map(|(n, v)| json!([n, v])).collect()));
+            set(&mut value, "auth", Some(auth::write(&w.auth)).filter(|_| !w.auth.is_empty()));
             let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
             set(&mut value, "tls", ca);
         }
@@ -158,7 +160,7 @@ fn set(object: &mut Value, key: &str, value: Option<Value>) {
 pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     // What the file has in another form, or what is not to be looked for now.
     let mut taken = |key: &str| value.as_object_mut().and_then(|o| o.remove(key));
-    let (headers, tls) = (taken("headers"), taken("tls"));
+    let (headers, auth, tls) = (taken("headers"), taken("auth"), taken("tls"));
     let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
     let mut d = load::destination_of(&text, Path::new(""))?;
     let label = d.label();
@@ -166,6 +168,9 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     let DestinationKind::Webhook(w) = &mut d.kind;
     if let Some(headers) = headers {
         w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
+    }
+    if let Some(auth) = auth {
+        w.auth = auth::read(&auth, Path::new("")).map_err(|fault| fault.error.at(label.clone()))?;
     }
     if let Some(tls) = tls {
         let ca = tls.get("ca").and_then(Value::as_str).ok_or_else(|| bad("`tls.ca`"))?;
@@ -177,6 +182,7 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
     use crate::event::profile::Profile;
     use crate::filter::{Field, Test};
     use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
@@ -228,6 +234,14 @@ mod tests {
         (w.timeout, w.connect_timeout) = (Duration::from_millis(1500), Duration::from_micros(1001));
         w.idle = Duration::from_secs(9);
         w.tls_ca = Some("/no/such/ca.pem".into());
+        w.headers[1].0 = "X-Y".into();
+        w.auth = vec![
+            Auth::StandardWebhooks(StandardWebhooks::new(vec![
+                Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").valid_until(9),
+                Secret::env("NO_SUCH_VARIABLE").valid_from(8),
+            ])),
+            Auth::Bearer(Bearer::new(Secret::file("/no/such/file").with_id("k"))),
+        ];
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };

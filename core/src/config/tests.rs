@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
 use crate::event::profile::Profile;
 use crate::event::{Event, EventType, FrameView, KnownType, frame};
 use crate::filter::{Filter, MatchMemory, Matcher};
@@ -734,4 +735,63 @@ fn a_wrong_filter_is_told_at_its_line_and_column() {
         &["t.toml:18:11", "filter `b`", "not.use", "circle"],
     );
     refused(&filter("name = \"a\"\n[[filter]]\nname = \"a\""), &["t.toml:15:", "another filter has the name `a`"]);
+}
+
+fn auth_of(text: &str, dir: &Path) -> Vec<Auth> {
+    let config = Config::from_toml(text, "t.toml", dir).unwrap();
+    let DestinationKind::Webhook(w) = &config.rules.destinations[0].kind;
+    w.auth.clone()
+}
+
+#[test]
+fn credentials_of_a_destination() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let table = "[destination.auth]\nscheme = \"standard-webhooks\"\n\
+        secret = [{ file = \"s\" }, { text = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", until = 2030-01-31T12:00:00Z }]";
+    let old = Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").valid_until(1_896_091_200);
+    let both = Auth::StandardWebhooks(StandardWebhooks::new(vec![Secret::file(dir.path().join("s")), old]));
+    assert_eq!(auth_of(&hook(table), dir.path()), std::slice::from_ref(&both));
+    let list = "[[destination.auth]]\nscheme = \"bearer\"\nsecret = { env = \"PATH\" }\n[[destination.auth]]\n\
+        scheme = \"standard-webhooks\"\nsecret = { file = \"s\" }\n";
+    let bearer = Auth::Bearer(Bearer::new(Secret::env("PATH")));
+    assert_eq!(auth_of(&hook(list), dir.path())[..1], [bearer]);
+    assert_eq!(auth_of(&hook(""), dir.path()), []);
+}
+
+#[test]
+fn credentials_that_cannot_be_used_are_refused_with_their_line() {
+    let line = 7;
+    let at = |line: usize, column: usize| format!("t.toml:{line}:{column}: destination `hook`: auth");
+    for (text, place, parts) in [
+        ("auth = { scheme = \"bearer\", secert = \"x\" }", at(line, 8), &["`secret` is missing"][..]),
+        ("auth = { scheme = \"baerer\", secret = \"x\" }", at(line, 19), &["did you mean `bearer`?"]),
+        ("auth = { scheme = \"bearer\", secret = \"x\", tokn = 1 }", at(line, 50), &["unknown key `tokn`"]),
+        (
+            "auth = [{ scheme = \"github\", secret = \"x\" },\n{ scheme = \"bearer\", secret = { env = \"NO_SUCH_VAR\" } }]",
+            at(line + 1, 31),
+            &["no environment variable NO_SUCH_VAR", "set NO_SUCH_VAR"],
+        ),
+        (
+            "auth.scheme = \"bearer\"\nauth.secret.file = \"no-such-file\"",
+            at(line + 1, 6),
+            &["reading the secret /base/no-such-file: No such file", "check the path"],
+        ),
+        (
+            "auth.scheme = \"standard-webhooks\"\nauth.secret = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\",\n\"MfKQ\"]",
+            at(line + 2, 1),
+            &["secret[1]", "neither whsec_ nor whsk_"],
+        ),
+        ("auth = \"bearer x\"", at(line, 8), &["a scheme is no table"]),
+        (
+            "headers = { authorization = \"x\" }\nauth = { scheme = \"bearer\", secret = \"x\" }",
+            at(line + 1, 8),
+            &["sets the header Authorization, which is given too"],
+        ),
+    ] {
+        let text = hook(text);
+        refused(&text, parts);
+        let shown = read(&text).unwrap_err().to_string();
+        assert!(shown.starts_with(&place), "{place}: {shown}");
+    }
 }

@@ -163,6 +163,7 @@ pub(super) struct DestinationTable {
     pub(super) profile: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) auth: Option<Spanned<toml::Value>>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,

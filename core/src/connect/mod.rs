@@ -1,5 +1,6 @@
 //! Connectors: one file per kind of system.
 
+mod credentials;
 mod webhook;
 
 use std::rc::Rc;

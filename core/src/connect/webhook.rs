@@ -15,7 +15,8 @@ use futures_rustls::client::TlsStream;
 use rustls::pki_types::ServerName;
 use url::Host;
 
-use crate::delivery::{Attempt, Connector, Outcome};
+use super::credentials::Credentials;
+use crate::delivery::{Attempt, Connector, Outcome, Record};
 use crate::driver::{self, TcpStream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
@@ -46,6 +47,9 @@ pub(crate) struct WebhookConnector {
     pool: RefCell<Vec<Connection>>,
     addresses: RefCell<Option<(Instant, Vec<SocketAddr>)>>,
     connections: Cell<u64>,
+    credentials: Option<Credentials>,
+    /// Bodies of answers are wanted as a whole.
+    keeps_bodies: bool,
 }
 
 /// One connection with its parser.
@@ -95,8 +99,18 @@ enum Failure {
 
 impl WebhookConnector {
     pub(crate) fn new(webhook: &Webhook, profile: Profile) -> Result<WebhookConnector> {
+        let credentials = (!webhook.auth.is_empty()).then(|| Credentials::new(webhook));
+        Ok(WebhookConnector { credentials, ..Self::posting(webhook, profile, profile.content_type())? })
+    }
+
+    /// One that asks for tokens, with [`WebhookConnector::post`].
+    pub(super) fn of_tokens(webhook: &Webhook, content_type: &str) -> Result<WebhookConnector> {
+        Ok(WebhookConnector { keeps_bodies: true, ..Self::posting(webhook, Profile::default(), content_type)? })
+    }
+
+    fn posting(webhook: &Webhook, profile: Profile, content_type: &str) -> Result<WebhookConnector> {
         let headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        let head = RequestHead::post(&webhook.url, profile.content_type(), &headers)?;
+        let head = RequestHead::post(&webhook.url, content_type, &headers)?;
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
@@ -118,32 +132,63 @@ impl WebhookConnector {
             pool: RefCell::default(),
             addresses: RefCell::default(),
             connections: Cell::new(0),
+            credentials: None,
+            keeps_bodies: false,
         })
     }
 
-    async fn attempt(&self, records: &[Bytes]) -> Outcome {
+    async fn attempt(&self, records: &[Record]) -> Outcome {
         let (batch_head, separator, tail) =
             (self.profile.batch_head(), self.profile.separator(), self.profile.batch_tail());
         // Each record comes with the separator before it; the first one goes without.
-        let length = batch_head.len() + records.iter().map(Bytes::len).sum::<usize>() - separator.len() + tail.len();
-        let mut head = Vec::with_capacity(512);
-        if let Err(e) = self.head.write(&[], length as u64, &mut head) {
-            return Outcome::Undeliverable { reason: e.to_string() };
-        }
-        head.extend_from_slice(batch_head);
-        let pieces = pieces(&head, records, separator.len(), tail);
+        let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
+        let length = batch_head.len() + records_len - separator.len() + tail.len();
+        let again = |reason: String| Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() };
         let deadline = driver::now() + self.timeout;
-        let result = driver::until(deadline, self.exchange(&pieces)).await;
-        match result {
-            None => Outcome::Retry {
-                endpoint: true,
-                reason: format!("no complete answer within {:?}", self.timeout),
-                status: 0,
-                answer: Bytes::new(),
-            },
-            Some(Err(reason)) => Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() },
+        let late = || again(format!("no complete answer within {:?}", self.timeout));
+        let Some(credentials) = &self.credentials else {
+            let mut head = Vec::with_capacity(512);
+            if let Err(e) = self.head.write(&[], length as u64, &mut head) {
+                return Outcome::Undeliverable { reason: e.to_string() };
+            }
+            head.extend_from_slice(batch_head);
+            let pieces = pieces(&head, records, separator.len(), tail);
+            return match driver::until(deadline, self.exchange(&pieces)).await {
+                None => late(),
+                Some(Err(reason)) => again(reason),
+                Some(Ok(response)) => judge(&response),
+            };
+        };
+        let body = pieces(batch_head, records, separator.len(), tail);
+        let sending = async {
+            loop {
+                let (signed, token) = credentials.sign(&self.head, &body, records).await.map_err(|e| e.to_string())?;
+                let mut head = Vec::with_capacity(1024);
+                let target = signed.target().unwrap_or(self.head.target());
+                // What is too large now may be smaller with the next secret.
+                let written = self.head.write_to(target, &signed.headers(), length as u64, &mut head);
+                written.map_err(|e| e.to_string())?;
+                let mut pieces = body.clone();
+                pieces.insert(0, &head);
+                let mut response = self.exchange(&pieces).await?;
+                signed.hide(&mut response.body_start);
+                if !credentials.is_token_refused(token, response.status) {
+                    return Ok(response);
+                }
+            }
+        };
+        match driver::until(deadline, sending).await {
+            None => late(),
+            Some(Err(reason)) => again(reason),
             Some(Ok(response)) => judge(&response),
         }
+    }
+
+    /// Sends a body, and answers with what comes back, whatever it is.
+    pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
+        let mut head = Vec::with_capacity(512);
+        self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
+        self.exchange(&[&head, body]).await
     }
 
     /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead.
@@ -238,6 +283,11 @@ impl WebhookConnector {
         }
     }
 
+    /// Lets go of connections that were idle for too long.
+    pub(super) fn expire_idle(&self, now: Instant) {
+        self.pool.borrow_mut().retain(|c| now.duration_since(c.last_used) < c.idle);
+    }
+
     async fn connect(&self) -> std::result::Result<Connection, String> {
         let deadline = driver::now() + self.connect_timeout;
         let late = || format!("no connection to {}:{} within {:?}", self.host, self.port, self.connect_timeout);
@@ -266,7 +316,10 @@ impl WebhookConnector {
                     let now = driver::now();
                     return Ok(Connection {
                         stream,
-                        parser: ResponseParser::new(),
+                        parser: match self.keeps_bodies {
+                            false => ResponseParser::new(),
+                            true => ResponseParser::keeping_bodies(),
+                        },
                         opened: now,
                         last_used: now,
                         idle: self.idle,
@@ -308,12 +361,15 @@ impl WebhookConnector {
 }
 
 impl Connector for WebhookConnector {
-    fn send<'a>(&'a self, records: &'a [Bytes]) -> Attempt<'a> {
+    fn send<'a>(&'a self, records: &'a [Record]) -> Attempt<'a> {
         Box::pin(self.attempt(records))
     }
 
     fn expire(&self, now: Instant) {
-        self.pool.borrow_mut().retain(|c| now.duration_since(c.last_used) < c.idle);
+        self.expire_idle(now);
+        if let Some(c) = &self.credentials {
+            c.expire(now);
+        }
     }
 
     fn connections(&self) -> u64 {
@@ -321,11 +377,11 @@ impl Connector for WebhookConnector {
     }
 }
 
-/// The request as slices: the head, the records (the first without its separator), the tail.
-fn pieces<'a>(head: &'a [u8], records: &'a [Bytes], separator: usize, tail: &'a [u8]) -> Vec<&'a [u8]> {
+/// A request, or its body, as slices: the head, the records (the first without its separator), the tail.
+fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a [u8]) -> Vec<&'a [u8]> {
     let mut out = Vec::with_capacity(records.len() + 2);
     out.push(head);
-    out.extend(records.iter().enumerate().map(|(i, r)| if i == 0 { &r[separator..] } else { &r[..] }));
+    out.extend(records.iter().enumerate().map(|(i, r)| if i == 0 { &r.bytes[separator..] } else { &r.bytes[..] }));
     out.push(tail);
     out
 }

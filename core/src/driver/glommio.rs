@@ -222,7 +222,8 @@ pub struct DiskFile(DmaFile);
 impl DiskFile {
     /// Opens or creates a file for writing, keeping what it has.
     pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
-        Self::opened(OpenOptions::new().read(true).write(true).create(true).dma_open(path)).await
+        Self::opened(OpenOptions::new().read(true).write(true).create(true).mode(super::fs::FILE_MODE).dma_open(path))
+            .await
     }
 
     /// Opens a file for reading.

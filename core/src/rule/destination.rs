@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+use crate::auth::{self, Auth};
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
 
@@ -309,6 +310,8 @@ pub struct Webhook {
     pub url: Url,
     /// Headers to add, in this order, each name once.
     pub headers: Vec<(String, String)>,
+    /// How requests are signed, and who we say that we are, up to 4 schemes that set different headers. Default: none.
+    pub auth: Vec<Auth>,
     /// How long a whole attempt may take, the reading of the answer included, up to 1 h. Default: 15 s.
     pub timeout: Duration,
     /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
@@ -329,6 +332,7 @@ impl Webhook {
         Ok(Webhook {
             url: parse_url(url)?,
             headers: Vec::new(),
+            auth: Vec::new(),
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
             tls_ca: None,
@@ -353,6 +357,7 @@ impl Webhook {
                     .remedy("keep one; names differ by more than case"));
             }
         }
+        auth::validate(&self.auth, &self.headers)?;
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
         in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
@@ -372,6 +377,7 @@ impl fmt::Debug for Webhook {
         f.debug_struct("Webhook")
             .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
             .field("headers", &names)
+            .field("auth", &self.auth)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("tls_ca", &self.tls_ca)
@@ -439,7 +445,8 @@ const HEADERS_REFUSED: &[(&str, &str)] = &[
     ("http2-settings", "it concerns one hop only"),
 ];
 
-fn check_header(name: &str, value: &str) -> Result<()> {
+/// Checks a header that is added to those of the HTTP engine. No error shows the value.
+pub(crate) fn check_header(name: &str, value: &str) -> Result<()> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let bad = |what: String, remedy: &str| Err(Error::invalid_config(what).at("headers").remedy(remedy));
     if name.is_empty() || !name.bytes().all(token) {
