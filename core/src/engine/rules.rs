@@ -351,6 +351,7 @@ impl Engine {
     /// hold, or the configuration has one of its name; [`ErrorKind::NotFound`] if there is no destination to move to;
     /// otherwise as [`Engine::put_rule`]. Then nothing has changed.
     pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
+        self.inner.config.network.check(&destination)?;
         let name = destination.name.clone();
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };

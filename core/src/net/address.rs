@@ -62,6 +62,15 @@ impl Default for TenantLimits {
     }
 }
 
+/// Ranges that are granted or refused whatever the trust says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressLists {
+    /// Granted, although the trust would not.
+    pub allow: Vec<IpNet>,
+    /// Refused, also where `allow` grants them.
+    pub deny: Vec<IpNet>,
+}
+
 /// What is judged by. See the module for the order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressPolicy {

@@ -4,5 +4,10 @@
 //! lookup of names and the making of connections.
 
 pub mod address;
+pub(crate) mod dial;
 pub mod http;
+pub mod pool;
+pub mod proxy;
+pub mod resolve;
+pub(crate) mod stream;
 pub mod tls;
