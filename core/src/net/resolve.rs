@@ -124,15 +124,15 @@ impl Resolver {
         loop {
             let (old, mut done) = {
                 let mut state = self.inner.state.lock();
+                if state.closed {
+                    return Err(Error::new(ErrorKind::Closed, "the engine is closing"));
+                }
                 let (old, look) = match state.cache.ask(name, driver::now()) {
                     Ask::Known(answer) => return Ok(answer),
                     Ask::Failed(failure) => return Err(explain(name, &failure)),
                     Ask::Look(old) => (old, true),
                     Ask::Wait(old) => (old, false),
                 };
-                if state.closed {
-                    return Err(Error::new(ErrorKind::Closed, "the engine is closing"));
-                }
                 if look && !driver::has_threads() {
                     drop(state);
                     self.inner.end(name, self.inner.asker.look_up(name));
@@ -270,3 +270,6 @@ fn explain(name: &str, failure: &Failure) -> Error {
     };
     Error::new(ErrorKind::Io, format!("cannot look up {name}: {}", failure.text)).remedy(remedy)
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,7 @@ impl Asker {
             let [v6, v4] = match self.ask_server(server, name, asking.tcp, Instant::now() + share) {
                 Ok(replies) => replies,
                 Err(Trouble::Name) => {
-                    return Err(Failure { kind: FailureKind::NoAddress, text: "it is no name of DNS".into() });
+                    return Err(Failure { kind: FailureKind::NoAddress, text: "there is no such name".into() });
                 }
                 Err(Trouble::Io(e)) => {
                     trouble = format!("the server of names {server} cannot be asked: {e}");
