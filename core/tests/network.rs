@@ -549,6 +549,40 @@ fn tunnels_through_a_proxy() {
     assert_eq!(server.questions("h.example"), 0);
 }
 
+/// The certificate must be of the URL's host, whatever was connected to to get there.
+#[test]
+fn tls_server_name_is_not_the_one_that_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let (r, ca) = tls_receiver(dir.path());
+    let (proxy, server) = (ForwardProxy::start(None), DnsServer::start().unwrap());
+    let port = r.addr().port();
+    server.set("h.example", DnsAnswer::Addresses(ips(&["127.0.0.1"]), 60));
+    server.set("other.example", DnsAnswer::Aliases(1, ips(&["127.0.0.1"])));
+    let https = |name: &str, host: &str, through: bool| {
+        single(name, &format!("https://{host}:{port}/"), |w| {
+            w.tls_ca = Some(ca.clone());
+            if through {
+                w.proxy = ProxyChoice::Through(Proxy::new(&proxy.url()).unwrap());
+            }
+        })
+    };
+    let hooks = vec![
+        https("good", "h.example", false),
+        https("good-through", "h.example", true),
+        https("bad", "other.example", false),
+        https("bad-through", "other.example", true),
+    ];
+    let engine = Engine::open_with(names(&dir.path().join("data"), 1, &server), passing(hooks)).unwrap();
+    put(&engine, "k", 0);
+    until("the good ones have it", || ["good", "good-through"].iter().all(|n| of(&engine, n).delivered == 1));
+    for name in ["bad", "bad-through"] {
+        until("it is refused", || of(&engine, name).last_error.contains("other.example"));
+        assert!(of(&engine, name).last_error.contains("certificate"), "{}", of(&engine, name).last_error);
+    }
+    assert_eq!(r.requests(), 2);
+    engine.close(Duration::ZERO).unwrap();
+}
+
 #[test]
 fn plain_requests_through_the_proxy_of_the_engine() {
     let dir = tempfile::tempdir().unwrap();
