@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use url::Host;
+
 use crate::error::{Error, Result};
 use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
@@ -133,9 +135,9 @@ impl NetworkConfig {
 /// Checks a proxy's literal address.
 pub(crate) fn check_proxy(proxy: &Proxy) -> Result<()> {
     let ip = match proxy.host() {
-        url::Host::Ipv4(ip) => (*ip).into(),
-        url::Host::Ipv6(ip) => (*ip).into(),
-        url::Host::Domain(_) => return Ok(()),
+        Host::Ipv4(ip) => (*ip).into(),
+        Host::Ipv6(ip) => (*ip).into(),
+        Host::Domain(_) => return Ok(()),
     };
     AddressPolicy::default().judge_ip(ip).map_err(|refusal| refusal.error().at("proxy.url"))
 }

@@ -65,15 +65,14 @@ impl WebhookConnector {
             }
             _ => None,
         };
-        let mut policy = network.config.policy(webhook);
+        let policy = network.config.policy(webhook);
         let way = match (&webhook.unix_socket, network.config.proxy_of(webhook)) {
             (Some(path), _) => Way::Unix(path.clone()),
             (None, Some(proxy)) => {
                 if tls.is_none() {
                     head = head.for_proxy(proxy.authorization().as_deref())?;
                 }
-                policy = network.config.policy_of_proxies();
-                Way::Proxy(proxy.clone())
+                Way::Proxy(proxy.clone(), network.config.policy_of_proxies())
             }
             (None, None) => Way::Direct,
         };

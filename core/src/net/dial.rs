@@ -32,7 +32,8 @@ const READ_BYTES: usize = 1024;
 /// Which way connections take.
 pub(crate) enum Way {
     Direct,
-    Proxy(Proxy),
+    /// With what its own addresses are judged by.
+    Proxy(Proxy, AddressPolicy),
     /// A Unix socket; the URL then only says what is asked for there.
     Unix(PathBuf),
 }
@@ -42,7 +43,7 @@ pub(crate) struct Dialer {
     host: Host<String>,
     port: u16,
     way: Way,
-    /// What the addresses are judged by that are connected to: those of the proxy, if there is one.
+    /// What the addresses of the endpoint are judged by.
     policy: AddressPolicy,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     resolver: Arc<Resolver>,
@@ -80,9 +81,15 @@ impl Dialer {
 
     async fn dial_by_deadline(&self, deadline: Instant) -> Result<Stream, String> {
         match &self.way {
-            Way::Direct => self.reach(&self.host, self.port, deadline).await,
-            Way::Proxy(proxy) => {
-                self.reach(proxy.host(), proxy.port(), deadline).await.map_err(|e| format!("by the proxy: {e}"))
+            Way::Direct => self.reach(&self.host, self.port, &self.policy, deadline).await,
+            Way::Proxy(proxy, policy) => {
+                // A name is the proxy's to look up, and to judge.
+                if let Some(ip) = literal(&self.host) {
+                    let judged = self.policy.judge(SocketAddr::new(ip, self.port));
+                    judged.map_err(|refusal| refusal.error().to_string())?;
+                }
+                let reached = self.reach(proxy.host(), proxy.port(), policy, deadline).await;
+                reached.map_err(|e| format!("by the proxy: {e}"))
             }
             Way::Unix(path) => {
                 let connected = driver::until(deadline, driver::Stream::connect_unix(path)).await;
@@ -102,16 +109,21 @@ impl Dialer {
         }
     }
 
-    async fn reach(&self, host: &Host<String>, port: u16, deadline: Instant) -> Result<Stream, String> {
+    async fn reach(
+        &self,
+        host: &Host<String>,
+        port: u16,
+        policy: &AddressPolicy,
+        deadline: Instant,
+    ) -> Result<Stream, String> {
         let (name, addresses) = match host {
-            Host::Ipv4(ip) => (None, vec![IpAddr::V4(*ip)]),
-            Host::Ipv6(ip) => (None, vec![IpAddr::V6(*ip)]),
+            Host::Ipv4(_) | Host::Ipv6(_) => (None, literal(host).into_iter().collect()),
             Host::Domain(name) => match driver::until(deadline, self.resolver.resolve(name)).await {
                 Some(answer) => (Some(name), answer.map_err(|e| e.to_string())?.addresses.clone()),
                 None => return Err(format!("the name {name} could not be looked up in time")),
             },
         };
-        let granted = self.policy.granted(&addresses, port).map_err(|refusal| {
+        let granted = policy.granted(&addresses, port).map_err(|refusal| {
             let error = refusal.error();
             name.map_or_else(|| error.to_string(), |name| format!("{name}: {error}"))
         })?;
@@ -150,7 +162,7 @@ impl Dialer {
     async fn prepare(&self, mut socket: driver::Stream, deadline: Instant) -> Result<Stream, String> {
         let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(socket)) };
         let late = |what: &str| format!("{what} {}:{} within {:?}", self.host, self.port, self.timeout);
-        if let Way::Proxy(proxy) = &self.way {
+        if let Way::Proxy(proxy, _) = &self.way {
             match driver::until(deadline, self.tunnel(proxy, &mut socket)).await {
                 Some(made) => made?,
                 None => return Err(late("no tunnel to")),
@@ -194,6 +206,14 @@ impl Dialer {
             }
             failed.push((ip, driver::now()));
         }
+    }
+}
+
+fn literal(host: &Host<String>) -> Option<IpAddr> {
+    match host {
+        Host::Domain(_) => None,
+        Host::Ipv4(ip) => Some(IpAddr::V4(*ip)),
+        Host::Ipv6(ip) => Some(IpAddr::V6(*ip)),
     }
 }
 

@@ -119,9 +119,8 @@ impl Asker {
                 }
             };
             let replies = [v6, v4];
-            if replies.contains(&Some(Reply::NoSuchName)) {
-                return Err(Failure { kind: FailureKind::NoAddress, text: "there is no such name".into() });
-            }
+            // Servers exist that deny the whole name for the one family and have addresses of the other.
+            let denied = replies.contains(&Some(Reply::NoSuchName));
             let mut answer = Answer { addresses: Vec::new(), ttl: Duration::MAX };
             let mut whole = true;
             for reply in replies {
@@ -132,6 +131,7 @@ impl Asker {
                         }
                         answer.addresses.extend(addresses);
                     }
+                    Some(Reply::NoSuchName) => {}
                     Some(Reply::Failed(text)) => {
                         whole = false;
                         trouble = format!("the server of names {server} gives {text}");
@@ -143,6 +143,9 @@ impl Asker {
                 }
             }
             // One family is enough, if the server has no word for the other.
+            if answer.addresses.is_empty() && denied {
+                return Err(Failure { kind: FailureKind::NoAddress, text: "there is no such name".into() });
+            }
             if whole || !answer.addresses.is_empty() {
                 return Ok(answer);
             }

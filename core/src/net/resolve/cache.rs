@@ -116,7 +116,8 @@ impl Cache {
     }
 
     /// How many names are remembered.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.len()
     }
 
