@@ -605,6 +605,29 @@ fn plain_requests_through_the_proxy_of_the_engine() {
     engine.close(WAIT).unwrap();
 }
 
+/// What was kept under other settings is judged when it is connected to.
+#[test]
+fn a_literal_behind_a_proxy_is_judged_at_each_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = ForwardProxy::start(None);
+    let mut c = network(dir.path(), 1, |n| n.proxy = Some(Proxy::new(&proxy.url()).unwrap()));
+    let engine = Engine::open_with(c.clone(), passing(vec![])).unwrap();
+    let d = hook("hook", "http://10.0.0.1/");
+    engine.put_destination(d, Expect::Anything, &Backlog::default()).unwrap();
+    engine.put_rule(everything("to-hook").with_destination("hook"), Expect::Anything).unwrap();
+    put(&engine, "k", 0);
+    engine.flush(WAIT).unwrap();
+    assert_eq!(proxy.heads().len(), 1);
+    engine.close(WAIT).unwrap();
+    drop(engine);
+    c.network.addresses.deny = vec![parse_net("10.0.0.0/8").unwrap()];
+    let engine = Engine::open_with(c, passing(vec![])).unwrap();
+    put(&engine, "k", 1);
+    until("it is refused", || of(&engine, "hook").last_error.contains("is denied"));
+    assert_eq!((of(&engine, "hook").waiting, proxy.heads().len()), (1, 1));
+    engine.close(Duration::ZERO).unwrap();
+}
+
 #[test]
 fn a_proxy_that_is_not_there_or_says_no_is_told_of() {
     let dir = tempfile::tempdir().unwrap();

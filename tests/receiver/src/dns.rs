@@ -43,6 +43,8 @@ pub enum DnsAnswer {
     Forged(Vec<IpAddr>, Vec<IpAddr>),
     /// IPv4 addresses only; to questions for IPv6 nothing.
     SilentAboutV6(Vec<IpAddr>),
+    /// IPv4 addresses only; to questions for IPv6 that there is no such name.
+    DeniesV6(Vec<IpAddr>),
     /// One after the other, for each question of a family the next; the last one stays.
     InTurn(Vec<DnsAnswer>),
 }
@@ -247,7 +249,8 @@ fn answer(bytes: &[u8], shared: &Shared, tcp: bool) -> Vec<Vec<u8>> {
             all
         }
         DnsAnswer::SilentAboutV6(_) if kind == Rtype::AAAA => Vec::new(),
-        DnsAnswer::SilentAboutV6(ips) => vec![asked.found(&ips, 60)],
+        DnsAnswer::DeniesV6(_) if kind == Rtype::AAAA => vec![asked.begin(Rcode::NXDOMAIN).finish()],
+        DnsAnswer::SilentAboutV6(ips) | DnsAnswer::DeniesV6(ips) => vec![asked.found(&ips, 60)],
     }
 }
 

@@ -55,6 +55,7 @@ fn answers_of_every_kind() {
         ("large.example", DnsAnswer::Truncated(many.clone()), Ok(many[..64].to_vec())),
         ("forged.example", DnsAnswer::Forged(evil(), good()), Ok(good())),
         ("half.example", DnsAnswer::SilentAboutV6(good()), Ok(good())),
+        ("denied.example", DnsAnswer::DeniesV6(good()), Ok(good())),
         ("again.example", DnsAnswer::InTurn(vec![DnsAnswer::Silence, DnsAnswer::Addresses(good(), 60)]), Ok(good())),
         ("none.example", DnsAnswer::NoAddress, Err("has no address")),
         ("nowhere.example", DnsAnswer::NoSuchName, Err("no such name")),
