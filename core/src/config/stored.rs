@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,9 @@ use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
-use crate::rule::{Destination, DestinationKind, Order, Rule};
+use crate::net::address::AddressLists;
+use crate::net::pool::PoolLimits;
+use crate::rule::{Destination, DestinationKind, Order, ProxyChoice, Rule};
 
 /// A rule. Its filter is in the native form, in full.
 #[derive(Debug, Serialize, Deserialize)]
@@ -142,6 +145,33 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "auth", Some(auth::write(&w.auth)).filter(|_| !w.auth.is_empty()));
             let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
             set(&mut value, "tls", ca);
+            // What is as usual is left out, so that an earlier version can read it.
+            let usual = PoolLimits::default();
+            let pool = json!({
+                "lifetime": time(w.pool.lifetime),
+                "requests_max": w.pool.requests_max,
+                "user_timeout": time(w.pool.user_timeout),
+            });
+            set(&mut value, "pool", (w.pool != usual).then_some(pool));
+            set(&mut value, "trust", w.trust.map(|t| t.name().into()));
+            let text = |list: &[IpNet]| list.iter().map(|net| net.to_string()).collect::<Vec<_>>();
+            let lists = json!({"allow": text(&w.addresses.allow), "deny": text(&w.addresses.deny)});
+            set(&mut value, "addresses", (w.addresses != AddressLists::default()).then_some(lists));
+            let socket = w.unix_socket.as_ref().map(|path| path.to_string_lossy().into());
+            set(&mut value, "unix_socket", socket);
+            let proxy = match &w.proxy {
+                ProxyChoice::Engine => None,
+                ProxyChoice::Direct => Some(json!({"direct": true})),
+                ProxyChoice::Through(proxy) => {
+                    let mut way = json!({"url": proxy.url()});
+                    if let Some((user, password)) = proxy.credentials() {
+                        set(&mut way, "user", Some(user.into()));
+                        set(&mut way, "password", Some(password.into()));
+                    }
+                    Some(way)
+                }
+            };
+            set(&mut value, "proxy", proxy);
         }
     }
     value
@@ -185,6 +215,8 @@ mod tests {
     use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
     use crate::event::profile::Profile;
     use crate::filter::{Field, Test};
+    use crate::net::address::Trust;
+    use crate::net::proxy::Proxy;
     use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
 
     #[test]
@@ -242,6 +274,23 @@ mod tests {
             ])),
             Auth::Bearer(Bearer::new(Secret::file("/no/such/file").with_id("k"))),
         ];
+        w.pool.lifetime = Duration::from_secs(77);
+        w.pool.requests_max = 5;
+        w.pool.user_timeout = Duration::from_millis(777);
+        w.trust = Some(Trust::Tenant);
+        w.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        w.addresses.deny = vec!["2001:db8::/32".parse().unwrap(), "10.9.0.0/16".parse().unwrap()];
+        w.unix_socket = Some("/run/x y.sock".into());
+        for proxy in [
+            ProxyChoice::Direct,
+            ProxyChoice::Through(Proxy::new("http://p.example:3128").unwrap()),
+            ProxyChoice::Through(Proxy::new("http://[::1]").unwrap().with_credentials("u", "p\"ä").unwrap()),
+        ] {
+            w.proxy = proxy;
+            let d = Destination::new("x", DestinationKind::Webhook(w.clone()));
+            assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        }
+        w.proxy = ProxyChoice::Direct;
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };

@@ -10,6 +10,7 @@ use ring::rand::SystemRandom;
 use super::webhook::WebhookConnector;
 use crate::auth::oauth::{Ask, FORM, Moment, Step, TokenPolicy, TokenSource, TokenState, read_answer};
 use crate::auth::{Auth, Request, Signed, Signer, batch_id};
+use crate::config::Network;
 use crate::delivery::Record;
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,7 @@ const TOKEN_LOOK: Duration = Duration::from_millis(10);
 pub(super) struct Credentials {
     /// With the token endpoint's own URL it is connected to as the destination is.
     webhook: Webhook,
+    network: Arc<Network>,
     auth: Arc<[Auth]>,
     signer: RefCell<Option<Arc<Signer>>>,
     /// When the secrets were looked at last.
@@ -39,9 +41,10 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    pub(super) fn new(webhook: &Webhook) -> Credentials {
+    pub(super) fn new(webhook: &Webhook, network: Arc<Network>) -> Credentials {
         Credentials {
             webhook: webhook.clone(),
+            network,
             auth: webhook.auth.clone().into(),
             signer: RefCell::default(),
             looked: Cell::new(driver::now()),
@@ -198,7 +201,9 @@ impl Credentials {
         webhook.tls_ca.clone_from(&endpoint.ca);
         webhook.headers.clear();
         webhook.auth.clear();
-        let client = Rc::new(WebhookConnector::of_tokens(&webhook, FORM)?);
+        // The destination's own socket leads to the destination.
+        webhook.unix_socket = None;
+        let client = Rc::new(WebhookConnector::of_tokens(&webhook, FORM, &self.network)?);
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
     }

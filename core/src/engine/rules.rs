@@ -356,6 +356,7 @@ impl Engine {
     /// secrets as [`crate::auth::Secret::env`] or [`crate::auth::Secret::file`] where that is not good enough. Those that a
     /// function of the host answers cannot be kept, and are refused unless the rules are the host's ([`RulesKept::Host`]).
     pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
+        self.inner.config.network.check(&destination)?;
         let name = destination.name.clone();
         let DestinationKind::Webhook(webhook) = &destination.kind;
         let is_kept = self.inner.config.rules == RulesKept::Stored;

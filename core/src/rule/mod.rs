@@ -11,7 +11,7 @@ mod set;
 pub use arn::Arns;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
-    QueueLimits, RetryPolicy, Webhook,
+    ProxyChoice, QueueLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};

@@ -757,7 +757,7 @@ impl LaneSlot {
         }
         let c = match self.home() {
             Some(home) => shard.hand_over_to(home),
-            None => connect::connector(&destination)?,
+            None => connect::connector(&destination, &shard.shared.common.network)?,
         };
         *self.connector.borrow_mut() = Some(c.clone());
         Ok(Some(c))

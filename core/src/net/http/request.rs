@@ -106,6 +106,26 @@ impl RequestHead {
         Ok(RequestHead { method, authority, target, content_type, template, names })
     }
 
+    /// The head as a forward proxy takes it for `http` (RFC 9112, 3.2.2): with the whole URL in its first line, and
+    /// `Proxy-Authorization` if there is one. What [`RequestHead::target`] says stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the value is none of a header, or the head is larger than
+    /// [`REQUEST_HEAD_BYTES_MAX`].
+    pub fn for_proxy(mut self, authorization: Option<&str>) -> Result<Self> {
+        let at = self.method.as_str().len() + 1;
+        self.template.splice(at..at, format!("http://{}", self.authority).into_bytes());
+        if let Some(value) = authorization {
+            check("Proxy-Authorization", value)?;
+            put(&mut self.template, &["Proxy-Authorization: ", value, "\r\n"]);
+        }
+        if self.template.len() > REQUEST_HEAD_BYTES_MAX {
+            return Err(Error::invalid_config(format!("the request head exceeds {REQUEST_HEAD_BYTES_MAX} bytes"))
+                .remedy("shorten the URL or the headers"));
+        }
+        Ok(self)
+    }
+
     /// Appends the head of one attempt to `out`: the template, `extra` in order, the length of the body in bytes, and
     /// the empty line.
     ///
