@@ -42,6 +42,8 @@ impl Method {
 #[derive(Clone)]
 pub struct RequestHead {
     method: Method,
+    /// What stands before the target where a proxy is asked; else empty.
+    origin: String,
     authority: String,
     target: String,
     content_type: String,
@@ -103,7 +105,7 @@ impl RequestHead {
             .remedy("shorten the URL or the headers"));
         }
         let content_type = content_type.unwrap_or_default().to_owned();
-        Ok(RequestHead { method, authority, target, content_type, template, names })
+        Ok(RequestHead { method, origin: String::new(), authority, target, content_type, template, names })
     }
 
     /// The head as a forward proxy takes it for `http` (RFC 9112, 3.2.2): with the whole URL in its first line, and
@@ -113,13 +115,13 @@ impl RequestHead {
     /// [`ErrorKind::InvalidConfig`] if the value is none of a header, or the head is larger than
     /// [`REQUEST_HEAD_BYTES_MAX`].
     pub fn for_proxy(mut self, authorization: Option<&str>) -> Result<Self> {
-        let at = self.method.as_str().len() + 1;
-        self.template.splice(at..at, format!("http://{}", self.authority).into_bytes());
+        self.origin = format!("http://{}", self.authority);
         if let Some(value) = authorization {
             check("Proxy-Authorization", value)?;
             put(&mut self.template, &["Proxy-Authorization: ", value, "\r\n"]);
         }
-        if self.template.len() > REQUEST_HEAD_BYTES_MAX {
+        let bytes = self.method.as_str().len() + 1 + self.origin.len() + self.target.len() + self.template.len();
+        if bytes > REQUEST_HEAD_BYTES_MAX {
             return Err(Error::invalid_config(format!("the request head exceeds {REQUEST_HEAD_BYTES_MAX} bytes"))
                 .remedy("shorten the URL or the headers"));
         }
@@ -150,7 +152,7 @@ impl RequestHead {
 
     fn write_head(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
-        put(out, &[self.method.as_str(), " ", target]);
+        put(out, &[self.method.as_str(), " ", &self.origin, target]);
         out.extend_from_slice(&self.template);
         for &(name, value) in extra {
             if let Err(e) = check(name, value) {
