@@ -341,3 +341,15 @@ macro_rules! byte_stream {
 
 byte_stream!(TcpStream);
 byte_stream!(UnixStream);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_removed_while_it_is_opened_is_not_there() {
+        let opened = DiskFile::opened(async { panic!("as the runtime does") });
+        let error = futures::executor::block_on(opened).expect_err("no file");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

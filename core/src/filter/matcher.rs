@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use super::bytes;
 use super::compiler::Compiler;
 use super::expression::{Field, Filter, Test};
-use super::scope::{MatchMemory, Met, Scope};
+use super::scope::{LARGE_BYTES, MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
 use super::walk::{Postings, Walks};
 use crate::error::Result;
@@ -20,8 +20,8 @@ use crate::rule::Rule;
 /// Finds the rules that want an event, without looking at the others.
 ///
 /// Rules are kept per bucket, and those of every bucket apart; within each, see the module `scope`. Matching allocates
-/// nothing once its [`MatchMemory`] has grown, but where an expression is evaluated ([`Filter::Cel`]), never fails, and its cost grows with the length of the event and the number
-/// of rules that are met, not with the number of rules.
+/// nothing once its [`MatchMemory`] has grown, but where an expression is evaluated ([`Filter::Cel`]), never fails, and its
+/// cost grows with the length of the event and the number of rules that are met, not with the number of rules.
 ///
 /// It does not change: a [`Compiler`] makes the next one, which shares with this one what is the same.
 #[derive(Clone, Debug)]
@@ -182,7 +182,7 @@ fn with_hash(part: &Part, hash: u64) -> impl Iterator<Item = &Layers> {
 /// So many events are matched at once.
 const BATCH: usize = 16;
 /// An index of fewer bytes stays close to the processor, so there is nothing to wait for.
-const NEAR_BYTES: usize = 256 * 1024;
+const NEAR_BYTES: usize = LARGE_BYTES;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 

@@ -63,7 +63,7 @@ pub enum Cost {
     /// Each event of its buckets costs some comparisons, about ten nanoseconds each.
     Compare,
     /// For each event of its buckets a text, pairs or the data are looked through, about a hundred nanoseconds each time,
-    /// for regular expressions and data some hundreds; or an expression is evaluated, which takes a microsecond and more.
+    /// for regular expressions and data some hundreds; or an expression is evaluated, which takes microseconds.
     Scan,
 }
 

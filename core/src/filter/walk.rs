@@ -54,7 +54,6 @@ pub(super) fn visit<const FROM_END: bool>(block: &[u8], step: Step, key: &[u8]) 
     if seen > key.len() {
         return None;
     }
-    let next_byte = |seen: usize| if FROM_END { key[..key.len() - seen].last() } else { key.get(seen) };
     let postings = Postings { start: (node + NODE_BYTES + label_len + children * 5) as u32, len: postings };
     if label_len > LANES || children > LANES {
         return visit_long::<FROM_END>(block, node, key, (label_len, children), seen).map(|link| Visit {
@@ -70,7 +69,7 @@ pub(super) fn visit<const FROM_END: bool>(block: &[u8], step: Step, key: &[u8]) 
         return Some(Visit { postings, next: None });
     }
     let first_bytes = label + label_len;
-    let next = next_byte(seen).and_then(|b| {
+    let next = byte_behind::<FROM_END>(key, seen).and_then(|b| {
         let same = same_lanes(lanes(window, first_bytes), &[*b; LANES]) & !(ALL_LANES << children);
         let link = first_bytes + children + (same | 1 << LANES).trailing_zeros() as usize % LANES * 4;
         (same != 0).then(|| Step { node: u32_at(window, link), seen: seen as u32 + 1 })
@@ -92,8 +91,14 @@ fn visit_long<const FROM_END: bool>(
         return None;
     }
     let first_bytes = label + label_len;
-    let byte = if FROM_END { key[..key.len() - seen].last() } else { key.get(seen) };
-    Some(byte.and_then(|b| find_byte(block, first_bytes, children, *b)).map(|n| first_bytes + children + n * 4))
+    let child = byte_behind::<FROM_END>(key, seen).and_then(|b| find_byte(block, first_bytes, children, *b));
+    Some(child.map(|n| first_bytes + children + n * 4))
+}
+
+/// What comes next in the key, after `seen` bytes.
+#[inline(always)]
+fn byte_behind<const FROM_END: bool>(key: &[u8], seen: usize) -> Option<&u8> {
+    if FROM_END { key[..key.len() - seen].last() } else { key.get(seen) }
 }
 
 #[inline(always)]

@@ -507,7 +507,7 @@ impl Shard {
                 slot.move_backlog(Position { segment: at.segment + 1, offset: BLOCK_BYTES as u64 }, seen);
                 continue;
             }
-            // What is behind this place may be delivered, and all of it: others may have brought it here.
+            // All that the segment has from here on may have been delivered by other ways: then it would go meanwhile.
             let _held = self.files.hold(at.segment);
             if file.as_ref().is_none_or(|(id, _)| *id != at.segment) {
                 if let Some((_, f)) = file.take() {

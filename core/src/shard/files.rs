@@ -108,19 +108,34 @@ pub(super) struct SegmentFiles {
     end: Cell<Option<Position>>,
     /// A segment has failed, and what was in it is not yet in another one.
     moving: Cell<bool>,
-    /// The segments that are being read, and by how many.
-    held: Rc<RefCell<BTreeMap<u64, usize>>>,
+    holds: Holds,
+}
+
+/// The segments that are being read, and by how many.
+#[derive(Clone, Default)]
+struct Holds(Rc<RefCell<BTreeMap<u64, usize>>>);
+
+impl Holds {
+    fn hold(&self, segment: u64) -> Held {
+        *self.0.borrow_mut().entry(segment).or_default() += 1;
+        Held { all: self.clone(), segment }
+    }
+
+    /// The first one that is held.
+    fn first(&self) -> Option<u64> {
+        self.0.borrow().keys().next().copied()
+    }
 }
 
 /// While it is there, a segment and those behind it keep their files.
 pub(super) struct Held {
-    all: Rc<RefCell<BTreeMap<u64, usize>>>,
+    all: Holds,
     segment: u64,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut all = self.all.borrow_mut();
+        let mut all = self.all.0.borrow_mut();
         if let Some(readers) = all.get_mut(&self.segment) {
             *readers -= 1;
             if *readers == 0 {
@@ -175,7 +190,7 @@ impl SegmentFiles {
             prepare_wanted: Notify::default(),
             end: Cell::new(None),
             moving: Cell::new(false),
-            held: Rc::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -614,7 +629,7 @@ impl SegmentFiles {
         let mut segments = self.segments.borrow_mut();
         let keep_last = usize::from(self.active.borrow().is_some() && !also_active);
         let n = segments.len().saturating_sub(keep_last);
-        let held = self.held.borrow().keys().next().copied().unwrap_or(u64::MAX);
+        let held = self.holds.first().unwrap_or(u64::MAX);
         let goes = |i: &usize| {
             let s = &segments[*i];
             s.last_sequence <= passed && s.header.id < held && releases(s, segments.get(i + 1))
@@ -627,8 +642,7 @@ impl SegmentFiles {
     /// Keeps the files of a segment and of those behind it in place: an event may be delivered while somebody reads it for
     /// another purpose, and its file would go, or become that of a new segment.
     pub(super) fn hold(&self, segment: u64) -> Held {
-        *self.held.borrow_mut().entry(segment).or_default() += 1;
-        Held { all: self.held.clone(), segment }
+        self.holds.hold(segment)
     }
 
     /// Takes out the segments of which the next one was begun before `created_ns`, and the oldest ones if there are more
@@ -643,5 +657,24 @@ impl SegmentFiles {
     /// Writes no more.
     pub(super) fn close(&self) {
         self.active.borrow_mut().take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_held_until_its_last_reader_is_gone() {
+        let holds = Holds::default();
+        let (seven, three) = (holds.hold(7), holds.hold(3));
+        let again = holds.hold(3);
+        assert_eq!(holds.first(), Some(3));
+        drop(three);
+        assert_eq!(holds.first(), Some(3));
+        drop(again);
+        assert_eq!(holds.first(), Some(7));
+        drop(seven);
+        assert_eq!(holds.first(), None);
     }
 }

@@ -316,7 +316,7 @@ impl Run {
         }
     }
 
-    /// Opens the engine. Faults of the disk are off: an open that fails for them is tried again by whoever opens it.
+    /// Opens the engine, and sees whether it has what was put.
     fn open(&mut self) -> bool {
         let opened = self.open_engine();
         if opened {
@@ -325,6 +325,7 @@ impl Run {
         opened
     }
 
+    /// Faults of the disk are off: an open that fails for them is tried again by whoever opens it.
     fn open_engine(&mut self) -> bool {
         self.world.disk.set_faults(Faults::default());
         let rules = self.plan.rule_set();
