@@ -40,6 +40,16 @@ fn single(name: &str, url: &str, with: impl FnOnce(&mut Webhook)) -> Destination
     d
 }
 
+/// A hook with many attempts at once that are made again at once.
+fn relentless(name: &str, url: &str, with: impl FnOnce(&mut Webhook)) -> Destination {
+    let mut d = single(name, url, with);
+    d.concurrency = 16;
+    d.breaker.consecutive_failures = 1_000_000;
+    d.retry.backoff_min = Duration::from_millis(1);
+    d.retry.backoff_max = Duration::from_millis(5);
+    d
+}
+
 fn network(dir: &Path, shards: usize, with: impl FnOnce(&mut NetworkConfig)) -> EngineConfig {
     let mut c = config(dir, shards);
     with(&mut c.network);
@@ -101,14 +111,7 @@ fn an_unresolvable_host_floods_the_servers_of_names() {
         server.set("nowhere.example", answer);
         let begun = Instant::now();
         // Nothing but the memory of names is to hold lookups back.
-        let hooks = (0..3).map(|n| {
-            let mut d = single(&format!("hook-{n}"), "http://nowhere.example/", |_| {});
-            d.concurrency = 16;
-            d.breaker.consecutive_failures = 1_000_000;
-            d.retry.backoff_min = Duration::from_millis(1);
-            d.retry.backoff_max = Duration::from_millis(5);
-            d
-        });
+        let hooks = (0..3).map(|n| relentless(&format!("hook-{n}"), "http://nowhere.example/", |_| {}));
         let engine = Engine::open_with(names(dir.path(), 2, &server), passing(hooks.collect())).unwrap();
         (0..3000).for_each(|n| put(&engine, &format!("k{n}"), n));
         let failures = |n| of(&engine, &format!("hook-{n}")).failures;
@@ -120,6 +123,24 @@ fn an_unresolvable_host_floods_the_servers_of_names() {
         assert!((1..=most).contains(&questions), "{questions} questions, {most} would be fair");
         engine.close(Duration::ZERO).unwrap();
     }
+}
+
+/// Attempts that fail before anything is sent need no wait of the network; others have their turn all the same.
+#[test]
+fn attempts_that_fail_at_once_starve_other_destinations() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("gone.pem");
+    let without_ca =
+        (0..3).map(|n| relentless(&format!("hook-{n}"), "https://127.0.0.1:1/", |w| w.tls_ca = Some(ca.clone())));
+    let r = receiver(Behaviour::Ok204);
+    let hooks = without_ca.chain([hook("well", &r.url())]).collect();
+    let engine = Engine::open_with(config(dir.path(), 1), passing(hooks)).unwrap();
+    (0..3000).for_each(|n| put(&engine, &format!("k{n}"), n));
+    let failures = |n| of(&engine, &format!("hook-{n}")).failures;
+    until("thousands of attempts have failed", || (0..3).all(|n| failures(n) > 2000));
+    assert!(of(&engine, "hook-0").last_error.contains("gone.pem"), "{}", of(&engine, "hook-0").last_error);
+    until("what can be delivered is", || of(&engine, "well").delivered == 3000);
+    engine.close(Duration::ZERO).unwrap();
 }
 
 #[test]

@@ -70,16 +70,7 @@ impl Dialer {
     /// # Errors
     /// What went wrong, as a sentence.
     pub(crate) async fn dial(&self) -> Result<Stream, String> {
-        let dialed = self.dial_by_deadline(driver::now() + self.timeout).await;
-        if dialed.is_err() {
-            // A name that is known not to be there, and an address that is refused, fail without a wait. With many events
-            // that are due the lane would go from one such attempt to the next, and nobody else's turn would come.
-            driver::turn().await;
-        }
-        dialed
-    }
-
-    async fn dial_by_deadline(&self, deadline: Instant) -> Result<Stream, String> {
+        let deadline = driver::now() + self.timeout;
         match &self.way {
             Way::Direct => self.reach(&self.host, self.port, &self.policy, deadline).await,
             Way::Proxy(proxy, policy) => {

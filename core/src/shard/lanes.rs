@@ -885,6 +885,11 @@ impl Shard {
                     Either::Right(_) => return,
                 }
             };
+            if !matches!(outcome, Outcome::Success) {
+                // It may have failed without a wait. With many events that are due the lane would go from one such attempt
+                // to the next, and nobody else's turn would come.
+                driver::turn().await;
+            }
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });
