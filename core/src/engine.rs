@@ -726,6 +726,9 @@ impl Inner {
         let threads = std::mem::take(&mut life.threads);
         life.replays.tidy();
         let result = stop(&self.shards, threads, deadline_in(timeout));
+        if let Some(shard) = self.shards.first() {
+            shard.common.network.resolver.close();
+        }
         let merger = life.control.take_merger();
         // The lock on the directory goes last.
         if let Some(dir) = life.dir.take() {

@@ -1,5 +1,6 @@
 //! Tidewire tells the world what happens in an object store.
 
+pub mod auth;
 pub mod config;
 mod connect;
 pub mod delivery;

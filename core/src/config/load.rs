@@ -8,19 +8,24 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
+use super::network::{parse_ports, parse_server};
 use super::text::{
-    self, DestinationTable, ExtensionsName, FilterValuesName, NotificationTable, OverlapName, PatternOfName,
-    PriorityName, RuleTable, SourceTable,
+    self, Addresses, DestinationTable, ExtensionsName, FilterValuesName, NotificationTable, OverlapName, PatternOfName,
+    PriorityName, ResolverName, RuleTable, SourceTable,
 };
 use super::units::{Size, Time};
-use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, Source, clamp};
+use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, NetworkConfig, Source, clamp};
+use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, parse_json, toml_to_json};
+use crate::net::address::{AddressLists, parse_net};
+use crate::net::proxy::{NoProxy, Proxy};
+use crate::net::resolve::Source as Resolution;
 use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
-    OnQueueFull, Overlap, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 
 /// The largest file that is read, in bytes.
@@ -83,6 +88,12 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     let rules = RuleSet::build_located(rules, destinations, types.clone())
         .map_err(|(subject, e)| place(&loader, subject, e, &places, &destination_places))?;
     check_limits(&engine, &rules.rules, &places)?;
+    for (i, d) in rules.destinations.iter().enumerate() {
+        engine
+            .network
+            .check(d)
+            .map_err(|e| place(&loader, Subject::Destination(i), e, &places, &destination_places))?;
+    }
     engine.check_retention(&rules).map_err(|e| {
         let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
@@ -315,6 +326,7 @@ impl Loader<'_> {
         set(&mut own.regexes_max, &mut places, key, filter.regexes_max, clamp);
         let key = "engine.filter.memory_bytes_max";
         set(&mut own.memory_bytes_max, &mut places, key, filter.memory_bytes_max, bytes);
+        engine.network = self.network(table.network, &mut places)?;
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -325,6 +337,85 @@ impl Loader<'_> {
         engine.event_types = EventTypes::with_custom(table.event_types.iter().map(|n| n.get_ref()))?;
         engine.validate().map_err(|e| self.at(key_offset(&places, e.place().unwrap_or_default()), e))?;
         Ok(engine)
+    }
+
+    fn network(&self, table: text::Network, places: &mut Places) -> Result<NetworkConfig> {
+        let at = |offset: usize, key: &str, e: Error| self.at(offset, e.at(key).at("engine.network"));
+        let mut network = NetworkConfig::default();
+        let mut servers = Vec::new();
+        if let Some(list) = table.dns_servers {
+            places.push(("engine.network.dns_servers", list.span().start));
+            for text in list.into_inner() {
+                let server = parse_server(text.get_ref());
+                servers.push(server.map_err(|e| at(text.span().start, "dns_servers", e))?);
+            }
+        }
+        match table.resolver {
+            Some(name) if *name.get_ref() == ResolverName::System => {
+                if !servers.is_empty() {
+                    let error = Error::invalid_config("the system's resolver is given no servers here");
+                    let error = error.remedy("leave `dns_servers` out, or write `resolver = \"dns\"`");
+                    return Err(at(name.span().start, "resolver", error));
+                }
+                network.resolver = Resolution::System;
+            }
+            _ => network.resolver = Resolution::Dns(servers),
+        }
+        network.trust = table.trust.unwrap_or_default();
+        network.addresses =
+            self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, "addresses", e))?.unwrap_or_default();
+        network.tenant.https_only = table.tenant_https_only.unwrap_or(network.tenant.https_only);
+        if let Some(list) = table.tenant_ports {
+            places.push(("engine.network.tenant_ports", list.span().start));
+            let ports = list
+                .into_inner()
+                .into_iter()
+                .map(|text| parse_ports(text.get_ref()).map_err(|e| at(text.span().start, "tenant_ports", e)));
+            network.tenant.ports = ports.collect::<Result<_>>()?;
+        }
+        if let Some(proxy) = table.proxy {
+            places.push(("engine.network: proxy.url", proxy.span().start));
+            let proxy = proxy.into_inner();
+            let made = self.proxy(&proxy.url, proxy.user.as_ref(), proxy.password.as_ref());
+            network.proxy = Some(made.map_err(|(offset, e)| self.at(offset, e.at("engine.network")))?);
+            for text in proxy.no_proxy {
+                let parsed = NoProxy::parse(text.get_ref());
+                network.no_proxy.push(parsed.map_err(|e| at(text.span().start, "proxy.no_proxy", e))?);
+            }
+        }
+        Ok(network)
+    }
+
+    /// Lists of ranges, if anything is in them; or where the fault is.
+    fn addresses(&self, table: &Addresses) -> std::result::Result<Option<AddressLists>, (usize, Error)> {
+        let read = |list: &[Spanned<String>], key: &str| {
+            let nets = list.iter().map(|t| parse_net(t.get_ref()).map_err(|e| (t.span().start, e.at(key.to_owned()))));
+            nets.collect::<std::result::Result<Vec<_>, _>>()
+        };
+        let lists = AddressLists { allow: read(&table.allow, "allow")?, deny: read(&table.deny, "deny")? };
+        Ok((lists != AddressLists::default()).then_some(lists))
+    }
+
+    /// A proxy, or where the fault is.
+    fn proxy(
+        &self,
+        url: &Spanned<String>,
+        user: Option<&Spanned<String>>,
+        password: Option<&Spanned<String>>,
+    ) -> std::result::Result<Proxy, (usize, Error)> {
+        let proxy = Proxy::new(url.get_ref()).map_err(|e| (url.span().start, e))?;
+        match (user, password) {
+            (None, None) => Ok(proxy),
+            (Some(user), Some(password)) => proxy.with_credentials(user.get_ref(), password.get_ref()).map_err(|e| {
+                let of = if e.place() == Some("proxy.user") { user } else { password };
+                (of.span().start, e)
+            }),
+            (user, password) => {
+                let offset = user.or(password).map_or(0, |t| t.span().start);
+                let error = Error::invalid_config("the proxy has a user or a password, and not both").at("proxy");
+                Err((offset, error.remedy("give `user` and `password`, an empty one if need be, or neither")))
+            }
+        }
     }
 
     fn destination(&self, table: Spanned<DestinationTable>) -> Result<(Destination, Places)> {
@@ -349,9 +440,42 @@ impl Loader<'_> {
         let mut headers: Vec<_> = table.headers.into_iter().collect();
         headers.sort_by_key(|(name, _)| name.span().start);
         webhook.headers = headers.into_iter().map(|(n, v)| (n.into_inner(), v.into_inner())).collect();
+        if let Some(value) = &table.auth {
+            let offset = value.span().start;
+            places.push(("auth", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("auth")))?;
+            let read = auth::read(&json, self.base_dir).and_then(|list| auth::check(&list).map(|()| list));
+            webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.clone(), *f))?;
+        }
         set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
         set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);
         set(&mut webhook.idle, &mut places, "idle", table.idle, time);
+        let (own, pool) = (&mut webhook.pool, table.pool);
+        set(&mut own.lifetime, &mut places, "pool.lifetime", pool.lifetime, time);
+        set(&mut own.requests_max, &mut places, "pool.requests_max", pool.requests_max, |n| n);
+        set(&mut own.user_timeout, &mut places, "pool.user_timeout", pool.user_timeout, time);
+        webhook.trust = table.trust;
+        let lists = self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, e.at("addresses")))?;
+        webhook.addresses = lists.unwrap_or_default();
+        set(&mut webhook.unix_socket, &mut places, "unix_socket", table.unix_socket, |path| Some(self.path(&path)));
+        if let Some(proxy) = table.proxy {
+            places.push(("proxy.url", proxy.span().start));
+            let offset = proxy.span().start;
+            let proxy = proxy.into_inner();
+            let direct = proxy.direct.is_some_and(|d| *d.get_ref());
+            webhook.proxy = match &proxy.url {
+                Some(url) if !direct => {
+                    let made = self.proxy(url, proxy.user.as_ref(), proxy.password.as_ref());
+                    ProxyChoice::Through(made.map_err(|(offset, e)| at(offset, e))?)
+                }
+                None if direct && proxy.user.is_none() && proxy.password.is_none() => ProxyChoice::Direct,
+                _ => {
+                    let error = Error::invalid_config("the way is neither direct nor through a proxy").at("proxy");
+                    let remedy = "write `proxy = { url = \"http://host:port\" }`, or `proxy = { direct = true }`";
+                    return Err(at(offset, error.remedy(remedy)));
+                }
+            };
+        }
         if let Some(tls) = table.tls {
             let path = self.path(tls.ca.get_ref());
             if !path.is_file() {

@@ -3,6 +3,7 @@
 //! A file is taken as a whole or refused as a whole. Errors name file, line, column, and the rule or destination.
 
 mod load;
+mod network;
 pub(crate) mod stored;
 mod text;
 pub(crate) mod units;
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use network::NetworkConfig;
+pub(crate) use network::{Network, check_proxy};
 
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes};
@@ -134,6 +138,8 @@ pub struct EngineConfig {
     pub rules: RulesKept,
     /// How much the filters of rules may ask for (`[engine.filter]` in a file).
     pub filter: FilterLimits,
+    /// How destinations are reached.
+    pub network: NetworkConfig,
 }
 
 /// Who keeps what is put while the engine runs.
@@ -409,6 +415,7 @@ impl EngineConfig {
             retention: RetentionConfig::default(),
             rules: RulesKept::default(),
             filter: FilterLimits::default(),
+            network: NetworkConfig::default(),
         }
     }
 
@@ -423,13 +430,15 @@ impl EngineConfig {
         }
     }
 
-    /// Checks that rules may be loaded: that none retains without a log that is kept, and that they are within
-    /// [`EngineConfig::filter`], but for the memory of their index, which is known when it is made.
+    /// Checks that rules may be loaded: that none retains without a log that is kept, that they are within
+    /// [`EngineConfig::filter`], but for the memory of their index, which is known when it is made, and that the URL of no
+    /// destination leads where [`EngineConfig::network`] does not let it.
     ///
     /// # Errors
-    /// As [`EngineConfig::check_retention`] and [`FilterLimits::check_rules`].
+    /// As [`EngineConfig::check_retention`], [`FilterLimits::check_rules`] and [`NetworkConfig::check`].
     pub fn check_rules(&self, rules: &RuleSet) -> Result<()> {
         self.check_retention(rules)?;
+        rules.destinations.iter().try_for_each(|d| self.network.check(d))?;
         self.filter.check_rules(&rules.rules)
     }
 
@@ -508,6 +517,7 @@ impl EngineConfig {
         within("engine.filter.unindexed_max", filter.unindexed_max, 0, RULES_MAX)?;
         within("engine.filter.regexes_max", filter.regexes_max, 0, RULES_MAX)?;
         within("engine.filter.memory_bytes_max", filter.memory_bytes_max, 1 << 20, 1 << 40)?;
+        self.network.validate()?;
         let retention = &self.retention;
         if let Some(age) = retention.age_max {
             within_time("engine.retention.age_max", age, ms(1000), Duration::from_secs(100 * 366 * 24 * 3600))?;

@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::load;
+use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
-use crate::rule::{Destination, DestinationKind, Order, Rule};
+use crate::net::address::AddressLists;
+use crate::net::pool::PoolLimits;
+use crate::rule::{Destination, DestinationKind, Order, ProxyChoice, Rule};
 
 /// A rule. Its filter is in the native form, in full.
 #[derive(Debug, Serialize, Deserialize)]
@@ -138,8 +142,36 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "idle", Some(time(w.idle)));
             // A list, for their order counts.
             set(&mut value, "headers", Some(w.headers.iter().map(|(n, v)| json!([n, v])).collect()));
+            set(&mut value, "auth", Some(auth::write(&w.auth)).filter(|_| !w.auth.is_empty()));
             let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
             set(&mut value, "tls", ca);
+            // What is as usual is left out, so that an earlier version can read it.
+            let usual = PoolLimits::default();
+            let pool = json!({
+                "lifetime": time(w.pool.lifetime),
+                "requests_max": w.pool.requests_max,
+                "user_timeout": time(w.pool.user_timeout),
+            });
+            set(&mut value, "pool", (w.pool != usual).then_some(pool));
+            set(&mut value, "trust", w.trust.map(|t| t.name().into()));
+            let text = |list: &[IpNet]| list.iter().map(|net| net.to_string()).collect::<Vec<_>>();
+            let lists = json!({"allow": text(&w.addresses.allow), "deny": text(&w.addresses.deny)});
+            set(&mut value, "addresses", (w.addresses != AddressLists::default()).then_some(lists));
+            let socket = w.unix_socket.as_ref().map(|path| path.to_string_lossy().into());
+            set(&mut value, "unix_socket", socket);
+            let proxy = match &w.proxy {
+                ProxyChoice::Engine => None,
+                ProxyChoice::Direct => Some(json!({"direct": true})),
+                ProxyChoice::Through(proxy) => {
+                    let mut way = json!({"url": proxy.url()});
+                    if let Some((user, password)) = proxy.credentials() {
+                        set(&mut way, "user", Some(user.into()));
+                        set(&mut way, "password", Some(password.into()));
+                    }
+                    Some(way)
+                }
+            };
+            set(&mut value, "proxy", proxy);
         }
     }
     value
@@ -158,7 +190,7 @@ fn set(object: &mut Value, key: &str, value: Option<Value>) {
 pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     // What the file has in another form, or what is not to be looked for now.
     let mut taken = |key: &str| value.as_object_mut().and_then(|o| o.remove(key));
-    let (headers, tls) = (taken("headers"), taken("tls"));
+    let (headers, auth, tls) = (taken("headers"), taken("auth"), taken("tls"));
     let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
     let mut d = load::destination_of(&text, Path::new(""))?;
     let label = d.label();
@@ -166,6 +198,9 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     let DestinationKind::Webhook(w) = &mut d.kind;
     if let Some(headers) = headers {
         w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
+    }
+    if let Some(auth) = auth {
+        w.auth = auth::read(&auth, Path::new("")).map_err(|fault| fault.error.at(label.clone()))?;
     }
     if let Some(tls) = tls {
         let ca = tls.get("ca").and_then(Value::as_str).ok_or_else(|| bad("`tls.ca`"))?;
@@ -177,8 +212,11 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
     use crate::event::profile::Profile;
     use crate::filter::{Field, Test};
+    use crate::net::address::Trust;
+    use crate::net::proxy::Proxy;
     use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
 
     #[test]
@@ -228,6 +266,31 @@ mod tests {
         (w.timeout, w.connect_timeout) = (Duration::from_millis(1500), Duration::from_micros(1001));
         w.idle = Duration::from_secs(9);
         w.tls_ca = Some("/no/such/ca.pem".into());
+        w.headers[1].0 = "X-Y".into();
+        w.auth = vec![
+            Auth::StandardWebhooks(StandardWebhooks::new(vec![
+                Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").valid_until(9),
+                Secret::env("NO_SUCH_VARIABLE").valid_from(8),
+            ])),
+            Auth::Bearer(Bearer::new(Secret::file("/no/such/file").with_id("k"))),
+        ];
+        w.pool.lifetime = Duration::from_secs(77);
+        w.pool.requests_max = 5;
+        w.pool.user_timeout = Duration::from_millis(777);
+        w.trust = Some(Trust::Tenant);
+        w.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        w.addresses.deny = vec!["2001:db8::/32".parse().unwrap(), "10.9.0.0/16".parse().unwrap()];
+        w.unix_socket = Some("/run/x y.sock".into());
+        for proxy in [
+            ProxyChoice::Direct,
+            ProxyChoice::Through(Proxy::new("http://p.example:3128").unwrap()),
+            ProxyChoice::Through(Proxy::new("http://[::1]").unwrap().with_credentials("u", "p\"ä").unwrap()),
+        ] {
+            w.proxy = proxy;
+            let d = Destination::new("x", DestinationKind::Webhook(w.clone()));
+            assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        }
+        w.proxy = ProxyChoice::Direct;
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };

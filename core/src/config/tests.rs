@@ -1,10 +1,14 @@
 use std::fs;
 
 use super::*;
+use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
 use crate::event::profile::Profile;
 use crate::event::{Event, EventType, FrameView, KnownType, frame};
 use crate::filter::{Filter, MatchMemory, Matcher};
-use crate::rule::DestinationKind;
+use crate::net::address::Trust;
+use crate::net::proxy::Proxy;
+use crate::net::resolve::Source as Resolution;
+use crate::rule::{DestinationKind, ProxyChoice};
 
 const DATA: &str = "[engine]\ndata_dir = \"data\"\n";
 const HOOK: &str = "[[destination]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"https://example.com/h\"\n";
@@ -734,4 +738,185 @@ fn a_wrong_filter_is_told_at_its_line_and_column() {
         &["t.toml:18:11", "filter `b`", "not.use", "circle"],
     );
     refused(&filter("name = \"a\"\n[[filter]]\nname = \"a\""), &["t.toml:15:", "another filter has the name `a`"]);
+}
+
+fn auth_of(text: &str, dir: &Path) -> Vec<Auth> {
+    let config = Config::from_toml(text, "t.toml", dir).unwrap();
+    let DestinationKind::Webhook(w) = &config.rules.destinations[0].kind;
+    w.auth.clone()
+}
+
+#[test]
+fn credentials_of_a_destination() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let table = "[destination.auth]\nscheme = \"standard-webhooks\"\n\
+        secret = [{ file = \"s\" }, { text = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\", until = 2030-01-31T12:00:00Z }]";
+    let old = Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").valid_until(1_896_091_200);
+    let both = Auth::StandardWebhooks(StandardWebhooks::new(vec![Secret::file(dir.path().join("s")), old]));
+    assert_eq!(auth_of(&hook(table), dir.path()), std::slice::from_ref(&both));
+    let list = "[[destination.auth]]\nscheme = \"bearer\"\nsecret = { env = \"PATH\" }\n[[destination.auth]]\n\
+        scheme = \"standard-webhooks\"\nsecret = { file = \"s\" }\n";
+    let bearer = Auth::Bearer(Bearer::new(Secret::env("PATH")));
+    assert_eq!(auth_of(&hook(list), dir.path())[..1], [bearer]);
+    assert_eq!(auth_of(&hook(""), dir.path()), []);
+}
+
+#[test]
+fn credentials_that_cannot_be_used_are_refused_with_their_line() {
+    let line = 7;
+    let at = |line: usize, column: usize| format!("t.toml:{line}:{column}: destination `hook`: auth");
+    for (text, place, parts) in [
+        ("auth = { scheme = \"bearer\", secert = \"x\" }", at(line, 8), &["`secret` is missing"][..]),
+        ("auth = { scheme = \"baerer\", secret = \"x\" }", at(line, 19), &["did you mean `bearer`?"]),
+        ("auth = { scheme = \"bearer\", secret = \"x\", tokn = 1 }", at(line, 50), &["unknown key `tokn`"]),
+        (
+            "auth = [{ scheme = \"github\", secret = \"x\" },\n{ scheme = \"bearer\", secret = { env = \"NO_SUCH_VAR\" } }]",
+            at(line + 1, 31),
+            &["no environment variable NO_SUCH_VAR", "set NO_SUCH_VAR"],
+        ),
+        (
+            "auth.scheme = \"bearer\"\nauth.secret.file = \"no-such-file\"",
+            at(line + 1, 6),
+            &["reading the secret /base/no-such-file: No such file", "check the path"],
+        ),
+        (
+            "auth.scheme = \"standard-webhooks\"\nauth.secret = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\",\n\"MfKQ\"]",
+            at(line + 2, 1),
+            &["secret[1]", "neither whsec_ nor whsk_"],
+        ),
+        ("auth = \"bearer x\"", at(line, 8), &["a scheme is no table"]),
+        (
+            "headers = { authorization = \"x\" }\nauth = { scheme = \"bearer\", secret = \"x\" }",
+            at(line + 1, 8),
+            &["sets the header Authorization, which is given too"],
+        ),
+    ] {
+        let text = hook(text);
+        refused(&text, parts);
+        let shown = read(&text).unwrap_err().to_string();
+        assert!(shown.starts_with(&place), "{place}: {shown}");
+    }
+}
+
+#[test]
+fn the_network_of_the_engine_and_of_destinations() {
+    let text = format!(
+        "{DATA}{}{HOOK}{}{RULE}",
+        r#"
+[engine.network]
+resolver = "dns"
+dns_servers = ["10.0.0.2", "10.0.0.3:5353", "2001:db8::2", "[2001:db8::3]:53"]
+trust = "tenant"
+addresses = { allow = ["10.1.0.0/16"], deny = ["10.1.2.0/24", "2001:db8::1"] }
+tenant_https_only = false
+tenant_ports = ["443", "8000-9000"]
+[engine.network.proxy]
+url = "http://proxy.example:3128"
+user = "u"
+password = "hunter2"
+no_proxy = [".internal.example", "10.0.0.0/8", "*"]
+"#,
+        r#"
+trust = "operator"
+addresses = { allow = ["127.0.0.1"], deny = [] }
+proxy = { url = "http://[::1]:8080" }
+pool = { lifetime = "5m", requests_max = 7, user_timeout = "3s" }
+"#
+    );
+    let c = read(&text).unwrap();
+    let n = &c.engine.network;
+    let Resolution::Dns(servers) = &n.resolver else { panic!("{n:?}") };
+    let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.2:53", "10.0.0.3:5353", "[2001:db8::2]:53", "[2001:db8::3]:53"]);
+    assert_eq!((n.trust, n.tenant.https_only, n.tenant.ports.len()), (Trust::Tenant, false, 2));
+    assert_eq!((n.addresses.allow.len(), n.addresses.deny.len(), n.no_proxy.len()), (1, 2, 3));
+    assert_eq!(n.proxy.as_ref().map(Proxy::url).as_deref(), Some("http://proxy.example:3128"));
+    assert!(!format!("{c:?}").contains("hunter2"));
+    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    assert_eq!((w.trust, w.pool.requests_max), (Some(Trust::Operator), 7));
+    assert_eq!((w.pool.lifetime, w.pool.user_timeout), (Duration::from_secs(300), Duration::from_secs(3)));
+    assert_eq!(n.proxy_of(w).map(Proxy::url).as_deref(), Some("http://[::1]:8080"));
+    let policy = n.policy(w);
+    assert_eq!((policy.trust, policy.allow.len(), policy.deny.len()), (Trust::Operator, 2, 2));
+
+    let c = read(&engine("network.resolver = \"system\"")).unwrap();
+    assert_eq!(c.engine.network.resolver, Resolution::System);
+    assert_eq!(read(DATA).unwrap().engine.network, NetworkConfig::default());
+    let c = read(&hook("proxy = { direct = true }")).unwrap();
+    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    assert_eq!(w.proxy, ProxyChoice::Direct);
+    let c = read(&hook("unix_socket = \"run/x.sock\"")).unwrap();
+    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    assert_eq!(w.unix_socket.as_deref(), Some(Path::new("/base/run/x.sock")));
+}
+
+#[test]
+fn faults_of_the_network_are_told_with_place_and_remedy() {
+    for (line, parts) in [
+        ("network.resolver = \"dnss\"", &["t.toml:3:20", "did you mean `dns`?"][..]),
+        ("network.resolvr = \"dns\"", &["t.toml:3:9", "did you mean `resolver`?"]),
+        ("network.dns_servers = [\"ten\"]", &["t.toml:3:24: engine.network: dns_servers", "`ten`"]),
+        ("network.dns_servers = [\"10.0.0.1:0\"]", &["t.toml:3:23", "port 0"]),
+        (
+            "network = { resolver = \"system\", dns_servers = [\"10.0.0.1\"] }",
+            &["engine.network: resolver", "leave `dns_servers` out"],
+        ),
+        ("network.trust = \"tennant\"", &["t.toml:3:17", "did you mean `tenant`?"]),
+        ("network.addresses.alow = []", &["t.toml:3:19", "did you mean `allow`?"]),
+        (
+            "network.addresses.deny = [\"::/0\", \"10.0.0.1/8\"]",
+            &["t.toml:3:35", "addresses: deny", "write 10.0.0.0/8"],
+        ),
+        ("network.tenant_ports = [\"0\"]", &["t.toml:3:25", "tenant_ports", "443"]),
+        ("network.tenant_ports = [\"9-1\"]", &["t.toml:3:25", "tenant_ports"]),
+        ("network.tenant_ports = []", &["t.toml:3:24", "engine.network.tenant_ports"]),
+        ("network.proxy.url = \"https://p.example\"", &["t.toml:3:21", "engine.network: proxy.url", "plain HTTP"]),
+        ("network.proxy.url = \"http://u:hunter2@p.example\"", &["t.toml:3:21", "proxy.user"]),
+        ("network.proxy = { url = \"http://p.example\", user = \"u\" }", &["engine.network: proxy", "not both"]),
+        (
+            "network.proxy = { url = \"http://p.example\", no_proxy = [\"a b\"] }",
+            &["t.toml:3:57", "proxy.no_proxy", "`a b`"],
+        ),
+        ("network.proxy.url = \"http://169.254.169.254\"", &["t.toml:3:", "metadata"]),
+    ] {
+        refused(&engine(line), parts);
+        assert!(!read(&engine(line)).unwrap_err().to_string().contains("hunter2"));
+    }
+    for (line, parts) in [
+        ("trust = \"nobody\"", &["t.toml:7:9: destination `hook`", "known: `operator`, `tenant`"][..]),
+        ("addresses = { allow = [\"10.0.0.0/40\"] }", &["t.toml:7:24: destination `hook`: addresses: allow"]),
+        ("addresses = { dney = [] }", &["t.toml:7:15: destination `hook`", "did you mean `deny`?"]),
+        ("pool = { idel = 1 }", &["t.toml:7:10: destination `hook`", "unknown key `idel`"]),
+        ("pool = { lifetime = \"2h\" }", &["t.toml:7:21", "destination `hook`: pool.lifetime"]),
+        ("pool = { requests_max = 0 }", &["t.toml:7:25", "destination `hook`: pool.requests_max"]),
+        ("pool = { user_timeout = \"1ms\" }", &["t.toml:7:25", "destination `hook`: pool.user_timeout"]),
+        ("proxy = {}", &["t.toml:7:9: destination `hook`: proxy", "direct = true"]),
+        ("proxy = { direct = true, url = \"http://p\" }", &["t.toml:7:9: destination `hook`: proxy"]),
+        ("proxy = { direct = false }", &["t.toml:7:9: destination `hook`: proxy"]),
+        ("proxy = { urls = \"http://p\" }", &["t.toml:7:11: destination `hook`", "did you mean `url`?"]),
+        ("proxy = { url = \"http://169.254.1.1\" }", &["t.toml:7:9: destination `hook`: proxy.url", "metadata"]),
+        ("unix_socket = \"/x\"\nproxy = { url = \"http://p\" }", &["t.toml:7:15: destination `hook`: unix_socket"]),
+        ("unix_socket = \"/x\"\ntrust = \"tenant\"", &["t.toml:7:15: destination `hook`: unix_socket", "operator"]),
+    ] {
+        refused(&hook(line), parts);
+    }
+    let long = format!("unix_socket = \"/{}\"", "x".repeat(107));
+    refused(&hook(&long), &["t.toml:7:15: destination `hook`: unix_socket", "107 bytes"]);
+    // The URL by itself, by the trust of the destination or of the engine.
+    let at = |url: &str, more: &str| format!("{DATA}{}{more}\n{RULE}", HOOK.replace("https://example.com/h", url));
+    for (url, more, part) in [
+        ("https://169.254.169.254/latest", "", "metadata"),
+        ("http://0xa9fea9fe/", "", "metadata"),
+        ("https://[::ffff:10.0.0.1]/", "trust = \"tenant\"", "10.0.0.0/8"),
+        ("http://h.example/", "trust = \"tenant\"", "https"),
+        ("https://h.example:25/", "trust = \"tenant\"", "port 25"),
+        ("https://10.0.0.1/", "addresses.deny = [\"10.0.0.0/8\"]", "addresses.deny"),
+    ] {
+        refused(&at(url, more), &["t.toml:6:7: destination `hook`: url", part]);
+    }
+    let tenants = at("https://10.0.0.1/", "").replace(DATA, &engine("network.trust = \"tenant\""));
+    refused(&tenants, &["t.toml:7:7: destination `hook`: url", "tenant"]);
+    read(&at("https://10.0.0.1/", "")).unwrap();
+    read(&at("https://10.0.0.1/", "trust = \"tenant\"\naddresses.allow = [\"10.0.0.1\"]")).unwrap();
 }

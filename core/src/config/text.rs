@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::units::{Size, Time};
 use crate::error::Error;
 use crate::filter::OwnStep;
+use crate::net::address::Trust;
 use crate::rule::{Text, suggest, unknown_name};
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +65,78 @@ pub(super) struct Engine {
     pub(super) rules: Option<super::RulesKept>,
     #[serde(default)]
     pub(super) filter: FilterTable,
+    #[serde(default)]
+    pub(super) network: Network,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Network {
+    pub(super) resolver: Option<Spanned<ResolverName>>,
+    pub(super) dns_servers: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) trust: Option<Trust>,
+    #[serde(default)]
+    pub(super) addresses: Addresses,
+    pub(super) tenant_https_only: Option<bool>,
+    pub(super) tenant_ports: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) proxy: Option<Spanned<EngineProxy>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ResolverName {
+    Dns,
+    System,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Addresses {
+    #[serde(default)]
+    pub(super) allow: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) deny: Vec<Spanned<String>>,
+}
+
+/// The proxy of the engine, and who does without.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineProxy {
+    pub(super) url: Spanned<String>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) no_proxy: Vec<Spanned<String>>,
+}
+
+impl std::fmt::Debug for EngineProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineProxy").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
+    }
+}
+
+/// The way to a destination.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyTable {
+    pub(super) direct: Option<Spanned<bool>>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
+}
+
+impl std::fmt::Debug for ProxyTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProxyTable").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PoolTable {
+    pub(super) lifetime: Option<Spanned<Time>>,
+    pub(super) requests_max: Option<Spanned<u32>>,
+    pub(super) user_timeout: Option<Spanned<Time>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -163,9 +236,17 @@ pub(super) struct DestinationTable {
     pub(super) profile: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) auth: Option<Spanned<toml::Value>>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,
+    #[serde(default)]
+    pub(super) pool: PoolTable,
+    pub(super) trust: Option<Trust>,
+    #[serde(default)]
+    pub(super) addresses: Addresses,
+    pub(super) proxy: Option<Spanned<ProxyTable>>,
+    pub(super) unix_socket: Option<Spanned<String>>,
     pub(super) concurrency: Option<Spanned<u64>>,
     pub(super) order: Option<crate::rule::Order>,
     #[serde(default)]

@@ -36,6 +36,14 @@ pub(crate) fn parse_size(text: &str) -> Result<Size, String> {
     n.checked_mul(1 << shift).map(Size).ok_or_else(bad)
 }
 
+/// A length of time as people write it.
+///
+/// # Errors
+/// What is wrong, `; ` and the remedy.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse_time(text).map(|Time(t)| t)
+}
+
 pub(super) fn parse_time(text: &str) -> Result<Time, String> {
     let bad = || format!("`{text}` is not a length of time; {TIME_FORMS}");
     let (n, unit) = split(text).ok_or_else(bad)?;

@@ -1,9 +1,12 @@
 //! Connectors: one file per kind of system.
 
+mod credentials;
 mod webhook;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::config::Network;
 use crate::delivery::Connector;
 use crate::error::Result;
 use crate::rule::{Destination, DestinationKind};
@@ -12,8 +15,9 @@ use crate::rule::{Destination, DestinationKind};
 ///
 /// # Errors
 /// If a file that it needs (an authority, a key) cannot be read.
-pub(crate) fn connector(destination: &Destination) -> Result<Rc<dyn Connector>> {
+pub(crate) fn connector(destination: &Destination, network: &Arc<Network>) -> Result<Rc<dyn Connector>> {
+    let (profile, concurrency) = (destination.profile, destination.concurrency);
     match &destination.kind {
-        DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, destination.profile)?)),
+        DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, profile, concurrency, network)?)),
     }
 }

@@ -17,15 +17,26 @@ use bytes::Bytes;
 
 pub use lane::Outcome;
 
+use crate::event::EventId;
+
 /// The future of one attempt, on the shard's thread.
 pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// An event as it goes out.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The event's id.
+    pub id: EventId,
+    /// The event as the destination's profile writes it, with the profile's separator before it.
+    pub bytes: Bytes,
+}
 
 /// The code that speaks to one destination, on one shard.
 ///
 /// A connector makes one attempt at a time per call and keeps no queue: order, retries and what is done are the lane's.
 pub trait Connector {
-    /// Sends records, each a slice that begins with the profile's separator, as one request.
-    fn send<'a>(&'a self, records: &'a [Bytes]) -> Attempt<'a>;
+    /// Sends records as one request.
+    fn send<'a>(&'a self, records: &'a [Record]) -> Attempt<'a>;
 
     /// Lets go of connections that were idle for too long.
     fn expire(&self, now: Instant);

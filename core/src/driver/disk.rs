@@ -305,7 +305,9 @@ impl LogFile {
 
 impl Opened {
     fn open(path: &Path, new: bool) -> io::Result<Opened> {
-        let open = |flags| OpenOptions::new().read(true).write(true).create_new(new).custom_flags(flags).open(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(new).mode(super::fs::FILE_MODE);
+        let mut open = |flags| options.custom_flags(flags).open(path);
         let (file, direct) = match open(libc::O_DIRECT) {
             Ok(file) => (file, true),
             // Some file systems create the file before they find that they have no direct I/O.

@@ -13,6 +13,9 @@ use std::path::Path;
 use super::sim;
 use crate::log::BLOCK_BYTES;
 
+/// Files of the data directory are for their owner alone: they hold names of objects, and secrets of destinations.
+pub(crate) const FILE_MODE: u32 = 0o600;
+
 /// Makes a directory and those above it, if they are not there, durably.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     #[cfg(feature = "sim")]
@@ -109,7 +112,7 @@ pub fn write_from(path: &Path, position: u64, bytes: &[u8]) -> io::Result<()> {
     if let Some(world) = sim::current() {
         return world.disk.write_from(path, position, bytes);
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
     file.set_len(position)?;
     file.write_all_at(bytes, position)?;
     file.sync_all()?;
@@ -230,7 +233,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(world) = sim::current() {
         return world.disk.write(path, bytes);
     }
-    fs::write(path, bytes)
+    create(path)?.write_all(bytes)
+}
+
+/// Creates or empties a file that is for its owner alone.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
 }
 
 /// Creates or replaces a file so that after a crash either the old or the new contents are there. `scratch` is a file in
@@ -240,7 +248,7 @@ pub fn replace(path: &Path, scratch: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(world) = sim::current() {
         return world.disk.replace(path, scratch, bytes);
     }
-    let mut f = File::create(scratch)?;
+    let mut f = create(scratch)?;
     f.write_all(bytes)?;
     f.sync_all()?;
     fs::rename(scratch, path)?;
@@ -330,7 +338,9 @@ pub fn lock(path: &Path, contents: &str) -> Result<Lock, LockError> {
         };
     }
     let io = LockError::Io;
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    let mut file = options.open(path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

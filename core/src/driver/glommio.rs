@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,7 +15,9 @@ use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollableFd};
 use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
+use socket2::{SockRef, TcpKeepalive};
 
+use super::stream::SocketOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 
@@ -222,7 +224,8 @@ pub struct DiskFile(DmaFile);
 impl DiskFile {
     /// Opens or creates a file for writing, keeping what it has.
     pub async fn open_or_create(path: &Path) -> io::Result<DiskFile> {
-        Self::opened(OpenOptions::new().read(true).write(true).create(true).dma_open(path)).await
+        Self::opened(OpenOptions::new().read(true).write(true).create(true).mode(super::fs::FILE_MODE).dma_open(path))
+            .await
     }
 
     /// Opens a file for reading.
@@ -281,40 +284,63 @@ pub struct TcpStream(::glommio::net::TcpStream);
 impl TcpStream {
     /// Connects. The caller sets the limit: the runtime's own variant with a time-out keeps the waiting task's memory for
     /// ever.
-    pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    pub async fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
         let stream = ::glommio::net::TcpStream::connect(address).await.map_err(to_io)?;
         stream.set_nodelay(true).map_err(to_io)?;
+        let alive = TcpKeepalive::new().with_time(options.keep_alive).with_interval(options.keep_alive);
+        // SAFETY: the stream owns the descriptor and outlives the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+        let socket = SockRef::from(&fd);
+        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+        socket.set_tcp_keepalive(&alive)?;
         Ok(TcpStream(stream))
     }
 }
 
-impl AsyncRead for TcpStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+/// A connection of a shard over a Unix socket.
+pub struct UnixStream(::glommio::net::UnixStream);
+
+impl UnixStream {
+    /// Connects. The caller sets the limit.
+    pub async fn connect(path: &Path) -> io::Result<UnixStream> {
+        ::glommio::net::UnixStream::connect(path).await.map(UnixStream).map_err(to_io)
     }
 }
 
-impl AsyncWrite for TcpStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
+macro_rules! byte_stream {
+    ($name:ident) => {
+        impl AsyncRead for $name {
+            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.0).poll_read(cx, buf)
+            }
+        }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
-    }
+        impl AsyncWrite for $name {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.0).poll_write(cx, buf)
+            }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+            }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
-    }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.0).poll_flush(cx)
+            }
+
+            fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.0).poll_close(cx)
+            }
+        }
+    };
 }
+
+byte_stream!(TcpStream);
+byte_stream!(UnixStream);
 
 #[cfg(test)]
 mod tests {

@@ -20,9 +20,10 @@ pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
-pub use stream::TcpStream;
+pub use stream::{SocketOptions, Stream};
 pub use task::{
-    ShardThread, Task, block_on, blocking, has_threads, sleep, spawn, spawn_shard, spawn_urgent, spins, turn,
+    ShardThread, Task, block_on, blocking, has_threads, sleep, spawn, spawn_helper, spawn_shard, spawn_urgent, spins,
+    turn,
 };
 
 use std::future::Future;

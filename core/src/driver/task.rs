@@ -4,13 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use super::glommio as ring;
 #[cfg(feature = "sim")]
 use super::sim;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The thread of a shard.
 pub enum ShardThread {
@@ -155,6 +155,38 @@ pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 
         return out;
     }
     ring::blocking(f).await
+}
+
+/// Starts a thread beside the shards that may block, on any of these CPUs. Signals are as on a shard's thread.
+///
+/// # Errors
+/// If there can be no thread.
+pub fn spawn_helper(
+    name: &str,
+    stack_bytes: usize,
+    cpus: &[usize],
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let cpus = cpus.to_vec();
+    let _mask = ring::BlockedSignals::new();
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    let work = move || {
+        run_on(&cpus);
+        work();
+    };
+    thread.spawn(work).map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))
+}
+
+/// Has the calling thread run on these CPUs; if that is refused it stays where it is.
+fn run_on(cpus: &[usize]) {
+    // SAFETY: plain bits that the next lines fill in.
+    let mut set = unsafe { std::mem::zeroed::<libc::cpu_set_t>() };
+    for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the set is valid, and the number is within it.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: the set is valid and of the size given; the call only concerns the calling thread.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
 }
 
 struct Unpark(Thread);

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::kept::{Before, Kept};
 use super::{Engine, Inner, Life, closed};
-use crate::config::{EngineConfig, Keep};
+use crate::auth;
+use crate::config::{EngineConfig, Keep, RulesKept};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Compiler, Rules};
 use crate::log::names::Names;
 use crate::rule::{
-    Backlog, Destination, Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner, Plan, Rule, RuleSet,
-    key,
+    Backlog, Destination, DestinationKind, Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner,
+    Plan, Rule, RuleSet, key,
 };
 use crate::shard::Command;
 use crate::shard::snapshot::Snapshot;
@@ -350,8 +351,17 @@ impl Engine {
     /// [`ErrorKind::InvalidConfig`] if it is wrong, or a rule does not fit it; [`ErrorKind::Conflict`] if `expect` does not
     /// hold, or the configuration has one of its name; [`ErrorKind::NotFound`] if there is no destination to move to;
     /// otherwise as [`Engine::put_rule`]. Then nothing has changed.
+    ///
+    /// It is kept in the data directory with the secrets that are given as text, in files that only their owner can read. Give
+    /// secrets as [`crate::auth::Secret::env`] or [`crate::auth::Secret::file`] where that is not good enough. Those that a
+    /// function of the host answers cannot be kept, and are refused unless the rules are the host's ([`RulesKept::Host`]).
     pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
+        self.inner.config.network.check(&destination)?;
         let name = destination.name.clone();
+        let DestinationKind::Webhook(webhook) = &destination.kind;
+        let is_kept = self.inner.config.rules == RulesKept::Stored;
+        auth::check_put(&webhook.auth, is_kept, (driver::wall_ns() / 1_000_000_000) as i64)
+            .map_err(|e| e.at(destination.label()))?;
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };
         self.change_rules(

@@ -9,8 +9,9 @@
 //! from then on. Events that came with the snapshot keep theirs.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use super::segment::{SegmentHeader, newer_format};
 use super::taken::Taken;
 use super::{BLOCK_BYTES, FORMAT, RULES_FILE, RULES_JOURNAL, losses, names};
 use crate::driver;
-use crate::driver::fs::ReadFile;
+use crate::driver::fs::{FILE_MODE, ReadFile};
 use crate::error::{Error, ErrorKind, Result};
 
 const MANIFEST: &str = "manifest.json";
@@ -94,7 +95,7 @@ pub(crate) fn write_file(file: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     scratch.push(".partial");
     let scratch = file.with_file_name(scratch);
     let io = |e: io::Error| at(Error::io("cannot write the snapshot", &e));
-    let mut out = io::BufWriter::with_capacity(COPY_BYTES, File::create(&scratch).map_err(io)?);
+    let mut out = io::BufWriter::with_capacity(COPY_BYTES, driver::fs::create(&scratch).map_err(io)?);
     let result = write(&mut out).and_then(|manifest| {
         let inner = out.into_inner().map_err(|e| io(e.into_error()))?;
         inner.sync_all().map_err(io)?;
@@ -457,7 +458,8 @@ fn unpack(input: impl Read, dir: &Path) -> Result<Manifest> {
         }
         let target = dir.join(target);
         fs::create_dir_all(target.parent().unwrap_or(dir)).map_err(|e| io(&e))?;
-        let mut out = File::create_new(&target).map_err(|e| io(&e))?;
+        let mut options = OpenOptions::new();
+        let mut out = options.write(true).create_new(true).mode(FILE_MODE).open(&target).map_err(|e| io(&e))?;
         let mut front = Vec::new();
         copy(&mut summed, &mut out, &mut front).map_err(|e| match e {
             Copy::Read(e) => broken(e),
@@ -521,13 +523,13 @@ fn become_another(dir: &Path, manifest: &Manifest, incarnations: &[u64]) -> Resu
     while writer == manifest.writer {
         writer = driver::random_u64()? as u32;
     }
-    fs::write(dir.join("meta.json"), meta_json(manifest.format, writer, manifest.shards)?).map_err(io)?;
+    driver::fs::write(&dir.join("meta.json"), &meta_json(manifest.format, writer, manifest.shards)?).map_err(io)?;
     let mut earlier = inspect(dir)?.writers.earlier;
     for incarnation in incarnations {
         // Those of a snapshot of a snapshot are there already.
         earlier.entry(*incarnation).or_insert(manifest.writer);
     }
-    fs::write(dir.join(WRITERS_FILE), writers_json(&earlier)?).map_err(io)?;
+    driver::fs::write(&dir.join(WRITERS_FILE), &writers_json(&earlier)?).map_err(io)?;
     for name in ["meta.json", WRITERS_FILE] {
         File::open(dir.join(name)).and_then(|f| f.sync_all()).map_err(io)?;
     }

@@ -1,14 +1,20 @@
 //! Destinations as configured: what receives, how much at a time, and how patiently.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
 
+use crate::auth::{self, Auth};
+use crate::config::check_proxy;
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
+use crate::net::address::{AddressLists, Trust};
+use crate::net::pool::PoolLimits;
+use crate::net::proxy::Proxy;
 
 /// The longest name of a destination, in bytes.
 pub const DESTINATION_NAME_BYTES_MAX: usize = 128;
@@ -22,6 +28,10 @@ const CONCURRENCY_MAX: usize = 1024;
 /// The longest wait of any kind that may be configured: 400 days.
 const WAIT_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// The most ranges of addresses in one list.
+const RANGES_MAX: usize = 1024;
+/// The longest path of a Unix socket, without the zero at its end.
+const UNIX_SOCKET_BYTES_MAX: usize = 107;
 const HEADERS_MAX: usize = 64;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
@@ -309,14 +319,41 @@ pub struct Webhook {
     pub url: Url,
     /// Headers to add, in this order, each name once.
     pub headers: Vec<(String, String)>,
+    /// How requests are signed, and who we say that we are, up to 4 schemes that set different headers. Default: none.
+    pub auth: Vec<Auth>,
     /// How long a whole attempt may take, the reading of the answer included, up to 1 h. Default: 15 s.
     pub timeout: Duration,
     /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
     pub connect_timeout: Duration,
     /// A PEM file of the authorities to trust instead of those of the system. `https` only.
     pub tls_ca: Option<PathBuf>,
-    /// How long an unused connection is kept. Default: 4 s, below the 5 s after which servers commonly hang up.
+    /// How long an unused connection is kept, unless its endpoint says less. Default: 4 s, below the 5 s after which servers
+    /// commonly hang up.
     pub idle: Duration,
+    /// How long connections are used otherwise. There are as many per shard as requests at once, at most.
+    pub pool: PoolLimits,
+    /// On whose word the address is taken. Default: `None`, as [`crate::config::NetworkConfig::trust`] says.
+    pub trust: Option<Trust>,
+    /// Ranges that its address may or may not be in, besides those of [`crate::config::NetworkConfig::addresses`].
+    pub addresses: AddressLists,
+    /// The way to it.
+    pub proxy: ProxyChoice,
+    /// A Unix socket to connect to instead of the URL's host and port, which then only say what is asked for there. An
+    /// absolute path of at most 107 bytes. Not for tenants, and not through a proxy. Default: none.
+    pub unix_socket: Option<PathBuf>,
+}
+
+/// Which way a destination is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// Through the proxy of the engine, if it has one ([`crate::config::NetworkConfig::proxy`]). The default.
+    #[default]
+    Engine,
+    /// Without a proxy (`proxy = { direct = true }`).
+    Direct,
+    /// Through this one. The names of its hosts are then looked up by the proxy, and judged by it as well: of what is
+    /// behind a proxy only literal addresses are judged here.
+    Through(Proxy),
 }
 
 impl Webhook {
@@ -329,10 +366,16 @@ impl Webhook {
         Ok(Webhook {
             url: parse_url(url)?,
             headers: Vec::new(),
+            auth: Vec::new(),
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
             tls_ca: None,
             idle: Duration::from_secs(4),
+            pool: PoolLimits::default(),
+            trust: None,
+            addresses: AddressLists::default(),
+            proxy: ProxyChoice::default(),
+            unix_socket: None,
         })
     }
 
@@ -353,10 +396,33 @@ impl Webhook {
                     .remedy("keep one; names differ by more than case"));
             }
         }
+        auth::validate(&self.auth, &self.headers)?;
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
         in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
         within_time("idle", self.idle, TICK, TIMEOUT_MAX)?;
+        within_time("pool.lifetime", self.pool.lifetime, TICK, TIMEOUT_MAX)?;
+        within("pool.requests_max", self.pool.requests_max as usize, 1, 1_000_000_000)?;
+        within_time("pool.user_timeout", self.pool.user_timeout, Duration::from_millis(100), TIMEOUT_MAX)?;
+        for (key, list) in [("addresses.allow", &self.addresses.allow), ("addresses.deny", &self.addresses.deny)] {
+            within(key, list.len(), 0, RANGES_MAX)?;
+        }
+        if let ProxyChoice::Through(proxy) = &self.proxy {
+            check_proxy(proxy)?;
+        }
+        if let Some(path) = &self.unix_socket {
+            let bytes = path.as_os_str().len();
+            if !path.is_absolute() || bytes > UNIX_SOCKET_BYTES_MAX || path.as_os_str().as_bytes().contains(&0) {
+                return Err(Error::invalid_config(format!("unix_socket is `{}`", path.display()))
+                    .at("unix_socket")
+                    .remedy(format!("write an absolute path of at most {UNIX_SOCKET_BYTES_MAX} bytes")));
+            }
+            if matches!(self.proxy, ProxyChoice::Through(_)) {
+                return Err(Error::invalid_config("a Unix socket is not reached through a proxy")
+                    .at("unix_socket")
+                    .remedy("leave one of both out"));
+            }
+        }
         if self.tls_ca.is_some() && self.url.scheme() != "https" {
             return Err(Error::invalid_config("an authority is given for a URL without TLS")
                 .at("tls.ca")
@@ -372,10 +438,16 @@ impl fmt::Debug for Webhook {
         f.debug_struct("Webhook")
             .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
             .field("headers", &names)
+            .field("auth", &self.auth)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("tls_ca", &self.tls_ca)
             .field("idle", &self.idle)
+            .field("pool", &self.pool)
+            .field("trust", &self.trust)
+            .field("addresses", &self.addresses)
+            .field("proxy", &self.proxy)
+            .field("unix_socket", &self.unix_socket)
             .finish()
     }
 }
@@ -439,7 +511,8 @@ const HEADERS_REFUSED: &[(&str, &str)] = &[
     ("http2-settings", "it concerns one hop only"),
 ];
 
-fn check_header(name: &str, value: &str) -> Result<()> {
+/// Checks a header that is added to those of the HTTP engine. No error shows the value.
+pub(crate) fn check_header(name: &str, value: &str) -> Result<()> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let bad = |what: String, remedy: &str| Err(Error::invalid_config(what).at("headers").remedy(remedy));
     if name.is_empty() || !name.bytes().all(token) {

@@ -11,14 +11,14 @@ mod set;
 pub use arn::Arns;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
-    QueueLimits, RetryPolicy, Webhook,
+    ProxyChoice, QueueLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
 
-pub(crate) use destination::{within, within_ratio, within_time};
+pub(crate) use destination::{check_header, within, within_ratio, within_time};
 pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;

@@ -72,6 +72,10 @@ fn deliverable<'a>(record: &RecordView<'a>) -> (&'a [u8], Option<DeadLetter<'a>>
     }
 }
 
+fn event_id(origin: &Origin) -> EventId {
+    EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence }
+}
+
 /// A lane's way through the segments, while it is behind.
 #[derive(Debug)]
 pub(super) struct Backlog {
@@ -388,7 +392,8 @@ impl Shard {
         };
         let len = bytes.len();
         let log_bytes = record.padded_len() as u32;
-        let body = Body { record: bytes, position, rule: route.rule, log_bytes, shared: !handed_over };
+        let id = event_id(&origin);
+        let body = Body { id, record: bytes, position, rule: route.rule, log_bytes, shared: !handed_over };
         let now = self.now();
         let accepted_ns = match hops {
             // An old event that is replayed is as young as the replay: its budget begins now.
@@ -417,7 +422,7 @@ impl Shard {
     ) -> Bytes {
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
-            id: EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence },
+            id: event_id(origin),
             sequencer: Sequencer {
                 clock_ns: origin.clock_ns,
                 tie: origin.tie,

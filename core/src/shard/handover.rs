@@ -21,7 +21,7 @@ use super::progress::Receipt;
 use super::ring::PushError;
 use super::{Shard, Shared, shard_of};
 use crate::delivery::lane::{LanePolicy, Outcome};
-use crate::delivery::{Attempt, Connector};
+use crate::delivery::{Attempt, Connector, Record};
 use crate::log::Ack;
 use crate::log::appender::Appender;
 use crate::log::cursor::Cursor;
@@ -158,12 +158,12 @@ struct HandOver {
 }
 
 impl HandOver {
-    async fn send(&self, messages: &[Bytes]) -> Outcome {
+    async fn send(&self, messages: &[Record]) -> Outcome {
         let shard = self.home.index;
         let failed = |what: String| Outcome::Retry { endpoint: false, reason: what, status: 0, answer: Bytes::new() };
         let ring = &self.home.ring;
         let mut position = 0;
-        for message in messages {
+        for message in messages.iter().map(|m| &m.bytes) {
             match ring.push_late(message.len(), Tag::prefixed(Ack::Synced).number(), |out| out.copy_from_slice(message))
             {
                 Ok(p) => position = p,
@@ -184,7 +184,7 @@ impl HandOver {
 }
 
 impl Connector for HandOver {
-    fn send<'a>(&'a self, records: &'a [Bytes]) -> Attempt<'a> {
+    fn send<'a>(&'a self, records: &'a [Record]) -> Attempt<'a> {
         Box::pin(self.send(records))
     }
 

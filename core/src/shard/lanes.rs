@@ -28,11 +28,11 @@ use crate::delivery::account::{Account, Sum};
 use crate::delivery::behind::KeysBehind;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::quota::{Level, Load};
-use crate::delivery::{Connector, Outcome};
+use crate::delivery::{Connector, Outcome, Record};
 use crate::driver::{self, Notify, Task};
 use crate::error::Result;
-use crate::event::Priority;
 use crate::event::profile::Profile;
+use crate::event::{EventId, Priority};
 use crate::log::appender::Position;
 use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
@@ -49,6 +49,7 @@ const FOLLOW_LOOK: Duration = Duration::from_millis(10);
 /// What a lane holds of an event.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
+    pub(super) id: EventId,
     /// The rendered record, with the separator before it.
     pub(super) record: Bytes,
     /// Where the event stands in the log.
@@ -756,7 +757,7 @@ impl LaneSlot {
         }
         let c = match self.home() {
             Some(home) => shard.hand_over_to(home),
-            None => connect::connector(&destination)?,
+            None => connect::connector(&destination, &shard.shared.common.network)?,
         };
         *self.connector.borrow_mut() = Some(c.clone());
         Ok(Some(c))
@@ -884,6 +885,11 @@ impl Shard {
                     Either::Right(_) => return,
                 }
             };
+            if !matches!(outcome, Outcome::Success) {
+                // It may have failed without a wait. With many events that are due the lane would go from one such attempt
+                // to the next, and nobody else's turn would come.
+                driver::turn().await;
+            }
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });
@@ -964,7 +970,8 @@ impl LaneSlot {
     async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
         match self.connect(shard) {
             Ok(Some(connector)) => {
-                let records: Vec<Bytes> = batch.items.iter().map(|i| i.body.record.clone()).collect();
+                let record = |i: &Item<Body>| Record { id: i.body.id, bytes: i.body.record.clone() };
+                let records: Vec<Record> = batch.items.iter().map(record).collect();
                 if self.home().is_some() {
                     // What is handed over and then lost here would have its sequence given to another event, which the
                     // home would take for a repeat.

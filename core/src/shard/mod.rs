@@ -50,7 +50,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::select;
 
-use crate::config::{EngineConfig, Idle};
+use crate::config::{EngineConfig, Idle, Network};
 use crate::delivery::lane::Now;
 use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,6 +95,8 @@ pub(crate) struct Common {
     applied: Vec<Applied>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) fairness: Option<Arc<Fairness>>,
+    /// How destinations are reached.
+    pub(crate) network: Arc<Network>,
 }
 
 impl Common {
@@ -112,6 +114,7 @@ impl Common {
             // By their numbers, which may have gaps.
             queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
+            network: Arc::new(Network::new(&config.network)),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
         entries.sort_by_key(|e| e.at_ns);

@@ -42,8 +42,12 @@ impl Method {
 #[derive(Clone)]
 pub struct RequestHead {
     method: Method,
+    /// What stands before the target where a proxy is asked; else empty.
+    origin: String,
     authority: String,
     target: String,
+    content_type: String,
+    /// What follows the target.
     template: Vec<u8>,
     names: Vec<String>,
 }
@@ -77,12 +81,12 @@ impl RequestHead {
         }
         let custom_agent = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
         let agent = (!custom_agent).then_some(("User-Agent", concat!("tidewire/", env!("CARGO_PKG_VERSION"))));
-        let content_type = content_type.map(|value| ("Content-Type", value));
+        let content_type_header = content_type.map(|value| ("Content-Type", value));
 
         let mut template = Vec::with_capacity(256);
         let mut names: Vec<String> = Vec::new();
-        put(&mut template, &[method.as_str(), " ", &target, " HTTP/1.1\r\nHost: ", &authority, "\r\n"]);
-        for &(name, value) in agent.iter().chain(&content_type).chain(headers) {
+        put(&mut template, &[" HTTP/1.1\r\nHost: ", &authority, "\r\n"]);
+        for &(name, value) in agent.iter().chain(&content_type_header).chain(headers) {
             check(name, value)?;
             let single = SINGLE.iter().any(|s| name.eq_ignore_ascii_case(s));
             if single && names.iter().any(|n| n.eq_ignore_ascii_case(name)) {
@@ -93,14 +97,35 @@ impl RequestHead {
         }
         // Answers are kept as a few bytes for the operator to read: they should not arrive compressed.
         put(&mut template, &["Accept-Encoding: identity\r\n"]);
-        if template.len() > REQUEST_HEAD_BYTES_MAX {
+        let bytes = method.as_str().len() + 1 + target.len() + template.len();
+        if bytes > REQUEST_HEAD_BYTES_MAX {
             return Err(Error::invalid_config(format!(
-                "the request head has {} bytes, more than {REQUEST_HEAD_BYTES_MAX}",
-                template.len()
+                "the request head has {bytes} bytes, more than {REQUEST_HEAD_BYTES_MAX}"
             ))
             .remedy("shorten the URL or the headers"));
         }
-        Ok(RequestHead { method, authority, target, template, names })
+        let content_type = content_type.unwrap_or_default().to_owned();
+        Ok(RequestHead { method, origin: String::new(), authority, target, content_type, template, names })
+    }
+
+    /// The head as a forward proxy takes it for `http` (RFC 9112, 3.2.2): with the whole URL in its first line, and
+    /// `Proxy-Authorization` if there is one. What [`RequestHead::target`] says stays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the value is none of a header, or the head is larger than
+    /// [`REQUEST_HEAD_BYTES_MAX`].
+    pub fn for_proxy(mut self, authorization: Option<&str>) -> Result<Self> {
+        self.origin = format!("http://{}", self.authority);
+        if let Some(value) = authorization {
+            check("Proxy-Authorization", value)?;
+            put(&mut self.template, &["Proxy-Authorization: ", value, "\r\n"]);
+        }
+        let bytes = self.method.as_str().len() + 1 + self.origin.len() + self.target.len() + self.template.len();
+        if bytes > REQUEST_HEAD_BYTES_MAX {
+            return Err(Error::invalid_config(format!("the request head exceeds {REQUEST_HEAD_BYTES_MAX} bytes"))
+                .remedy("shorten the URL or the headers"));
+        }
+        Ok(self)
     }
 
     /// Appends the head of one attempt to `out`: the template, `extra` in order, the length of the body in bytes, and
@@ -110,7 +135,24 @@ impl RequestHead {
     /// [`ErrorKind::InvalidArgument`] if a name or value of `extra` would be refused by [`RequestHead::new`], or the
     /// head is larger than [`REQUEST_HEAD_BYTES_MAX`]; `out` is then as it was.
     pub fn write(&self, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
+        self.write_head(&self.target, extra, content_length, out)
+    }
+
+    /// As [`RequestHead::write`], with another path and query. They must be percent-encoded.
+    ///
+    /// # Errors
+    /// As [`RequestHead::write`], and if `target` has anything but visible ASCII.
+    pub fn write_to(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
+        if !target.bytes().all(|b| b.is_ascii_graphic()) {
+            let what = "the path or query has characters that are not percent-encoded";
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        self.write_head(target, extra, content_length, out)
+    }
+
+    fn write_head(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
         let start = out.len();
+        put(out, &[self.method.as_str(), " ", &self.origin, target]);
         out.extend_from_slice(&self.template);
         for &(name, value) in extra {
             if let Err(e) = check(name, value) {
@@ -143,6 +185,11 @@ impl RequestHead {
     /// The request target: path and query, as sent and as signed.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// The value of `Content-Type`, empty if there is none.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Response {
     pub keep_alive: bool,
     /// `Keep-Alive: timeout=`, at most a day: how long the endpoint keeps an idle connection.
     pub keep_alive_timeout: Option<Duration>,
-    /// The first [`BODY_KEPT_BYTES_MAX`] bytes of the body, as they came.
+    /// The first [`BODY_KEPT_BYTES_MAX`] bytes of the body, as they came; more if the parser was made so.
     pub body_start: Vec<u8>,
     /// Bytes that followed a complete answer and do not belong to it.
     pub bytes_after: usize,
@@ -121,6 +121,8 @@ pub struct ResponseParser {
     head_bytes: usize,
     interim: u32,
     body_bytes: usize,
+    /// Bytes of the body to keep beyond [`BODY_KEPT_BYTES_MAX`].
+    kept_more: usize,
     any_byte: bool,
     response: Option<Response>,
 }
@@ -156,6 +158,11 @@ impl ResponseParser {
     /// A parser at the start of an answer.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A parser that keeps [`BODY_READ_BYTES_MAX`] of each body.
+    pub fn keeping_bodies() -> Self {
+        ResponseParser { kept_more: BODY_READ_BYTES_MAX - BODY_KEPT_BYTES_MAX, ..Self::default() }
     }
 
     /// Takes the next bytes of the connection.
@@ -234,7 +241,7 @@ impl ResponseParser {
     pub fn reset(&mut self) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
-        *self = ResponseParser { head, ..Self::default() };
+        *self = ResponseParser { head, kept_more: self.kept_more, ..Self::default() };
     }
 
     fn count_after(&mut self, state: State, bytes: usize) {
@@ -295,12 +302,12 @@ impl ResponseParser {
         let Some(response) = &mut self.response else {
             return Err(ResponseError::Malformed("a body without a header section"));
         };
-        let kept = &mut response.body_start;
+        let (kept, max) = (&mut response.body_start, BODY_KEPT_BYTES_MAX + self.kept_more);
         let mut ended = false;
         let used = match &mut self.phase {
             Phase::Length(left) => {
                 let used = usize::try_from(*left).unwrap_or(usize::MAX).min(window.len());
-                keep(kept, &window[..used]);
+                keep(kept, max, &window[..used]);
                 *left -= used as u64;
                 ended = *left == 0;
                 used
@@ -308,13 +315,13 @@ impl ResponseParser {
             Phase::Chunked(chunk) => {
                 let mut used = 0;
                 while used < window.len() && !ended {
-                    used += chunk.step(&window[used..], kept)?;
+                    used += chunk.step(&window[used..], kept, max)?;
                     ended = matches!(chunk, Chunk::End);
                 }
                 used
             }
             _ => {
-                keep(kept, window);
+                keep(kept, max, window);
                 window.len()
             }
         };
@@ -331,7 +338,7 @@ impl ResponseParser {
 
 impl Chunk {
     /// Takes at least one byte of a non-empty input.
-    fn step(&mut self, input: &[u8], kept: &mut Vec<u8>) -> Result<usize, ResponseError> {
+    fn step(&mut self, input: &[u8], kept: &mut Vec<u8>, max: usize) -> Result<usize, ResponseError> {
         const LINE: ResponseError = ResponseError::Malformed("a line of the chunked body does not end in CR LF");
         let byte = input[0];
         *self = match *self {
@@ -360,7 +367,7 @@ impl Chunk {
             Chunk::SizeLf { value } => Chunk::Data { left: value },
             Chunk::Data { left } => {
                 let used = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
-                keep(kept, &input[..used]);
+                keep(kept, max, &input[..used]);
                 let left = left - used as u64;
                 *self = if left == 0 { Chunk::DataCr } else { Chunk::Data { left } };
                 return Ok(used);
@@ -382,8 +389,8 @@ impl Chunk {
     }
 }
 
-fn keep(kept: &mut Vec<u8>, data: &[u8]) {
-    let room = BODY_KEPT_BYTES_MAX - kept.len();
+fn keep(kept: &mut Vec<u8>, max: usize, data: &[u8]) {
+    let room = max - kept.len();
     kept.extend_from_slice(&data[..data.len().min(room)]);
 }
 

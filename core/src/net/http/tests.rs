@@ -473,3 +473,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_proxy_is_asked_for_the_whole_url_and_the_signature_is_over_the_target() {
+    let url = Url::parse("http://h.example:8080/a?b=c").unwrap();
+    let head = RequestHead::post(&url, "text/plain", &[]).unwrap().for_proxy(Some("Basic eDp5")).unwrap();
+    let mut out = Vec::new();
+    head.write(&[], 0, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(text.starts_with("POST http://h.example:8080/a?b=c HTTP/1.1\r\nHost: h.example:8080\r\n"), "{text}");
+    assert!(text.contains("\r\nProxy-Authorization: Basic eDp5\r\n"), "{text}");
+    assert_eq!(head.target(), "/a?b=c");
+    let mut out = Vec::new();
+    head.write_to("/a?b=c&key=k", &[], 0, &mut out).unwrap();
+    assert!(out.starts_with(b"POST http://h.example:8080/a?b=c&key=k HTTP/1.1\r\n"));
+}

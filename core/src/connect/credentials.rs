@@ -1,0 +1,233 @@
+//! The credentials of a destination at work: secrets that are read anew, tokens that are fetched in time.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ring::rand::SystemRandom;
+
+use super::webhook::WebhookConnector;
+use crate::auth::oauth::{Ask, FORM, Moment, Step, TokenPolicy, TokenSource, TokenState, read_answer};
+use crate::auth::{Auth, Request, Signed, Signer, batch_id};
+use crate::config::Network;
+use crate::delivery::Record;
+use crate::driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::http::{RequestHead, Response};
+use crate::rule::Webhook;
+
+/// Secrets are not looked at more often than this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often an attempt looks whether another one has fetched the token.
+const TOKEN_LOOK: Duration = Duration::from_millis(10);
+
+/// See the module. One for each destination and shard.
+pub(super) struct Credentials {
+    /// With the token endpoint's own URL it is connected to as the destination is.
+    webhook: Webhook,
+    network: Arc<Network>,
+    auth: Arc<[Auth]>,
+    signer: RefCell<Option<Arc<Signer>>>,
+    /// When the secrets were looked at last.
+    looked: Cell<Instant>,
+    /// Why they could not be read then.
+    trouble: RefCell<String>,
+    token: RefCell<TokenState>,
+    /// The way to the token endpoint.
+    client: RefCell<Option<Rc<WebhookConnector>>>,
+    started: Instant,
+    random: SystemRandom,
+}
+
+impl Credentials {
+    pub(super) fn new(webhook: &Webhook, network: Arc<Network>) -> Credentials {
+        Credentials {
+            webhook: webhook.clone(),
+            network,
+            auth: webhook.auth.clone().into(),
+            signer: RefCell::default(),
+            looked: Cell::new(driver::now()),
+            trouble: RefCell::default(),
+            token: RefCell::new(TokenState::new(TokenPolicy::default())),
+            client: RefCell::default(),
+            started: driver::now(),
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// What an attempt made now gets, and the number of its token, if it has one.
+    pub(super) async fn sign(
+        &self,
+        head: &RequestHead,
+        body: &[&[u8]],
+        records: &[Record],
+    ) -> Result<(Signed, Option<u64>)> {
+        let signer = self.signer().await?;
+        let mut signed = Signed::default();
+        let token = match signer.token() {
+            None => None,
+            Some(_) => Some(self.add_token(&signer, &mut signed).await?),
+        };
+        let id = batch_id(records.iter().map(|r| r.id));
+        let request = Request {
+            method: head.method().as_str(),
+            scheme: self.webhook.url.scheme(),
+            authority: head.authority(),
+            target: head.target(),
+            content_type: head.content_type(),
+            headers: &self.webhook.headers,
+            body,
+            id: &id,
+            unix: unix(),
+            random: &self.random,
+        };
+        signer.sign(&request, &mut signed)?;
+        Ok((signed, token))
+    }
+
+    /// Whether the endpoint has refused the token, and another one is worth trying at once.
+    pub(super) fn is_token_refused(&self, token: Option<u64>, status: u16) -> bool {
+        let Some(generation) = token else { return false };
+        let mut state = self.token.borrow_mut();
+        match status {
+            401 => state.rejected(self.now_ns(), generation, jitter()),
+            200..300 => {
+                state.accepted(generation);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn expire(&self, now: Instant) {
+        if let Some(client) = &*self.client.borrow() {
+            client.expire_idle(now);
+        }
+    }
+
+    /// The keys, read anew if a secret may have changed.
+    async fn signer(&self) -> Result<Arc<Signer>> {
+        let present = self.signer.borrow().clone();
+        let now = driver::now();
+        if let Some(signer) = &present
+            && (!signer.watches() || now.duration_since(self.looked.get()) < LOOK_EVERY)
+        {
+            return Ok(signer.clone());
+        }
+        self.looked.set(now);
+        let (auth, before) = (self.auth.clone(), present.clone());
+        let read = driver::blocking(move || match before {
+            Some(signer) if !signer.is_outdated() => Ok(None),
+            _ => Signer::load(&auth).map(Some),
+        });
+        match (read.await.map(|new| new.map(Arc::new)), present) {
+            (Ok(Some(new)), _) => {
+                self.trouble.borrow_mut().clear();
+                *self.signer.borrow_mut() = Some(new.clone());
+                Ok(new)
+            }
+            (Ok(None), Some(present)) => Ok(present),
+            // A file that is being replaced, or a vault that is away: what was read before is most likely still good.
+            (Err(e), Some(present)) => {
+                let text = e.to_string();
+                if *self.trouble.borrow() != text {
+                    let host = self.webhook.url.host_str().unwrap_or_default();
+                    log::warn!("a secret for {host} cannot be read again, the earlier one stays in use: {text}");
+                    *self.trouble.borrow_mut() = text;
+                }
+                Ok(present)
+            }
+            (Err(e), None) => Err(e),
+            (Ok(None), None) => Err(Error::new(ErrorKind::Internal, "the secrets were not read")),
+        }
+    }
+
+    /// Adds the token, fetched or made if need be.
+    async fn add_token(&self, signer: &Signer, signed: &mut Signed) -> Result<u64> {
+        loop {
+            let step = self.token.borrow_mut().poll(self.now_ns());
+            match step {
+                Step::Use(generation) => {
+                    if let Some(token) = self.token.borrow().token() {
+                        signed.bearer(token);
+                    }
+                    return Ok(generation);
+                }
+                Step::Busy => driver::sleep(TOKEN_LOOK).await,
+                Step::Wait(_) => {
+                    let reason = self.token.borrow().reason().to_owned();
+                    return Err(Error::new(ErrorKind::Io, format!("there is no token: {reason}")).at("auth"));
+                }
+                Step::Fetch => {
+                    let fetching = Fetching(self);
+                    let result = self.fetch(signer).await;
+                    std::mem::forget(fetching);
+                    if let Err(e) = result {
+                        log::debug!("no token: {e}");
+                        self.token.borrow_mut().failed(self.now_ns(), e.to_string(), jitter());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, signer: &Signer) -> Result<()> {
+        let source = signer.token().ok_or_else(|| Error::new(ErrorKind::Internal, "there is no source of tokens"))?;
+        let (token, lifetime_s) = match source.ask(&Moment { unix: unix(), random: &self.random })? {
+            Ask::Made { token, lifetime_s } => (token, Some(lifetime_s)),
+            Ask::Post { body, authorization } => {
+                let client = self.client(source)?;
+                let mut headers = vec![("Accept", "application/json")];
+                headers.extend(authorization.iter().map(|a| ("Authorization", a.as_str())));
+                let failed = |what: String| Error::new(ErrorKind::Io, what).at("the token endpoint");
+                let answer: Response = client.post(&headers, body.as_bytes()).await.map_err(failed)?;
+                let given = read_answer(answer.status, &answer.body_start)?;
+                (given.token, given.lifetime_s)
+            }
+        };
+        self.token.borrow_mut().fetched(self.now_ns(), token, lifetime_s, jitter());
+        Ok(())
+    }
+
+    fn client(&self, source: &dyn TokenSource) -> Result<Rc<WebhookConnector>> {
+        if let Some(client) = &*self.client.borrow() {
+            return Ok(client.clone());
+        }
+        let endpoint =
+            source.endpoint().ok_or_else(|| Error::new(ErrorKind::Internal, "there is no token endpoint"))?;
+        let mut webhook = self.webhook.clone();
+        webhook.url.clone_from(&endpoint.url);
+        webhook.tls_ca.clone_from(&endpoint.ca);
+        webhook.headers.clear();
+        webhook.auth.clear();
+        // The destination's own socket leads to the destination.
+        webhook.unix_socket = None;
+        let client = Rc::new(WebhookConnector::of_tokens(&webhook, FORM, &self.network)?);
+        *self.client.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(driver::since(self.started).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// An attempt that fetches a token and may be ended before it is done.
+struct Fetching<'a>(&'a Credentials);
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.0.token.borrow_mut().abandoned();
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn unix() -> i64 {
+    (driver::wall_ns() / 1_000_000_000) as i64
+}
+
+/// From 0 to 1.
+fn jitter() -> f64 {
+    driver::random_u64().map_or(0.5, |n| (n >> 11) as f64 / (1u64 << 53) as f64)
+}
