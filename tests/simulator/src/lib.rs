@@ -35,7 +35,7 @@ const BUCKET: &str = "bucket";
 /// The id of the rule that the host puts.
 const PUT: &str = "put";
 /// Polls of tasks that a run may take in all its parts; more is a hang.
-const POLLS_MAX: u64 = 3_000_000;
+const POLLS_MAX: u64 = 10_000_000;
 
 /// What a run has come to.
 #[derive(Clone, Debug, Default)]
