@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod filter;
 mod fork;
+mod le;
 mod lock;
 pub mod log;
 pub mod net;

@@ -16,6 +16,7 @@
 
 use super::{Event, EventType, KnownType, Origin, Priority};
 use crate::error::{Error, ErrorKind, Result};
+use crate::le::{u16_at, u32_at, u64_at};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 32;
@@ -238,18 +239,6 @@ pub struct FrameView<'a> {
     bytes: &'a [u8],
     present: u32,
     ends: usize,
-}
-
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([b[at], b[at + 1]])
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(b[at..at + 8].try_into().unwrap_or_default())
 }
 
 impl<'a> FrameView<'a> {

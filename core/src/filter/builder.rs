@@ -15,11 +15,12 @@ use super::grams;
 use super::program::{self, Shared};
 use super::region;
 use super::scope::{
-    Extra, Infixes, LIST, NODE_BYTES, NONE, PADDING, POSTING_BYTES, Scope, TYPE_BYTES, check, hash_value, head, u32_at,
+    Extra, Infixes, LIST, NODE_BYTES, NONE, PADDING, POSTING_BYTES, Scope, TYPE_BYTES, check, hash_value, head,
 };
 use super::subject::Kind;
 use crate::error::{Error, Result};
 use crate::event::EventPattern;
+use crate::le::u32_at;
 
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;

@@ -2,10 +2,7 @@
 
 use memchr::memmem;
 
-#[inline(always)]
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    b[at..].first_chunk::<8>().map_or(0, |c| u64::from_le_bytes(*c))
-}
+use crate::le::u64_at;
 
 /// Whether two texts of the same length are the same.
 #[inline(always)]

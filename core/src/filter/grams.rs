@@ -18,6 +18,8 @@ use foldhash::fast::FixedState;
 
 use super::bytes;
 
+use crate::le::{u16_at, u32_at};
+
 /// The shortest text that is found so.
 pub(super) const TEXT_BYTES_MIN: usize = 3;
 /// The length of a gram, if some text is no longer; else it is one more.
@@ -35,14 +37,6 @@ const TEXTS_MAX: usize = 16;
 const LAST: u16 = 1 << 15;
 /// What of a part is looked at for most keys, as far as it is not longer.
 const EXPECTED_LINES: usize = 4;
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    b[at..].first_chunk::<4>().map_or(0, |c| u32::from_le_bytes(*c))
-}
-
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    b[at..].first_chunk().map_or(0, |c| u16::from_le_bytes(*c))
-}
 
 #[inline(always)]
 fn gram(bytes: &[u8]) -> u32 {

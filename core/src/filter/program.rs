@@ -22,6 +22,8 @@ use super::pattern::{self, Regex};
 use super::subject::{Kind, Subject, Value};
 use super::window::Window;
 
+use crate::le::{u16_at, u32_at};
+
 const ACCEPT: u16 = u16::MAX;
 const REJECT: u16 = u16::MAX - 1;
 /// The size of an operation.
@@ -45,14 +47,6 @@ mod code {
     pub(super) const NULL: u8 = 14;
     pub(super) const NONE_OF: u8 = 15;
     pub(super) const CEL: u8 = 16;
-}
-
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    b[at..].first_chunk().map_or(0, |b| u16::from_le_bytes(*b))
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    b[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 /// A place that is not known yet.

@@ -33,6 +33,7 @@ use super::program::{self, Tables};
 use super::subject::{Kind, Subject};
 use super::walk::{Postings, Step, Walks, visit};
 use crate::event::{EventPattern, EventType, KnownType};
+use crate::le::{u16_at, u32_at};
 
 /// Known types have numbers below this.
 const TYPE_BITS: usize = 128;
@@ -85,16 +86,6 @@ pub(super) mod check {
     pub(in super::super) const PROGRAM_AT: u16 = 6;
     pub(in super::super) const SHIFT: u16 = 13;
     pub(in super::super) const LEN: u16 = (1 << SHIFT) - 1;
-}
-
-#[inline]
-pub(super) fn u16_at(b: &[u8], at: usize) -> u16 {
-    b[at..].first_chunk().map_or(0, |b| u16::from_le_bytes(*b))
-}
-
-#[inline]
-pub(super) fn u32_at(b: &[u8], at: usize) -> u32 {
-    b[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 /// The compiled rules of a scope. Cheap to clone.

@@ -6,7 +6,8 @@
 //! prefetching: Chen et al., ICDE 2004).
 
 use super::bytes::{LANES, equals, prefetch, same_lanes};
-use super::scope::{NODE_BYTES, PADDING, head, u32_at};
+use super::scope::{NODE_BYTES, PADDING, head};
+use crate::le::u32_at;
 
 /// Where a walk is: a node, and how much of the key lies behind it.
 #[derive(Clone, Copy, Debug)]

@@ -18,6 +18,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Priority;
+use crate::le::{u32_at, u64_at};
 
 /// The fixed part of a record, in bytes.
 pub const RECORD_HEADER_BYTES: usize = 32;
@@ -346,14 +347,6 @@ pub struct RecordView<'a> {
     bytes: &'a [u8],
     routes: usize,
     extensions: usize,
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(b[at..at + 8].try_into().unwrap_or_default())
 }
 
 /// What stands at the front of some bytes of a segment.

@@ -8,6 +8,7 @@
 //! u64 ticket                 u32 destination, u32 rule, as in the log    extensions, as in the log
 //! ```
 
+use crate::le::u32_at;
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind, Route};
 
@@ -121,7 +122,6 @@ impl Prefix {
             rest = tail;
             head
         };
-        let u32_at = |b: &[u8], at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
         if flags & TICKET != 0 {
             prefix.ticket = take(8).try_into().ok().map(u64::from_le_bytes);
         }
