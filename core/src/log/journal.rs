@@ -26,7 +26,7 @@ pub(crate) struct Journal {
     /// What was read and may not be durable: an earlier run may have failed to make it so, and have left it in the cache of
     /// the system, which does not try again ([`Journal::renew`]).
     doubtful: Vec<u8>,
-    /// Behind the end there may be what was never acknowledged.
+    /// Behind the end there may be what was never acknowledged, if only on the disk: what cut it off may not be durable.
     torn: bool,
 }
 
@@ -45,9 +45,9 @@ pub(crate) struct Read<T> {
 /// If it cannot be read, or was written by a version whose changes this one does not know.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
     let at = |e: Error| e.at(path.display().to_string());
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == IoKind::NotFound => Vec::new(),
+    let (bytes, exists) = match fs::read(path) {
+        Ok(bytes) => (bytes, true),
+        Err(e) if e.kind() == IoKind::NotFound => (Vec::new(), false),
         Err(e) => return Err(at(Error::io("cannot read it", &e))),
     };
     let mut read = Read {
@@ -78,7 +78,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>> {
         read.changes.push(change);
         (read.journal.end, read.journal.last) = (place as u64, own.unwrap_or(0));
     }
-    read.journal.torn = bytes.len() as u64 > read.journal.end;
+    // Also if nothing is there: an earlier run may have cut off a change that failed, and failed to make that durable.
+    read.journal.torn = exists;
     read.journal.doubtful = bytes;
     read.journal.doubtful.truncate(read.journal.end as usize);
     Ok(read)
@@ -233,6 +234,12 @@ mod tests {
         std::fs::write(&path, &both[..both.len() - 1]).unwrap();
         read::<String>(&path).unwrap().journal.renew().unwrap();
         assert_eq!(all(&path), (texts(&["one"]), 0));
+        // That nothing is behind the end may not be durable either.
+        let mut journal = read::<String>(&path).unwrap().journal;
+        assert!(journal.torn);
+        journal.renew().unwrap();
+        assert!(!journal.torn);
+        assert!(!read::<String>(&dir.path().join("none")).unwrap().journal.torn);
     }
 
     #[test]
