@@ -361,7 +361,10 @@ impl Engine {
                 return Err(e);
             }
         };
-        if !inner.everywhere.wants(event.event_type) && !inner.interested(event)? {
+        if let EventType::Custom(_) = event.event_type {
+            inner.snapshot.load().types.check(event.event_type)?;
+        }
+        if !inner.interested(event.bucket, event.event_type) {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
@@ -414,7 +417,7 @@ impl Engine {
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
     /// would say. May be true for an event that no rule takes in the end.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
-        self.inner.everywhere.wants(event_type) || self.inner.snapshot.load().interested(bucket, event_type)
+        self.inner.interested(bucket, event_type)
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
@@ -646,13 +649,10 @@ fn closed() -> Error {
 }
 
 impl Inner {
-    /// Whether any rule could want an event, whose type is known to some.
-    fn interested(&self, event: &Event<'_>) -> Result<bool> {
-        let snapshot = self.snapshot.load();
-        if let EventType::Custom(_) = event.event_type {
-            snapshot.types.check(event.event_type)?;
-        }
-        Ok(snapshot.interested(event.bucket, event.event_type))
+    /// See [`Engine::is_interested`].
+    #[inline]
+    fn interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
+        self.everywhere.wants(event_type) || self.snapshot.load().interested(bucket, event_type)
     }
 
     /// The shard of a resource's hash.

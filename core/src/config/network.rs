@@ -11,7 +11,7 @@ use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::{Resolver, Source};
 use crate::rule::{Destination, DestinationKind, ProxyChoice, Webhook};
 
-/// The most servers of names that can be given.
+/// The most DNS servers that can be given.
 const SERVERS_MAX: usize = 8;
 
 /// How destinations are reached, and what holds for those that say nothing else (`[engine.network]` in a file).
@@ -81,11 +81,11 @@ impl NetworkConfig {
         let bad = |what: String, key: &str, remedy: &str| Err(Error::invalid_config(what).at(key).remedy(remedy));
         if let Source::Dns(servers) = &self.resolver {
             if servers.len() > SERVERS_MAX {
-                let what = format!("{} servers of names are given", servers.len());
+                let what = format!("{} DNS servers are given", servers.len());
                 return bad(what, "engine.network.dns_servers", "keep 8 at most");
             }
             if servers.iter().any(|s| s.port() == 0 || s.ip().is_unspecified() || s.ip().is_multicast()) {
-                let what = "a server of names has port 0 or an address that is none of one host".to_owned();
+                let what = "a DNS server has port 0 or an address that is none of one host".to_owned();
                 return bad(what, "engine.network.dns_servers", "write it as 10.0.0.2 or 10.0.0.2:53");
             }
         }
@@ -142,13 +142,13 @@ pub(crate) fn check_proxy(proxy: &Proxy) -> Result<()> {
     AddressPolicy::default().judge_ip(ip).map_err(|refusal| refusal.error().at("proxy.url"))
 }
 
-/// A server of names as it is written: an address, the port 53 if it has none.
+/// A DNS server as it is written: an address, the port 53 if it has none.
 pub(super) fn parse_server(text: &str) -> Result<SocketAddr> {
     let ip = text.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     match (text.parse::<SocketAddr>(), ip) {
         (Ok(address), _) => Ok(address),
         (_, Ok(ip)) => Ok((ip, 53).into()),
-        _ => Err(Error::invalid_config(format!("`{}` is no address of a server of names", text.escape_debug()))
+        _ => Err(Error::invalid_config(format!("`{}` is no address of a DNS server", text.escape_debug()))
             .remedy("write it as 10.0.0.2, 10.0.0.2:53 or [2001:db8::2]:53")),
     }
 }

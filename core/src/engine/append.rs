@@ -45,7 +45,7 @@ impl Engine {
                 // Where it is exactly is not known, only that it is before this.
                 let position = shard.ring.tail();
                 Some(Receipt { shard: shard.clone(), position, duplicate: true })
-            } else if inner.snapshot.load().interested(event.bucket, event.event_type) {
+            } else if inner.interested(event.bucket, event.event_type) {
                 let receipt = inner.push_special(event, place, options, Some(cursor))?;
                 shard.host_cursor_given.store(cursor, Ordering::Relaxed);
                 Some(receipt)
@@ -84,7 +84,7 @@ impl Engine {
         let inner = &*self.inner;
         inner.check_process()?;
         let place = inner.place(event)?;
-        if !inner.snapshot.load().interested(event.bucket, event.event_type) {
+        if !inner.interested(event.bucket, event.event_type) {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);

@@ -2,7 +2,7 @@
 //!
 //! Names are looked up by threads of the engine's own, never by those of its shards. Of one name there is one lookup at a
 //! time in the whole engine; what it gives is kept as long as its records say, within 5 to 60 s, and a failure for 5 s, so
-//! that a name that cannot be looked up costs the servers of names no more than that, however many events wait for it. While
+//! that a name that cannot be looked up costs the DNS servers no more than that, however many events wait for it. While
 //! the servers do not answer, the last answer is used for up to an hour.
 //!
 //! Two ways of looking up: [`Source::Dns`] reads `/etc/hosts` and asks the servers of `/etc/resolv.conf` itself, in bounded
@@ -266,7 +266,7 @@ fn explain(name: &str, failure: &Failure) -> Error {
             "check the name; one that only the system's resolver knows (nsswitch.conf) needs \
              `resolver = \"system\"` in [engine.network]"
         }
-        FailureKind::Unanswered => "check the name and the servers of names in /etc/resolv.conf",
+        FailureKind::Unanswered => "check the name and the DNS servers in /etc/resolv.conf",
     };
     Error::new(ErrorKind::Io, format!("cannot look up {name}: {}", failure.text)).remedy(remedy)
 }

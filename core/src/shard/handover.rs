@@ -281,3 +281,54 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::appender::SegmentPlan;
+    use crate::log::layout::Since;
+    use crate::log::recovery::recover_shard;
+    use crate::log::segment::{Purpose, SegmentHeader};
+
+    const DESTINATION: u32 = 3;
+
+    /// The home as it is found with these records of shard 0, each with the one before it as it was handed over.
+    fn home(records: &[(u64, u64)]) -> ShardState {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = SegmentPlan { bytes_max: 1 << 20, shard: 1, incarnation: 1, purpose: Purpose::Events };
+        let mut appender = Appender::new(plan, 1, 0, 1, 0);
+        for (sequence, previous) in records {
+            let handed_over = Some(HandedOver { shard: 0, sequence: *sequence, previous: *previous });
+            let extensions = Extensions { handed_over, ..Extensions::default() };
+            appender.append_extended(Kind::Event, &[Route::new(DESTINATION, 1)], &extensions, b"", 1);
+        }
+        let mut bytes = appender.take().unwrap().bytes;
+        std::fs::write(dir.path().join(SegmentHeader::file_name(1)), bytes.padded(4096)).unwrap();
+        recover_shard(dir.path(), Since::default()).unwrap()
+    }
+
+    /// Of which records here nothing is delivered, and up to which of its own shard 0 need not hand over again.
+    fn passed_over(home: ShardState, source_low: u64) -> (Vec<u64>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = recover_shard(dir.path(), Since::default()).unwrap();
+        source.cursors.lanes.insert(DESTINATION, Cursor::at(source_low));
+        let mut states = BTreeMap::from([(0, source), (1, home)]);
+        let all = handed(&mut states);
+        assert_eq!(all[&0].waits_for(DESTINATION), [1], "the others wait until the home has delivered this");
+        assert!(!nothing_waits(&states[&1], DESTINATION));
+        let cursor = all[&1].cursor(DESTINATION, &states[&1]).expect("a lane");
+        let last = states[&1].checkpoint.through();
+        ((1..=last).filter(|n| cursor.is_done(*n)).collect(), all[&0].given(DESTINATION, 0))
+    }
+
+    #[test]
+    fn what_stands_behind_a_hole_and_comes_again_is_not_delivered_twice_and_too_soon() {
+        // 1 and 2 were in the hole, and nothing else of the destination is here.
+        assert_eq!(passed_over(home(&[(5, 2), (6, 5)]), 0), (vec![1, 2], 0));
+        // They came again, and the other shard has saved that before this one has.
+        assert_eq!(passed_over(home(&[(5, 2), (1, 0), (2, 1), (5, 2)]), 5), (vec![1], 5));
+        // It is known to be here, so what is missing was damaged.
+        assert_eq!(passed_over(home(&[(5, 2)]), 5), (vec![], 5));
+        assert_eq!(passed_over(home(&[(1, 0), (2, 1)]), 0), (vec![], 2));
+    }
+}

@@ -33,8 +33,8 @@ pub(crate) struct Snapshot {
     pub(crate) keep_all: bool,
 }
 
-/// The known types that the rules of every bucket want: for these, a publisher need not look at the snapshot, which to
-/// hold costs him two locked instructions.
+/// The known types that the rules of every bucket want. For these a publisher need not hold the snapshot, which costs two
+/// locked instructions.
 #[derive(Debug, Default)]
 pub(crate) struct Everywhere([AtomicU64; Everywhere::WORDS]);
 

@@ -1,4 +1,4 @@
-//! A server of names for tests: it answers as told, also wrongly, and counts what it is asked.
+//! A DNS server for tests: it answers as told, also wrongly, and counts what it is asked.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

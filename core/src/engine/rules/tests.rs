@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::profile::Profile;
-use crate::event::{Event, EventTypes, FrameView, KnownType, frame};
+use crate::event::{Event, EventPattern, EventType, EventTypes, FrameView, KnownType, frame};
 use crate::filter::Filter;
 use crate::log::record::Route;
 use crate::rule::{Destination, DestinationKind, Webhook};
-use crate::shard::snapshot::Scratch;
+use crate::shard::snapshot::{Everywhere, Scratch};
 
 fn names(dir: &tempfile::TempDir) -> Names {
     crate::log::recovery::DataDir::open(dir.path(), Some(1), 1).unwrap().names
@@ -266,4 +266,33 @@ proptest! {
             prop_assert_eq!(live.control.live.len(), model.len());
         }
     }
+}
+
+#[test]
+fn what_every_bucket_wants_follows_the_rules() {
+    let mut live = Live::open(set(vec![], vec![hook("a")]));
+    let everywhere = Everywhere::of(&live.control.snapshot(&live.names));
+    let one = |id: &str, events: &str| Rule::new(id, [events], &EventTypes::default()).unwrap().with_destination("a");
+    let mut own = one("own", "*");
+    own.bucket = Some("b".into());
+    let check = |live: &mut Live, patterns: &[&str]| {
+        let snapshot = live.control.snapshot(&live.names);
+        everywhere.follow(&snapshot);
+        let wanted = patterns.iter().map(|p| EventPattern::parse([*p], &EventTypes::default()).unwrap());
+        let wanted: Vec<EventPattern> = wanted.collect();
+        for t in KnownType::ALL.iter().map(|t| EventType::Known(*t)) {
+            assert_eq!(everywhere.wants(t), wanted.iter().any(|p| p.contains(t)), "{t:?}");
+            assert!(!everywhere.wants(t) || snapshot.interested("any", t));
+        }
+        assert!(!everywhere.wants(EventType::Custom("acme:Scan:Clean")));
+    };
+    check(&mut live, &[]);
+    live.put(own).unwrap();
+    check(&mut live, &[]);
+    live.put(one("created", "s3:ObjectCreated:*")).unwrap();
+    check(&mut live, &["s3:ObjectCreated:*"]);
+    live.put(one("removed", "s3:ObjectRemoved:*")).unwrap();
+    check(&mut live, &["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]);
+    live.edit(Owner::Callers, |_| edit([(key(None, "created"), None)])).unwrap();
+    check(&mut live, &["s3:ObjectRemoved:*"]);
 }

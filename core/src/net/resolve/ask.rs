@@ -1,4 +1,4 @@
-//! A lookup, on a thread that may block: the files of the system, then its servers of names; or the system's resolver.
+//! A lookup, on a thread that may block: the files of the system, then its DNS servers; or the system's resolver.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -100,7 +100,7 @@ impl Asker {
     fn ask_all(&self, asking: &Asking, name: &str, deadline: Instant) -> Result<Answer, Failure> {
         let unanswered = |text: String| Failure { kind: FailureKind::Unanswered, text };
         let tries = asking.servers.len() * asking.attempts;
-        let mut trouble = "no server of names answers in time".to_owned();
+        let mut trouble = "no DNS server answers in time".to_owned();
         for n in 0..tries {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.stopped() {
@@ -114,7 +114,7 @@ impl Asker {
                     return Err(Failure { kind: FailureKind::NoAddress, text: "there is no such name".into() });
                 }
                 Err(Trouble::Io(e)) => {
-                    trouble = format!("the server of names {server} cannot be asked: {e}");
+                    trouble = format!("the DNS server {server} cannot be asked: {e}");
                     continue;
                 }
             };
@@ -134,11 +134,11 @@ impl Asker {
                     Some(Reply::NoSuchName) => {}
                     Some(Reply::Failed(text)) => {
                         whole = false;
-                        trouble = format!("the server of names {server} gives {text}");
+                        trouble = format!("the DNS server {server} gives {text}");
                     }
                     _ => {
                         whole = false;
-                        trouble = format!("the server of names {server} does not answer in time");
+                        trouble = format!("the DNS server {server} does not answer in time");
                     }
                 }
             }

@@ -12,7 +12,7 @@ pub const TTL_MIN: Duration = Duration::from_secs(5);
 pub const TTL_MAX: Duration = Duration::from_secs(60);
 /// How long a name that could not be looked up is not looked up again.
 pub const FAILURE_KEPT: Duration = Duration::from_secs(5);
-/// How long an answer is used beyond its time while the servers of names do not answer: an outage of theirs is none of the
+/// How long an answer is used beyond its time while the DNS servers do not answer: an outage of theirs is none of the
 /// receivers'. A name that is said not to be there is gone at once.
 pub const STALE_MAX: Duration = Duration::from_secs(3600);
 /// The most names that are remembered.

@@ -1,4 +1,4 @@
-//! The resolver at a server of names that answers as told.
+//! The resolver at a DNS server that answers as told.
 
 use std::sync::mpsc;
 use std::time::Instant;
