@@ -78,8 +78,9 @@ fn receivers(addresses: &[&str]) -> (u16, Vec<Receiver>) {
     panic!("no port that is free at all of {addresses:?}");
 }
 
-/// Answers every request with 204, without end, and counts connections.
-fn serve(mut stream: impl Read + Write, mut answered: impl FnMut(&str) -> bool) {
+/// Answers every request with 204. Who hears the answer may look at once, so `asked` is told before it, and `goes_on`
+/// is asked after it.
+fn serve(mut stream: impl Read + Write, mut asked: impl FnMut(&str), mut goes_on: impl FnMut() -> bool) {
     let mut got = Vec::new();
     let mut buf = [0; 16384];
     loop {
@@ -90,7 +91,8 @@ fn serve(mut stream: impl Read + Write, mut answered: impl FnMut(&str) -> bool) 
             let whole = head.len() + 4 + length.unwrap_or(0usize);
             if got.len() >= whole {
                 got.drain(..whole);
-                if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() || !answered(head) {
+                asked(head);
+                if stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() || !goes_on() {
                     return;
                 }
                 continue;
@@ -334,10 +336,11 @@ fn pooled_idle_connection_closed_by_the_peer_at_the_same_moment() {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             count.fetch_add(1, Ordering::SeqCst);
-            serve(stream.unwrap(), |_| {
+            let hangs_up = || {
                 std::thread::sleep(Duration::from_millis(1));
                 false
-            });
+            };
+            serve(stream.unwrap(), |_| (), hangs_up);
         }
     });
     let mut d = single("hook", &url, |_| {});
@@ -369,7 +372,7 @@ fn dead_peer_without_a_reset_hangs_the_lane() {
             let wait = wait.clone();
             std::thread::spawn(move || {
                 drop(wait.lock());
-                serve(stream.unwrap(), |_| true);
+                serve(stream.unwrap(), |_| (), || true);
             });
         }
     });
@@ -432,10 +435,7 @@ fn unix_sockets() {
         for stream in listener.incoming() {
             let seen = seen.clone();
             std::thread::spawn(move || {
-                serve(stream.unwrap(), |head| {
-                    seen.lock().unwrap().push(head.to_owned());
-                    true
-                });
+                serve(stream.unwrap(), |head| seen.lock().unwrap().push(head.to_owned()), || true);
             });
         }
     });
@@ -475,10 +475,7 @@ impl ForwardProxy {
             return;
         }
         if !start.starts_with(b"CONNECT ") {
-            return serve(stream, |head| {
-                heads.lock().unwrap().push(head.to_owned());
-                true
-            });
+            return serve(stream, |head| heads.lock().unwrap().push(head.to_owned()), || true);
         }
         let mut head = Vec::new();
         let mut byte = [0; 1];
