@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.." || exit 2
 export TIDEWIRE_LONG=1
 passed=0 failed=0 skipped=0
 
-read -r p f < <(cargo test -p tidewire --test corpus -- --show-output 2>&1 | tee /dev/stderr |
+read -r p f < <(cargo test -p tidewire --test corpus -- --show-output 2>&1 | tee -a /dev/stderr |
     awk '/^test result: / { p += $4; f += $6 } END { if (p + f == 0) f = 1; print p + 0, f + 0 }')
 passed=$((passed + p)) failed=$((failed + f))
 

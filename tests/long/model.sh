@@ -13,7 +13,7 @@ count() { # awk reads what cargo printed
 }
 
 if [ "${1:-}" != mutants ]; then
-    read -r p f < <(TIDEWIRE_LONG=1 cargo test -p tidewire-model -- --show-output 2>&1 | tee /dev/stderr | count)
+    read -r p f < <(TIDEWIRE_LONG=1 cargo test -p tidewire-model -- --show-output 2>&1 | tee -a /dev/stderr | count)
     passed=$p failed=$f
 fi
 
