@@ -5,8 +5,9 @@
 //! it is checked against the plain scan on some of the events, and the bench fails if the two differ.
 //!
 //! Options, behind the name of the bench: `--mix NAME` and `--rules N` (each as often as wanted) for a part of it, `--peers`
-//! for the peers that are no Rust (`benches/peers`), `--growth` for Tidewire alone, and `--profile match|single|json|compile`
-//! to do that alone for some seconds, or with `--passes N` so many times, for a profiler.
+//! for the peers that are no Rust (`benches/peers`: Event Ruler and hypermatch), `--growth` for Tidewire alone, and
+//! `--profile match|single|json|compile` to do that alone for some seconds, or with `--passes N` so many times, for a
+//! profiler.
 
 mod engines;
 mod options;
@@ -166,7 +167,7 @@ fn measure(mix: Mix, rules: usize, types: &EventTypes, peers: bool, report: &mut
         let files = Files::write(&wishes, &samples, &expected);
         for name in peers::NAMES {
             match files.run(name) {
-                Ok(a) => measured.push(Measured { name: name.into(), ns: a.ns, bytes: a.bytes, build: a.build_us }),
+                Ok(ways) => measured.extend(ways),
                 Err(why) => report.left_out(mix, rules, name, why),
             }
         }

@@ -10,16 +10,10 @@ use tidewire_benches::workload::Wish;
 
 use super::engines::Sample;
 use super::patterns::patterns;
+use super::report::Measured;
 
 /// All.
-pub const NAMES: [&str; 1] = ["event-ruler"];
-
-/// What one did: nanoseconds for an event, microseconds and bytes for a rule.
-pub struct Answer {
-    pub ns: f64,
-    pub build_us: f64,
-    pub bytes: f64,
-}
+pub const NAMES: [&str; 2] = ["event-ruler", "hypermatch"];
 
 /// Rules and events in files, for `benches/peers/run`.
 pub struct Files(PathBuf);
@@ -42,14 +36,14 @@ impl Files {
         Files(dir)
     }
 
-    /// Runs a peer.
+    /// Runs a peer, which may have several ways to match.
     ///
     /// # Errors
     /// Why there is no answer.
     ///
     /// # Panics
     /// If it matches otherwise than the plain scan.
-    pub fn run(&self, name: &str) -> Result<Answer, String> {
+    pub fn run(&self, name: &str) -> Result<Vec<Measured>, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/run");
         let output = Command::new(script).arg(name).arg(&self.0).output().map_err(|e| e.to_string())?;
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -58,8 +52,18 @@ impl Files {
             return Err(last);
         }
         assert!(output.status.success(), "{name}: {errors}");
-        let answer: Value = serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())?;
-        let number = |name: &str| answer[name].as_f64().ok_or_else(|| format!("it answered {answer}"));
-        Ok(Answer { ns: number("ns")?, build_us: number("build_us")?, bytes: number("bytes")? })
+        let lines = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+        lines.map(|line| measured(name, &line.map_err(|e| e.to_string())?)).collect()
     }
+}
+
+/// What a line of a peer says.
+fn measured(peer: &str, line: &Value) -> Result<Measured, String> {
+    let number = |name: &str| line[name].as_f64();
+    Ok(Measured {
+        name: line["name"].as_str().unwrap_or(peer).into(),
+        ns: number("ns").ok_or_else(|| format!("it answered {line}"))?,
+        bytes: number("bytes").unwrap_or(f64::NAN),
+        build: number("build_us").unwrap_or(f64::NAN),
+    })
 }
