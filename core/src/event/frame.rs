@@ -347,7 +347,7 @@ impl<'a> FrameView<'a> {
     }
 
     /// The type.
-    #[inline]
+    #[inline(always)]
     pub fn event_type(&self) -> EventType<'a> {
         match KnownType::from_code(u16_at(self.bytes, 2)) {
             Some(t) => EventType::Known(t),
@@ -386,9 +386,11 @@ impl<'a> FrameView<'a> {
         if self.present & 3 != 3 {
             return (self.raw(Field::Bucket as u32), self.key());
         }
-        let (ends, start) = (self.ends, self.ends + self.present.count_ones() as usize * 4);
-        let (bucket, key) = (u32_at(self.bytes, ends) as usize, u32_at(self.bytes, ends + 4) as usize);
-        (&self.bytes[start..bucket], &self.bytes[bucket..key])
+        let start = self.ends + self.present.count_ones() as usize * 4;
+        // Both ends at once.
+        let ends = u64_at(self.bytes, self.ends);
+        let (bucket, key) = (ends as u32 as usize, (ends >> 32) as usize);
+        self.bytes[start..key].split_at(bucket - start)
     }
 
     /// The bucket.

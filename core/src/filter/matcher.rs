@@ -163,26 +163,27 @@ fn part_from(entries: impl Iterator<Item = (u64, Layers)>, len: usize) -> Arc<Pa
     slots.into()
 }
 
-/// Those with this hash, which are one with hardly an exception.
-#[inline]
-fn with_hash(part: &Part, hash: u64) -> impl Iterator<Item = &Layers> {
+/// The first with this hash for which `is` holds; hardly ever is there more than one with the hash.
+#[inline(always)]
+fn with_hash(part: &Part, hash: u64, is: impl Fn(&Layers) -> bool) -> Option<&Layers> {
     let mask = part.len() - 1;
     let mut at = hash as usize & mask;
-    std::iter::from_fn(move || {
-        loop {
-            let (held, layers) = part[at].0.as_ref()?;
-            at = (at + 1) & mask;
-            if *held == hash {
-                return Some(layers);
-            }
+    loop {
+        let (held, layers) = part[at].0.as_ref()?;
+        if *held == hash && is(layers) {
+            return Some(layers);
         }
-    })
+        at = (at + 1) & mask;
+    }
 }
 
 /// So many events are matched at once.
 const BATCH: usize = 16;
 /// An index of fewer bytes stays close to the processor, so there is nothing to wait for.
 const NEAR_BYTES: usize = LARGE_BYTES;
+/// The event so many places on is asked for while one is matched: as much of it as usually holds its bucket and key.
+const AHEAD: usize = 2;
+const FRAME_LINES: usize = 4;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 
@@ -218,9 +219,9 @@ impl Buckets {
         self.get_hashed(self.hash(name), name)
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_hashed(&self, hash: u64, name: &[u8]) -> Option<&Layers> {
-        with_hash(self.part(hash), hash).find(|layers| bytes::equals(layers.first.name(), name))
+        with_hash(self.part(hash), hash, |layers| bytes::equals(layers.first.name(), name))
     }
 
     #[inline]
@@ -238,7 +239,7 @@ impl Buckets {
     /// Says that the bucket of this hash will be matched.
     #[inline]
     fn expect_rules(&self, hash: u64) {
-        if let Some(layers) = with_hash(self.part(hash), hash).next() {
+        if let Some(layers) = with_hash(self.part(hash), hash, |_| true) {
             layers.first.expect();
         }
     }
@@ -320,6 +321,10 @@ impl Matcher {
         let mut out = std::mem::take(&mut memory.matched);
         if self.buckets.bytes + self.any.bytes() < NEAR_BYTES {
             for (i, frame) in frames.iter().enumerate() {
+                if let Some(later) = frames.get(i + AHEAD) {
+                    let frame = later.as_bytes();
+                    (0..FRAME_LINES).for_each(|line| bytes::prefetch(frame, line * 64));
+                }
                 out.clear();
                 self.find(frame, false, memory, &mut out);
                 each(i, &out);
@@ -372,7 +377,7 @@ impl Matcher {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, frame: &FrameView<'_>, before: bool, memory: &mut MatchMemory, out: &mut Vec<u32>) {
         let (bucket, key) = frame.bucket_and_key();
         let mut event = Wanted { event_type: frame.event_type(), key, ..Wanted::default() };
@@ -425,7 +430,8 @@ impl<'m> Wanted<'m, '_> {
     }
 
     /// Appends the rules. With `walked`, the first walks have been taken already: these, for the event of this place.
-    #[inline]
+    // Where there are no walks, nothing is to be left of the question.
+    #[inline(always)]
     fn find(
         &self,
         frame: &FrameView<'_>,
@@ -442,12 +448,12 @@ impl<'m> Wanted<'m, '_> {
         let mut subject = Subject::new(*frame, data);
         let Wanted { event_type, key, .. } = *self;
         let mut met = Met { event_type, key, subject: &mut subject, places, checks, before };
-        let mut repeats = false;
-        for (i, layers) in [self.bucket, self.any].into_iter().enumerate() {
-            let Some(layers) = layers else { continue };
-            let walked = walked.filter(|_| layers.first.is_large()).map(|(walks, event)| walks.met(event * 2 + i));
-            repeats |= layers.matches(walked, &mut met, out);
-        }
+        let mut look = |layers: Option<&Layers>, list: usize| {
+            let Some(layers) = layers else { return false };
+            let walked = walked.filter(|_| layers.first.is_large()).map(|(walks, event)| walks.met(event * 2 + list));
+            layers.matches(walked, &mut met, out)
+        };
+        let repeats = look(self.bucket, 0) | look(self.any, 1);
         if out.len() - start > 1 {
             out[start..].sort_unstable();
             if repeats {
