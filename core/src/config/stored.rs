@@ -132,6 +132,7 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
         },
         "queue": queue,
     });
+    super::format::write(&d.format, &mut value);
     set(&mut value, "dead_letter_to", d.dead_letter_to.clone().map(Value::from));
     match &d.kind {
         DestinationKind::Webhook(w) => {
@@ -191,10 +192,14 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     // What the file has in another form, or what is not to be looked for now.
     let mut taken = |key: &str| value.as_object_mut().and_then(|o| o.remove(key));
     let (headers, auth, tls) = (taken("headers"), taken("auth"), taken("tls"));
+    let header_templates = taken("header_templates");
     let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
     let mut d = load::destination_of(&text, Path::new(""))?;
     let label = d.label();
     let bad = |what: &str| Error::invalid_config(format!("{what} cannot be read")).at(label.clone());
+    if let Some(list) = header_templates {
+        d.format.header_templates = super::format::headers_of_json(&list).ok_or_else(|| bad("`header_templates`"))?;
+    }
     let DestinationKind::Webhook(w) = &mut d.kind;
     if let Some(headers) = headers {
         w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
@@ -213,7 +218,8 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
 mod tests {
     use super::*;
     use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
-    use crate::event::profile::Profile;
+    use crate::event::format::{Encoding, Escape, Template};
+    use crate::event::profile::{Choice, Profile};
     use crate::filter::{Field, Test};
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
@@ -293,6 +299,17 @@ mod tests {
         w.proxy = ProxyChoice::Direct;
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
+        d.format.encoding = Encoding::NdJson;
+        (d.format.metadata, d.format.tags) = (Choice::only(["a", "b \"c\""]), Choice::None);
+        d.format.record_bytes_max = 12_345;
+        assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        d.format.encoding = Encoding::Json;
+        let template = Template::new("<k>{{ event.key }}\n\"</k>", Escape::Xml).unwrap();
+        d.format.template = Some(template.with_content_type("text/xml; charset=utf-8").unwrap());
+        d.format.header_templates = vec![
+            ("X-Z".into(), Template::new("{{ event.key }}", Escape::Header).unwrap()),
+            ("X-A".into(), Template::new("a {{ event.bucket }}", Escape::Header).unwrap()),
+        ];
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };
         (d.concurrency, d.order) = (9, Order::Strict);
         d.retry = RetryPolicy {

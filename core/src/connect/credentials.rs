@@ -56,10 +56,12 @@ impl Credentials {
         }
     }
 
-    /// What an attempt made now gets, and the number of its token, if it has one.
+    /// What an attempt made now gets, and the number of its token, if it has one. `made` are headers that only this request
+    /// has.
     pub(super) async fn sign(
         &self,
         head: &RequestHead,
+        made: &[(&str, &str)],
         body: &[&[u8]],
         records: &[Record],
     ) -> Result<(Signed, Option<u64>)> {
@@ -69,6 +71,15 @@ impl Credentials {
             None => None,
             Some(_) => Some(self.add_token(&signer, &mut signed).await?),
         };
+        let mut all = Vec::new();
+        let headers = match made {
+            [] => &self.webhook.headers,
+            _ => {
+                all.clone_from(&self.webhook.headers);
+                all.extend(made.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+                &all
+            }
+        };
         let id = batch_id(records.iter().map(|r| r.id));
         let request = Request {
             method: head.method().as_str(),
@@ -76,7 +87,7 @@ impl Credentials {
             authority: head.authority(),
             target: head.target(),
             content_type: head.content_type(),
-            headers: &self.webhook.headers,
+            headers,
             body,
             id: &id,
             unix: unix(),
