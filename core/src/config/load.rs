@@ -26,6 +26,7 @@ use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
     OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
+use crate::wire;
 
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -446,6 +447,23 @@ impl Loader<'_> {
             let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("auth")))?;
             let read = auth::read(&json, self.base_dir).and_then(|list| auth::check(&list).map(|()| list));
             webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.clone(), *f))?;
+        }
+        if let Some(value) = &table.compression {
+            let offset = value.span().start;
+            places.push(("compression", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("compression")))?;
+            let read = wire::read_compression(&json);
+            let read = read.map_err(|f| self.fault("destination", start, Some("compression"), label.clone(), *f))?;
+            webhook.compression = Some(read);
+        }
+        if let Some(value) = &table.encryption {
+            let offset = value.span().start;
+            places.push(("encryption", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("encryption")))?;
+            let read = wire::read_encryption(&json, self.base_dir);
+            let read = read.map_err(|f| self.fault("destination", start, Some("encryption"), label.clone(), *f))?;
+            read.check().map_err(|e| at(offset, e))?;
+            webhook.encryption = Some(read);
         }
         set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
         set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);

@@ -244,6 +244,8 @@ pub(super) struct DestinationTable {
     #[serde(default)]
     pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
     pub(super) auth: Option<Spanned<toml::Value>>,
+    pub(super) compression: Option<Spanned<toml::Value>>,
+    pub(super) encryption: Option<Spanned<toml::Value>>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,

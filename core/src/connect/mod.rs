@@ -1,7 +1,9 @@
 //! Connectors: one file per kind of system.
 
 mod credentials;
+mod reread;
 mod webhook;
+mod wrapping;
 
 use std::rc::Rc;
 use std::sync::Arc;

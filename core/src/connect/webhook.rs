@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::wrapping::Wrapping;
 use crate::config::Network;
 use crate::delivery::{Attempt, Connector, Outcome, Record};
 use crate::driver::{self, SocketOptions};
@@ -35,6 +36,9 @@ pub(crate) struct WebhookConnector {
     pool: RefCell<Pool<Connection>>,
     connections: Cell<u64>,
     credentials: Option<Credentials>,
+    wrapping: Option<Wrapping>,
+    /// The media type of bodies before they are wrapped.
+    content_type: String,
     /// Bodies of answers are wanted as a whole.
     keeps_bodies: bool,
 }
@@ -85,23 +89,33 @@ impl WebhookConnector {
         network: &Arc<Network>,
     ) -> Result<WebhookConnector> {
         let credentials = (!webhook.auth.is_empty()).then(|| Credentials::new(webhook, network.clone()));
-        let posting = Self::posting(webhook, format.content_type(profile), concurrency, network)?;
-        Ok(WebhookConnector { parts: Parts::of(format, profile), credentials, ..posting })
+        let wrapping = Wrapping::of(webhook);
+        let content_type = format.content_type(profile);
+        let on_the_wire = wrapping.as_ref().and_then(Wrapping::content_type).unwrap_or(content_type);
+        let posting = Self::posting(webhook, profile_headers(profile, format), on_the_wire, concurrency, network)?;
+        let (parts, content_type) = (Parts::of(format, profile), content_type.to_owned());
+        Ok(WebhookConnector { parts, credentials, wrapping, content_type, ..posting })
     }
 
     /// One that asks for tokens, with [`WebhookConnector::post`].
     pub(super) fn of_tokens(webhook: &Webhook, content_type: &str, network: &Network) -> Result<WebhookConnector> {
-        let posting = Self::posting(webhook, content_type, 1, network)?;
+        let posting = Self::posting(webhook, &[], content_type, 1, network)?;
         Ok(WebhookConnector { keeps_bodies: true, ..posting })
     }
 
     fn posting(
         webhook: &Webhook,
+        of_profile: &[(&'static str, &'static str)],
         content_type: &str,
         concurrency: usize,
         network: &Network,
     ) -> Result<WebhookConnector> {
-        let headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let mut headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        for (name, value) in of_profile {
+            if !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
+                headers.push((name, value));
+            }
+        }
         let mut head = RequestHead::post(&webhook.url, content_type, &headers)?;
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
@@ -135,6 +149,8 @@ impl WebhookConnector {
             pool: RefCell::new(Pool::new(webhook.pool, webhook.idle, concurrency)),
             connections: Cell::new(0),
             credentials: None,
+            wrapping: None,
+            content_type: content_type.to_owned(),
             keeps_bodies: false,
         })
     }
@@ -149,7 +165,7 @@ impl WebhookConnector {
             let reason = "each event has a request of its own".into();
             return Outcome::Poison { reason, status: 0, answer: Bytes::new() };
         }
-        if self.credentials.is_none() && !parcels {
+        if self.credentials.is_none() && self.wrapping.is_none() && !parcels {
             // Each record comes with the separator before it; the first one goes without.
             let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
             let length = batch_head.len() + records_len - separator.len() + tail.len();
@@ -174,7 +190,12 @@ impl WebhookConnector {
             },
             _ => (Vec::new(), pieces(batch_head, records, separator.len(), tail)),
         };
-        let sending = self.send_signed(records, made, &body);
+        let sending = async {
+            let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
+            let wrapped = wrapping.wrap(body.concat(), &self.content_type).await.map_err(|e| e.to_string())?;
+            let encoding = wrapped.content_encoding.map(|value| ("Content-Encoding", value));
+            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[&wrapped.body]).await
+        };
         match driver::until(deadline, sending).await {
             None => late(),
             Some(Err(reason)) => again(reason),
@@ -327,6 +348,14 @@ impl Connector for WebhookConnector {
 
     fn connections(&self) -> u64 {
         self.connections.get()
+    }
+}
+
+/// Headers that receivers of a profile look for.
+fn profile_headers(profile: Profile, format: &Format) -> &'static [(&'static str, &'static str)] {
+    match profile {
+        Profile::Azure if format.template.is_none() => &[("aeg-event-type", "Notification")],
+        _ => &[],
     }
 }
 

@@ -16,6 +16,7 @@ use crate::event::profile::Profile;
 use crate::net::address::{AddressLists, Trust};
 use crate::net::pool::PoolLimits;
 use crate::net::proxy::Proxy;
+use crate::wire::{self, Compression, Encryption};
 
 /// The longest name of a destination, in bytes.
 pub const DESTINATION_NAME_BYTES_MAX: usize = 128;
@@ -341,6 +342,10 @@ pub struct Webhook {
     pub headers: Vec<(String, String)>,
     /// How requests are signed, and who we say that we are, up to 4 schemes that set different headers. Default: none.
     pub auth: Vec<Auth>,
+    /// How bodies are compressed. Default: not.
+    pub compression: Option<Compression>,
+    /// How bodies are encrypted, after they were compressed. Default: not.
+    pub encryption: Option<Encryption>,
     /// How long a whole attempt may take, the reading of the answer included, up to 1 h. Default: 15 s.
     pub timeout: Duration,
     /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
@@ -387,6 +392,8 @@ impl Webhook {
             url: parse_url(url)?,
             headers: Vec::new(),
             auth: Vec::new(),
+            compression: None,
+            encryption: None,
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
             tls_ca: None,
@@ -419,6 +426,10 @@ impl Webhook {
         }
         let mut headers = self.headers.clone();
         headers.extend(made.iter().map(|name| ((*name).to_owned(), String::new())));
+        wire::validate(self.compression.as_ref(), self.encryption.as_ref())?;
+        if matches!(self.encryption, Some(Encryption::Aes128Gcm(_))) {
+            headers.push(("content-encoding".into(), String::new()));
+        }
         auth::validate(&self.auth, &headers)?;
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
@@ -462,6 +473,8 @@ impl fmt::Debug for Webhook {
             .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
             .field("headers", &names)
             .field("auth", &self.auth)
+            .field("compression", &self.compression)
+            .field("encryption", &self.encryption)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("tls_ca", &self.tls_ca)
