@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use common::*;
 use serde_json::Value;
+use tidewire::auth::Secret;
 use tidewire::event::format::{Encoding, Escape, Template};
 use tidewire::event::profile::{Choice, Profile};
-use tidewire::rule::{Backlog, BatchLimits, Destination, Expect};
+use tidewire::rule::{Backlog, BatchLimits, Destination, DestinationKind, Expect};
+use tidewire::wire::{Aes128Gcm, Compression, CompressionAlgorithm, Encryption, Jwe, JweAlgorithm};
 use tidewire::{Ack, DeadLetterFilter, Engine, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Hit, Receiver, Reply};
 
@@ -210,4 +212,78 @@ fn a_template_survives_a_restart() {
     let got = requests(&seen);
     assert_eq!((got.len(), got[0].text()), (1, "[\"s3:ObjectCreated:Put\"]"));
     engine.close(WAIT).unwrap();
+}
+
+/// What a receiver is sent for three events.
+fn sent(change: impl FnOnce(&mut Destination)) -> Vec<Request> {
+    let dir = tempfile::tempdir().unwrap();
+    let (r, seen) = watched(|_| Reply::status(204));
+    let mut d = lingering("hook", &r.url());
+    change(&mut d);
+    let engine = open(dir.path(), 1, passing(vec![d]));
+    ["a", "b", "c"].iter().for_each(|key| publish(&engine, key, "v"));
+    engine.flush(WAIT).unwrap();
+    engine.close(WAIT).unwrap();
+    requests(&seen)
+}
+
+fn with_wire(d: &mut Destination, compression: Option<CompressionAlgorithm>, encryption: Option<Encryption>) {
+    let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+    (w.compression, w.encryption) = (compression.map(Compression::new), encryption);
+}
+
+/// vector#22007, vector PR #5355: the receiver took the bytes of gzip for JSON.
+#[test]
+fn gzip_body_without_content_encoding() {
+    for (algorithm, name) in CompressionAlgorithm::ALL {
+        let got = sent(|d| with_wire(d, Some(algorithm), None));
+        assert_eq!((got.len(), got[0].header("content-encoding")), (1, name));
+        assert_eq!(got[0].header("content-length"), got[0].body.len().to_string());
+        assert!(serde_json::from_slice::<Value>(&got[0].body).is_err());
+    }
+    // Below the threshold it goes as it is, and does not say otherwise.
+    let got = sent(|d| {
+        with_wire(d, Some(CompressionAlgorithm::Gzip), None);
+        d.profile = Profile::Debezium;
+    });
+    assert!(got.iter().all(|r| r.header("content-encoding").is_empty() && r.json()["op"] == "c"));
+}
+
+/// vector#20012, vector#12103: a table of what is documented.
+#[test]
+fn content_type_and_encoding_are_not_what_is_documented() {
+    use Encoding::{Json, NdJson, Xml};
+    use Profile::*;
+    let jwe =
+        || Encryption::Jwe(Jwe::new(JweAlgorithm::Dir, Secret::text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")));
+    let aes = || Encryption::Aes128Gcm(Aes128Gcm::new(Secret::text("AAECAwQFBgcICQoLDA0ODw==")));
+    let gzip = Some(CompressionAlgorithm::Gzip);
+    for (profile, encoding, compression, encryption, content_type, content_encoding, count) in [
+        (Aws, Json, None, None, "application/json", "", 1),
+        (Aws, NdJson, gzip, None, "application/x-ndjson", "gzip", 1),
+        (Aws, Xml, None, None, "application/xml", "", 1),
+        (CloudEvents, Json, None, None, "application/cloudevents-batch+json", "", 1),
+        (CloudEvents, Xml, gzip, None, "application/cloudevents-batch+xml", "gzip", 1),
+        (CloudEventsStructured, Json, None, None, "application/cloudevents+json", "", 3),
+        (CloudEventsStructured, Xml, None, None, "application/cloudevents+xml", "", 3),
+        (CloudEventsBinary, Json, None, None, "application/json", "", 3),
+        (Aws, Json, None, Some(jwe()), "application/jose", "", 1),
+        (Aws, Json, gzip, Some(jwe()), "application/jose", "", 1),
+        (Aws, Json, None, Some(aes()), "application/json", "aes128gcm", 1),
+        (Aws, Json, gzip, Some(aes()), "application/json", "gzip, aes128gcm", 1),
+        (CloudEventsBinary, Json, None, Some(aes()), "application/json", "aes128gcm", 3),
+    ] {
+        let what = format!("{profile} {encoding:?} {compression:?} {encryption:?}");
+        let got = sent(|d| {
+            (d.profile, d.format.encoding) = (profile, encoding);
+            with_wire(d, compression, encryption);
+        });
+        assert_eq!(got.len(), count, "{what}");
+        for request in &got {
+            assert_eq!(request.header("content-type"), content_type, "{what}");
+            assert_eq!(request.header("content-encoding"), content_encoding, "{what}");
+            assert_eq!(request.header("content-length"), request.body.len().to_string(), "{what}");
+            assert_eq!(request.header("ce-id").is_empty(), profile != CloudEventsBinary, "{what}");
+        }
+    }
 }

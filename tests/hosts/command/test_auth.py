@@ -336,9 +336,9 @@ def test_a_secret_that_is_missing_is_told_at_the_start():
         raise AssertionError("it starts without the secret")
 
 
-def main():
+def main(tests):
     passed = failed = 0
-    for name, test in list(globals().items()):
+    for name, test in list(tests.items()):
         if not name.startswith("test_"):
             continue
         try:
@@ -355,4 +355,4 @@ def main():
 
 if __name__ == "__main__":
     PROGRAMS = pathlib.Path(sys.argv[1])
-    sys.exit(main())
+    sys.exit(main(globals()))
