@@ -339,7 +339,7 @@ def test_a_secret_that_is_missing_is_told_at_the_start():
 def main(tests):
     passed = failed = 0
     for name, test in list(tests.items()):
-        if not name.startswith("test_"):
+        if not (name.startswith("test_") and callable(test)):
             continue
         try:
             test()
