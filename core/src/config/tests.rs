@@ -970,7 +970,7 @@ fn formats_that_cannot_be_are_refused_at_their_keys() {
     refused(&hook("header_templates = { X = \"{{ nosuch }}\" }"), &["t.toml:7:26", "header_templates: X"]);
     refused(&hook("headers = { X-A = \"1\" }\nheader_templates = { x-a = \"1\" }"), &["header `x-a` is given twice"]);
     refused(&hook("compression = \"gz\""), &["t.toml:7:15", "compression", "did you mean `gzip`"]);
-    refused(&hook("compression = { algorithm = \"gzip\", level = 10 }"), &["t.toml:7:15", "level"]);
+    refused(&hook("compression = { algorithm = \"gzip\", level = 10 }"), &["level is 10", "choose from 1 to 9"]);
     refused(&hook("compression = { algoritm = \"gzip\" }"), &[at, "did you mean `algorithm`"]);
     refused(&hook("encryption = { scheme = \"jw\", secret = \"x\" }"), &[at, "did you mean `jwe`"]);
     refused(
