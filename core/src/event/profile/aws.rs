@@ -85,7 +85,8 @@ pub(super) fn text_or(out: &mut BytesMut, s: &str, or: &[u8]) {
     }
 }
 
-fn write_bucket(frame: &FrameView<'_>, out: &mut BytesMut) {
+/// The member `bucket`, with the comma before it.
+pub(super) fn write_bucket(frame: &FrameView<'_>, out: &mut BytesMut) {
     let bucket = frame.bucket();
     out.put_slice(b",\"bucket\":{\"name\":");
     text::string(out, bucket);

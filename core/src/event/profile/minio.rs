@@ -86,13 +86,8 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, shown: &Shown
     aws::text_or(out, frame.text(Field::HostId), &id);
     out.put_slice(b"},\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":");
     text::string(out, cx.rule);
-    out.put_slice(b",\"bucket\":{\"name\":");
-    text::string(out, bucket);
-    out.put_slice(b",\"ownerIdentity\":{\"principalId\":");
-    text::string(out, frame.text(Field::BucketOwner));
-    out.put_slice(b"},\"arn\":\"arn:aws:s3:::");
-    text::string_body(out, bucket.as_bytes());
-    out.put_slice(b"\"},\"object\":{\"key\":\"");
+    aws::write_bucket(frame, out);
+    out.put_slice(b",\"object\":{\"key\":\"");
     text::encoded_key_without_slash(out, key);
     out.put_u8(b'"');
     let removal = matches!(event_type, EventType::Known(t) if aws::is_removal(t));
