@@ -18,6 +18,7 @@ pub mod rule;
 pub mod shard;
 pub mod source;
 mod table;
+pub mod wire;
 
 #[cfg(feature = "sim")]
 pub use driver::sim;

@@ -65,7 +65,7 @@ fn decoded(key: &str) -> Vec<u8> {
 
 /// Compares with a golden file. To accept a wanted change, run with `TIDEWIRE_WRITE_GOLDEN=1` and read the difference.
 fn golden(name: &str, e: &Event<'_>) {
-    for profile in Profile::ALL {
+    for profile in Profile::ALL.iter().filter(|p| p.expressible(e.event_type)) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.{}.json", profile.name()));
         let now = document(*profile, e) + "\n";
         if std::env::var_os("TIDEWIRE_WRITE_GOLDEN").is_some() {
@@ -205,12 +205,12 @@ fn a_client_library_finds_every_field() {
 
 #[test]
 fn several_records_make_one_document() {
-    for profile in Profile::ALL {
+    for profile in Profile::ALL.iter().filter(|p| !p.is_single()) {
         let record = write(*profile, &put(b"k"), &context());
         let parts =
             [profile.batch_head(), record.as_bytes(), profile.separator(), record.as_bytes(), profile.batch_tail()];
         let json: Value = serde_json::from_slice(&parts.concat()).expect("valid JSON");
-        let list = if *profile == Profile::Aws { &json["Records"] } else { &json };
+        let list = json.get("Records").unwrap_or(&json);
         assert_eq!(list.as_array().map(Vec::len), Some(2));
         assert!(!record.contains('\n'), "a record is one line");
     }
@@ -360,7 +360,7 @@ fn cloudevents_name_types_by_origin() {
 /// What one Tidewire writes, another reads: the same event, but for what a record does not hold.
 #[test]
 fn records_are_read_back_by_ingest() {
-    for profile in Profile::ALL {
+    for profile in &[Profile::Aws, Profile::CloudEvents, Profile::CloudEventsStructured] {
         for t in KnownType::ALL.iter().copied().filter(|t| profile.expressible((*t).into())) {
             let data =
                 t.data_schema().map(|s| s.replace("string", "\"x\"").replace("number", "1").replace("any", "{}"));
@@ -403,13 +403,37 @@ proptest! {
             let json: Value = serde_json::from_str(&text).map_err(|e| TestCaseError::fail(format!("{e}: {text}")))?;
             let breaks = text.contains(['\n', '\u{2028}', '\u{2029}']);
             prop_assert!(!breaks, "a record is one line");
+            let kept: &[(Profile, &str)] = &[
+                (Profile::Minio, "/Records/0/s3/object/key"),
+                (Profile::Ceph, "/s3/object/keyEncoded"),
+                (Profile::EventBridge, "/detail/key-encoded"),
+                (Profile::Gcs, "/message/attributes/keyEncoded"),
+                (Profile::Azure, "/data/url"),
+                (Profile::Debezium, if json["op"] == "d" { "/before/key_encoded" } else { "/after/key_encoded" }),
+            ];
+            if let Some((_, path)) = kept.iter().find(|(p, _)| p == profile) {
+                // Where the key is raw, its encoded form stands beside it if it is not UTF-8.
+                let raw = std::str::from_utf8(&key).ok().filter(|_| !matches!(profile, Profile::Minio | Profile::Azure));
+                match (raw, json.pointer(path).and_then(Value::as_str)) {
+                    (Some(raw), None) => prop_assert!(
+                        ["/s3/object/key", "/detail/object/key", "/message/attributes/objectId", "/before/key", "/after/key"]
+                            .iter().any(|p| json.pointer(p).and_then(Value::as_str) == Some(raw)), "{}", text),
+                    (None, Some(url)) if *profile == Profile::Azure => {
+                        let path = url.strip_prefix("s3://").and_then(|u| u.split_once('/')).map(|(_, path)| path);
+                        prop_assert_eq!(percent_decode_str(path.unwrap_or_default()).collect::<Vec<u8>>(), &*key);
+                    }
+                    (None, Some(encoded)) => prop_assert_eq!(decoded(encoded), &*key),
+                    _ => prop_assert!(false, "{}", text),
+                }
+                continue;
+            }
             let record = if *profile == Profile::Aws { &json } else { &json["data"] };
             if let Some(encoded) = record.pointer("/s3/object/key").and_then(Value::as_str) {
                 prop_assert_eq!(decoded(encoded), &*key);
                 prop_assert_eq!(&record["s3"]["bucket"]["name"], &texts[4]);
                 prop_assert_eq!(&record["s3"]["configurationId"], &texts[11]);
             } else {
-                prop_assert!(*profile == Profile::CloudEvents, "the record has a key");
+                prop_assert!(*profile != Profile::Aws, "the record has a key");
             }
         }
     }

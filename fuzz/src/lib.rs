@@ -300,7 +300,8 @@ fn check_event(e: &Event<'_>) -> Vec<u8> {
 /// What Tidewire writes it also reads, with the type, bucket and key that it had.
 fn reads_back(frame: &[u8]) {
     let view = FrameView::parse(frame).expect("a frame just encoded");
-    for profile in Profile::ALL.iter().filter(|p| p.expressible(view.event_type())) {
+    let read = [Profile::Aws, Profile::CloudEvents, Profile::CloudEventsStructured];
+    for profile in read.iter().filter(|p| p.expressible(view.event_type())) {
         let text = record(*profile, &view);
         let mut body = [profile.batch_head(), text.as_bytes(), profile.batch_tail()].concat();
         let count = ingest::parse(&mut body, profile.content_type(), &mut |e| {

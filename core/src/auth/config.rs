@@ -16,7 +16,7 @@ use super::{
     ApiKey, Auth, Basic, Bearer, ClientCredentials, Hmac, JwtBearer, MessageSignatures, Secret, Secrets,
     StandardWebhooks,
 };
-use crate::config::units::duration;
+use crate::config::units::{Size, duration, parse_size};
 use crate::error::{Error, Result};
 use crate::filter::{Fault, OwnStep};
 use crate::rule::suggest;
@@ -34,7 +34,7 @@ const SCHEMES: [&str; 10] = [
     "oauth2-client-credentials",
 ];
 
-type Read<T> = Result<T, Box<Fault>>;
+pub(crate) type Read<T> = Result<T, Box<Fault>>;
 
 /// One scheme, or a list of them. Files are named from `base_dir`. What is not text is not read.
 ///
@@ -66,12 +66,12 @@ pub(crate) fn check(list: &[Auth]) -> Read<()> {
     Ok(())
 }
 
-fn within_step(mut fault: Box<Fault>, step: OwnStep) -> Box<Fault> {
+pub(crate) fn within_step(mut fault: Box<Fault>, step: OwnStep) -> Box<Fault> {
     fault.steps.insert(0, step);
     fault
 }
 
-fn fault(steps: Vec<OwnStep>, error: Error) -> Box<Fault> {
+pub(crate) fn fault(steps: Vec<OwnStep>, error: Error) -> Box<Fault> {
     Box::new(Fault { steps, error })
 }
 
@@ -172,13 +172,36 @@ fn steps_of(place: &str, t: &Table<'_>) -> Vec<OwnStep> {
 }
 
 /// A table of which keys are asked for; those that nobody has asked for are refused.
-struct Table<'a> {
+pub(crate) struct Table<'a> {
     map: &'a Map<String, Value>,
     asked: Vec<&'static str>,
     base_dir: &'a Path,
 }
 
 impl<'a> Table<'a> {
+    /// The keys of a map; files are named from `base_dir`.
+    pub(crate) fn new(map: &'a Map<String, Value>, base_dir: &'a Path) -> Table<'a> {
+        Table { map, asked: Vec::new(), base_dir }
+    }
+
+    pub(crate) fn number(&mut self, key: &'static str) -> Read<Option<u64>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| self.wrong(key, "whole number")),
+        }
+    }
+
+    /// A number of bytes, or a text such as `4KiB`.
+    pub(crate) fn size(&mut self, key: &'static str) -> Read<Option<u64>> {
+        match self.get(key) {
+            Some(Value::String(text)) => parse_size(text).map(|Size(n)| Some(n)).map_err(|e| {
+                let (what, remedy) = e.split_once("; ").unwrap_or((&e, "correct it"));
+                self.fault(key, Error::invalid_config(what).at(key).remedy(remedy))
+            }),
+            _ => self.number(key),
+        }
+    }
+
     fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.asked.push(key);
         self.map.get(key)
@@ -208,7 +231,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn need(&mut self, key: &'static str, remedy: &str) -> Read<&'a str> {
+    pub(crate) fn need(&mut self, key: &'static str, remedy: &str) -> Read<&'a str> {
         self.text(key)?.ok_or_else(|| self.missing(key, remedy))
     }
 
@@ -268,7 +291,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn choose<T: Copy>(&mut self, key: &'static str, all: &[(T, &'static str)], slot: &mut T) -> Read<()> {
+    pub(crate) fn choose<T: Copy>(&mut self, key: &'static str, all: &[(T, &'static str)], slot: &mut T) -> Read<()> {
         let mut chosen = None;
         self.choose_some(key, all, &mut chosen)?;
         *slot = chosen.unwrap_or(*slot);
@@ -288,7 +311,7 @@ impl<'a> Table<'a> {
         Ok(Some(endpoint))
     }
 
-    fn secrets(&mut self) -> Read<Secrets> {
+    pub(crate) fn secrets(&mut self) -> Read<Secrets> {
         let base_dir = self.base_dir;
         match self.get("secret") {
             None => Err(self.missing("secret", "write secret = { env = \"NAME\" }, { file = \"path\" } or a string")),
@@ -309,7 +332,7 @@ impl<'a> Table<'a> {
     }
 
     /// Refuses what nobody has asked for.
-    fn finish(&self) -> Read<()> {
+    pub(crate) fn finish(&self) -> Read<()> {
         match self.map.keys().find(|k| !self.asked.contains(&k.as_str())) {
             None => Ok(()),
             Some(key) => {
@@ -333,7 +356,7 @@ fn secret(value: &Value, base_dir: &Path) -> Read<Secret> {
             ));
         }
     };
-    let mut t = Table { map, asked: Vec::new(), base_dir };
+    let mut t = Table::new(map, base_dir);
     let (text, env, file) = (t.text("text")?, t.text("env")?, t.text("file")?);
     let mut secret = match (text, env, file) {
         (Some(text), None, None) => Secret::text(text),
@@ -360,7 +383,7 @@ fn secret(value: &Value, base_dir: &Path) -> Read<Secret> {
     Ok(secret)
 }
 
-fn secrets_json(secrets: &Secrets) -> Value {
+pub(crate) fn secrets_json(secrets: &Secrets) -> Value {
     let one = |s: &Secret| {
         let mut value = match (s.literal(), s.env_name(), s.file_path()) {
             (Some(text), ..) => json!({ "text": text }),
@@ -384,7 +407,7 @@ fn set(object: &mut Value, key: &str, value: Option<Value>) {
     }
 }
 
-fn name_of<T: PartialEq>(all: &[(T, &'static str)], value: T) -> Value {
+pub(crate) fn name_of<T: PartialEq>(all: &[(T, &'static str)], value: T) -> Value {
     all.iter().find(|(v, _)| *v == value).map_or(Value::Null, |(_, name)| (*name).into())
 }
 

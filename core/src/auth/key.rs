@@ -30,7 +30,7 @@ impl SecretEncoding {
     pub const ALL: [(SecretEncoding, &'static str); 3] =
         [(SecretEncoding::Text, "text"), (SecretEncoding::Base64, "base64"), (SecretEncoding::Hex, "hex")];
 
-    pub(super) fn decode(self, text: &str) -> Result<Zeroizing<Vec<u8>>> {
+    pub(crate) fn decode(self, text: &str) -> Result<Zeroizing<Vec<u8>>> {
         match self {
             SecretEncoding::Text => Ok(Zeroizing::new(text.as_bytes().to_vec())),
             SecretEncoding::Base64 => base64(text),

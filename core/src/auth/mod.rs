@@ -28,15 +28,16 @@ use crate::rule::check_header;
 pub use api_key::ApiKey;
 pub use basic::Basic;
 pub use bearer::Bearer;
-pub(crate) use config::{check, read, write};
+pub(crate) use config::{Read, Table, check, fault, name_of, read, secrets_json, within_step, write};
 pub use hmac::{Hmac, StandardWebhooks};
 pub use jwt::JwtBearer;
 pub use message_signatures::MessageSignatures;
 pub use oauth::ClientCredentials;
 pub use secret::{Secret, SecretAnswer, Secrets};
 
+pub use key::SecretEncoding;
 use oauth::TokenSource;
-use secret::Reader;
+pub(crate) use secret::{Keys, Reader};
 
 /// How many schemes one destination may have.
 const SCHEMES_MAX: usize = 4;
@@ -304,19 +305,20 @@ pub(crate) fn validate(list: &[Auth], headers: &[(String, String)]) -> Result<()
 /// # Errors
 /// [`crate::ErrorKind::InvalidConfig`], whose place is the secret.
 pub(crate) fn check_put(list: &[Auth], is_kept: bool, unix: i64) -> Result<()> {
-    for auth in list {
-        let bad = |what: String, remedy: &str| {
-            Err(Error::invalid_config(what).at("secret").at("auth").remedy(remedy.to_owned()))
-        };
-        let secrets = auth.secrets();
-        if is_kept && secrets.list().iter().any(Secret::is_callback) {
-            let what = "a function of the host cannot be kept in the data directory".into();
-            return bad(what, "give the destination when the engine is opened, or the secret as a variable or a file");
-        }
-        if let Some(end) = secrets.last_end().filter(|end| *end <= unix) {
-            let what = format!("every secret has expired, the last one at {}", secret::time_text(end));
-            return bad(what, "add a secret that is valid");
-        }
+    list.iter().try_for_each(|auth| check_secrets_put(auth.secrets(), "auth", is_kept, unix))
+}
+
+/// As [`check_put`], of the secrets of one use.
+pub(crate) fn check_secrets_put(secrets: &Secrets, place: &str, is_kept: bool, unix: i64) -> Result<()> {
+    let bad =
+        |what: String, remedy: &str| Err(Error::invalid_config(what).at("secret").at(place).remedy(remedy.to_owned()));
+    if is_kept && secrets.list().iter().any(Secret::is_callback) {
+        let what = "a function of the host cannot be kept in the data directory".into();
+        return bad(what, "give the destination when the engine is opened, or the secret as a variable or a file");
+    }
+    if let Some(end) = secrets.last_end().filter(|end| *end <= unix) {
+        let what = format!("every secret has expired, the last one at {}", secret::time_text(end));
+        return bad(what, "add a secret that is valid");
     }
     Ok(())
 }

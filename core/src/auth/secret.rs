@@ -289,7 +289,7 @@ impl Secrets {
     }
 
     /// Reads them and makes keys of them. Secrets that are not given as text are left out if `reader` says so.
-    pub(super) fn load<K>(&self, reader: &mut Reader, parse: impl Fn(&str) -> Result<K>) -> Result<Keys<K>> {
+    pub(crate) fn load<K>(&self, reader: &mut Reader, parse: impl Fn(&str) -> Result<K>) -> Result<Keys<K>> {
         self.check_times()?;
         let mut keys = Vec::new();
         for (i, secret) in self.0.iter().enumerate() {
@@ -334,7 +334,7 @@ impl Secrets {
 
 /// Reads secrets, and remembers what would make a second look worth it.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     literal_only: bool,
     files: Vec<(PathBuf, Option<Stamp>)>,
     callbacks: bool,
@@ -363,7 +363,7 @@ impl Stamp {
 
 impl Reader {
     /// Reads nothing: only what is given as text is looked at.
-    pub(super) fn literal_only() -> Reader {
+    pub(crate) fn literal_only() -> Reader {
         Reader { literal_only: true, ..Reader::default() }
     }
 
@@ -380,33 +380,33 @@ impl Reader {
     }
 
     /// Whether anything that was read may change.
-    pub(super) fn watches(&self) -> bool {
+    pub(crate) fn watches(&self) -> bool {
         self.callbacks || !self.files.is_empty()
     }
 
     /// Whether something may be different now. May block.
-    pub(super) fn is_outdated(&self) -> bool {
+    pub(crate) fn is_outdated(&self) -> bool {
         self.callbacks || self.files.iter().any(|(path, stamp)| *stamp != Stamp::of(path))
     }
 }
 
 /// A key with the time in which it is valid.
-pub(super) struct Key<K> {
-    pub(super) key: K,
-    pub(super) id: Option<String>,
+pub(crate) struct Key<K> {
+    pub(crate) key: K,
+    pub(crate) id: Option<String>,
     not_before: Option<i64>,
     until: Option<i64>,
 }
 
 /// What the secrets of one use became.
-pub(super) struct Keys<K>(Vec<Key<K>>);
+pub(crate) struct Keys<K>(Vec<Key<K>>);
 
 impl<K> Keys<K> {
     /// Those that are valid at a time, at least one and [`LIVE_SECRETS_MAX`] at most.
     ///
     /// # Errors
     /// If none is.
-    pub(super) fn live(&self, unix: i64) -> Result<impl Iterator<Item = &Key<K>>> {
+    pub(crate) fn live(&self, unix: i64) -> Result<impl Iterator<Item = &Key<K>>> {
         let is_live =
             move |k: &&Key<K>| k.not_before.is_none_or(|from| from <= unix) && k.until.is_none_or(|until| unix < until);
         if self.0.iter().any(|k| is_live(&k)) {
@@ -426,7 +426,7 @@ impl<K> Keys<K> {
     ///
     /// # Errors
     /// If none is.
-    pub(super) fn first(&self, unix: i64) -> Result<&Key<K>> {
+    pub(crate) fn first(&self, unix: i64) -> Result<&Key<K>> {
         let mut live = self.live(unix)?;
         live.next().ok_or_else(|| Error::new(ErrorKind::Internal, "no secret is valid"))
     }

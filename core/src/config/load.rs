@@ -17,7 +17,6 @@ use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, NetworkConfig, Source, clamp};
 use crate::auth;
 use crate::error::{Error, Result};
-use crate::event::profile::Profile;
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, parse_json, toml_to_json};
 use crate::net::address::{AddressLists, parse_net};
@@ -27,6 +26,7 @@ use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
     OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
+use crate::wire;
 
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -42,7 +42,7 @@ struct RulePlaces {
 }
 
 /// Where the keys of a table stand, by the names that errors use.
-type Places = Vec<(&'static str, usize)>;
+pub(super) type Places = Vec<(&'static str, usize)>;
 
 struct Loader<'a> {
     text: Text,
@@ -170,7 +170,7 @@ fn key_offset(places: &Places, key: &str) -> usize {
     find(key).or_else(|| find("")).unwrap_or(0)
 }
 
-fn read_file(path: &Path) -> Result<String> {
+pub(super) fn read_file(path: &Path) -> Result<String> {
     let doing = || format!("reading {}", path.display());
     let file = File::open(path).map_err(|e| Error::io(doing(), &e).remedy("check the path and its permissions"))?;
     let mut bytes = Vec::new();
@@ -429,7 +429,7 @@ impl Loader<'_> {
             let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
             return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook"]))));
         }
-        let Some(url) = table.url else {
+        let Some(url) = &table.url else {
             return Err(at(start, Error::invalid_config("`url` is missing").remedy("add it")));
         };
         let mut webhook = Webhook::new(url.get_ref()).map_err(|e| at(url.span().start, e))?;
@@ -437,6 +437,7 @@ impl Loader<'_> {
         if let Some((name, _)) = table.headers.first_key_value() {
             places.push(("headers", name.span().start));
         }
+        let form = super::format::read(&table, &|path| self.path(path), &mut places).map_err(|(o, e)| at(o, e))?;
         let mut headers: Vec<_> = table.headers.into_iter().collect();
         headers.sort_by_key(|(name, _)| name.span().start);
         webhook.headers = headers.into_iter().map(|(n, v)| (n.into_inner(), v.into_inner())).collect();
@@ -446,6 +447,23 @@ impl Loader<'_> {
             let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("auth")))?;
             let read = auth::read(&json, self.base_dir).and_then(|list| auth::check(&list).map(|()| list));
             webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.clone(), *f))?;
+        }
+        if let Some(value) = &table.compression {
+            let offset = value.span().start;
+            places.push(("compression", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("compression")))?;
+            let read = wire::read_compression(&json);
+            let read = read.map_err(|f| self.fault("destination", start, Some("compression"), label.clone(), *f))?;
+            webhook.compression = Some(read);
+        }
+        if let Some(value) = &table.encryption {
+            let offset = value.span().start;
+            places.push(("encryption", offset));
+            let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("encryption")))?;
+            let read = wire::read_encryption(&json, self.base_dir);
+            let read = read.map_err(|f| self.fault("destination", start, Some("encryption"), label.clone(), *f))?;
+            read.check().map_err(|e| at(offset, e))?;
+            webhook.encryption = Some(read);
         }
         set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
         set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);
@@ -487,9 +505,7 @@ impl Loader<'_> {
         }
 
         let mut d = Destination::new(table.name.into_inner(), DestinationKind::Webhook(webhook));
-        if let Some(profile) = table.profile {
-            d.profile = Profile::parse(profile.get_ref()).map_err(|e| at(profile.span().start, e.at("profile")))?;
-        }
+        (d.profile, d.format) = form;
         set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
         d.order = table.order.unwrap_or_default();
         let batch = table.batch;

@@ -15,6 +15,7 @@ use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
 use crate::rule::{Destination, DestinationKind, Order, ProxyChoice, Rule};
+use crate::wire;
 
 /// A rule. Its filter is in the native form, in full.
 #[derive(Debug, Serialize, Deserialize)]
@@ -132,6 +133,7 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
         },
         "queue": queue,
     });
+    super::format::write(&d.format, &mut value);
     set(&mut value, "dead_letter_to", d.dead_letter_to.clone().map(Value::from));
     match &d.kind {
         DestinationKind::Webhook(w) => {
@@ -143,6 +145,8 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             // A list, for their order counts.
             set(&mut value, "headers", Some(w.headers.iter().map(|(n, v)| json!([n, v])).collect()));
             set(&mut value, "auth", Some(auth::write(&w.auth)).filter(|_| !w.auth.is_empty()));
+            set(&mut value, "compression", w.compression.as_ref().map(wire::write_compression));
+            set(&mut value, "encryption", w.encryption.as_ref().map(wire::write_encryption));
             let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
             set(&mut value, "tls", ca);
             // What is as usual is left out, so that an earlier version can read it.
@@ -191,16 +195,29 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     // What the file has in another form, or what is not to be looked for now.
     let mut taken = |key: &str| value.as_object_mut().and_then(|o| o.remove(key));
     let (headers, auth, tls) = (taken("headers"), taken("auth"), taken("tls"));
+    let header_templates = taken("header_templates");
+    let (compression, encryption) = (taken("compression"), taken("encryption"));
     let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
     let mut d = load::destination_of(&text, Path::new(""))?;
     let label = d.label();
     let bad = |what: &str| Error::invalid_config(format!("{what} cannot be read")).at(label.clone());
+    if let Some(list) = header_templates {
+        d.format.header_templates = super::format::headers_of_json(&list).ok_or_else(|| bad("`header_templates`"))?;
+    }
     let DestinationKind::Webhook(w) = &mut d.kind;
     if let Some(headers) = headers {
         w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
     }
     if let Some(auth) = auth {
         w.auth = auth::read(&auth, Path::new("")).map_err(|fault| fault.error.at(label.clone()))?;
+    }
+    if let Some(compression) = compression {
+        let read = wire::read_compression(&compression).map_err(|fault| fault.error.at(label.clone()))?;
+        w.compression = Some(read);
+    }
+    if let Some(encryption) = encryption {
+        let read = wire::read_encryption(&encryption, Path::new("")).map_err(|fault| fault.error.at(label.clone()))?;
+        w.encryption = Some(read);
     }
     if let Some(tls) = tls {
         let ca = tls.get("ca").and_then(Value::as_str).ok_or_else(|| bad("`tls.ca`"))?;
@@ -213,11 +230,13 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
 mod tests {
     use super::*;
     use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
-    use crate::event::profile::Profile;
+    use crate::event::format::{Encoding, Escape, Template};
+    use crate::event::profile::{Choice, Profile};
     use crate::filter::{Field, Test};
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
     use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
+    use crate::wire::{Aes128Gcm, Compression, CompressionAlgorithm, Encryption, Jwe, JweAlgorithm};
 
     #[test]
     fn a_rule_that_was_kept_is_the_same() {
@@ -274,6 +293,16 @@ mod tests {
             ])),
             Auth::Bearer(Bearer::new(Secret::file("/no/such/file").with_id("k"))),
         ];
+        let mut zstd = Compression::new(CompressionAlgorithm::Zstd);
+        (zstd.level, zstd.bytes_min) = (9, 77);
+        let mut sealed = Aes128Gcm::new(Secret::text("AAECAwQFBgcICQoLDA0ODw==").with_id("k1"));
+        sealed.record_bytes = 100;
+        (w.compression, w.encryption) = (Some(zstd), Some(Encryption::Aes128Gcm(sealed)));
+        let full = Destination::new("x", DestinationKind::Webhook(w.clone()));
+        assert_eq!(destination_of_json(destination_json(&full)).unwrap(), full);
+        w.compression = Some(Compression::new(CompressionAlgorithm::Gzip));
+        let secrets = vec![Secret::file("/no/such/key.pem"), Secret::env("NO_SUCH_VARIABLE").valid_until(7)];
+        w.encryption = Some(Encryption::Jwe(Jwe::new(JweAlgorithm::EcdhEsA256Kw, secrets)));
         w.pool.lifetime = Duration::from_secs(77);
         w.pool.requests_max = 5;
         w.pool.user_timeout = Duration::from_millis(777);
@@ -293,6 +322,17 @@ mod tests {
         w.proxy = ProxyChoice::Direct;
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
+        d.format.encoding = Encoding::NdJson;
+        (d.format.metadata, d.format.tags) = (Choice::only(["a", "b \"c\""]), Choice::None);
+        d.format.record_bytes_max = 12_345;
+        assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        d.format.encoding = Encoding::Json;
+        let template = Template::new("<k>{{ event.key }}\n\"</k>", Escape::Xml).unwrap();
+        d.format.template = Some(template.with_content_type("text/xml; charset=utf-8").unwrap());
+        d.format.header_templates = vec![
+            ("X-Z".into(), Template::new("{{ event.key }}", Escape::Header).unwrap()),
+            ("X-A".into(), Template::new("a {{ event.bucket }}", Escape::Header).unwrap()),
+        ];
         d.batch = BatchLimits { events_max: 7, bytes_max: 12_345, linger: Duration::from_micros(77) };
         (d.concurrency, d.order) = (9, Order::Strict);
         d.retry = RetryPolicy {

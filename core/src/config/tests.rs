@@ -2,13 +2,15 @@ use std::fs;
 
 use super::*;
 use crate::auth::{Auth, Bearer, Secret, StandardWebhooks};
-use crate::event::profile::Profile;
+use crate::event::format::{Encoding, Escape};
+use crate::event::profile::{Choice, Profile};
 use crate::event::{Event, EventType, FrameView, KnownType, frame};
 use crate::filter::{Filter, MatchMemory, Matcher};
 use crate::net::address::Trust;
 use crate::net::proxy::Proxy;
 use crate::net::resolve::Source as Resolution;
 use crate::rule::{DestinationKind, ProxyChoice};
+use crate::wire::{Compression, CompressionAlgorithm, Encryption};
 
 const DATA: &str = "[engine]\ndata_dir = \"data\"\n";
 const HOOK: &str = "[[destination]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"https://example.com/h\"\n";
@@ -919,4 +921,70 @@ fn faults_of_the_network_are_told_with_place_and_remedy() {
     refused(&tenants, &["t.toml:7:7: destination `hook`: url", "tenant"]);
     read(&at("https://10.0.0.1/", "")).unwrap();
     read(&at("https://10.0.0.1/", "trust = \"tenant\"\naddresses.allow = [\"10.0.0.1\"]")).unwrap();
+}
+
+#[test]
+fn formats_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("t.j2"), "{\"k\": {{ event.key }}}").unwrap();
+    let text = hook(
+        "encoding = \"ndjson\"\nmetadata = [\"a\", \"b\"]\ntags = \"none\"\nrecord_bytes_max = \"2KiB\"\n\
+         compression = \"zstd\"\nencryption = { scheme = \"aes128gcm\", secret = \"AAECAwQFBgcICQoLDA0ODw==\" }\n\
+         template = { file = \"t.j2\", content_type = \"application/x.k+json\" }",
+    );
+    let config = Config::from_toml(&text, "t.toml", dir.path()).unwrap();
+    let d = &config.rules.destinations[0];
+    // A template takes every event unless a profile is asked for.
+    assert_eq!((d.profile, d.format.encoding), (Profile::CloudEvents, Encoding::NdJson));
+    assert_eq!((&d.format.metadata, &d.format.tags), (&Choice::only(["a", "b"]), &Choice::None));
+    assert_eq!(d.format.record_bytes_max, 2048);
+    let template = d.format.template.as_ref().unwrap();
+    assert_eq!((template.source(), template.escape()), ("{\"k\": {{ event.key }}}", Escape::Json));
+    assert_eq!(template.content_type(), "application/x.k+json");
+    let DestinationKind::Webhook(w) = &d.kind;
+    assert_eq!(w.compression, Some(Compression::new(CompressionAlgorithm::Zstd)));
+    assert_eq!(w.encryption.as_ref().map(Encryption::scheme), Some("aes128gcm"));
+    let d =
+        &read(&hook("header_templates = { X-B = \"{{ event.key }}\", X-A = \"b\" }")).unwrap().rules.destinations[0];
+    let names: Vec<&str> = d.format.header_templates.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!((names, d.batch_limits().events_max, d.profile), (vec!["X-B", "X-A"], 1, Profile::Aws));
+}
+
+#[test]
+fn formats_that_cannot_be_are_refused_at_their_keys() {
+    let at = "t.toml:7:";
+    refused(&hook("encoding = \"jsn\""), &[at, "destination `hook`", "did you mean `json`"]);
+    refused(
+        &hook("profile = \"gcs\"\nencoding = \"ndjson\""),
+        &["t.toml:8:12", "profile `gcs`", "one of the profiles"],
+    );
+    refused(&hook("metadata = 7"), &["t.toml:7:12", "`metadata`", "a list of names"]);
+    refused(&hook("tags = []"), &["t.toml:7:8", "tags is 0"]);
+    refused(&hook("record_bytes_max = \"1B\""), &["t.toml:7:20", "record_bytes_max"]);
+    refused(&hook("template = { text = \"{{ event.kee }}\" }"), &["t.toml:7:21", "template", "an event has no `kee`"]);
+    refused(&hook("template = {}"), &[at, "one of `text` and `file`"]);
+    refused(&hook("template = { text = \"1\", escape = \"jsn\" }"), &[at, "did you mean `json`"]);
+    let missing = read(&hook("template = { file = \"nosuch.j2\" }")).unwrap_err().to_string();
+    assert!(missing.starts_with("t.toml:7:21: destination `hook`: template") && missing.contains("/base/nosuch.j2"));
+    refused(&hook("header_templates = { Host = \"x\" }"), &["header `Host` cannot be set"]);
+    refused(&hook("header_templates = { X = \"{{ nosuch }}\" }"), &["t.toml:7:26", "header_templates: X"]);
+    refused(&hook("headers = { X-A = \"1\" }\nheader_templates = { x-a = \"1\" }"), &["header `x-a` is given twice"]);
+    refused(&hook("compression = \"gz\""), &["t.toml:7:15", "compression", "did you mean `gzip`"]);
+    refused(&hook("compression = { algorithm = \"gzip\", level = 10 }"), &["level is 10", "choose from 1 to 9"]);
+    refused(&hook("compression = { algoritm = \"gzip\" }"), &[at, "did you mean `algorithm`"]);
+    refused(&hook("encryption = { scheme = \"jw\", secret = \"x\" }"), &[at, "did you mean `jwe`"]);
+    refused(
+        &hook("encryption = { scheme = \"jwe\", secret = { file = \"no.pem\" } }"),
+        &["t.toml:7:14", "/base/no.pem"],
+    );
+    refused(
+        &hook(
+            "compression = \"zstd\"\nencryption = { scheme = \"jwe\", algorithm = \"dir\", secret = \
+               \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\" }",
+        ),
+        &["t.toml:7:15", "cannot be compressed by zstd"],
+    );
+    // An event type that the profile has no form for.
+    let text = hook("profile = \"eventbridge\"").replace("s3:ObjectCreated:*", "s3:Replication:OperationNotTracked");
+    refused(&text, &["rule `images`", "profile `eventbridge`", "has none for"]);
 }

@@ -234,9 +234,18 @@ pub(super) struct DestinationTable {
     pub(super) r#type: Spanned<String>,
     pub(super) url: Option<Spanned<String>>,
     pub(super) profile: Option<Spanned<String>>,
+    pub(super) encoding: Option<Spanned<String>>,
+    pub(super) metadata: Option<Spanned<toml::Value>>,
+    pub(super) tags: Option<Spanned<toml::Value>>,
+    pub(super) record_bytes_max: Option<Spanned<Size>>,
+    pub(super) template: Option<Spanned<TemplateTable>>,
+    #[serde(default)]
+    pub(super) header_templates: BTreeMap<Spanned<String>, Spanned<String>>,
     #[serde(default)]
     pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
     pub(super) auth: Option<Spanned<toml::Value>>,
+    pub(super) compression: Option<Spanned<toml::Value>>,
+    pub(super) encryption: Option<Spanned<toml::Value>>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) connect_timeout: Option<Spanned<Time>>,
     pub(super) idle: Option<Spanned<Time>>,
@@ -259,6 +268,15 @@ pub(super) struct DestinationTable {
     #[serde(default)]
     pub(super) queue: Queue,
     pub(super) tls: Option<Tls>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TemplateTable {
+    pub(super) text: Option<Spanned<String>>,
+    pub(super) file: Option<Spanned<String>>,
+    pub(super) escape: Option<Spanned<String>>,
+    pub(super) content_type: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,12 +1,13 @@
 //! The credentials of a destination at work: secrets that are read anew, tokens that are fetched in time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ring::rand::SystemRandom;
 
+use super::reread::Reread;
 use super::webhook::WebhookConnector;
 use crate::auth::oauth::{Ask, FORM, Moment, Step, TokenPolicy, TokenSource, TokenState, read_answer};
 use crate::auth::{Auth, Request, Signed, Signer, batch_id};
@@ -17,8 +18,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::net::http::{RequestHead, Response};
 use crate::rule::Webhook;
 
-/// Secrets are not looked at more often than this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often an attempt looks whether another one has fetched the token.
 const TOKEN_LOOK: Duration = Duration::from_millis(10);
 
@@ -28,11 +27,7 @@ pub(super) struct Credentials {
     webhook: Webhook,
     network: Arc<Network>,
     auth: Arc<[Auth]>,
-    signer: RefCell<Option<Arc<Signer>>>,
-    /// When the secrets were looked at last.
-    looked: Cell<Instant>,
-    /// Why they could not be read then.
-    trouble: RefCell<String>,
+    signer: Reread<Signer>,
     token: RefCell<TokenState>,
     /// The way to the token endpoint.
     client: RefCell<Option<Rc<WebhookConnector>>>,
@@ -46,9 +41,7 @@ impl Credentials {
             webhook: webhook.clone(),
             network,
             auth: webhook.auth.clone().into(),
-            signer: RefCell::default(),
-            looked: Cell::new(driver::now()),
-            trouble: RefCell::default(),
+            signer: Reread::new(),
             token: RefCell::new(TokenState::new(TokenPolicy::default())),
             client: RefCell::default(),
             started: driver::now(),
@@ -56,10 +49,12 @@ impl Credentials {
         }
     }
 
-    /// What an attempt made now gets, and the number of its token, if it has one.
+    /// What an attempt made now gets, and the number of its token, if it has one. `made` are headers that only this request
+    /// has.
     pub(super) async fn sign(
         &self,
         head: &RequestHead,
+        made: &[(&str, &str)],
         body: &[&[u8]],
         records: &[Record],
     ) -> Result<(Signed, Option<u64>)> {
@@ -69,6 +64,15 @@ impl Credentials {
             None => None,
             Some(_) => Some(self.add_token(&signer, &mut signed).await?),
         };
+        let mut all = Vec::new();
+        let headers = match made {
+            [] => &self.webhook.headers,
+            _ => {
+                all.clone_from(&self.webhook.headers);
+                all.extend(made.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+                &all
+            }
+        };
         let id = batch_id(records.iter().map(|r| r.id));
         let request = Request {
             method: head.method().as_str(),
@@ -76,7 +80,7 @@ impl Credentials {
             authority: head.authority(),
             target: head.target(),
             content_type: head.content_type(),
-            headers: &self.webhook.headers,
+            headers,
             body,
             id: &id,
             unix: unix(),
@@ -108,39 +112,9 @@ impl Credentials {
 
     /// The keys, read anew if a secret may have changed.
     async fn signer(&self) -> Result<Arc<Signer>> {
-        let present = self.signer.borrow().clone();
-        let now = driver::now();
-        if let Some(signer) = &present
-            && (!signer.watches() || now.duration_since(self.looked.get()) < LOOK_EVERY)
-        {
-            return Ok(signer.clone());
-        }
-        self.looked.set(now);
-        let (auth, before) = (self.auth.clone(), present.clone());
-        let read = driver::blocking(move || match before {
-            Some(signer) if !signer.is_outdated() => Ok(None),
-            _ => Signer::load(&auth).map(Some),
-        });
-        match (read.await.map(|new| new.map(Arc::new)), present) {
-            (Ok(Some(new)), _) => {
-                self.trouble.borrow_mut().clear();
-                *self.signer.borrow_mut() = Some(new.clone());
-                Ok(new)
-            }
-            (Ok(None), Some(present)) => Ok(present),
-            // A file that is being replaced, or a vault that is away: what was read before is most likely still good.
-            (Err(e), Some(present)) => {
-                let text = e.to_string();
-                if *self.trouble.borrow() != text {
-                    let host = self.webhook.url.host_str().unwrap_or_default();
-                    log::warn!("a secret for {host} cannot be read again, the earlier one stays in use: {text}");
-                    *self.trouble.borrow_mut() = text;
-                }
-                Ok(present)
-            }
-            (Err(e), None) => Err(e),
-            (Ok(None), None) => Err(Error::new(ErrorKind::Internal, "the secrets were not read")),
-        }
+        let auth = self.auth.clone();
+        let host = self.webhook.url.host_str().unwrap_or_default();
+        self.signer.get(host, move || Signer::load(&auth)).await
     }
 
     /// Adds the token, fetched or made if need be.

@@ -1,7 +1,9 @@
 //! Connectors: one file per kind of system.
 
 mod credentials;
+mod reread;
 mod webhook;
+mod wrapping;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,8 +18,9 @@ use crate::rule::{Destination, DestinationKind};
 /// # Errors
 /// If a file that it needs (an authority, a key) cannot be read.
 pub(crate) fn connector(destination: &Destination, network: &Arc<Network>) -> Result<Rc<dyn Connector>> {
-    let (profile, concurrency) = (destination.profile, destination.concurrency);
+    let form = (destination.profile, &destination.format);
+    let concurrency = destination.concurrency;
     match &destination.kind {
-        DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, profile, concurrency, network)?)),
+        DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, form, concurrency, network)?)),
     }
 }

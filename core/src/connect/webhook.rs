@@ -9,10 +9,12 @@ use bytes::Bytes;
 use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::wrapping::Wrapping;
 use crate::config::Network;
 use crate::delivery::{Attempt, Connector, Outcome, Record};
 use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
+use crate::event::format::{Format, open_parcel};
 use crate::event::profile::Profile;
 use crate::net::dial::{Dialer, Way};
 use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State};
@@ -27,15 +29,42 @@ const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct WebhookConnector {
-    profile: Profile,
+    parts: Parts,
     head: RequestHead,
     dialer: Dialer,
     timeout: Duration,
     pool: RefCell<Pool<Connection>>,
     connections: Cell<u64>,
     credentials: Option<Credentials>,
+    wrapping: Option<Wrapping>,
+    /// The media type of bodies before they are wrapped.
+    content_type: String,
     /// Bodies of answers are wanted as a whole.
     keeps_bodies: bool,
+}
+
+/// What a body is joined of, besides the records.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    head: &'static [u8],
+    separator: &'static [u8],
+    tail: &'static [u8],
+    /// A record brings headers: it is a parcel, alone in its request.
+    parcels: bool,
+    /// A request carries one event.
+    single: bool,
+}
+
+impl Parts {
+    fn of(format: &Format, profile: Profile) -> Parts {
+        Parts {
+            head: format.batch_head(profile),
+            separator: format.separator(profile),
+            tail: format.batch_tail(profile),
+            parcels: format.has_parcels(profile),
+            single: format.is_single(profile),
+        }
+    }
 }
 
 /// One connection with its parser.
@@ -55,29 +84,38 @@ impl WebhookConnector {
     /// A connector for up to `concurrency` requests at once.
     pub(crate) fn new(
         webhook: &Webhook,
-        profile: Profile,
+        (profile, format): (Profile, &Format),
         concurrency: usize,
         network: &Arc<Network>,
     ) -> Result<WebhookConnector> {
         let credentials = (!webhook.auth.is_empty()).then(|| Credentials::new(webhook, network.clone()));
-        let posting = Self::posting(webhook, profile, profile.content_type(), concurrency, network)?;
-        Ok(WebhookConnector { credentials, ..posting })
+        let wrapping = Wrapping::of(webhook);
+        let content_type = format.content_type(profile);
+        let on_the_wire = wrapping.as_ref().and_then(Wrapping::content_type).unwrap_or(content_type);
+        let posting = Self::posting(webhook, profile_headers(profile, format), on_the_wire, concurrency, network)?;
+        let (parts, content_type) = (Parts::of(format, profile), content_type.to_owned());
+        Ok(WebhookConnector { parts, credentials, wrapping, content_type, ..posting })
     }
 
     /// One that asks for tokens, with [`WebhookConnector::post`].
     pub(super) fn of_tokens(webhook: &Webhook, content_type: &str, network: &Network) -> Result<WebhookConnector> {
-        let posting = Self::posting(webhook, Profile::default(), content_type, 1, network)?;
+        let posting = Self::posting(webhook, &[], content_type, 1, network)?;
         Ok(WebhookConnector { keeps_bodies: true, ..posting })
     }
 
     fn posting(
         webhook: &Webhook,
-        profile: Profile,
+        of_profile: &[(&'static str, &'static str)],
         content_type: &str,
         concurrency: usize,
         network: &Network,
     ) -> Result<WebhookConnector> {
-        let headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let mut headers: Vec<(&str, &str)> = webhook.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        for (name, value) in of_profile {
+            if !headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
+                headers.push((name, value));
+            }
+        }
         let mut head = RequestHead::post(&webhook.url, content_type, &headers)?;
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
@@ -104,27 +142,33 @@ impl WebhookConnector {
         let options = SocketOptions { user_timeout, keep_alive: user_timeout.max(KEEP_ALIVE_MIN) };
         let resolver = network.resolver.clone();
         Ok(WebhookConnector {
-            profile,
+            parts: Parts::default(),
             head,
             dialer: Dialer::new(target, way, policy, tls, resolver, webhook.connect_timeout, options),
             timeout: webhook.timeout,
             pool: RefCell::new(Pool::new(webhook.pool, webhook.idle, concurrency)),
             connections: Cell::new(0),
             credentials: None,
+            wrapping: None,
+            content_type: content_type.to_owned(),
             keeps_bodies: false,
         })
     }
 
     async fn attempt(&self, records: &[Record]) -> Outcome {
-        let (batch_head, separator, tail) =
-            (self.profile.batch_head(), self.profile.separator(), self.profile.batch_tail());
-        // Each record comes with the separator before it; the first one goes without.
-        let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
-        let length = batch_head.len() + records_len - separator.len() + tail.len();
+        let Parts { head: batch_head, separator, tail, parcels, single } = self.parts;
         let again = |reason: String| Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() };
         let deadline = driver::now() + self.timeout;
         let late = || again(format!("no complete answer within {:?}", self.timeout));
-        let Some(credentials) = &self.credentials else {
+        if single && records.len() > 1 {
+            // A batch from before the format was changed: it comes again in halves.
+            let reason = "each event has a request of its own".into();
+            return Outcome::Poison { reason, status: 0, answer: Bytes::new() };
+        }
+        if self.credentials.is_none() && self.wrapping.is_none() && !parcels {
+            // Each record comes with the separator before it; the first one goes without.
+            let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
+            let length = batch_head.len() + records_len - separator.len() + tail.len();
             let mut head = Vec::with_capacity(512);
             if let Err(e) = self.head.write(&[], length as u64, &mut head) {
                 return Outcome::Undeliverable { reason: e.to_string() };
@@ -136,29 +180,63 @@ impl WebhookConnector {
                 Some(Err(reason)) => again(reason),
                 Some(Ok(response)) => judge(&response),
             };
-        };
-        let body = pieces(batch_head, records, separator.len(), tail);
-        let sending = async {
-            loop {
-                let (signed, token) = credentials.sign(&self.head, &body, records).await.map_err(|e| e.to_string())?;
-                let mut head = Vec::with_capacity(1024);
-                let target = signed.target().unwrap_or(self.head.target());
-                // What is too large now may be smaller with the next secret.
-                let written = self.head.write_to(target, &signed.headers(), length as u64, &mut head);
-                written.map_err(|e| e.to_string())?;
-                let mut pieces = body.clone();
-                pieces.insert(0, &head);
-                let mut response = self.exchange(&pieces).await?;
-                signed.hide(&mut response.body_start);
-                if !credentials.is_token_refused(token, response.status) {
-                    return Ok(response);
+        }
+        let (made, body) = match records {
+            [record] if parcels => match open_parcel(&record.bytes) {
+                Some((headers, body)) => (headers, vec![batch_head, body, tail]),
+                None => {
+                    return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
                 }
-            }
+            },
+            _ => (Vec::new(), pieces(batch_head, records, separator.len(), tail)),
+        };
+        let sending = async {
+            let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
+            let wrapped = wrapping.wrap(body.concat(), &self.content_type).await.map_err(|e| e.to_string())?;
+            let encoding = wrapped.content_encoding.map(|value| ("Content-Encoding", value));
+            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[&wrapped.body]).await
         };
         match driver::until(deadline, sending).await {
             None => late(),
             Some(Err(reason)) => again(reason),
-            Some(Ok(response)) => judge(&response),
+            Some(Ok(Err(reason))) => Outcome::Undeliverable { reason },
+            Some(Ok(Ok(response))) => judge(&response),
+        }
+    }
+
+    /// Sends a body with headers of its own, signed anew; the inner error is one for which no other attempt can be better.
+    async fn send_signed(
+        &self,
+        records: &[Record],
+        made: Vec<(&str, &str)>,
+        body: &[&[u8]],
+    ) -> std::result::Result<std::result::Result<Response, String>, String> {
+        let length = body.iter().map(|s| s.len() as u64).sum();
+        let send = async |target: &str, headers: &[(&str, &str)]| {
+            let mut head = Vec::with_capacity(1024);
+            self.head.write_to(target, headers, length, &mut head).map_err(|e| (true, e.to_string()))?;
+            let mut pieces = body.to_vec();
+            pieces.insert(0, &head);
+            self.exchange(&pieces).await.map_err(|reason| (false, reason))
+        };
+        let Some(credentials) = &self.credentials else {
+            return match send(self.head.target(), &made).await {
+                Ok(response) => Ok(Ok(response)),
+                Err((true, reason)) => Ok(Err(reason)),
+                Err((false, reason)) => Err(reason),
+            };
+        };
+        loop {
+            let signing = credentials.sign(&self.head, &made, body, records);
+            let (signed, token) = signing.await.map_err(|e| e.to_string())?;
+            let headers: Vec<(&str, &str)> = made.iter().copied().chain(signed.headers()).collect();
+            // What is too large now may be smaller with the next secret.
+            let sent = send(signed.target().unwrap_or(self.head.target()), &headers).await;
+            let mut response = sent.map_err(|(_, reason)| reason)?;
+            signed.hide(&mut response.body_start);
+            if !credentials.is_token_refused(token, response.status) {
+                return Ok(Ok(response));
+            }
         }
     }
 
@@ -270,6 +348,14 @@ impl Connector for WebhookConnector {
 
     fn connections(&self) -> u64 {
         self.connections.get()
+    }
+}
+
+/// Headers that receivers of a profile look for.
+fn profile_headers(profile: Profile, format: &Format) -> &'static [(&'static str, &'static str)] {
+    match profile {
+        Profile::Azure if format.template.is_none() => &[("aeg-event-type", "Notification")],
+        _ => &[],
     }
 }
 

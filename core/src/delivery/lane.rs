@@ -117,6 +117,12 @@ pub enum Outcome {
         /// The beginning of the answer's body.
         answer: Bytes,
     },
+    /// Nothing was sent, for these events of the batch, by their sequences, have no record: they become dead letters, each
+    /// for its reason, and the others go at once.
+    Unwritable {
+        /// Sequences and reasons; at least one.
+        events: Vec<(u64, String)>,
+    },
     /// Never sent and never will be: every event becomes a dead letter.
     Undeliverable {
         /// What to tell an operator.
@@ -681,6 +687,23 @@ impl<T> Lane<T> {
                     batch.poisoned += 1;
                     let at_ns = now.mono_ns + jittered(POISON_BACKOFF_NS);
                     self.keep_or_spend(batch, now, at_ns, failure, &mut done);
+                }
+            }
+            // The endpoint has not been asked, so that the breaker hears nothing of it.
+            Outcome::Unwritable { events } => {
+                let Batch { id, items, attempts, poisoned } = batch;
+                let reason = |i: &Item<T>| events.iter().find(|(s, _)| *s == i.sequence).map(|(_, reason)| reason);
+                let (bad, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| reason(i).is_some());
+                let keys: Vec<u64> = bad.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
+                for item in bad {
+                    let reason = reason(&item).cloned().unwrap_or_default();
+                    done.spent.push(spent(item, attempts, &Failure { reason, status: 0, answer: Bytes::new() }));
+                }
+                self.release(keys.into_iter());
+                if !kept.is_empty() {
+                    done.retried = kept.len();
+                    let batch = Batch { id, items: kept, attempts, poisoned };
+                    self.retries.push(Later { at_ns: now.mono_ns, batch });
                 }
             }
             Outcome::Undeliverable { reason } => {

@@ -27,7 +27,8 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 pub struct Record {
     /// The event's id.
     pub id: EventId,
-    /// The event as the destination's profile writes it, with the profile's separator before it.
+    /// The event as the destination's format writes it, with the separator before it; where it brings headers a parcel, which
+    /// [`crate::event::format`] opens.
     pub bytes: Bytes,
 }
 

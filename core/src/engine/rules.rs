@@ -360,7 +360,12 @@ impl Engine {
         let name = destination.name.clone();
         let DestinationKind::Webhook(webhook) = &destination.kind;
         let is_kept = self.inner.config.rules == RulesKept::Stored;
-        auth::check_put(&webhook.auth, is_kept, (driver::wall_ns() / 1_000_000_000) as i64)
+        let unix = (driver::wall_ns() / 1_000_000_000) as i64;
+        auth::check_put(&webhook.auth, is_kept, unix)
+            .and_then(|()| match &webhook.encryption {
+                Some(e) => auth::check_secrets_put(e.secrets(), "encryption", is_kept, unix),
+                None => Ok(()),
+            })
             .map_err(|e| e.at(destination.label()))?;
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };

@@ -2,6 +2,7 @@
 
 mod types;
 
+pub mod format;
 pub mod frame;
 pub mod id;
 pub mod ingest;

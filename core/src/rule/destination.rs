@@ -11,10 +11,12 @@ use url::Url;
 use crate::auth::{self, Auth};
 use crate::config::check_proxy;
 use crate::error::{Error, Result};
+use crate::event::format::Format;
 use crate::event::profile::Profile;
 use crate::net::address::{AddressLists, Trust};
 use crate::net::pool::PoolLimits;
 use crate::net::proxy::Proxy;
+use crate::wire::{self, Compression, Encryption};
 
 /// The longest name of a destination, in bytes.
 pub const DESTINATION_NAME_BYTES_MAX: usize = 128;
@@ -44,8 +46,11 @@ pub struct Destination {
     pub name: String,
     /// What kind of system it is, with its address.
     pub kind: DestinationKind,
-    /// How events are written for it. Default: [`Profile::default`].
+    /// How events are written for it. Default: [`Profile::default`]. With a template it decides which types of events there
+    /// are, and what `event.record` is: [`Profile::CloudEvents`] has all.
     pub profile: Profile,
+    /// In which encoding, with which metadata and tags, or by which template.
+    pub format: Format,
     /// How many events one request carries.
     pub batch: BatchLimits,
     /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
@@ -88,6 +93,7 @@ impl Destination {
             name: name.into(),
             kind,
             profile: Profile::default(),
+            format: Format::default(),
             batch: BatchLimits::default(),
             concurrency: 4,
             order: Order::default(),
@@ -95,6 +101,14 @@ impl Destination {
             breaker: BreakerPolicy::default(),
             dead_letter_to: None,
             queue: QueueLimits::default(),
+        }
+    }
+
+    /// How many events go together: one, where each has a request of its own.
+    pub fn batch_limits(&self) -> BatchLimits {
+        match self.format.is_single(self.profile) {
+            false => self.batch,
+            true => BatchLimits { events_max: 1, linger: Duration::ZERO, ..self.batch },
         }
     }
 
@@ -109,6 +123,7 @@ impl Destination {
     /// [`crate::ErrorKind::InvalidConfig`] that names the field, the value and the limit.
     pub fn validate(&self) -> Result<()> {
         check_name(&self.name)?;
+        self.format.validate(self.profile)?;
         within("batch.events_max", self.batch.events_max, 1, BATCH_EVENTS_MAX)?;
         within("batch.bytes_max", self.batch.bytes_max, 1, BATCH_BYTES_MAX)?;
         within_time("batch.linger", self.batch.linger, Duration::ZERO, LINGER_MAX)?;
@@ -128,9 +143,14 @@ impl Destination {
         within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
         within_time("breaker.open_max", breaker.open_max, TICK, WAIT_MAX)?;
         in_order("breaker.open_min", breaker.open_min, "breaker.open_max", breaker.open_max)?;
-        match &self.kind {
-            DestinationKind::Webhook(webhook) => webhook.validate(),
+        let DestinationKind::Webhook(webhook) = &self.kind;
+        let names = self.format.header_templates.iter().map(|(name, _)| name);
+        if let Some(name) = names.into_iter().find(|n| webhook.headers.iter().any(|(h, _)| h.eq_ignore_ascii_case(n))) {
+            return Err(Error::invalid_config(format!("header `{name}` is given twice"))
+                .at("header_templates")
+                .remedy("keep it in `headers` or in `header_templates`"));
         }
+        webhook.validate(&self.format.header_names(self.profile))
     }
 }
 
@@ -146,7 +166,8 @@ pub enum DestinationKind {
 /// if its record alone is larger than `bytes_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// The most events of one request, 1 to 10,000. Default: 100.
+    /// The most events of one request, 1 to 10,000. Default: 100. Where each event has a request of its own
+    /// ([`Format::is_single`]) it is one, whatever this says.
     pub events_max: usize,
     /// The most bytes of one request body, up to 64 MiB. Default: 256 KiB.
     pub bytes_max: usize,
@@ -321,6 +342,10 @@ pub struct Webhook {
     pub headers: Vec<(String, String)>,
     /// How requests are signed, and who we say that we are, up to 4 schemes that set different headers. Default: none.
     pub auth: Vec<Auth>,
+    /// How bodies are compressed. Default: not.
+    pub compression: Option<Compression>,
+    /// How bodies are encrypted, after they were compressed. Default: not.
+    pub encryption: Option<Encryption>,
     /// How long a whole attempt may take, the reading of the answer included, up to 1 h. Default: 15 s.
     pub timeout: Duration,
     /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
@@ -367,6 +392,8 @@ impl Webhook {
             url: parse_url(url)?,
             headers: Vec::new(),
             auth: Vec::new(),
+            compression: None,
+            encryption: None,
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
             tls_ca: None,
@@ -379,7 +406,8 @@ impl Webhook {
         })
     }
 
-    fn validate(&self) -> Result<()> {
+    /// `made` are the names of headers that each event has of its own.
+    fn validate(&self, made: &[&str]) -> Result<()> {
         check_url(&self.url)?;
         if self.headers.len() > HEADERS_MAX {
             return Err(too_many("headers", self.headers.len(), HEADERS_MAX));
@@ -396,7 +424,13 @@ impl Webhook {
                     .remedy("keep one; names differ by more than case"));
             }
         }
-        auth::validate(&self.auth, &self.headers)?;
+        let mut headers = self.headers.clone();
+        headers.extend(made.iter().map(|name| ((*name).to_owned(), String::new())));
+        wire::validate(self.compression.as_ref(), self.encryption.as_ref())?;
+        if matches!(self.encryption, Some(Encryption::Aes128Gcm(_))) {
+            headers.push(("content-encoding".into(), String::new()));
+        }
+        auth::validate(&self.auth, &headers)?;
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
         in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
@@ -439,6 +473,8 @@ impl fmt::Debug for Webhook {
             .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
             .field("headers", &names)
             .field("auth", &self.auth)
+            .field("compression", &self.compression)
+            .field("encryption", &self.encryption)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("tls_ca", &self.tls_ca)

@@ -193,9 +193,9 @@ enum Step {
 pub(super) struct ReadEvent {
     pub(super) frame: Vec<u8>,
     pub(super) origin: Origin,
-    hops: u8,
+    pub(super) hops: u8,
     /// The body of the letter that it came as, if it came from another destination's dead letters.
-    forwarded: Option<Vec<u8>>,
+    pub(super) forwarded: Option<Vec<u8>>,
 }
 
 impl ReadEvent {

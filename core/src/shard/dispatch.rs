@@ -13,9 +13,11 @@ use super::lanes::{Body, LaneSlot, Saved, Way};
 use super::snapshot::Snapshot;
 use super::{EverDestinations, Shard};
 use crate::delivery::behind::KeysBehind;
+use crate::delivery::lane::Item;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
-use crate::event::profile::{DeadNote, Profile, RecordContext};
+use crate::event::format::Format;
+use crate::event::profile::{DeadNote, Profile, RecordContext, Story};
 use crate::event::{EventId, FrameView, Priority, Sequencer};
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Group, Position};
@@ -25,7 +27,7 @@ use crate::log::losses::{Loss, LossReason};
 use crate::log::record::{self, DeadLetter, Kind, Origin, Parsed, RecordView, Route};
 use crate::log::recovery::{self, SegmentInfo, ShardState};
 use crate::log::shed;
-use crate::rule::{self, LiveDestinations};
+use crate::rule::{self, Destination, LiveDestinations};
 
 /// Bytes read from a segment at a time.
 pub(super) const READ_BYTES: usize = 256 * 1024;
@@ -74,6 +76,41 @@ fn deliverable<'a>(record: &RecordView<'a>) -> (&'a [u8], Option<DeadLetter<'a>>
 
 fn event_id(origin: &Origin) -> EventId {
     EventId { incarnation: origin.incarnation, shard: origin.shard, sequence: origin.sequence }
+}
+
+/// A format that adds nothing to the profile.
+static PLAIN: Format = Format::PLAIN;
+
+/// A record that was written for one destination, and is for others of the same format as well.
+struct Rendered {
+    profile: Profile,
+    /// The destination, if its format is not plain.
+    special: Option<Arc<Destination>>,
+    rule: u32,
+    bytes: Bytes,
+    /// The bytes are the reason why there is no record.
+    unwritable: bool,
+}
+
+impl Rendered {
+    #[inline]
+    fn is_for(&self, profile: Profile, special: Option<&Arc<Destination>>, rule: u32) -> bool {
+        let same = || match (&self.special, special) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.format == b.format,
+            _ => false,
+        };
+        self.profile == profile && self.rule == rule && same()
+    }
+}
+
+/// An event with what a record of it needs.
+struct Writable<'a> {
+    frame: &'a FrameView<'a>,
+    /// The letter that it came in.
+    letter: Option<&'a DeadLetter<'a>>,
+    origin: &'a Origin,
+    hops: u8,
 }
 
 /// A lane's way through the segments, while it is behind.
@@ -158,7 +195,7 @@ impl Shard {
     fn add_lane(
         self: &Rc<Self>,
         number: u32,
-        destination: Option<Arc<crate::rule::Destination>>,
+        destination: Option<Arc<Destination>>,
         mut saved: Saved,
         head: u64,
         holds: Holds,
@@ -279,7 +316,7 @@ impl Shard {
         self.reload_lanes(&newest);
         let lanes = self.lanes.borrow();
         let mut checkpoint = self.checkpoint.borrow_mut();
-        let mut rendered: Vec<(Profile, u32, Bytes)> = Vec::new();
+        let mut rendered: Vec<Rendered> = Vec::new();
         let mut told: Vec<u32> = Vec::new();
         for (position, record) in group.iter() {
             checkpoint.note(position, &record);
@@ -318,7 +355,7 @@ impl Shard {
         record: &RecordView<'_>,
         route: Route,
         incarnation: u64,
-        rendered: &mut Vec<(Profile, u32, Bytes)>,
+        rendered: &mut Vec<Rendered>,
     ) {
         let priority = route.priority;
         slot.admit(record.sequence(), priority, record.padded_len());
@@ -370,30 +407,37 @@ impl Shard {
         record: &RecordView<'_>,
         route: Route,
         incarnation: u64,
-        rendered: &mut Vec<(Profile, u32, Bytes)>,
+        rendered: &mut Vec<Rendered>,
     ) {
         let (frame, letter) = deliverable(record);
         let frame = FrameView::trusted(frame);
         let origin = record.origin(incarnation, self.shared.index as u16);
         let (handed_over, hops) = (slot.home().is_some(), record.extensions().hops);
-        let bytes = match slot.profile() {
-            _ if handed_over => self.message(record, route, &origin),
+        let (bytes, unwritable) = match slot.form() {
+            _ if handed_over => (self.message(record, route, &origin), false),
             // A lane without a destination only makes dead letters: nothing to render.
-            None => Bytes::new(),
-            Some(profile) => match rendered.iter().find(|(p, rule, _)| *p == profile && *rule == route.rule) {
-                Some((_, _, bytes)) => bytes.clone(),
+            None => (Bytes::new(), false),
+            Some((profile, special)) => match rendered.iter().find(|r| r.is_for(profile, special.as_ref(), route.rule))
+            {
+                Some(r) => (r.bytes.clone(), r.unwritable),
                 None => {
                     let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
-                    let bytes = self.render(profile, &frame, letter.as_ref(), &origin, hops, route.rule, replay);
-                    rendered.push((profile, route.rule, bytes.clone()));
-                    bytes
+                    let format = special.as_ref().map_or(&PLAIN, |d| &d.format);
+                    let event = Writable { frame: &frame, letter: letter.as_ref(), origin: &origin, hops };
+                    let (bytes, unwritable) = match self.render(profile, format, &event, route.rule, replay) {
+                        Ok(bytes) => (bytes, false),
+                        Err(reason) => (reason.into(), true),
+                    };
+                    rendered.push(Rendered { profile, special, rule: route.rule, bytes: bytes.clone(), unwritable });
+                    (bytes, unwritable)
                 }
             },
         };
         let len = bytes.len();
         let log_bytes = record.padded_len() as u32;
         let id = event_id(&origin);
-        let body = Body { id, record: bytes, position, rule: route.rule, log_bytes, shared: !handed_over };
+        let (rule, shared, format) = (route.rule, !handed_over, slot.format_number());
+        let body = Body { id, record: bytes, position, rule, log_bytes, shared, unwritable, format };
         let now = self.now();
         let accepted_ns = match hops {
             // An old event that is replayed is as young as the replay: its budget begins now.
@@ -408,18 +452,16 @@ impl Shard {
         }
     }
 
-    /// Writes a record into the arena, with the separator before it.
-    #[allow(clippy::too_many_arguments)]
+    /// Writes a record into the arena, with the separator before it; why not, if that cannot be.
     fn render(
         &self,
         profile: Profile,
-        frame: &FrameView<'_>,
-        letter: Option<&DeadLetter<'_>>,
-        origin: &Origin,
-        hops: u8,
+        format: &Format,
+        event: &Writable<'_>,
         rule: u32,
         replay: Option<&str>,
-    ) -> Bytes {
+    ) -> std::result::Result<Bytes, String> {
+        let Writable { frame, letter, origin, hops } = *event;
         let snapshot = self.snapshot.borrow();
         let context = RecordContext {
             id: event_id(origin),
@@ -432,28 +474,50 @@ impl Shard {
             region: &self.config.region,
             event_source: &self.config.event_source,
         };
+        let from = letter.map(|l| {
+            let known = snapshot.destination(l.destination).map(|d| d.name.clone());
+            known.unwrap_or_else(|| format!("removed #{}", l.destination))
+        });
+        let note = letter.zip(from.as_deref()).map(|(l, destination)| DeadNote {
+            destination,
+            reason: l.reason,
+            attempts: l.attempts,
+            status: l.status,
+            given_up_ns: l.last_ns,
+            hops,
+        });
         let mut arena = self.arena.borrow_mut();
         if arena.capacity() < 4096 {
             *arena = bytes::BytesMut::with_capacity(64 * 1024);
         }
-        arena.extend_from_slice(profile.separator());
-        match replay {
-            None => profile.write_record(frame, &context, &mut arena),
-            Some(name) => profile.write_replayed(frame, &context, name, &mut arena),
+        arena.extend_from_slice(format.separator(profile));
+        let story = Story { replay, note: note.as_ref(), left_out: &[] };
+        if let Err(reason) = format.write(profile, frame, &context, &story, &mut arena) {
+            arena.clear();
+            return Err(reason);
         }
-        if let Some(l) = letter {
-            let from = snapshot.destination(l.destination).map(|d| d.name.clone());
-            let note = DeadNote {
-                destination: &from.unwrap_or_else(|| format!("removed #{}", l.destination)),
-                reason: l.reason,
-                attempts: l.attempts,
-                status: l.status,
-                given_up_ns: l.last_ns,
-                hops,
-            };
-            profile.write_note(&note, &mut arena);
-        }
-        arena.split().freeze()
+        Ok(arena.split().freeze())
+    }
+
+    /// Writes an event that a lane holds in the lane's present format; why not, if that cannot be.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub(super) async fn rewrite(
+        &self,
+        slot: &LaneSlot,
+        item: &Item<Body>,
+    ) -> Result<std::result::Result<Bytes, String>> {
+        let event = self.read_event(item.body.position, item.sequence).await?;
+        let Some((profile, special)) = slot.form() else { return Ok(Ok(Bytes::new())) };
+        let Ok(frame) = FrameView::parse(&event.frame) else {
+            return Ok(Err("the event is damaged in the log".into()));
+        };
+        let letter = event.forwarded.as_deref().and_then(|body| DeadLetter::decode(body).ok());
+        let event = Writable { frame: &frame, letter: letter.as_ref(), origin: &event.origin, hops: event.hops };
+        let replay = slot.replay.as_ref().map(|l| l.replay.name.as_str());
+        let format = special.as_ref().map_or(&PLAIN, |d| &d.format);
+        Ok(self.render(profile, format, &event, item.body.rule, replay))
     }
 
     /// Reads on for a lane that is behind, until it has caught up or has no room.

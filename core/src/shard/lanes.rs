@@ -30,7 +30,7 @@ use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now}
 use crate::delivery::quota::{Level, Load};
 use crate::delivery::{Connector, Outcome, Record};
 use crate::driver::{self, Notify, Task};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventId, Priority};
 use crate::log::appender::Position;
@@ -60,6 +60,10 @@ pub(super) struct Body {
     pub(super) log_bytes: u32,
     /// The record shares its memory with others.
     pub(super) shared: bool,
+    /// There is no record, but the reason why.
+    pub(super) unwritable: bool,
+    /// Which of the lane's formats it is written in.
+    pub(super) format: u32,
 }
 
 /// An attempt under way.
@@ -111,6 +115,8 @@ pub(super) struct LaneSlot {
     /// The shards that must deliver first what they were handed over.
     held_for: RefCell<Vec<usize>>,
     destination: RefCell<Option<Arc<Destination>>>,
+    /// How often the format has changed.
+    formats: Cell<u32>,
     connector: RefCell<Option<Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
@@ -168,7 +174,7 @@ fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> Lan
     // A lane without a destination turns everything into dead letters, a batch at a time.
     let d = destination;
     LanePolicy {
-        batch: d.map_or_else(Default::default, |d| d.batch),
+        batch: d.map_or_else(Default::default, Destination::batch_limits),
         concurrency: d.filter(|_| way.order != Order::Strict).map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
         breaker: d.map_or_else(Default::default, |d| d.breaker),
@@ -204,6 +210,7 @@ impl LaneSlot {
             held_for: RefCell::default(),
             lane: RefCell::new(lane),
             destination: RefCell::new(destination),
+            formats: Cell::new(0),
             connector: RefCell::new(None),
             backlog: RefCell::new(backlog),
             holds: RefCell::new(holds),
@@ -276,7 +283,7 @@ impl LaneSlot {
             return;
         }
         self.next_way.set(Some(way).filter(|w| *w != self.way.get()));
-        *self.destination.borrow_mut() = Some(destination);
+        self.set_destination(Some(destination));
         self.use_settings();
         self.change_way();
         self.notify.notify();
@@ -289,7 +296,7 @@ impl LaneSlot {
             return;
         }
         self.purging.set(purge);
-        *self.destination.borrow_mut() = settings;
+        self.set_destination(settings);
         self.use_settings();
         self.notify.notify();
     }
@@ -309,6 +316,19 @@ impl LaneSlot {
         let mut follows = self.follows.borrow_mut();
         follows.retain(|(first, sequence)| first.low(head) < *sequence);
         !follows.is_empty()
+    }
+
+    /// What is held is in the format of before, and is written anew before it goes out.
+    fn set_destination(&self, destination: Option<Arc<Destination>>) {
+        let before = std::mem::replace(&mut *self.destination.borrow_mut(), destination);
+        let same = match (&before, &*self.destination.borrow()) {
+            (Some(a), Some(b)) => a.profile == b.profile && a.format == b.format,
+            (None, Some(_)) => false,
+            (_, None) => true,
+        };
+        if !same {
+            self.formats.set(self.formats.get().wrapping_add(1));
+        }
     }
 
     fn use_settings(&self) {
@@ -344,8 +364,17 @@ impl LaneSlot {
         self.destination.borrow().clone()
     }
 
-    pub(super) fn profile(&self) -> Option<Profile> {
-        self.destination.borrow().as_ref().map(|d| d.profile)
+    /// The profile in which events are written, and the destination, if its format is more than that.
+    #[inline]
+    pub(super) fn form(&self) -> Option<(Profile, Option<Arc<Destination>>)> {
+        let destination = self.destination.borrow();
+        let d = destination.as_ref()?;
+        Some((d.profile, (!d.format.is_plain()).then(|| d.clone())))
+    }
+
+    /// The number of the format that records are written in now.
+    pub(super) fn format_number(&self) -> u32 {
+        self.formats.get()
     }
 
     pub(super) fn name(&self) -> String {
@@ -904,13 +933,19 @@ impl Shard {
         let stats = &slot.stats;
         // The way does not change while the lane holds anything.
         let handed_over = slot.home().is_some();
-        stats.requests.add(u64::from(!handed_over));
+        stats.requests.add(u64::from(!handed_over && !matches!(outcome, Outcome::Unwritable { .. })));
         if let Some(c) = slot.connector().filter(|_| !handed_over) {
             stats.connections.set(c.connections());
         }
         let now = self.now();
         let mut freed = 0;
         match &outcome {
+            Outcome::Unwritable { events } => {
+                stats.failures.add(1);
+                if let Some((_, reason)) = events.first() {
+                    stats.last_error.lock().clone_from(reason);
+                }
+            }
             Outcome::Success => {
                 freed = batch.items.iter().map(|i| i.bytes).sum();
                 slot.release(&batch.items);
@@ -971,17 +1006,38 @@ impl LaneSlot {
         match self.connect(shard) {
             Ok(Some(connector)) => {
                 let record = |i: &Item<Body>| Record { id: i.body.id, bytes: i.body.record.clone() };
-                let records: Vec<Record> = batch.items.iter().map(record).collect();
+                let mut records: Vec<Record> = batch.items.iter().map(record).collect();
+                let again = |e: Error| Outcome::Retry {
+                    endpoint: false,
+                    reason: e.to_string(),
+                    status: 0,
+                    answer: Bytes::new(),
+                };
                 if self.home().is_some() {
                     // What is handed over and then lost here would have its sequence given to another event, which the
                     // home would take for a repeat.
                     if let Err(e) = shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await {
-                        return Outcome::Retry {
-                            endpoint: false,
-                            reason: e.to_string(),
-                            status: 0,
-                            answer: Bytes::new(),
-                        };
+                        return again(e);
+                    }
+                } else {
+                    let format = self.format_number();
+                    let reason = |i: &Item<Body>| String::from_utf8_lossy(&i.body.record).into_owned();
+                    let fresh = |i: &&Item<Body>| i.body.format == format;
+                    let unwritable = batch.items.iter().filter(fresh).filter(|i| i.body.unwritable);
+                    let mut events: Vec<(u64, String)> = unwritable.map(|i| (i.sequence, reason(i))).collect();
+                    for (item, record) in batch.items.iter().zip(&mut records).filter(|(i, _)| !fresh(i)) {
+                        match shard.rewrite(self, item).await {
+                            Ok(Ok(bytes)) => record.bytes = bytes,
+                            Ok(Err(reason)) => events.push((item.sequence, reason)),
+                            Err(e) => return again(e),
+                        }
+                    }
+                    if !events.is_empty() {
+                        return Outcome::Unwritable { events };
+                    }
+                    if self.format_number() != format {
+                        // It has changed once more meanwhile, and the connector is of before.
+                        return again(Error::new(ErrorKind::Internal, "the format has changed"));
                     }
                 }
                 connector.send(&records).await

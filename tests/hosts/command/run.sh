@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `tidewire run` with credentials of every scheme: what it sends is verified by libraries that receivers use, in a virtual
-# environment of its own. Ends with `N passed, M failed`.
+# `tidewire run` with credentials, formats, compressions and encryptions of every kind: what it sends is verified and read by
+# libraries that receivers use, in a virtual environment of its own. Ends with `N passed, M failed`.
 set -u
 cd "$(dirname "$0")/../../.." || exit 2
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -13,9 +13,24 @@ fail() {
 }
 
 cargo build --quiet -p tidewire --bin tidewire || fail "the command does not build"
-if ! "$venv/bin/python" -c 'import http_message_signatures, jwt, standardwebhooks' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import azure.eventgrid, cloudevents, http_ece, http_message_signatures, jwcrypto, jwt, standardwebhooks, zstandard' 2>/dev/null; then
     rm -rf "$venv"
     python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check 'standardwebhooks>=1,<2' \
-        'http-message-signatures>=2,<4' 'pyjwt>=2.9,<3' 'cryptography>=43' || fail "the libraries cannot be installed"
+        'http-message-signatures>=2,<4' 'pyjwt>=2.9,<3' 'cryptography>=43' \
+        'jwcrypto>=1.5,<2' 'http-ece>=1.2,<2' 'zstandard>=0.23' 'cloudevents>=1.11,<2' 'azure-eventgrid>=4.17,<5' || fail "the libraries cannot be installed"
 fi
-exec "$venv/bin/python" tests/hosts/command/test_auth.py "$target/debug"
+passed=0 failed=0
+for part in auth formats; do
+    last=
+    while IFS= read -r line; do
+        echo "$line"
+        last=$line
+    done < <("$venv/bin/python" "tests/hosts/command/test_$part.py" "$target/debug")
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+    else
+        failed=$((failed + 1))
+    fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

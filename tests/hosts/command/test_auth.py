@@ -336,10 +336,10 @@ def test_a_secret_that_is_missing_is_told_at_the_start():
         raise AssertionError("it starts without the secret")
 
 
-def main():
+def main(tests):
     passed = failed = 0
-    for name, test in list(globals().items()):
-        if not name.startswith("test_"):
+    for name, test in list(tests.items()):
+        if not (name.startswith("test_") and callable(test)):
             continue
         try:
             test()
@@ -355,4 +355,4 @@ def main():
 
 if __name__ == "__main__":
     PROGRAMS = pathlib.Path(sys.argv[1])
-    sys.exit(main())
+    sys.exit(main(globals()))

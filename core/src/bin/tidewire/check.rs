@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tidewire::config::{OnStart, Source};
+use tidewire::event::format::Encoding;
 use tidewire::rule::{Destination, DestinationKind, Rule};
 
 use crate::{Failure, load};
@@ -38,7 +39,17 @@ fn destination(d: &Destination) -> String {
         DestinationKind::Webhook(webhook) => format!("webhook {}/…", webhook.url.origin().ascii_serialization()),
         _ => "of another kind".to_owned(),
     };
-    format!("{}: {address}, profile {}, up to {} events per request", d.name, d.profile, d.batch.events_max)
+    let mut records = format!("profile {}", d.profile);
+    if d.format.template.is_some() {
+        records = "a template".to_owned();
+    }
+    if d.format.encoding != Encoding::Json {
+        records += &format!(" as {}", d.format.encoding.name());
+    }
+    match d.batch_limits().events_max {
+        1 => format!("{}: {address}, {records}, one event per request", d.name),
+        n => format!("{}: {address}, {records}, up to {n} events per request", d.name),
+    }
 }
 
 fn rule(r: &Rule) -> String {

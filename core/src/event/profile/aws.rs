@@ -7,7 +7,7 @@
 use bytes::{BufMut, BytesMut};
 use serde_json::{Map, Value};
 
-use super::{RecordContext, text};
+use super::{RecordContext, Shown, text};
 use crate::event::frame::Field;
 use crate::event::{EventType, FrameView, KnownType, Origin};
 
@@ -16,13 +16,13 @@ use crate::event::{EventType, FrameView, KnownType, Origin};
 const VERSION: &str = "2.4";
 
 /// What S3 names as the actor and the address when the store itself acted.
-const STORE_ITSELF: &str = "s3.amazonaws.com";
+pub(super) const STORE_ITSELF: &str = "s3.amazonaws.com";
 
 /// Bytes of names and punctuation in a record, with the fields of fixed width; rounded up.
-const FIXED_BYTES: usize = 1_024;
+pub(super) const FIXED_BYTES: usize = 1_024;
 
 /// Appends the record.
-pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut BytesMut) {
+pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, shown: &Shown<'_>, out: &mut BytesMut) {
     out.reserve(FIXED_BYTES + frame.as_bytes().len() + 2 * frame.key().len());
     let event_type = frame.event_type();
     let known = match event_type {
@@ -64,16 +64,18 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut Byt
     out.put_slice(b"},\"s3\":{\"s3SchemaVersion\":\"1.0\",\"configurationId\":");
     text::string(out, cx.rule);
     write_bucket(frame, out);
-    write_object(frame, known, cx, out);
+    write_object(frame, known, cx, shown, out);
     out.put_u8(b'}');
 
-    write_data(frame, known, out);
+    if shown.data {
+        write_data(frame, known, out);
+    }
     out.put_slice(b",\"eventId\":\"");
     out.put_slice(&id);
     out.put_slice(b"\"}");
 }
 
-fn text_or(out: &mut BytesMut, s: &str, or: &[u8]) {
+pub(super) fn text_or(out: &mut BytesMut, s: &str, or: &[u8]) {
     if s.is_empty() {
         out.put_u8(b'"');
         out.put_slice(or);
@@ -94,7 +96,13 @@ fn write_bucket(frame: &FrameView<'_>, out: &mut BytesMut) {
     out.put_slice(b"\"}");
 }
 
-fn write_object(frame: &FrameView<'_>, known: Option<KnownType>, cx: &RecordContext<'_>, out: &mut BytesMut) {
+fn write_object(
+    frame: &FrameView<'_>,
+    known: Option<KnownType>,
+    cx: &RecordContext<'_>,
+    shown: &Shown<'_>,
+    out: &mut BytesMut,
+) {
     out.put_slice(b",\"object\":{\"key\":\"");
     text::encoded_key(out, frame.key());
     out.put_u8(b'"');
@@ -120,19 +128,12 @@ fn write_object(frame: &FrameView<'_>, known: Option<KnownType>, cx: &RecordCont
         out.put_slice(&text::sequencer(cx.sequencer));
         out.put_u8(b'"');
     }
-    if !frame.field(Field::Metadata).is_empty() {
-        out.put_slice(b",\"userMetadata\":");
-        text::string_map(out, frame.metadata());
-    }
-    if !frame.field(Field::Tags).is_empty() {
-        out.put_slice(b",\"tags\":");
-        text::string_map(out, frame.tags());
-    }
+    shown.write_maps(frame, "userMetadata", "tags", out);
     out.put_u8(b'}');
 }
 
 /// Removals have no size, whatever the host says about the object that was there.
-fn is_removal(t: KnownType) -> bool {
+pub(super) fn is_removal(t: KnownType) -> bool {
     use KnownType::*;
     matches!(
         t,
@@ -148,7 +149,7 @@ fn is_removal(t: KnownType) -> bool {
 }
 
 /// The types that put an object at a key or take it away; the others have no place in the order of the key's values.
-fn has_sequencer(t: KnownType) -> bool {
+pub(super) fn has_sequencer(t: KnownType) -> bool {
     use KnownType::*;
     is_removal(t)
         || matches!(
@@ -219,7 +220,7 @@ fn block(t: KnownType) -> Option<Block> {
 
 /// Writes the block of event data that the type has in S3, or else the host's data as it is. Data that is not what
 /// it should be is left out: it must not cost the event.
-fn write_data(frame: &FrameView<'_>, known: Option<KnownType>, out: &mut BytesMut) {
+pub(super) fn write_data(frame: &FrameView<'_>, known: Option<KnownType>, out: &mut BytesMut) {
     let data = frame.field(Field::Data);
     if data.is_empty() {
         return;

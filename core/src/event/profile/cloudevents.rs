@@ -1,4 +1,5 @@
-//! The profile `cloudevents`: CloudEvents 1.0, structured JSON.
+//! The profiles `cloudevents`, `cloudevents-structured` and `cloudevents-binary`: CloudEvents 1.0, as a JSON array of events,
+//! as one event, and with the attributes in headers.
 //!
 //! `source`, `type`, `subject` and `time` are those of the published S3 adapter; `id` is the event's own id, as the
 //! adapter's (made from the ids of the request) is the same for every object of one multi-object delete. Types that
@@ -7,7 +8,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{RecordContext, aws, text};
+use super::note::Story;
+use super::{RecordContext, Shown, aws, text};
 use crate::event::frame::Field;
 use crate::event::{FrameView, Scope};
 
@@ -20,7 +22,7 @@ pub(crate) const OWN_PREFIX: &str = "dev.tidewire.";
 const FIXED_BYTES: usize = 512;
 
 /// Appends the event.
-pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut BytesMut) {
+pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, shown: &Shown<'_>, out: &mut BytesMut) {
     let key = frame.key();
     out.reserve(FIXED_BYTES + frame.as_bytes().len() + 6 * key.len());
     out.put_slice(b"{\"specversion\":\"1.0\",\"id\":\"");
@@ -28,11 +30,7 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut Byt
     out.put_slice(b"\",\"source\":\"");
     write_source(frame, cx, out);
     out.put_slice(b"\",\"type\":\"");
-    let name = frame.event_type().name();
-    let (prefix, name) = match name.strip_prefix("s3:") {
-        Some(name) => (S3_PREFIX, name),
-        None => (OWN_PREFIX, name),
-    };
+    let (prefix, name) = type_name(frame);
     // Names of types are of letters, digits and a few signs, so that none of them needs an escape.
     out.put_slice(prefix.as_bytes());
     text::string_body(out, name.as_bytes());
@@ -63,12 +61,70 @@ pub(super) fn write(frame: &FrameView<'_>, cx: &RecordContext<'_>, out: &mut Byt
         out.put_u8(b'"');
     }
     out.put_slice(b",\"datacontenttype\":\"application/json\",\"data\":");
-    if frame.event_type().scope() == Scope::Object {
-        aws::write(frame, cx, out);
-    } else {
-        write_data(frame, out);
-    }
+    write_payload(frame, cx, shown, out);
     out.put_u8(b'}');
+}
+
+/// The `type`, in two parts.
+fn type_name<'a>(frame: &FrameView<'a>) -> (&'static str, &'a str) {
+    let name = frame.event_type().name();
+    match name.strip_prefix("s3:") {
+        Some(name) => (S3_PREFIX, name),
+        None => (OWN_PREFIX, name),
+    }
+}
+
+fn write_payload(frame: &FrameView<'_>, cx: &RecordContext<'_>, shown: &Shown<'_>, out: &mut BytesMut) {
+    if frame.event_type().scope() == Scope::Object {
+        aws::write(frame, cx, shown, out);
+    } else {
+        write_data(frame, shown, out);
+    }
+}
+
+/// Appends the event in binary mode: the lines of its headers to `headers`, its data to `body`.
+pub(super) fn write_binary(
+    frame: &FrameView<'_>,
+    cx: &RecordContext<'_>,
+    shown: &Shown<'_>,
+    story: &Story<'_>,
+    headers: &mut BytesMut,
+    body: &mut BytesMut,
+) {
+    let mut line = |name: &str, value: &str| {
+        headers.put_slice(b"ce-");
+        headers.put_slice(name.as_bytes());
+        headers.put_slice(b": ");
+        text::header_value(headers, value);
+        headers.put_slice(b"\r\n");
+    };
+    let ascii = |write: &dyn Fn(&mut BytesMut)| {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let (key, bucket) = (frame.key(), frame.bucket());
+    let (prefix, name) = type_name(frame);
+    line("specversion", "1.0");
+    line("id", &cx.id.to_string());
+    line("source", &ascii(&|out| write_source(frame, cx, out)));
+    line("type", &format!("{prefix}{name}"));
+    line("time", &String::from_utf8_lossy(&text::timestamp(frame.time_ns())));
+    let subject = match std::str::from_utf8(key).ok().filter(|s| is_attribute(s)) {
+        Some(s) => s.to_owned(),
+        None => ascii(&|out| text::encoded_key(out, key)),
+    };
+    if !key.is_empty() {
+        line("subject", &subject);
+    }
+    line("sequence", &cx.sequencer.to_string());
+    if !(bucket.is_empty() && key.is_empty()) {
+        let bucket = if is_attribute(bucket) { bucket.to_owned() } else { ascii(&|out| text::uri_part(out, bucket)) };
+        let slash = if key.is_empty() { "" } else { "/" };
+        line("partitionkey", &format!("{bucket}{slash}{subject}"));
+    }
+    story.attributes(line);
+    write_payload(frame, cx, shown, body);
 }
 
 /// Writes `eventSource.region.bucket`, which has to be a URI reference.
@@ -105,7 +161,7 @@ fn is_attribute(s: &str) -> bool {
 
 /// Writes `{bucket, key, data}`, each only if there is one. A key that is not UTF-8 is `key_base64`, as in the
 /// native form of ingest.
-fn write_data(frame: &FrameView<'_>, out: &mut BytesMut) {
+fn write_data(frame: &FrameView<'_>, shown: &Shown<'_>, out: &mut BytesMut) {
     let mut next: &[u8] = b"{";
     if !frame.bucket().is_empty() {
         out.put_slice(next);
@@ -130,7 +186,7 @@ fn write_data(frame: &FrameView<'_>, out: &mut BytesMut) {
         next = b",";
     }
     let data = frame.field(Field::Data);
-    if text::is_json(data) {
+    if shown.data && text::is_json(data) {
         out.put_slice(next);
         out.put_slice(b"\"data\":");
         text::compact(out, data);

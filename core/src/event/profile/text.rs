@@ -86,6 +86,26 @@ pub(crate) fn string_body(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_slice(&bytes[done..]);
 }
 
+/// Writes `,"name":"value"`. The name needs no escape.
+pub(crate) fn member(out: &mut impl BufMut, name: &str, value: &str) {
+    out.put_slice(b",\"");
+    out.put_slice(name.as_bytes());
+    out.put_slice(b"\":");
+    string(out, value);
+}
+
+/// As [`member`], unless the value is empty.
+pub(crate) fn member_if(out: &mut impl BufMut, name: &str, value: &str) {
+    if !value.is_empty() {
+        member(out, name, value);
+    }
+}
+
+/// Writes a number.
+pub(crate) fn number(out: &mut impl BufMut, n: u64) {
+    out.put_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
 /// Writes `"name":"value"` pairs as a JSON object.
 pub(crate) fn string_map<'a>(out: &mut impl BufMut, pairs: impl Iterator<Item = (&'a str, &'a str)>) {
     out.put_u8(b'{');
@@ -118,6 +138,60 @@ pub(crate) fn encoded_key(out: &mut impl BufMut, key: &[u8]) {
         done = i + 1;
     }
     out.put_slice(&key[done..]);
+}
+
+/// As [`encoded_key`], with `/` as `%2F` too.
+pub(crate) fn encoded_key_without_slash(out: &mut impl BufMut, key: &[u8]) {
+    for (i, part) in key.split(|b| *b == b'/').enumerate() {
+        if i > 0 {
+            out.put_slice(b"%2F");
+        }
+        encoded_key(out, part);
+    }
+}
+
+/// Writes a key as the path of a URI: as [`encoded_key`], but a space is `%20`.
+pub(crate) fn uri_path(out: &mut impl BufMut, key: &[u8]) {
+    for (i, part) in key.split(|b| *b == b' ').enumerate() {
+        if i > 0 {
+            out.put_slice(b"%20");
+        }
+        encoded_key(out, part);
+    }
+}
+
+/// Writes text as the value of a header, as the HTTP binding of CloudEvents has it (3.1.3.2): visible ASCII stands for itself
+/// but for `"` and `%`; all else, the space too, is percent-encoded. Nothing that comes out can end a header.
+pub(crate) fn header_value(out: &mut impl BufMut, text: &str) {
+    for &b in text.as_bytes() {
+        if b.is_ascii_graphic() && !matches!(b, b'"' | b'%') {
+            out.put_u8(b);
+        } else {
+            percent(out, b);
+        }
+    }
+}
+
+/// Writes bytes that should be UTF-8 as a JSON string with its quotes. What is not UTF-8 becomes U+FFFD; answers whether
+/// nothing did.
+pub(crate) fn lossy_string(out: &mut impl BufMut, bytes: &[u8]) -> bool {
+    out.put_u8(b'"');
+    let exact = lossy_body(out, bytes);
+    out.put_u8(b'"');
+    exact
+}
+
+/// As [`lossy_string`], without the quotes.
+pub(crate) fn lossy_body(out: &mut impl BufMut, bytes: &[u8]) -> bool {
+    let mut exact = true;
+    for chunk in bytes.utf8_chunks() {
+        string_body(out, chunk.valid().as_bytes());
+        if !chunk.invalid().is_empty() {
+            string_body(out, "\u{FFFD}".as_bytes());
+            exact = false;
+        }
+    }
+    exact
 }
 
 /// Writes `text` as one part of a URI: only unreserved characters stand for themselves.
@@ -155,6 +229,17 @@ pub(crate) fn timestamp(ns: u64) -> [u8; 24] {
     put(17, ms_of_day / 1_000 % 60);
     put(20, ms_of_day / 10 % 100);
     t[22] = b'0' + (ms_of_day % 10) as u8;
+    t
+}
+
+/// A time as `YYYY-MM-DDThh:mm:ss` with so many digits of the second, one to nine of them or none, and `Z`.
+pub(crate) fn timestamp_with(ns: u64, digits: usize) -> Vec<u8> {
+    let mut t = timestamp(ns)[..19].to_vec();
+    if digits > 0 {
+        t.push(b'.');
+        t.extend_from_slice(&format!("{:09}", ns % 1_000_000_000).as_bytes()[..digits.min(9)]);
+    }
+    t.push(b'Z');
     t
 }
 

@@ -19,6 +19,7 @@ use super::types::{self, OfType};
 use super::{Budget, Place, Read, check_depth, check_path, finish, kind, object, string, unknown};
 use crate::error::Result;
 use crate::event::KnownType;
+use crate::event::profile::eventbridge::{deletion_type, detail_type, reason};
 use crate::filter::expression::{Affix, Field, Filter, Folded, Test};
 use crate::filter::number::{Bound, Range};
 use crate::filter::pattern::Wildcard;
@@ -116,53 +117,8 @@ const PATHS: &[(&str, Target)] = &[
 /// What the ARN of a bucket begins with.
 const ARN: &str = "arn:aws:s3:::";
 
-fn detail_type(t: KnownType) -> Option<&'static str> {
-    use KnownType::*;
-    Some(match t {
-        ObjectCreatedPut | ObjectCreatedPost | ObjectCreatedCopy | ObjectCreatedCompleteMultipartUpload => {
-            "Object Created"
-        }
-        ObjectRemovedDelete
-        | ObjectRemovedDeleteMarkerCreated
-        | ObjectRemovedDeleteAllVersions
-        | LifecycleExpirationDelete
-        | LifecycleExpirationDeleteMarkerCreated => "Object Deleted",
-        LifecycleTransition => "Object Storage Class Changed",
-        IntelligentTiering => "Object Access Tier Changed",
-        ObjectRestorePost => "Object Restore Initiated",
-        ObjectRestoreCompleted => "Object Restore Completed",
-        ObjectRestoreDelete => "Object Restore Expired",
-        ObjectTaggingPut => "Object Tags Added",
-        ObjectTaggingDelete => "Object Tags Deleted",
-        ObjectAclPut => "Object ACL Updated",
-        _ => return None,
-    })
-}
-
 fn source(t: KnownType) -> Option<&'static str> {
     detail_type(t).map(|_| "aws.s3")
-}
-
-fn reason(t: KnownType) -> Option<&'static str> {
-    use KnownType::*;
-    Some(match t {
-        ObjectCreatedPut => "PutObject",
-        ObjectCreatedPost => "POST Object",
-        ObjectCreatedCopy => "CopyObject",
-        ObjectCreatedCompleteMultipartUpload => "CompleteMultipartUpload",
-        ObjectRemovedDelete | ObjectRemovedDeleteMarkerCreated | ObjectRemovedDeleteAllVersions => "DeleteObject",
-        LifecycleExpirationDelete | LifecycleExpirationDeleteMarkerCreated => "Lifecycle Expiration",
-        _ => return None,
-    })
-}
-
-fn deletion_type(t: KnownType) -> Option<&'static str> {
-    use KnownType::*;
-    Some(match t {
-        ObjectRemovedDelete | ObjectRemovedDeleteAllVersions | LifecycleExpirationDelete => "Permanently Deleted",
-        ObjectRemovedDeleteMarkerCreated | LifecycleExpirationDeleteMarkerCreated => "Delete Marker Created",
-        _ => return None,
-    })
 }
 
 /// What values the document has at a path.
