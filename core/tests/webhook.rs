@@ -187,6 +187,130 @@ fn an_unresolvable_host_is_looked_up_for_every_event() {
     engine.close(Duration::ZERO).unwrap();
 }
 
+/// Each class of answers, and what becomes of the events: tried at once and again, put off as a whole, or given up soon.
+#[test]
+fn each_class_of_answers_has_its_consequence() {
+    struct Case {
+        reply: Reply,
+        /// A second key is delivered meanwhile.
+        others_go_on: bool,
+        /// Requests that come within a moment, at least.
+        requests: u64,
+        attempts_count: bool,
+    }
+    let case = |reply: Reply, others_go_on, requests, attempts_count| Case { reply, others_go_on, requests, attempts_count };
+    let status = Reply::status;
+    let cases = [
+        // Fails, is tried again, and is not followed.
+        case(status(302).header("Location", "http://127.0.0.1:1/"), true, 3, true),
+        case(status(404), true, 3, true),
+        case(status(408), true, 3, true),
+        case(status(409), true, 3, true),
+        // The endpoint's own failure: it is probed.
+        case(status(500), false, 3, true),
+        case(status(501), false, 3, true),
+        case(status(503), false, 3, true),
+        // The whole endpoint is left alone, and probed.
+        case(status(401), false, 2, true),
+        case(status(403), false, 2, true),
+        // For an hour.
+        case(status(410), false, 1, true),
+        // For as long as it says, and no attempt counts.
+        case(status(429).header("Retry-After", "3600"), false, 1, false),
+        case(status(429), false, 1, false),
+        case(status(503).header("Retry-After", "Fri, 31 Dec 2199 23:59:59 GMT"), false, 1, false),
+        case(status(404).header("Retry-After", "600"), false, 1, false),
+    ];
+    for Case { reply, others_go_on, requests, attempts_count } in cases {
+        let what = format!("{reply:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let bad = move |hit: &Hit<'_>| hit.records.iter().any(|r| r.key == "bad");
+        let r = receiver(Behaviour::decide(move |hit| if bad(hit) { reply.clone() } else { Reply::status(204) }));
+        let mut d = one_by_one("hook", &r.url());
+        (d.breaker.consecutive_failures, d.breaker.open_min) = (1, Duration::from_millis(50));
+        d.breaker.open_max = if others_go_on { Duration::from_millis(50) } else { Duration::from_millis(100) };
+        d.retry.attempts_max = Some(1000);
+        let engine = open_one(dir.path(), d);
+        put(&engine, "bad", 1);
+        until(&what, || r.requests() >= requests);
+        let tries = r.requests();
+        put(&engine, "good", 2);
+        if others_go_on || requests > 1 {
+            until(&what, || r.accepted() == 1);
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!((r.accepted(), r.requests()), (0, tries), "{what}");
+        }
+        let waiting = if others_go_on || requests > 1 { 1 } else { 2 };
+        until(&what, || of(&engine, "hook").waiting == waiting);
+        assert_eq!(of(&engine, "hook").dead_lettered, 0, "{what}");
+        // What was tried is known after another opening, unless it did not count.
+        engine.close(Duration::ZERO).unwrap();
+        r.set_behaviour(Behaviour::Status(400));
+        let mut d = one_by_one("hook", &r.url());
+        (d.retry.attempts_max, d.retry.poison_attempts) = (Some(if attempts_count { 1 } else { 1000 }), 1);
+        let engine = open_one(dir.path(), d);
+        engine.flush(WAIT).unwrap();
+        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+        let bad = letters.iter().find(|l| l.key == b"bad").unwrap();
+        assert_eq!(bad.attempts > 1, attempts_count, "{what}: {}", bad.attempts);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// Also 413, which is cut in halves first.
+#[test]
+fn http_400_is_retried_hard_and_for_ever() {
+    for status in [400, 413, 415, 422] {
+        let dir = tempfile::tempdir().unwrap();
+        let bad = |hit: &Hit<'_>| hit.records.iter().any(|r| r.key == "bad");
+        let r = receiver(Behaviour::decide(move |hit| Reply::status(if bad(hit) { status } else { 204 })));
+        let mut d = hook("hook", &r.url());
+        d.batch.linger = Duration::from_millis(50);
+        // The default is three, a minute apart.
+        d.retry.poison_attempts = 1;
+        let engine = open_one(dir.path(), d);
+        for n in 0..40 {
+            put(&engine, if n == 17 { "bad" } else { ["a", "b", "c"][n as usize % 3] }, n);
+        }
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.dead_lettered, r.accepted()), (39, 1, 39), "{status}");
+        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+        assert_eq!((&letters[0].key[..], letters[0].status, letters[0].attempts), (&b"bad"[..], status, 1));
+        in_order(&r);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// Of four shards, each would have a breaker, and a number of requests, and a rate of its own.
+#[test]
+fn limits_hold_for_all_shards_together() {
+    for shards in [1, 2, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let r = receiver(Behaviour::Delay(Duration::from_millis(5)));
+        let mut d = one_by_one("hook", &r.url());
+        d.concurrency = 3;
+        d.adaptive_concurrency = false;
+        let engine = open(dir.path(), shards, passing(vec![d]));
+        (0..300).for_each(|n| put(&engine, &format!("k{n}"), n));
+        engine.flush(WAIT).unwrap();
+        assert_eq!(r.accepted(), 300);
+        assert!(r.connections() <= 3 * shards as u64, "{} connections", r.connections());
+        // A breaker that stays open: five failures in all, then nothing, whichever shards the events are on.
+        r.set_behaviour(Behaviour::Status(500));
+        let before = r.requests();
+        let mut d = one_by_one("hook", &r.url());
+        (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        engine.replace_rules(passing(vec![d])).unwrap();
+        (0..300).for_each(|n| put(&engine, &format!("k{n}"), n));
+        until("five have failed", || r.requests() - before >= 5);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(r.requests() - before, 5, "{shards} shards");
+        engine.close(Duration::ZERO).unwrap();
+    }
+}
+
 /// Reads a request to its end.
 fn read_request(stream: &mut TcpStream) {
     let mut got = Vec::new();

@@ -10,7 +10,7 @@ use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
 use crate::config::Network;
-use crate::delivery::{Attempt, Connector, Outcome, Record};
+use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
 use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
 use crate::event::profile::Profile;
@@ -121,9 +121,10 @@ impl WebhookConnector {
         // Each record comes with the separator before it; the first one goes without.
         let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
         let length = batch_head.len() + records_len - separator.len() + tail.len();
-        let again = |reason: String| Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() };
+        let retry = |fault, reason: String| Outcome::Retry { fault, reason, status: 0, answer: Bytes::new() };
+        let again = |reason: String| retry(Fault::Endpoint, reason);
         let deadline = driver::now() + self.timeout;
-        let late = || again(format!("no complete answer within {:?}", self.timeout));
+        let late = || retry(Fault::Overload, format!("no complete answer within {:?}", self.timeout));
         let Some(credentials) = &self.credentials else {
             let mut head = Vec::with_capacity(512);
             if let Err(e) = self.head.write(&[], length as u64, &mut head) {
@@ -291,14 +292,85 @@ fn judge(response: &Response) -> Outcome {
     };
     let reason = http::describe(response);
     let answer = Bytes::copy_from_slice(&response.body_start);
-    match http::classify(status) {
-        Class::Success => Outcome::Success,
-        Class::Poison => Outcome::Poison { reason, status, answer },
-        Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status, answer },
-        _ => match retry_after() {
-            // Any answer that says when to come back is taken at its word.
-            Some(ns) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
-            None => Outcome::Retry { endpoint: status >= 500, reason, status, answer },
-        },
+    let class = http::classify(status);
+    match (class, retry_after()) {
+        (Class::Success, _) => Outcome::Success,
+        (Class::Gone, _) => Outcome::Gone { reason, status, answer },
+        (Class::Throttle, after_ns) => Outcome::Throttle { after_ns, reason, status, answer },
+        // What is too large now may not be so later (RFC 9110, 15.5.14); what else is wrong with the events stays so, and
+        // must not hold up others.
+        (Class::Poison, after_ns) if status != 413 || after_ns.is_none() => Outcome::Poison { reason, status, answer },
+        // Any other answer that says when to come back is taken at its word.
+        (_, Some(ns)) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
+        (Class::Unauthorized, None) => Outcome::Denied { reason, status, answer },
+        (Class::Retry | Class::Poison, None) => {
+            let fault = match status {
+                503 => Fault::Overload,
+                500.. => Fault::Endpoint,
+                _ => Fault::Events,
+            };
+            Outcome::Retry { fault, reason, status, answer }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, header: &str) -> Response {
+        let mut parser = ResponseParser::new();
+        let text = format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n");
+        parser.feed(text.as_bytes()).expect("an answer");
+        parser.take_response().expect("an answer")
+    }
+
+    /// What an outcome is, in a word.
+    fn word(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Success => "success".into(),
+            Outcome::Retry { fault, .. } => format!("retry {fault:?}"),
+            Outcome::Throttle { after_ns, .. } => format!("wait {:?}", after_ns.map(|ns| ns / 1_000_000_000)),
+            Outcome::Denied { .. } => "denied".into(),
+            Outcome::Gone { .. } => "gone".into(),
+            Outcome::Poison { .. } => "poison".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_outcome() {
+        let table: [(&[u16], &str, &str); 8] = [
+            (&[200, 201, 202, 204, 299], "success", "success"),
+            (&[300, 301, 302, 303, 304, 307, 308], "retry Events", "wait Some(7)"),
+            (&[400, 415, 422], "poison", "poison"),
+            (&[413], "poison", "wait Some(7)"),
+            (&[401, 403], "denied", "wait Some(7)"),
+            (&[402, 404, 405, 408, 409, 418, 451], "retry Events", "wait Some(7)"),
+            (&[410], "gone", "gone"),
+            (&[429], "wait None", "wait Some(7)"),
+        ];
+        let fails: [(&[u16], &str, &str); 2] = [
+            (&[500, 501, 502, 504, 599, 999], "retry Endpoint", "wait Some(7)"),
+            (&[503], "retry Overload", "wait Some(7)"),
+        ];
+        for (statuses, plain, with_retry_after) in table.into_iter().chain(fails) {
+            for status in statuses {
+                assert_eq!(word(&judge(&answer(*status, ""))), plain, "{status}");
+                let told = answer(*status, "Retry-After: 7\r\n");
+                assert_eq!(word(&judge(&told)), with_retry_after, "{status}");
+                let garbage = answer(*status, "Retry-After: soon\r\n");
+                assert_eq!(word(&judge(&garbage)), plain, "{status}");
+            }
+        }
+        // A date, as the endpoint's clock has it; one gone by is now.
+        let date = answer(503, "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n");
+        assert_eq!(word(&judge(&date)), "wait Some(0)");
+        let Outcome::Throttle { after_ns: Some(ns), .. } =
+            judge(&answer(503, "Retry-After: Fri, 31 Dec 2199 23:59:59 GMT\r\n"))
+        else {
+            panic!("no wait")
+        };
+        assert_eq!(ns / 1_000_000_000, 86_400, "at most a day");
     }
 }

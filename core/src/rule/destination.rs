@@ -27,6 +27,10 @@ const LINGER_MAX: Duration = Duration::from_secs(60);
 const CONCURRENCY_MAX: usize = 1024;
 /// The longest wait of any kind that may be configured: 400 days.
 const WAIT_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+/// What a pause that an endpoint asks for is at least, and the most that may be configured for it.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+const RATE_MAX: usize = 1 << 40;
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The most ranges of addresses in one list.
 const RANGES_MAX: usize = 1024;
@@ -48,9 +52,15 @@ pub struct Destination {
     pub profile: Profile,
     /// How many events one request carries.
     pub batch: BatchLimits,
-    /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
-    /// than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is one in all.
+    /// How many requests may be on their way at once at most, those of all shards together, 1 to 1024. Default: 64. Of
+    /// one resource key there is never more than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is
+    /// one in all.
     pub concurrency: usize,
+    /// Whether fewer requests are made at once while the endpoint's answers get slower with more, or it says that it is
+    /// too much: from 4 on, one more per round trip while all are used. Default: true.
+    pub adaptive_concurrency: bool,
+    /// How much it gets per second.
+    pub rate: RateLimits,
     /// Which events wait for which. Default: [`Order::Key`]. A change is in force once what was on its way is out, so that
     /// the order of each key holds across it.
     pub order: Order,
@@ -89,7 +99,9 @@ impl Destination {
             kind,
             profile: Profile::default(),
             batch: BatchLimits::default(),
-            concurrency: 4,
+            concurrency: 64,
+            adaptive_concurrency: true,
+            rate: RateLimits::default(),
             order: Order::default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
@@ -122,8 +134,14 @@ impl Destination {
             within("retry.attempts_max", max as usize, 1, 1_000_000)?;
         }
         in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
+        within_time("retry.retry_after_max", retry.retry_after_max, RETRY_AFTER_MIN, RETRY_AFTER_MAX)?;
+        self.rate.validate()?;
         self.queue.validate()?;
         let breaker = &self.breaker;
+        within_time("breaker.window", breaker.window, TICK, WAIT_MAX)?;
+        within("breaker.calls_min", breaker.calls_min as usize, 1, 1_000_000)?;
+        within("breaker.failed_percent", breaker.failed_percent.into(), 1, 100)?;
+        within("breaker.successes", breaker.successes as usize, 1, 1000)?;
         within("breaker.consecutive_failures", breaker.consecutive_failures as usize, 1, 1_000_000)?;
         within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
         within_time("breaker.open_max", breaker.open_max, TICK, WAIT_MAX)?;
@@ -175,6 +193,9 @@ pub struct RetryPolicy {
     pub attempts_max: Option<u32>,
     /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
     pub poison_attempts: u32,
+    /// The longest pause that the endpoint may ask for with `Retry-After`, 1 s to 24 h; what is longer counts as this.
+    /// Default: 1 h.
+    pub retry_after_max: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -185,7 +206,49 @@ impl Default for RetryPolicy {
             age_max: Duration::from_secs(72 * 3600),
             attempts_max: None,
             poison_attempts: 3,
+            retry_after_max: Duration::from_secs(3600),
         }
+    }
+}
+
+/// How much a destination gets per second, from all shards together. What would be more waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// The most events, at least 1. Default: no limit.
+    pub events_per_second: Option<u32>,
+    /// The most requests, at least 1. Default: no limit.
+    pub requests_per_second: Option<u32>,
+    /// The most bytes of request bodies, at least 1. A single event that is larger than what a burst may have goes when
+    /// that is free, and others wait the longer. Default: no limit.
+    pub bytes_per_second: Option<u64>,
+    /// What was not used of so much time may go at once, 1 ms to 1 h; at least one event or request may. Default: 1 s.
+    pub burst: Duration,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        RateLimits {
+            events_per_second: None,
+            requests_per_second: None,
+            bytes_per_second: None,
+            burst: Duration::from_secs(1),
+        }
+    }
+}
+
+impl RateLimits {
+    fn validate(&self) -> Result<()> {
+        let rates = [
+            ("rate.events_per_second", self.events_per_second.map(u64::from)),
+            ("rate.requests_per_second", self.requests_per_second.map(u64::from)),
+            ("rate.bytes_per_second", self.bytes_per_second),
+        ];
+        for (key, rate) in rates {
+            if let Some(rate) = rate {
+                within(key, usize::try_from(rate).unwrap_or(usize::MAX), 1, RATE_MAX)?;
+            }
+        }
+        within_time("rate.burst", self.burst, TICK, TIMEOUT_MAX)
     }
 }
 
@@ -294,11 +357,22 @@ impl QueueLimits {
     }
 }
 
-/// When a failing destination is left alone for a while.
+/// When a failing destination is left alone for a while, by all shards together. What counts is no connection, no answer
+/// in time, and 5xx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerPolicy {
     /// How many failures in a row open the breaker, at least 1. Default: 5.
     pub consecutive_failures: u32,
+    /// It opens as well when of the attempts within this time, `calls_min` at least, `failed_percent` have failed.
+    /// Default: 30 s.
+    pub window: Duration,
+    /// Default: 10.
+    pub calls_min: u32,
+    /// 1 to 100. Default: 50.
+    pub failed_percent: u8,
+    /// How many probes in a row must succeed before it closes, 1 to 1000; then requests begin anew with one at a time.
+    /// Default: 3.
+    pub successes: u32,
     /// How long it stays open the first time, at least 1 ms. Default: 5 s; doubles each time.
     pub open_min: Duration,
     /// The longest it stays open, at least `open_min`. Default: 300 s.
@@ -307,7 +381,15 @@ pub struct BreakerPolicy {
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
-        BreakerPolicy { consecutive_failures: 5, open_min: Duration::from_secs(5), open_max: Duration::from_secs(300) }
+        BreakerPolicy {
+            consecutive_failures: 5,
+            window: Duration::from_secs(30),
+            calls_min: 10,
+            failed_percent: 50,
+            successes: 3,
+            open_min: Duration::from_secs(5),
+            open_max: Duration::from_secs(300),
+        }
     }
 }
 

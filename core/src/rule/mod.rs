@@ -11,7 +11,7 @@ mod set;
 pub use arn::Arns;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
-    ProxyChoice, QueueLimits, RetryPolicy, Webhook,
+    ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};

@@ -16,6 +16,7 @@ use futures::future::{Either, select};
 
 use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::endpoints::Endpoints;
 use super::gate::Holds;
 use super::handover::DELIVERY;
 use super::queues::Queue;
@@ -26,9 +27,10 @@ use super::{Command, Shard, handover};
 use crate::connect;
 use crate::delivery::account::{Account, Sum};
 use crate::delivery::behind::KeysBehind;
+use crate::delivery::endpoint::{Endpoint, Seat};
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::quota::{Level, Load};
-use crate::delivery::{Connector, Outcome, Record};
+use crate::delivery::{Connector, Fault, Outcome, Record};
 use crate::driver::{self, Notify, Task};
 use crate::error::Result;
 use crate::event::profile::Profile;
@@ -83,6 +85,22 @@ impl Saved {
     }
 }
 
+/// Where a lane asks whether it may send.
+pub(super) struct Place {
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) seat: Seat,
+}
+
+impl Place {
+    /// The endpoint of a lane that goes this way.
+    fn endpoint(&self, number: u32, destination: Option<&Destination>, way: Way) -> Arc<Endpoint> {
+        match destination {
+            Some(d) if way.home.is_none() => self.endpoints.of(number & !DELIVERY, d),
+            _ => Endpoints::none(),
+        }
+    }
+}
+
 /// What a lane had open when the engine was opened, until that is counted.
 struct Inherited {
     cursor: Cursor,
@@ -120,6 +138,7 @@ pub(super) struct LaneSlot {
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     pub(super) queue: Arc<Queue>,
+    place: Place,
     account: RefCell<Account>,
     /// What the queue had room for when it was last told of what waits here.
     room: Cell<Sum>,
@@ -169,9 +188,7 @@ fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> Lan
     let d = destination;
     LanePolicy {
         batch: d.map_or_else(Default::default, |d| d.batch),
-        concurrency: d.filter(|_| way.order != Order::Strict).map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
-        breaker: d.map_or_else(Default::default, |d| d.breaker),
         events_max,
     }
 }
@@ -187,13 +204,15 @@ impl LaneSlot {
         holds: Holds,
         stats: Arc<LaneStats>,
         queue: Arc<Queue>,
+        place: Place,
         events_max: usize,
     ) -> LaneSlot {
         let Saved { cursor, tried, shed } = saved;
         let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
         // Of what earlier runs left it is not known how old it is.
         let oldest_ns = if inherited.is_some() { 0 } else { driver::wall_ns() };
-        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
+        let endpoint = place.endpoint(number, destination.as_deref(), way);
+        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), endpoint, place.seat, cursor);
         lane.restore_tried(tried);
         LaneSlot {
             number: number & !DELIVERY,
@@ -210,6 +229,7 @@ impl LaneSlot {
             notify: Notify::default(),
             stats,
             queue,
+            place,
             account: RefCell::new(Account::new(inherited.is_none())),
             room: Cell::default(),
             offered: Cell::default(),
@@ -312,8 +332,10 @@ impl LaneSlot {
     }
 
     fn use_settings(&self) {
-        let policy = policy(self.destination.borrow().as_deref(), self.way.get(), self.events_max);
-        self.lane.borrow_mut().set_policy(policy);
+        let (destination, way) = (self.destination.borrow(), self.way.get());
+        let policy = policy(destination.as_deref(), way, self.events_max);
+        let endpoint = self.place.endpoint(self.number, destination.as_deref(), way);
+        self.lane.borrow_mut().set_policy(policy, endpoint);
         *self.connector.borrow_mut() = None;
     }
 
@@ -877,7 +899,7 @@ impl Shard {
                 match select(attempt, pin!(stopped.notified())).await {
                     Either::Left((Ok(outcome), _)) => outcome,
                     Either::Left((Err(_), _)) => Outcome::Retry {
-                        endpoint: true,
+                        fault: Fault::Endpoint,
                         reason: "the connector panicked; a defect of Tidewire".into(),
                         status: 0,
                         answer: Bytes::new(),
@@ -910,17 +932,21 @@ impl Shard {
         }
         let now = self.now();
         let mut freed = 0;
-        match &outcome {
-            Outcome::Success => {
-                freed = batch.items.iter().map(|i| i.bytes).sum();
-                slot.release(&batch.items);
-                if !handed_over {
-                    stats.latency.record(
-                        batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
-                    );
-                }
+        let mut delivered = |items: &[Item<Body>]| {
+            freed += items.iter().map(|i| i.bytes).sum::<usize>();
+            slot.release(items);
+            if !handed_over {
+                stats.latency.record(
+                    items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
+                );
             }
+        };
+        match &outcome {
+            Outcome::Success => delivered(&batch.items),
             Outcome::Retry { reason, .. }
+            | Outcome::Denied { reason, .. }
+            | Outcome::Gone { reason, .. }
+            | Outcome::Partial { reason, .. }
             | Outcome::Throttle { reason, .. }
             | Outcome::Poison { reason, .. }
             | Outcome::Undeliverable { reason } => {
@@ -935,6 +961,10 @@ impl Shard {
             }
         }
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
+        delivered(&done.delivered_items);
+        if let Some(seat) = done.wake {
+            self.tell_turn(slot.number, seat);
+        }
         let counted = if handed_over { &stats.handed_over } else { &stats.delivered };
         counted.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
@@ -958,6 +988,25 @@ impl Shard {
 }
 
 impl Shard {
+    /// The lanes of a destination here may have something to send again.
+    pub(super) fn wake_lanes_of(&self, number: u32) {
+        let lanes = self.lanes.borrow();
+        let replays = self.keeping.replays.borrow();
+        let of_it = lanes.values().chain(replays.values()).filter(|slot| slot.number == number);
+        of_it.for_each(|slot| slot.notify.notify());
+    }
+
+    /// Tells those who have the seat that an attempt of another one has ended.
+    fn tell_turn(&self, number: u32, seat: Seat) {
+        for peer in self.peers.iter().filter(|p| seat.is_of(p.index)) {
+            if peer.index == self.shared.index {
+                self.wake_lanes_of(number);
+            } else {
+                peer.command(Command::Turn(number));
+            }
+        }
+    }
+
     /// Bytes of rendered records that a lane does not hold any more.
     pub(super) fn free(&self, slot: &LaneSlot, bytes: usize) {
         slot.held.set(slot.held.get().saturating_sub(bytes));
@@ -977,7 +1026,7 @@ impl LaneSlot {
                     // home would take for a repeat.
                     if let Err(e) = shard.durable(batch.items.last().map_or(0, |i| i.sequence)).await {
                         return Outcome::Retry {
-                            endpoint: false,
+                            fault: Fault::Own,
                             reason: e.to_string(),
                             status: 0,
                             answer: Bytes::new(),
@@ -987,7 +1036,7 @@ impl LaneSlot {
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },
-            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0, answer: Bytes::new() },
+            Err(e) => Outcome::Retry { fault: Fault::Endpoint, reason: e.to_string(), status: 0, answer: Bytes::new() },
         }
     }
 }

@@ -9,6 +9,7 @@ mod commit;
 pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
+pub(crate) mod endpoints;
 pub(crate) mod fair;
 mod files;
 pub(crate) mod gate;
@@ -65,6 +66,7 @@ use crate::rule::LiveDestinations;
 
 use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
+use endpoints::Endpoints;
 use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
 use gate::{Holds, Peers};
@@ -97,6 +99,10 @@ pub(crate) struct Common {
     pub(crate) fairness: Option<Arc<Fairness>>,
     /// How destinations are reached.
     pub(crate) network: Arc<Network>,
+    /// What is known of their endpoints.
+    pub(crate) endpoints: Arc<Endpoints>,
+    /// What the monotonic times of all shards are counted from.
+    started: Instant,
 }
 
 impl Common {
@@ -115,6 +121,8 @@ impl Common {
             queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             network: Arc::new(Network::new(&config.network)),
+            endpoints: Arc::default(),
+            started: driver::now(),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
         entries.sort_by_key(|e| e.at_ns);
@@ -238,6 +246,8 @@ pub(crate) enum Command {
     Bury { letter: Buried, reply: oneshot::Sender<()> },
     /// What held lanes back is gone; look.
     Look,
+    /// The lanes of this destination may send again.
+    Turn(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -521,7 +531,7 @@ impl Shard {
             snapshots: snapshot,
             config,
             incarnation,
-            started: driver::now(),
+            started: shared.common.started,
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
             run: (state.next_segment, last_sequence),
