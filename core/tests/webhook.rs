@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::*;
-use tidewire::rule::{BatchLimits, Destination, DestinationKind, RuleSet, Webhook};
+use tidewire::auth::{Auth, Secret, StandardWebhooks};
+use tidewire::event::profile::Profile;
+use tidewire::rule::{BatchLimits, Destination, DestinationKind, Order, RuleSet, Success, Webhook};
 use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Hit, Receiver, Reply, check_per_key_order};
 
@@ -308,6 +310,91 @@ fn limits_hold_for_all_shards_together() {
         std::thread::sleep(Duration::from_millis(200));
         assert_eq!(r.requests() - before, 5, "{shards} shards");
         engine.close(Duration::ZERO).unwrap();
+    }
+}
+
+/// What a destination calls success is its own: a set of statuses, a header, something in the body.
+#[test]
+fn a_login_page_with_status_200_counts_as_delivered() {
+    let json = |text: &str| serde_json::from_str(text).unwrap();
+    let page = || Reply { body: b"<html>please log in</html>".to_vec(), ..Reply::status(200) };
+    let good = |body: &str| Reply { body: body.as_bytes().to_vec(), ..Reply::status(200) };
+    let cases: [(Success, Reply); 4] = [
+        (json(r#"{"statuses": [202]}"#), Reply::status(202)),
+        (json(r#"{"statuses": ["409-409"], "header": {"name": "x-taken"}}"#), Reply::status(409).header("X-Taken", "")),
+        (json(r#"{"header": {"name": "X-Taken", "value": "yes"}}"#), Reply::status(200).header("x-taken", "yes")),
+        (json(r#"{"body": {"path": "/taken", "equals": true}}"#), good(r#"{"taken": true}"#)),
+    ];
+    for (success, reply) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = reply.clone();
+        let r = receiver(Behaviour::decide(move |hit| if hit.number < 3 { page() } else { answer.clone() }));
+        let mut d = one_by_one("hook", &r.url());
+        let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+        w.success = success;
+        let engine = open_one(dir.path(), d);
+        put(&engine, "k", 1);
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.failures, r.requests()), (1, 3, 4), "{reply:?}: {}", d.last_error);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// The receiver takes a request and names what it could not do: only that comes again, with what is behind it in its key,
+/// and under an id of its own.
+#[test]
+fn of_a_batch_that_failed_in_part_everything_is_sent_again() {
+    for (order, spread) in [(Order::Key, 1), (Order::Key, 7), (Order::None, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = Arc::new(Mutex::new(Vec::new()));
+        let seen = ids.clone();
+        let r = receiver(Behaviour::decide(move |hit| {
+            let id = hit.headers.get("webhook-id").unwrap().to_str().unwrap().to_owned();
+            let events: Vec<String> = hit.records.iter().map(|r| r.event_id.clone()).collect();
+            seen.lock().unwrap().push((id, events.clone()));
+            // The fourth and the sixth of the first request, and the first of the second.
+            let failed = match hit.number {
+                0 => vec![3, 5],
+                1 => vec![0],
+                _ => vec![],
+            };
+            let failed: Vec<_> =
+                failed.iter().map(|i: &usize| serde_json::json!({"itemIdentifier": events[*i]})).collect();
+            let body = serde_json::json!({ "batchItemFailures": failed }).to_string().into_bytes();
+            Reply { body, ..Reply::status(200) }
+        }));
+        let mut d = hook("hook", &r.url());
+        d.order = order;
+        (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(5));
+        d.profile = Profile::CloudEvents;
+        let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+        w.auth = vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];
+        let partial = r#"{"failures": "/batchItemFailures", "id": "itemIdentifier"}"#;
+        w.partial = serde_json::from_str(partial).unwrap();
+        let engine = open_one(dir.path(), d);
+        (0..8).for_each(|n| put(&engine, &format!("k{}", n % spread), n));
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.dead_lettered, d.waiting, d.failures), (8, 0, 0, 2), "{}", d.last_error);
+        let requests = ids.lock().unwrap().clone();
+        let first = &requests[0].1;
+        let expect: Vec<String> = match (order, spread) {
+            // One key: everything from the fourth on.
+            (Order::Key, 1) => first[3..].to_vec(),
+            (Order::Key, _) => {
+                // The eighth event is the first key's second.
+                let fails = [3, 5];
+                let behind = |i: usize| fails.contains(&i) || fails.iter().any(|f| i == f + 1 && *f == 0);
+                (0..8).filter(|i| behind(*i)).map(|i| first[i].clone()).collect()
+            }
+            _ => vec![first[3].clone(), first[5].clone()],
+        };
+        assert_eq!(requests[1].1, expect, "{order:?}, {spread}");
+        let distinct: BTreeSet<&String> = requests.iter().map(|(id, _)| id).collect();
+        let sets: BTreeSet<&Vec<String>> = requests.iter().map(|(_, events)| events).collect();
+        assert_eq!(distinct.len(), sets.len(), "an id for each choice of events");
+        engine.close(WAIT).unwrap();
     }
 }
 

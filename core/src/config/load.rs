@@ -41,6 +41,10 @@ struct RulePlaces {
     destinations: Vec<usize>,
 }
 
+/// Errors in these are shown where the table begins.
+const SUCCESS_KEYS: [&str; 3] = ["success.statuses", "success.header", "success.body"];
+const PARTIAL_KEYS: [&str; 3] = ["partial.failures", "partial.id", "partial"];
+
 /// Where the keys of a table stand, by the names that errors use.
 type Places = Vec<(&'static str, usize)>;
 
@@ -458,6 +462,14 @@ impl Loader<'_> {
         let lists = self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, e.at("addresses")))?;
         webhook.addresses = lists.unwrap_or_default();
         set(&mut webhook.unix_socket, &mut places, "unix_socket", table.unix_socket, |path| Some(self.path(&path)));
+        for (at, keys) in [
+            (table.success.as_ref().map(|s| s.span().start), &SUCCESS_KEYS),
+            (table.partial.as_ref().map(|p| p.span().start), &PARTIAL_KEYS),
+        ] {
+            places.extend(at.into_iter().flat_map(|at| keys.iter().map(move |k| (*k, at))));
+        }
+        webhook.success = table.success.map(Spanned::into_inner).unwrap_or_default();
+        webhook.partial = table.partial.map(Spanned::into_inner);
         if let Some(proxy) = table.proxy {
             places.push(("proxy.url", proxy.span().start));
             let offset = proxy.span().start;

@@ -14,7 +14,7 @@ use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
-use crate::rule::{BreakerPolicy, Destination, DestinationKind, Order, ProxyChoice, RateLimits, RetryPolicy, Rule};
+use crate::rule::{BreakerPolicy, Destination, DestinationKind, Order, ProxyChoice, RateLimits, RetryPolicy, Rule, Success};
 
 /// A rule. Its filter is in the native form, in full.
 #[derive(Debug, Serialize, Deserialize)]
@@ -177,6 +177,9 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "addresses", (w.addresses != AddressLists::default()).then_some(lists));
             let socket = w.unix_socket.as_ref().map(|path| path.to_string_lossy().into());
             set(&mut value, "unix_socket", socket);
+            let success = (w.success != Success::default()).then(|| serde_json::to_value(&w.success).unwrap_or_default());
+            set(&mut value, "success", success);
+            set(&mut value, "partial", w.partial.as_ref().map(|p| serde_json::to_value(p).unwrap_or_default()));
             let proxy = match &w.proxy {
                 ProxyChoice::Engine => None,
                 ProxyChoice::Direct => Some(json!({"direct": true})),
@@ -235,7 +238,7 @@ mod tests {
     use crate::filter::{Field, Test};
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
-    use crate::rule::{BatchLimits, OnQueueFull, Webhook};
+    use crate::rule::{BatchLimits, OnQueueFull, Partial, PartialBy, Webhook};
 
     #[test]
     fn a_rule_that_was_kept_is_the_same() {
@@ -299,6 +302,13 @@ mod tests {
         w.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
         w.addresses.deny = vec!["2001:db8::/32".parse().unwrap(), "10.9.0.0/16".parse().unwrap()];
         w.unix_socket = Some("/run/x y.sock".into());
+        w.success = serde_json::from_value(json!({
+            "statuses": [200, "202-209"],
+            "header": {"name": "X-Ok", "value": "yes"},
+            "body": {"path": "/a", "equals": {"b": [1, "c", true, 0.5]}},
+        }))
+        .unwrap();
+        w.partial = Some(Partial { failures: "/f".into(), id: Some("i".into()), by: PartialBy::Index });
         for proxy in [
             ProxyChoice::Direct,
             ProxyChoice::Through(Proxy::new("http://p.example:3128").unwrap()),

@@ -247,6 +247,8 @@ pub(super) struct DestinationTable {
     pub(super) addresses: Addresses,
     pub(super) proxy: Option<Spanned<ProxyTable>>,
     pub(super) unix_socket: Option<Spanned<String>>,
+    pub(super) success: Option<Spanned<crate::rule::Success>>,
+    pub(super) partial: Option<Spanned<crate::rule::Partial>>,
     pub(super) concurrency: Option<Spanned<u64>>,
     pub(super) adaptive_concurrency: Option<Spanned<bool>>,
     #[serde(default)]

@@ -19,7 +19,7 @@ use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
-use crate::rule::Webhook;
+use crate::rule::{Partial, Success, Webhook};
 
 const READ_BYTES: usize = 4096;
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
@@ -36,6 +36,10 @@ pub(crate) struct WebhookConnector {
     credentials: Option<Credentials>,
     /// Bodies of answers are wanted as a whole.
     keeps_bodies: bool,
+    success: Success,
+    partial: Option<Partial>,
+    /// The header that answers are to have.
+    header: Option<Arc<str>>,
 }
 
 /// One connection with its parser.
@@ -111,7 +115,10 @@ impl WebhookConnector {
             pool: RefCell::new(Pool::new(webhook.pool, webhook.idle, concurrency)),
             connections: Cell::new(0),
             credentials: None,
-            keeps_bodies: false,
+            keeps_bodies: webhook.success.reads_body() || webhook.partial.is_some(),
+            success: webhook.success.clone(),
+            partial: webhook.partial.clone(),
+            header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
         })
     }
 
@@ -135,7 +142,7 @@ impl WebhookConnector {
             return match driver::until(deadline, self.exchange(&pieces)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
-                Some(Ok(response)) => judge(&response),
+                Some(Ok(response)) => self.judge(&response, records),
             };
         };
         let body = pieces(batch_head, records, separator.len(), tail);
@@ -159,7 +166,34 @@ impl WebhookConnector {
         match driver::until(deadline, sending).await {
             None => late(),
             Some(Err(reason)) => again(reason),
-            Some(Ok(response)) => judge(&response),
+            Some(Ok(response)) => self.judge(&response, records),
+        }
+    }
+
+    /// What an answer means for the events of its request, by what counts as success here.
+    fn judge(&self, response: &Response, records: &[Record]) -> Outcome {
+        let status = response.status;
+        let body = &response.body_start;
+        let answer = || Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
+        let retry = |reason| Outcome::Retry { fault: Fault::Events, reason, status, answer: answer() };
+        if !self.success.has_status(status) {
+            return match judge(response) {
+                Outcome::Success => retry(format!("the endpoint answered {status}, which is no success here")),
+                other => other,
+            };
+        }
+        if let Some(objection) = self.success.objection(response.header.as_deref(), body) {
+            return retry(format!("the endpoint answered {status} {objection}"));
+        }
+        let Some(partial) = &self.partial else { return Outcome::Success };
+        let ids: Vec<String> = records.iter().map(|r| r.id.to_string()).collect();
+        match partial.failed(body, &ids) {
+            Err(what) => retry(format!("the endpoint answered {status}, but {what}")),
+            Ok(failed) if failed.is_empty() => Outcome::Success,
+            Ok(failed) => {
+                let reason = format!("the endpoint did not take {} of {} events", failed.len(), records.len());
+                Outcome::Partial { failed, reason, status, answer: answer() }
+            }
         }
     }
 
@@ -201,6 +235,7 @@ impl WebhookConnector {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
+        let parser = parser.looking_for(self.header.clone());
         let connection = Connection { stream, parser };
         Ok(self.pool.borrow().made(connection, driver::now()))
     }
@@ -283,7 +318,7 @@ fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a
     out
 }
 
-/// What an answer means for the events of its request.
+/// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
     let retry_after = || {
@@ -291,7 +326,8 @@ fn judge(response: &Response) -> Outcome {
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);
-    let answer = Bytes::copy_from_slice(&response.body_start);
+    let body = &response.body_start;
+    let answer = Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
     let class = http::classify(status);
     match (class, retry_after()) {
         (Class::Success, _) => Outcome::Success,

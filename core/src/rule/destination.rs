@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+use super::success::{Partial, Success};
 use crate::auth::{self, Auth};
 use crate::config::check_proxy;
 use crate::error::{Error, Result};
@@ -418,6 +419,10 @@ pub struct Webhook {
     pub trust: Option<Trust>,
     /// Ranges that its address may or may not be in, besides those of [`crate::config::NetworkConfig::addresses`].
     pub addresses: AddressLists,
+    /// When an answer is a success.
+    pub success: Success,
+    /// Where a successful answer names events that were not taken. Default: it takes all or none.
+    pub partial: Option<Partial>,
     /// The way to it.
     pub proxy: ProxyChoice,
     /// A Unix socket to connect to instead of the URL's host and port, which then only say what is asked for there. An
@@ -456,6 +461,8 @@ impl Webhook {
             pool: PoolLimits::default(),
             trust: None,
             addresses: AddressLists::default(),
+            success: Success::default(),
+            partial: None,
             proxy: ProxyChoice::default(),
             unix_socket: None,
         })
@@ -479,6 +486,10 @@ impl Webhook {
             }
         }
         auth::validate(&self.auth, &self.headers)?;
+        self.success.validate()?;
+        if let Some(partial) = &self.partial {
+            partial.validate()?;
+        }
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
         in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
@@ -528,6 +539,8 @@ impl fmt::Debug for Webhook {
             .field("pool", &self.pool)
             .field("trust", &self.trust)
             .field("addresses", &self.addresses)
+            .field("success", &self.success)
+            .field("partial", &self.partial)
             .field("proxy", &self.proxy)
             .field("unix_socket", &self.unix_socket)
             .finish()

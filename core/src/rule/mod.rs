@@ -7,6 +7,7 @@ mod live;
 mod notification;
 mod place;
 mod set;
+mod success;
 
 pub use arn::Arns;
 pub use destination::{
@@ -17,6 +18,7 @@ pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
+pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};
 pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};
