@@ -22,6 +22,7 @@ mod table;
 #[cfg(feature = "sim")]
 pub use driver::sim;
 
+pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
     Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,

@@ -510,6 +510,9 @@ impl Loader<'_> {
         set(&mut own.requests_per_second, &mut places, "rate.requests_per_second", rate.requests_per_second, Some);
         set(&mut own.bytes_per_second, &mut places, "rate.bytes_per_second", rate.bytes_per_second, |Size(n)| Some(n));
         set(&mut own.burst, &mut places, "rate.burst", rate.burst, time);
+        let (own, disable) = (&mut d.disable, table.disable);
+        set(&mut own.after, &mut places, "disable.after", disable.after, time);
+        set(&mut own.attempts_min, &mut places, "disable.attempts_min", disable.attempts_min, |n| n);
         d.order = table.order.unwrap_or_default();
         let batch = table.batch;
         set(&mut d.batch.events_max, &mut places, "batch.events_max", batch.events_max, clamp);

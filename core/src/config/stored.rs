@@ -14,7 +14,9 @@ use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
-use crate::rule::{BreakerPolicy, Destination, DestinationKind, Order, ProxyChoice, RateLimits, RetryPolicy, Rule, Success};
+use crate::rule::{
+    BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, ProxyChoice, RateLimits, RetryPolicy, Rule, Success,
+};
 
 /// A rule. Its filter is in the native form, in full.
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +151,8 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
         "queue": queue,
     });
     set(&mut value, "adaptive_concurrency", (!d.adaptive_concurrency).then_some(Value::Bool(false)));
+    let disable = json!({"after": time(d.disable.after), "attempts_min": d.disable.attempts_min});
+    set(&mut value, "disable", (d.disable != DisablePolicy::default()).then_some(disable));
     set(&mut value, "rate", (d.rate != RateLimits::default()).then_some(rate));
     set(&mut value, "dead_letter_to", d.dead_letter_to.clone().map(Value::from));
     match &d.kind {
@@ -341,6 +345,7 @@ mod tests {
             open_max: Duration::from_millis(44),
         };
         d.adaptive_concurrency = false;
+        d.disable = DisablePolicy { after: Duration::from_secs(5), attempts_min: 3 };
         d.rate = RateLimits {
             events_per_second: Some(11),
             requests_per_second: Some(12),

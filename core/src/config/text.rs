@@ -253,6 +253,8 @@ pub(super) struct DestinationTable {
     pub(super) adaptive_concurrency: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) rate: Rate,
+    #[serde(default)]
+    pub(super) disable: Disable,
     pub(super) order: Option<crate::rule::Order>,
     #[serde(default)]
     pub(super) batch: Batch,
@@ -283,6 +285,13 @@ pub(super) struct Retry {
     pub(super) attempts_max: Option<Spanned<u32>>,
     pub(super) poison_attempts: Option<Spanned<u32>>,
     pub(super) retry_after_max: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Disable {
+    pub(super) after: Option<Spanned<Time>>,
+    pub(super) attempts_min: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,7 +1,12 @@
 //! Connectors: one file per kind of system.
 
 mod credentials;
+mod probe;
+pub(crate) mod trace;
 mod webhook;
+
+pub use probe::{TestReport, test_destination};
+pub use trace::TestStep;
 
 use std::rc::Rc;
 use std::sync::Arc;

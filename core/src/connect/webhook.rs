@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::trace::Trace;
 use crate::config::Network;
 use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
 use crate::driver::{self, SocketOptions};
@@ -120,6 +121,11 @@ impl WebhookConnector {
             partial: webhook.partial.clone(),
             header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
         })
+    }
+
+    /// Where the steps of attempts are noted.
+    pub(super) fn trace(&self) -> &Trace {
+        self.dialer.trace()
     }
 
     async fn attempt(&self, records: &[Record]) -> Outcome {
@@ -256,6 +262,9 @@ impl WebhookConnector {
         parser.reset();
         // An endpoint may answer and hang up before it has read everything: the answer counts, not the failed write.
         let sent: io::Result<()> = stream.write_all(pieces).await;
+        let trace = self.dialer.trace();
+        trace.note(|| format!("{} bytes of request sent", pieces.iter().map(|p| p.len()).sum::<usize>()));
+        let mut begun = false;
         let mut buf = [0u8; READ_BYTES];
         loop {
             let n = match stream.read(&mut buf).await {
@@ -268,12 +277,16 @@ impl WebhookConnector {
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
+            if !std::mem::replace(&mut begun, true) {
+                trace.note(|| "the answer begins".into());
+            }
             let state = if n == 0 { parser.eof() } else { parser.feed(&buf[..n]).map(|p| p.state) };
             match state {
                 Ok(State::NeedMore) => {}
                 Ok(State::Done | State::CloseAfter) => {
                     return match parser.take_response() {
                         Some(mut response) => {
+                            trace.note(|| format!("the answer is {}", response.status));
                             response.keep_alive &= sent.is_ok();
                             Ok(response)
                         }

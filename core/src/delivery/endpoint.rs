@@ -5,14 +5,17 @@
 //! ended. Asking takes a few atomic operations and no lock. A lock is taken for a moment when an attempt has ended: it is
 //! not waited for after a success while all is well, and otherwise held for as long as some numbers take to change.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::breaker::{Breaker, Gate};
 use super::bucket::Bucket;
 use super::concurrency::Concurrency;
 use crate::lock::Mutex;
-use crate::rule::{BreakerPolicy, RateLimits};
+use crate::log::standing::AttemptNote;
+use crate::rule::{BreakerPolicy, DisablePolicy, RateLimits};
 
 /// How long an endpoint that says 429 without Retry-After is left alone.
 const THROTTLE_DEFAULT_NS: u64 = 30_000_000_000;
@@ -38,13 +41,17 @@ pub struct EndpointPolicy {
     pub retry_after_max_ns: u64,
     /// How much it gets per second.
     pub rate: RateLimits,
+    /// When it is given up.
+    pub disable: DisablePolicy,
 }
 
 /// What an attempt says of its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It took the events, or said something about these alone.
+    /// It took the events, or some of them.
     Works,
+    /// It answered for itself, but took none.
+    Answers,
     /// It could not be reached, or said that it is in trouble.
     Fails,
     /// The same, and it is likely too much for it: no answer in time, 503.
@@ -69,7 +76,59 @@ pub enum Said {
 pub enum Stopped {
     /// The endpoint said for a day that it is gone (410).
     Gone,
+    /// It took nothing for too long.
+    Failing,
+    /// An operator has said so.
+    Suspended,
 }
+
+/// A time that goes on while an engine is running.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    /// Before this run.
+    before_ns: u64,
+    since_ns: u64,
+}
+
+impl Span {
+    fn begun(now_ns: u64) -> Span {
+        Span { before_ns: 0, since_ns: now_ns }
+    }
+
+    fn length_ns(self, now_ns: u64) -> u64 {
+        self.before_ns.saturating_add(now_ns.saturating_sub(self.since_ns))
+    }
+}
+
+/// What the endpoint is failing with.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    span: Span,
+    attempts: u32,
+    /// The last warning about it, in percent.
+    noticed: u8,
+}
+
+/// What outlives the engine of what is known of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Why it gets nothing, if so.
+    pub stopped: Option<Stopped>,
+    /// For how long it has taken nothing, ns; 0 if it did last time.
+    pub failing_ns: u64,
+    /// With how many attempts.
+    pub failing_attempts: u32,
+    /// The last warning about that, in percent.
+    pub noticed: u8,
+    /// For how long it has said that it is gone, ns.
+    pub gone_ns: Option<u64>,
+}
+
+/// When warnings are given, in percent of the time after which an endpoint is given up.
+const NOTICES: [u8; 4] = [50, 70, 90, 100];
+
+/// The attempts of an endpoint that are remembered.
+const ATTEMPTS_MAX: usize = 20;
 
 /// The right to make one attempt; given back when it is dropped.
 #[derive(Debug)]
@@ -153,7 +212,8 @@ struct Inner {
     breaker: Breaker,
     concurrency: Concurrency,
     paused_until_ns: u64,
-    gone_since_ns: Option<u64>,
+    gone: Option<Span>,
+    trouble: Option<Trouble>,
     stopped: Option<Stopped>,
     /// A grant in requests per minute.
     granted: Option<u32>,
@@ -183,6 +243,10 @@ pub struct Endpoint {
     waiting: AtomicU64,
     last: AtomicU32,
     inner: Mutex<Inner>,
+    /// The last attempts that failed.
+    attempts: Mutex<VecDeque<AttemptNote>>,
+    /// Grows with everything that outlives the engine.
+    changes: AtomicU64,
 }
 
 impl Endpoint {
@@ -208,10 +272,13 @@ impl Endpoint {
                 breaker: Breaker::new(policy.breaker),
                 concurrency,
                 paused_until_ns: 0,
-                gone_since_ns: None,
+                gone: None,
+                trouble: None,
                 stopped: None,
                 granted: None,
             }),
+            attempts: Mutex::default(),
+            changes: AtomicU64::new(0),
         };
         endpoint.set_rates(&policy, None);
         Arc::new(endpoint)
@@ -254,12 +321,28 @@ impl Endpoint {
         self.set_rates(&policy, per_minute);
     }
 
-    /// Forgets what is known of it: it is another one now, or somebody says that it works.
+    /// It is another one now: forgets what is known of it, unless it was suspended.
+    pub fn replaced(&self) {
+        if self.stopped() != Some(Stopped::Suspended) {
+            self.reset();
+        }
+    }
+
+    /// Sends nothing until [`Endpoint::reset`].
+    pub fn suspend(&self) {
+        let mut inner = self.inner.lock();
+        inner.stopped = Some(Stopped::Suspended);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.publish(&inner);
+    }
+
+    /// Forgets what is known of it: somebody says that it works.
     pub fn reset(&self) {
         let mut inner = self.inner.lock();
+        self.changes.fetch_add(1, Ordering::SeqCst);
         inner.breaker = Breaker::new(inner.policy.breaker);
         inner.concurrency = Concurrency::new(clamp(inner.policy.concurrency), inner.policy.adapts);
-        (inner.paused_until_ns, inner.gone_since_ns, inner.stopped) = (0, None, None);
+        (inner.paused_until_ns, inner.gone, inner.trouble, inner.stopped) = (0, None, None, None);
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.resets.fetch_add(1, Ordering::SeqCst);
         self.publish(&inner);
@@ -268,6 +351,71 @@ impl Endpoint {
     /// Why it gets nothing more, if so.
     pub fn stopped(&self) -> Option<Stopped> {
         self.inner.lock().stopped
+    }
+
+    /// What outlives the engine.
+    pub fn known(&self, now_ns: u64) -> Known {
+        let inner = self.inner.lock();
+        Known {
+            stopped: inner.stopped,
+            failing_ns: inner.trouble.map_or(0, |t| t.span.length_ns(now_ns)),
+            failing_attempts: inner.trouble.map_or(0, |t| t.attempts),
+            noticed: inner.trouble.map_or(0, |t| t.noticed),
+            gone_ns: inner.gone.map(|g| g.length_ns(now_ns)),
+        }
+    }
+
+    /// Takes over what was known before.
+    pub fn restore(&self, known: Known, attempts: Vec<AttemptNote>, now_ns: u64) {
+        let span = |before_ns| Span { before_ns, since_ns: now_ns };
+        let mut inner = self.inner.lock();
+        inner.stopped = known.stopped;
+        inner.trouble = (known.failing_attempts > 0).then_some(Trouble {
+            span: span(known.failing_ns),
+            attempts: known.failing_attempts,
+            noticed: known.noticed,
+        });
+        inner.gone = known.gone_ns.map(span);
+        *self.attempts.lock() = attempts.into();
+        self.publish(&inner);
+    }
+
+    /// Whether an attempt that ends now is worth remembering even if it succeeds.
+    pub fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// Remembers an attempt.
+    pub fn remember(&self, note: AttemptNote) {
+        let mut attempts = self.attempts.lock();
+        if attempts.len() == ATTEMPTS_MAX {
+            attempts.pop_front();
+        }
+        attempts.push_back(note);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The attempts that are remembered, oldest first.
+    pub fn attempts(&self) -> Vec<AttemptNote> {
+        self.attempts.lock().iter().cloned().collect()
+    }
+
+    /// Grows with everything that outlives the engine.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// The warning that is due about an endpoint that takes nothing, in percent of the time after which it is given up;
+    /// each is given once.
+    pub fn take_notice(&self, now_ns: u64) -> Option<u8> {
+        let mut inner = self.inner.lock();
+        let after = (clamped_ns(inner.policy.disable.after)).max(1);
+        let trouble = inner.trouble.as_mut()?;
+        let percent = u128::from(trouble.span.length_ns(now_ns)) * 100 / u128::from(after);
+        let due = NOTICES.into_iter().rfind(|n| u128::from(*n) <= percent && *n > trouble.noticed)?;
+        trouble.noticed = due;
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        Some(due)
     }
 
     /// Makes known what was decided.
@@ -281,7 +429,8 @@ impl Endpoint {
         self.probing.store(opened.is_some(), Ordering::SeqCst);
         self.answers.store(inner.breaker.answers(), Ordering::SeqCst);
         self.limit.store(if opened.is_some() { 1 } else { inner.concurrency.limit() }, Ordering::SeqCst);
-        self.troubled.store(!inner.breaker.is_calm() || inner.gone_since_ns.is_some(), Ordering::SeqCst);
+        let troubled = !inner.breaker.is_calm() || inner.gone.is_some() || inner.trouble.is_some();
+        self.troubled.store(troubled, Ordering::SeqCst);
     }
 
     /// What it lets through now, as far as pauses and the breaker go.
@@ -420,7 +569,7 @@ impl Endpoint {
         if said == Said::Works && !self.troubled.load(Ordering::SeqCst) {
             // What another shard is just noting is sample enough.
             let Some(mut inner) = self.inner.try_lock() else { return };
-            if inner.breaker.is_calm() {
+            if inner.breaker.is_calm() && inner.trouble.is_none() {
                 inner.breaker.success(now_ns);
                 inner.concurrency.answered(rtt, saturated, now_ns);
                 inner.concurrency.grow();
@@ -439,10 +588,25 @@ impl Endpoint {
         let was_open = inner.breaker.until_ns();
         match said {
             Said::Nothing => return,
+            Said::Works => inner.trouble = None,
+            _ => {
+                let fresh = Trouble { span: Span::begun(now_ns), attempts: 0, noticed: 0 };
+                let trouble = inner.trouble.get_or_insert(fresh);
+                trouble.attempts = trouble.attempts.saturating_add(1);
+                let limit = inner.policy.disable;
+                let too_long = trouble.span.length_ns(now_ns) >= clamped_ns(limit.after);
+                if too_long && trouble.attempts >= limit.attempts_min && inner.stopped.is_none() {
+                    inner.stopped = Some(Stopped::Failing);
+                    self.changes.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        match said {
             // Old news.
-            Said::Works | Said::Fails | Said::Overloaded | Said::Denied | Said::Gone if !current => {}
-            Said::Works => {
-                inner.gone_since_ns = None;
+            Said::Works | Said::Answers | Said::Fails | Said::Overloaded | Said::Denied | Said::Gone if !current => {}
+            Said::Nothing => {}
+            Said::Works | Said::Answers => {
+                inner.gone = None;
                 inner.concurrency.answered(rtt, saturated, now_ns);
                 inner.concurrency.grow();
                 let answered = inner.breaker.answers();
@@ -455,20 +619,21 @@ impl Endpoint {
                 }
             }
             Said::Fails | Said::Overloaded => {
-                inner.gone_since_ns = None;
+                inner.gone = None;
                 if said == Said::Overloaded {
                     inner.concurrency.too_much(rtt, now_ns);
                 }
                 inner.breaker.failure(now_ns, random);
             }
             Said::Denied => {
-                inner.gone_since_ns = None;
+                inner.gone = None;
                 inner.breaker.trip(now_ns, random);
             }
             Said::Gone => {
-                let since = *inner.gone_since_ns.get_or_insert(now_ns);
-                if now_ns.saturating_sub(since) >= GONE_GIVEN_UP_NS {
+                let gone = *inner.gone.get_or_insert(Span::begun(now_ns));
+                if gone.length_ns(now_ns) >= GONE_GIVEN_UP_NS && inner.stopped.is_none() {
                     inner.stopped = Some(Stopped::Gone);
+                    self.changes.fetch_add(1, Ordering::SeqCst);
                 }
                 inner.breaker.open_until(now_ns + GONE_PROBE_NS);
             }
@@ -493,6 +658,10 @@ impl Endpoint {
     }
 }
 
+
+fn clamped_ns(t: Duration) -> u64 {
+    u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)
+}
 
 fn clamp(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX).max(1)

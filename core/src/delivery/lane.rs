@@ -298,8 +298,8 @@ fn is_ready(keys: &KeyMap, key: u64, class: Priority) -> bool {
 /// What an attempt says of its endpoint.
 fn said(outcome: &Outcome) -> Said {
     match outcome {
-        Outcome::Success | Outcome::Partial { .. } | Outcome::Poison { .. } => Said::Works,
-        Outcome::Retry { fault: Fault::Events, .. } => Said::Works,
+        Outcome::Success | Outcome::Partial { .. } => Said::Works,
+        Outcome::Poison { .. } | Outcome::Retry { fault: Fault::Events, .. } => Said::Answers,
         Outcome::Retry { fault: Fault::Endpoint, .. } => Said::Fails,
         Outcome::Retry { fault: Fault::Overload, .. } => Said::Overloaded,
         Outcome::Retry { fault: Fault::Own, .. } | Outcome::Undeliverable { .. } => Said::Nothing,

@@ -62,6 +62,8 @@ pub struct Destination {
     pub adaptive_concurrency: bool,
     /// How much it gets per second.
     pub rate: RateLimits,
+    /// When it is given up.
+    pub disable: DisablePolicy,
     /// Which events wait for which. Default: [`Order::Key`]. A change is in force once what was on its way is out, so that
     /// the order of each key holds across it.
     pub order: Order,
@@ -103,6 +105,7 @@ impl Destination {
             concurrency: 64,
             adaptive_concurrency: true,
             rate: RateLimits::default(),
+            disable: DisablePolicy::default(),
             order: Order::default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
@@ -137,6 +140,8 @@ impl Destination {
         in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
         within_time("retry.retry_after_max", retry.retry_after_max, RETRY_AFTER_MIN, RETRY_AFTER_MAX)?;
         self.rate.validate()?;
+        within_time("disable.after", self.disable.after, TICK, WAIT_MAX)?;
+        within("disable.attempts_min", self.disable.attempts_min as usize, 1, 1_000_000)?;
         self.queue.validate()?;
         let breaker = &self.breaker;
         within_time("breaker.window", breaker.window, TICK, WAIT_MAX)?;
@@ -209,6 +214,23 @@ impl Default for RetryPolicy {
             poison_attempts: 3,
             retry_after_max: Duration::from_secs(3600),
         }
+    }
+}
+
+/// When a destination that takes nothing is disabled: nothing more is sent to it until somebody resumes it; its events wait,
+/// and become dead letters when they are too old. One that says that it is gone (410) is disabled after a day of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisablePolicy {
+    /// For how long it has taken nothing, while an engine was running, up to 400 days. Warnings are given at 50, 70 and
+    /// 90 % of this time. Default: 120 h.
+    pub after: Duration,
+    /// The attempts in that time at least. Default: 20.
+    pub attempts_min: u32,
+}
+
+impl Default for DisablePolicy {
+    fn default() -> Self {
+        DisablePolicy { after: Duration::from_secs(120 * 3600), attempts_min: 20 }
     }
 }
 

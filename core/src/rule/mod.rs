@@ -11,7 +11,7 @@ mod success;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull, Order,
     ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};

@@ -40,10 +40,14 @@ use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
+use crate::log::standing::AttemptNote;
 use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// So much of an answer is remembered.
+const ANSWER_KEPT_BYTES: usize = 4096;
 
 /// How often a lane that goes after another one looks how far that is.
 const FOLLOW_LOOK: Duration = Duration::from_millis(10);
@@ -360,6 +364,11 @@ impl LaneSlot {
     /// The shard that the lane waits for; not if it hands over to it still, or again.
     fn held_for(&self) -> Option<usize> {
         self.held_for.borrow().iter().copied().find(|home| self.home() != Some(*home))
+    }
+
+    /// Whether nothing is sent until somebody says otherwise.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lane.borrow().endpoint().stopped().is_some()
     }
 
     pub(super) fn destination(&self) -> Option<Arc<Destination>> {
@@ -893,6 +902,7 @@ impl Shard {
         let stop = Rc::new(Notify::default());
         let stopped = stop.clone();
         let task = driver::spawn(async move {
+            let begun = driver::now();
             let outcome = {
                 let attempt = pin!(AssertUnwindSafe(lane.attempt(&shard, &batch)).catch_unwind());
                 // Ended by a word rather than cancelled: the runtime does not free the memory of a cancelled task.
@@ -912,6 +922,7 @@ impl Shard {
                 // to the next, and nobody else's turn would come.
                 driver::turn().await;
             }
+            lane.remember(&batch, &outcome, begun);
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });
@@ -1016,6 +1027,36 @@ impl Shard {
 }
 
 impl LaneSlot {
+    /// Remembers an attempt that failed, or the first one after such that did not.
+    fn remember(&self, batch: &Batch<Body>, outcome: &Outcome, begun: Instant) {
+        let lane = self.lane.borrow();
+        let endpoint = lane.endpoint();
+        if (*outcome == Outcome::Success && !endpoint.is_troubled()) || self.home().is_some() {
+            return;
+        }
+        let nothing = (&String::new(), 0, &Bytes::new());
+        let (word, (reason, status, answer)) = match outcome {
+            Outcome::Success => ("delivered", nothing),
+            Outcome::Retry { reason, status, answer, .. } => ("retry", (reason, *status, answer)),
+            Outcome::Throttle { reason, status, answer, .. } => ("wait", (reason, *status, answer)),
+            Outcome::Denied { reason, status, answer } => ("denied", (reason, *status, answer)),
+            Outcome::Gone { reason, status, answer } => ("gone", (reason, *status, answer)),
+            Outcome::Partial { reason, status, answer, .. } => ("partial", (reason, *status, answer)),
+            Outcome::Poison { reason, status, answer } => ("wrong", (reason, *status, answer)),
+            Outcome::Undeliverable { reason } => ("undeliverable", (reason, 0, nothing.2)),
+        };
+        endpoint.remember(AttemptNote {
+            at_ms: driver::wall_ns() / 1_000_000,
+            took_ms: u64::try_from(driver::since(begun).as_millis()).unwrap_or(u64::MAX),
+            events: batch.items.len(),
+            first_event: batch.items.first().map(|i| i.body.id.to_string()).unwrap_or_default(),
+            outcome: word.to_owned(),
+            status,
+            reason: reason.clone(),
+            answer: String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_KEPT_BYTES)]).into_owned(),
+        });
+    }
+
     async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
         match self.connect(shard) {
             Ok(Some(connector)) => {

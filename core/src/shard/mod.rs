@@ -62,6 +62,7 @@ use crate::log::checkpoint::Checkpoint;
 use crate::log::layout::Applied;
 use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
+use crate::log::standing::Standing;
 use crate::rule::LiveDestinations;
 
 use dead::{Buried, DeadJob, DeadLetters};
@@ -121,7 +122,7 @@ impl Common {
             queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             network: Arc::new(Network::new(&config.network)),
-            endpoints: Arc::default(),
+            endpoints: Arc::new(Endpoints::open(&config.data_dir)),
             started: driver::now(),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
@@ -132,6 +133,11 @@ impl Common {
             }
         }
         common
+    }
+
+    /// What is known of a destination, by name.
+    pub(crate) fn standing_of(&self, name: &str) -> Option<Standing> {
+        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64)
     }
 
     /// The table that a key belongs in.

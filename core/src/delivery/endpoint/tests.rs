@@ -1,7 +1,6 @@
 //! The endpoint by itself, and asked by several shards.
 
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use super::*;
 
@@ -14,6 +13,7 @@ fn policy() -> EndpointPolicy {
         breaker: BreakerPolicy::default(),
         retry_after_max_ns: 3600 * S,
         rate: RateLimits::default(),
+        disable: DisablePolicy::default(),
     }
 }
 
@@ -142,6 +142,66 @@ fn a_pause_is_everybodys_and_bounded_and_too_much_halves_what_goes_at_once() {
     let p = go(&e, 0, S).unwrap();
     end(p, 0, Said::Overloaded, S);
     assert_eq!(e.in_flight().1, 2);
+}
+
+/// Whatever it says, but that it takes something.
+#[test]
+fn what_takes_nothing_for_five_days_is_given_up_with_warnings_before_and_restarts_do_not_begin_that_anew() {
+    const HOUR: u64 = 3600 * S;
+    for said in [Said::Fails, Said::Denied, Said::Answers, Said::Wait { after_ns: Some(1), too_much: true }] {
+        let (mut e, mut now, mut told) = (Endpoint::new(policy()), S, Vec::new());
+        let mut down = 0;
+        for n in 0.. {
+            assert!(n < 10_000);
+            if let Some(p) = go(&e, 0, now) {
+                end(p, 0, said, now);
+            }
+            told.extend(e.take_notice(now).map(|percent| (percent, (now - S - down) / HOUR)));
+            if e.stopped().is_some() {
+                break;
+            }
+            if n == 50 {
+                // Another run; what lies between does not count.
+                let known = e.known(now);
+                e = Endpoint::new(policy());
+                e.restore(known, Vec::new(), now + 500 * HOUR);
+                (now, down) = (now + 500 * HOUR, 500 * HOUR);
+            }
+            now += HOUR;
+        }
+        assert_eq!(e.stopped(), Some(Stopped::Failing), "{said:?}");
+        assert_eq!(told, [(50, 60), (70, 84), (90, 108), (100, 120)], "{said:?}");
+        assert!(go(&e, 0, NEVER_NS - 1).is_none());
+        e.reset();
+        assert!(go(&e, 0, now).is_some() && e.known(now) == Known::default());
+    }
+    // With too few attempts, or a success in between, it is not.
+    let e = Endpoint::new(policy());
+    for n in 0..40 {
+        if n == 21 {
+            end(go(&e, 0, n * 10 * HOUR).unwrap(), 0, Said::Works, n * 10 * HOUR);
+        }
+        if n < 19 || n > 21 {
+            end(go(&e, 0, n * 10 * HOUR).unwrap(), 0, Said::Answers, n * 10 * HOUR);
+        }
+    }
+    assert_eq!(e.stopped(), None);
+}
+
+#[test]
+fn a_suspended_endpoint_stays_so_until_it_is_resumed() {
+    let e = Endpoint::new(policy());
+    e.suspend();
+    e.replaced();
+    e.set_policy(EndpointPolicy { concurrency: 2, ..policy() });
+    assert!(go(&e, 0, S).is_none());
+    let again = Endpoint::new(policy());
+    again.restore(e.known(S), vec![AttemptNote::default(); 3], S);
+    assert_eq!((again.stopped(), again.attempts().len()), (Some(Stopped::Suspended), 3));
+    (0..50).for_each(|n| again.remember(AttemptNote { at_ms: n, ..AttemptNote::default() }));
+    assert_eq!((again.attempts().len(), again.attempts()[0].at_ms), (ATTEMPTS_MAX, 30));
+    again.reset();
+    assert!(go(&again, 0, S).is_some());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::delivery::endpoint::{EndpointPolicy, Stopped};
-use crate::rule::{BreakerPolicy, RateLimits};
+use crate::rule::{BreakerPolicy, DisablePolicy, RateLimits};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +24,7 @@ fn endpoint() -> EndpointPolicy {
         breaker: BreakerPolicy::default(),
         retry_after_max_ns: 3600 * S,
         rate: RateLimits::default(),
+        disable: DisablePolicy::default(),
     }
 }
 
