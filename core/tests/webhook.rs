@@ -200,7 +200,8 @@ fn each_class_of_answers_has_its_consequence() {
         requests: u64,
         attempts_count: bool,
     }
-    let case = |reply: Reply, others_go_on, requests, attempts_count| Case { reply, others_go_on, requests, attempts_count };
+    let case =
+        |reply: Reply, others_go_on, requests, attempts_count| Case { reply, others_go_on, requests, attempts_count };
     let status = Reply::status;
     let cases = [
         // Fails, is tried again, and is not followed.
@@ -369,7 +370,8 @@ fn of_a_batch_that_failed_in_part_everything_is_sent_again() {
         (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(5));
         d.profile = Profile::CloudEvents;
         let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
-        w.auth = vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];
+        w.auth =
+            vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];
         let partial = r#"{"failures": "/batchItemFailures", "id": "itemIdentifier"}"#;
         w.partial = serde_json::from_str(partial).unwrap();
         let engine = open_one(dir.path(), d);

@@ -15,7 +15,8 @@ use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
 use crate::rule::{
-    BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, ProxyChoice, RateLimits, RetryPolicy, Rule, Success,
+    BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, ProxyChoice, RateLimits, RetryPolicy, Rule,
+    Success,
 };
 
 /// A rule. Its filter is in the native form, in full.
@@ -181,7 +182,8 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "addresses", (w.addresses != AddressLists::default()).then_some(lists));
             let socket = w.unix_socket.as_ref().map(|path| path.to_string_lossy().into());
             set(&mut value, "unix_socket", socket);
-            let success = (w.success != Success::default()).then(|| serde_json::to_value(&w.success).unwrap_or_default());
+            let success =
+                (w.success != Success::default()).then(|| serde_json::to_value(&w.success).unwrap_or_default());
             set(&mut value, "success", success);
             set(&mut value, "partial", w.partial.as_ref().map(|p| serde_json::to_value(p).unwrap_or_default()));
             let proxy = match &w.proxy {

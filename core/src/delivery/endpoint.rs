@@ -487,9 +487,10 @@ impl Endpoint {
 
     fn take_tokens(&self, p: &mut Permit, events: u64, bytes: u64, whole: bool, now_ns: u64) -> Result<(), u64> {
         let rates = &self.rates;
-        let one_request = rates.requests.take(1, true, now_ns).and_then(|_| {
-            rates.granted.take(1, true, now_ns).inspect_err(|_| rates.requests.settle(1, 0))
-        });
+        let one_request = rates
+            .requests
+            .take(1, true, now_ns)
+            .and_then(|_| rates.granted.take(1, true, now_ns).inspect_err(|_| rates.requests.settle(1, 0)));
         one_request?;
         let back = || {
             rates.requests.settle(1, 0);
@@ -657,7 +658,6 @@ impl Endpoint {
         self.inner.lock().paused_until_ns
     }
 }
-
 
 fn clamped_ns(t: Duration) -> u64 {
     u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)

@@ -735,13 +735,16 @@ impl<T> Lane<T> {
     /// Takes the result of an attempt. `random` is uniform in [0, 1).
     pub fn complete(&mut self, mut batch: Batch<T>, outcome: Outcome, now: Now, random: f64) -> Completed<T> {
         self.in_flight -= 1;
-        let mut done = Completed { delivered: 0, retried: 0, spent: Vec::new(), delivered_items: Vec::new(), wake: None };
+        let mut done =
+            Completed { delivered: 0, retried: 0, spent: Vec::new(), delivered_items: Vec::new(), wake: None };
         if let Some(permit) = batch.permit.take() {
             done.wake = Endpoint::ended(permit, self.seat, said(&outcome), now.mono_ns, random);
         }
         let with_endpoint = matches!(
             outcome,
-            Outcome::Retry { fault: Fault::Endpoint | Fault::Overload, .. } | Outcome::Denied { .. } | Outcome::Gone { .. }
+            Outcome::Retry { fault: Fault::Endpoint | Fault::Overload, .. }
+                | Outcome::Denied { .. }
+                | Outcome::Gone { .. }
         );
         let jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
         let retry = self.policy.retry;

@@ -65,7 +65,18 @@ impl Dialer {
         timeout: Duration,
         options: SocketOptions,
     ) -> Dialer {
-        Dialer { host, port, way, policy, tls, resolver, timeout, options, trace: Rc::default(), failed: RefCell::default() }
+        Dialer {
+            host,
+            port,
+            way,
+            policy,
+            tls,
+            resolver,
+            timeout,
+            options,
+            trace: Rc::default(),
+            failed: RefCell::default(),
+        }
     }
 
     /// Where the steps of making a connection are noted.

@@ -11,8 +11,8 @@ mod success;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull, Order,
-    ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,
+    Order, ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};

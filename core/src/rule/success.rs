@@ -50,10 +50,12 @@ impl TryFrom<StatusText> for Statuses {
         match text {
             StatusText::One(n) => Ok(Statuses { first: n, last: n }),
             StatusText::Range(text) => {
-                let parsed = text.split_once('-').and_then(|(a, b)| {
-                    Some(Statuses { first: a.trim().parse().ok()?, last: b.trim().parse().ok()? })
-                });
-                parsed.ok_or_else(|| format!("`{}` is no range of statuses; write it as \"200-204\"", text.escape_debug()))
+                let parsed = text
+                    .split_once('-')
+                    .and_then(|(a, b)| Some(Statuses { first: a.trim().parse().ok()?, last: b.trim().parse().ok()? }));
+                parsed.ok_or_else(|| {
+                    format!("`{}` is no range of statuses; write it as \"200-204\"", text.escape_debug())
+                })
             }
         }
     }
@@ -313,10 +315,14 @@ mod tests {
     #[test]
     fn failed_events_are_found_by_id_or_place() {
         let ids = ["a", "b", "c"].map(String::from);
-        let sqs = Partial { failures: "/batchItemFailures".into(), id: Some("itemIdentifier".into()), by: PartialBy::Id };
+        let sqs =
+            Partial { failures: "/batchItemFailures".into(), id: Some("itemIdentifier".into()), by: PartialBy::Id };
         let of = |p: &Partial, body: &str| p.failed(body.as_bytes(), &ids);
         for (body, failed) in [
-            (r#"{"batchItemFailures": [{"itemIdentifier": "c"}, {"itemIdentifier": "a"}, {"itemIdentifier": "c"}]}"#, vec![0, 2]),
+            (
+                r#"{"batchItemFailures": [{"itemIdentifier": "c"}, {"itemIdentifier": "a"}, {"itemIdentifier": "c"}]}"#,
+                vec![0, 2],
+            ),
             (r#"{"batchItemFailures": []}"#, vec![]),
             (r#"{"batchItemFailures": null}"#, vec![]),
             ("{}", vec![]),

@@ -178,7 +178,8 @@ impl Shard {
         let way = if number & DELIVERY == 0 { self.way(destination.as_deref()) } else { Way::OF_DELIVERY };
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number & !DELIVERY, destination.as_ref().map(|d| &d.queue));
-        let place = Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, false) };
+        let place =
+            Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, false) };
         let slot =
             Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, place, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());

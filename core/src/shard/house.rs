@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Command, Shard};
 use super::files::{FilesPlan, SegmentFiles};
 use super::journal::Journal;
+use super::{Command, Shard};
 use crate::driver::wall_ns;
 use crate::driver::{self, Disk, DiskFile};
 use crate::error::{Error, Result};

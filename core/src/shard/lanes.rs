@@ -947,9 +947,9 @@ impl Shard {
             freed += items.iter().map(|i| i.bytes).sum::<usize>();
             slot.release(items);
             if !handed_over {
-                stats.latency.record(
-                    items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
-                );
+                stats
+                    .latency
+                    .record(items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))));
             }
         };
         match &outcome {

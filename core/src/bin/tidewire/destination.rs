@@ -70,7 +70,8 @@ pub(crate) struct Place {
 fn open(place: &Place) -> Result<(Config, Vec<String>), Failure> {
     let config = crate::load(&place.config, place.data_dir.as_deref())?;
     let mut names: Vec<String> = config.rules.destinations.iter().map(|d| d.name.clone()).collect();
-    names.extend(standing::kept(&config.engine.data_dir).into_iter().filter(|n| !names.contains(n)).collect::<Vec<_>>());
+    names
+        .extend(standing::kept(&config.engine.data_dir).into_iter().filter(|n| !names.contains(n)).collect::<Vec<_>>());
     names.sort();
     Ok((config, names))
 }

@@ -271,8 +271,12 @@ fn reconnecting_is_given_up_after_five_minutes() {
                 Action::Send(b) => {
                     assert!(now - asked <= longest, "not asked for {} s", (now - asked) / S);
                     asked = now;
-                    let down =
-                        || Outcome::Retry { fault: Fault::Endpoint, reason: "x".into(), status: 0, answer: Bytes::new() };
+                    let down = || Outcome::Retry {
+                        fault: Fault::Endpoint,
+                        reason: "x".into(),
+                        status: 0,
+                        answer: Bytes::new(),
+                    };
                     let done = l.complete(b, if now < away { down() } else { Outcome::Success }, at(now), random);
                     delivered += done.delivered;
                     spent += done.spent.len();
@@ -474,7 +478,8 @@ fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
     p.retry.attempts_max = Some(3);
     let mut e = endpoint();
     e.breaker.consecutive_failures = 100;
-    let faults = [(Fault::Endpoint, 0), (Fault::Overload, 503), (Fault::Events, 302), (Fault::Own, 0), (Fault::Events, 404)];
+    let faults =
+        [(Fault::Endpoint, 0), (Fault::Overload, 503), (Fault::Events, 302), (Fault::Own, 0), (Fault::Events, 404)];
     for (fault, status) in faults {
         let mut l = made(p.clone(), e, Cursor::at(0));
         l.push(item(1, 1), at(0));
