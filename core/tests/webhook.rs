@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use common::*;
 use tidewire::auth::{Auth, Secret, StandardWebhooks};
-use tidewire::event::profile::Profile;
 use tidewire::rule::{BatchLimits, Destination, DestinationKind, Order, RuleSet, Success, Webhook};
 use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Hit, Receiver, Reply, check_per_key_order};
@@ -368,7 +367,6 @@ fn of_a_batch_that_failed_in_part_everything_is_sent_again() {
         let mut d = hook("hook", &r.url());
         d.order = order;
         (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(5));
-        d.profile = Profile::CloudEvents;
         let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
         w.auth =
             vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];

@@ -259,7 +259,9 @@ fn reconnecting_is_given_up_after_five_minutes() {
     let policy = policy();
     let longest = endpoint().breaker.open_max.as_nanos() as u64 * 12 / 10;
     for (away, random) in [(48 * HOUR, 0.0), (48 * HOUR, 0.999), (168 * HOUR, 0.5)] {
-        let mut l = made(policy.clone(), endpoint(), Cursor::at(0));
+        // Nor is it disabled meanwhile.
+        let disable = DisablePolicy { after: Duration::from_secs(1000 * 3600), ..DisablePolicy::default() };
+        let mut l = made(policy.clone(), EndpointPolicy { disable, ..endpoint() }, Cursor::at(0));
         let (mut now, mut asked, mut delivered, mut spent, mut pushed) = (S, S, 0, 0, 0);
         for _ in 0..1_000_000 {
             // Something new every hour.
