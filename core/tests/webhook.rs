@@ -366,7 +366,7 @@ fn of_a_batch_that_failed_in_part_everything_is_sent_again() {
         }));
         let mut d = hook("hook", &r.url());
         d.order = order;
-        (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(5));
+        (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(60));
         let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
         w.auth =
             vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];
