@@ -23,6 +23,7 @@ pub mod wire;
 #[cfg(feature = "sim")]
 pub use driver::sim;
 
+pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
     Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,

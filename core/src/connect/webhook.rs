@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::trace::Trace;
 use super::wrapping::Wrapping;
 use crate::config::Network;
-use crate::delivery::{Attempt, Connector, Outcome, Record};
+use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
 use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
@@ -21,7 +22,7 @@ use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
-use crate::rule::Webhook;
+use crate::rule::{Partial, Success, Webhook};
 
 const READ_BYTES: usize = 4096;
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
@@ -41,6 +42,10 @@ pub(crate) struct WebhookConnector {
     content_type: String,
     /// Bodies of answers are wanted as a whole.
     keeps_bodies: bool,
+    success: Success,
+    partial: Option<Partial>,
+    /// The header that answers are to have.
+    header: Option<Arc<str>>,
 }
 
 /// What a body is joined of, besides the records.
@@ -151,15 +156,24 @@ impl WebhookConnector {
             credentials: None,
             wrapping: None,
             content_type: content_type.to_owned(),
-            keeps_bodies: false,
+            keeps_bodies: webhook.success.reads_body() || webhook.partial.is_some(),
+            success: webhook.success.clone(),
+            partial: webhook.partial.clone(),
+            header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
         })
+    }
+
+    /// Where the steps of attempts are noted.
+    pub(super) fn trace(&self) -> &Trace {
+        self.dialer.trace()
     }
 
     async fn attempt(&self, records: &[Record]) -> Outcome {
         let Parts { head: batch_head, separator, tail, parcels, single } = self.parts;
-        let again = |reason: String| Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() };
+        let retry = |fault, reason: String| Outcome::Retry { fault, reason, status: 0, answer: Bytes::new() };
+        let again = |reason: String| retry(Fault::Endpoint, reason);
         let deadline = driver::now() + self.timeout;
-        let late = || again(format!("no complete answer within {:?}", self.timeout));
+        let late = || retry(Fault::Overload, format!("no complete answer within {:?}", self.timeout));
         if single && records.len() > 1 {
             // A batch from before the format was changed: it comes again in halves.
             let reason = "each event has a request of its own".into();
@@ -178,7 +192,7 @@ impl WebhookConnector {
             return match driver::until(deadline, self.exchange(&pieces)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
-                Some(Ok(response)) => judge(&response),
+                Some(Ok(response)) => self.judge(&response, records),
             };
         }
         let (made, body) = match records {
@@ -200,7 +214,7 @@ impl WebhookConnector {
             None => late(),
             Some(Err(reason)) => again(reason),
             Some(Ok(Err(reason))) => Outcome::Undeliverable { reason },
-            Some(Ok(Ok(response))) => judge(&response),
+            Some(Ok(Ok(response))) => self.judge(&response, records),
         }
     }
 
@@ -236,6 +250,33 @@ impl WebhookConnector {
             signed.hide(&mut response.body_start);
             if !credentials.is_token_refused(token, response.status) {
                 return Ok(Ok(response));
+            }
+        }
+    }
+
+    /// What an answer means for the events of its request, by what counts as success here.
+    fn judge(&self, response: &Response, records: &[Record]) -> Outcome {
+        let status = response.status;
+        let body = &response.body_start;
+        let answer = || Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
+        let retry = |reason| Outcome::Retry { fault: Fault::Events, reason, status, answer: answer() };
+        if !self.success.has_status(status) {
+            return match judge(response) {
+                Outcome::Success => retry(format!("the endpoint answered {status}, which is no success here")),
+                other => other,
+            };
+        }
+        if let Some(objection) = self.success.objection(response.header.as_deref(), body) {
+            return retry(format!("the endpoint answered {status} {objection}"));
+        }
+        let Some(partial) = &self.partial else { return Outcome::Success };
+        let ids: Vec<String> = records.iter().map(|r| r.id.to_string()).collect();
+        match partial.failed(body, &ids) {
+            Err(what) => retry(format!("the endpoint answered {status}, but {what}")),
+            Ok(failed) if failed.is_empty() => Outcome::Success,
+            Ok(failed) => {
+                let reason = format!("the endpoint did not take {} of {} events", failed.len(), records.len());
+                Outcome::Partial { failed, reason, status, answer: answer() }
             }
         }
     }
@@ -278,6 +319,7 @@ impl WebhookConnector {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
+        let parser = parser.looking_for(self.header.clone());
         let connection = Connection { stream, parser };
         Ok(self.pool.borrow().made(connection, driver::now()))
     }
@@ -298,6 +340,9 @@ impl WebhookConnector {
         parser.reset();
         // An endpoint may answer and hang up before it has read everything: the answer counts, not the failed write.
         let sent: io::Result<()> = stream.write_all(pieces).await;
+        let trace = self.dialer.trace();
+        trace.note(|| format!("{} bytes of request sent", pieces.iter().map(|p| p.len()).sum::<usize>()));
+        let mut begun = false;
         let mut buf = [0u8; READ_BYTES];
         loop {
             let n = match stream.read(&mut buf).await {
@@ -310,12 +355,16 @@ impl WebhookConnector {
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
+            if !std::mem::replace(&mut begun, true) {
+                trace.note(|| "the answer begins".into());
+            }
             let state = if n == 0 { parser.eof() } else { parser.feed(&buf[..n]).map(|p| p.state) };
             match state {
                 Ok(State::NeedMore) => {}
                 Ok(State::Done | State::CloseAfter) => {
                     return match parser.take_response() {
                         Some(mut response) => {
+                            trace.note(|| format!("the answer is {}", response.status));
                             response.keep_alive &= sent.is_ok();
                             Ok(response)
                         }
@@ -368,7 +417,7 @@ fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a
     out
 }
 
-/// What an answer means for the events of its request.
+/// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
     let retry_after = || {
@@ -376,15 +425,87 @@ fn judge(response: &Response) -> Outcome {
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);
-    let answer = Bytes::copy_from_slice(&response.body_start);
-    match http::classify(status) {
-        Class::Success => Outcome::Success,
-        Class::Poison => Outcome::Poison { reason, status, answer },
-        Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status, answer },
-        _ => match retry_after() {
-            // Any answer that says when to come back is taken at its word.
-            Some(ns) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
-            None => Outcome::Retry { endpoint: status >= 500, reason, status, answer },
-        },
+    let body = &response.body_start;
+    let answer = Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
+    let class = http::classify(status);
+    match (class, retry_after()) {
+        (Class::Success, _) => Outcome::Success,
+        (Class::Gone, _) => Outcome::Gone { reason, status, answer },
+        (Class::Throttle, after_ns) => Outcome::Throttle { after_ns, reason, status, answer },
+        // What is too large now may not be so later (RFC 9110, 15.5.14); what else is wrong with the events stays so, and
+        // must not hold up others.
+        (Class::Poison, after_ns) if status != 413 || after_ns.is_none() => Outcome::Poison { reason, status, answer },
+        // Any other answer that says when to come back is taken at its word.
+        (_, Some(ns)) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
+        (Class::Unauthorized, None) => Outcome::Denied { reason, status, answer },
+        (Class::Retry | Class::Poison, None) => {
+            let fault = match status {
+                503 => Fault::Overload,
+                500.. => Fault::Endpoint,
+                _ => Fault::Events,
+            };
+            Outcome::Retry { fault, reason, status, answer }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, header: &str) -> Response {
+        let mut parser = ResponseParser::new();
+        let text = format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n");
+        parser.feed(text.as_bytes()).expect("an answer");
+        parser.take_response().expect("an answer")
+    }
+
+    /// What an outcome is, in a word.
+    fn word(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Success => "success".into(),
+            Outcome::Retry { fault, .. } => format!("retry {fault:?}"),
+            Outcome::Throttle { after_ns, .. } => format!("wait {:?}", after_ns.map(|ns| ns / 1_000_000_000)),
+            Outcome::Denied { .. } => "denied".into(),
+            Outcome::Gone { .. } => "gone".into(),
+            Outcome::Poison { .. } => "poison".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_outcome() {
+        let table: [(&[u16], &str, &str); 8] = [
+            (&[200, 201, 202, 204, 299], "success", "success"),
+            (&[300, 301, 302, 303, 304, 307, 308], "retry Events", "wait Some(7)"),
+            (&[400, 415, 422], "poison", "poison"),
+            (&[413], "poison", "wait Some(7)"),
+            (&[401, 403], "denied", "wait Some(7)"),
+            (&[402, 404, 405, 408, 409, 418, 451], "retry Events", "wait Some(7)"),
+            (&[410], "gone", "gone"),
+            (&[429], "wait None", "wait Some(7)"),
+        ];
+        let fails: [(&[u16], &str, &str); 2] = [
+            (&[500, 501, 502, 504, 599, 999], "retry Endpoint", "wait Some(7)"),
+            (&[503], "retry Overload", "wait Some(7)"),
+        ];
+        for (statuses, plain, with_retry_after) in table.into_iter().chain(fails) {
+            for status in statuses {
+                assert_eq!(word(&judge(&answer(*status, ""))), plain, "{status}");
+                let told = answer(*status, "Retry-After: 7\r\n");
+                assert_eq!(word(&judge(&told)), with_retry_after, "{status}");
+                let garbage = answer(*status, "Retry-After: soon\r\n");
+                assert_eq!(word(&judge(&garbage)), plain, "{status}");
+            }
+        }
+        // A date, as the endpoint's clock has it; one gone by is now.
+        let date = answer(503, "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n");
+        assert_eq!(word(&judge(&date)), "wait Some(0)");
+        let Outcome::Throttle { after_ns: Some(ns), .. } =
+            judge(&answer(503, "Retry-After: Fri, 31 Dec 2199 23:59:59 GMT\r\n"))
+        else {
+            panic!("no wait")
+        };
+        assert_eq!(ns / 1_000_000_000, 86_400, "at most a day");
     }
 }
