@@ -312,8 +312,11 @@ impl Format {
 /// The longest value of a header that is made by a template.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
+/// The headers and the body of a record that brings headers.
+pub(crate) type Parcel<'a> = (Vec<(&'a str, &'a str)>, &'a [u8]);
+
 /// The headers and the body of a parcel; nothing if it is none.
-pub(crate) fn open_parcel(bytes: &[u8]) -> Option<(Vec<(&str, &str)>, &[u8])> {
+pub(crate) fn open_parcel(bytes: &[u8]) -> Option<Parcel<'_>> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     let (lines, body) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
     let lines = std::str::from_utf8(lines).ok()?;
