@@ -20,7 +20,7 @@ use tidewire::filter::Filter;
 use tidewire::log::names::Names;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{Destination, DestinationKind, Expect, Order, Partial, PartialBy, Rule, RuleSet, Webhook};
+use tidewire::rule::{Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook};
 use tidewire::sim::disk::Faults;
 use tidewire::sim::{Rng, World};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Receipt};
@@ -131,8 +131,6 @@ fn plan(rng: &mut Rng) -> Plan {
             let mut webhook = Webhook::new(&url).expect("a URL");
             webhook.timeout = Duration::from_secs(rng.between(1, 15));
             webhook.connect_timeout = Duration::from_secs(1);
-            webhook.partial =
-                rng.percent(30).then(|| Partial { failures: "/failed".into(), id: None, by: PartialBy::Index });
             let mut d = Destination::new(format!("d{n}"), DestinationKind::Webhook(webhook));
             d.batch.events_max = rng.between(1, 20) as usize;
             d.batch.bytes_max = rng.between(1, 20_000) as usize;
@@ -149,12 +147,6 @@ fn plan(rng: &mut Rng) -> Plan {
             d.breaker.consecutive_failures = rng.between(1, 6) as u32;
             d.breaker.open_min = ms(rng.between(10, 5_000));
             d.breaker.open_max = d.breaker.open_min * rng.between(1, 20) as u32;
-            d.breaker.calls_min = rng.between(1, 20) as u32;
-            d.breaker.successes = rng.between(1, 4) as u32;
-            d.adaptive_concurrency = rng.percent(70);
-            d.rate.events_per_second = rng.percent(15).then(|| rng.between(1, 200) as u32);
-            d.rate.requests_per_second = rng.percent(15).then(|| rng.between(1, 50) as u32);
-            d.rate.bytes_per_second = rng.percent(15).then(|| rng.between(2_000, 200_000));
             d
         })
         .collect::<Vec<_>>();
@@ -250,13 +242,9 @@ pub fn run(seed: u64) -> Report {
     let entered = world.enter();
     let plan = plan(&mut rng);
     let oracle = Rc::new(RefCell::new(Oracle::default()));
-    let endpoints: Vec<Rc<Endpoint>> = (0..plan.destinations.len())
+    let endpoints = (0..plan.destinations.len())
         .map(|n| Endpoint::start(&world, PORT + n as u16, n, oracle.clone(), Rng::new(rng.draw())))
         .collect();
-    for (endpoint, d) in endpoints.iter().zip(&plan.destinations) {
-        let DestinationKind::Webhook(w) = &d.kind else { continue };
-        endpoint.partial.set(w.partial.is_some());
-    }
     let mut run = Run {
         world: world.clone(),
         plan,
@@ -404,16 +392,6 @@ impl Run {
                     Some(Err(_)) if changes => self.plan.change_rules(),
                     _ => {}
                 }
-            }
-            9 if self.rng.percent(30) => {
-                let n = self.rng.below(self.plan.destinations.len() as u64);
-                let suspends = self.rng.percent(50);
-                let name = format!("d{n}");
-                let done = self.engine.as_ref().map(|e| match suspends {
-                    true => e.suspend_destination(&name),
-                    false => e.resume_destination(&name),
-                });
-                log::debug!("{name} {}: {done:?}", if suspends { "suspended" } else { "resumed" });
             }
             9 => self.change_put_rule(),
             _ => {}
@@ -607,11 +585,6 @@ impl Run {
         }
         if !self.open() {
             return;
-        }
-        for d in &self.plan.destinations {
-            if let Some(Err(e)) = self.engine.as_ref().map(|e| e.resume_destination(&d.name)) {
-                self.report.violations.push(format!("a destination cannot be resumed: {e}"));
-            }
         }
         // A fresh event of every key still gets through, and after it, or before, everything that is owed.
         let mut fresh = Vec::new();
