@@ -101,7 +101,11 @@ impl WebhookConnector {
         };
         let target = (host, webhook.url.port_or_known_default().unwrap_or(80));
         let user_timeout = webhook.pool.user_timeout;
-        let options = SocketOptions { user_timeout, keep_alive: user_timeout.max(KEEP_ALIVE_MIN) };
+        let options = SocketOptions {
+            sockets: network.config.sockets,
+            user_timeout,
+            keep_alive: user_timeout.max(KEEP_ALIVE_MIN),
+        };
         let resolver = network.resolver.clone();
         Ok(WebhookConnector {
             profile,
@@ -130,25 +134,27 @@ impl WebhookConnector {
                 return Outcome::Undeliverable { reason: e.to_string() };
             }
             head.extend_from_slice(batch_head);
-            let pieces = pieces(&head, records, separator.len(), tail);
-            return match driver::until(deadline, self.exchange(&pieces)).await {
+            let head = Bytes::from(head);
+            let pieces = || pieces(head.clone(), records, separator.len(), tail);
+            return match driver::until(deadline, self.exchange(pieces)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
                 Some(Ok(response)) => judge(&response),
             };
         };
-        let body = pieces(batch_head, records, separator.len(), tail);
+        let body = pieces(Bytes::from_static(batch_head), records, separator.len(), tail);
+        let signed_body: Vec<&[u8]> = body.iter().map(|p| &p[..]).collect();
         let sending = async {
             loop {
-                let (signed, token) = credentials.sign(&self.head, &body, records).await.map_err(|e| e.to_string())?;
+                let (signed, token) = credentials.sign(&self.head, &signed_body, records).await.map_err(|e| e.to_string())?;
                 let mut head = Vec::with_capacity(1024);
                 let target = signed.target().unwrap_or(self.head.target());
                 // What is too large now may be smaller with the next secret.
                 let written = self.head.write_to(target, &signed.headers(), length as u64, &mut head);
                 written.map_err(|e| e.to_string())?;
-                let mut pieces = body.clone();
-                pieces.insert(0, &head);
-                let mut response = self.exchange(&pieces).await?;
+                let head = Bytes::from(head);
+                let pieces = || std::iter::once(&head).chain(&body).cloned().collect();
+                let mut response = self.exchange(pieces).await?;
                 signed.hide(&mut response.body_start);
                 if !credentials.is_token_refused(token, response.status) {
                     return Ok(response);
@@ -166,14 +172,17 @@ impl WebhookConnector {
     pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
         let mut head = Vec::with_capacity(512);
         self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
-        self.exchange(&[&head, body]).await
+        head.extend_from_slice(body);
+        let request = Bytes::from(head);
+        self.exchange(|| vec![request.clone()]).await
     }
 
-    /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead.
-    async fn exchange(&self, pieces: &[&[u8]]) -> std::result::Result<Response, String> {
-        let idle = self.pool.borrow_mut().take(driver::now());
+    /// Sends the pieces of a request and reads its answer; once more on a fresh connection if a reused one turns out to be
+    /// dead.
+    async fn exchange(&self, pieces: impl Fn() -> Vec<Bytes>) -> std::result::Result<Response, String> {
+        let idle = self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed());
         if let Some(mut pooled) = idle {
-            match self.exchange_on(&mut pooled.connection, pieces, true).await {
+            match self.exchange_on(&mut pooled.connection, pieces(), true).await {
                 Ok(response) => {
                     self.give_back(pooled, &response);
                     return Ok(response);
@@ -183,7 +192,7 @@ impl WebhookConnector {
             }
         }
         let mut pooled = self.connect().await?;
-        match self.exchange_on(&mut pooled.connection, pieces, false).await {
+        match self.exchange_on(&mut pooled.connection, pieces(), false).await {
             Ok(response) => {
                 self.give_back(pooled, &response);
                 Ok(response)
@@ -213,13 +222,13 @@ impl WebhookConnector {
     async fn exchange_on(
         &self,
         connection: &mut Connection,
-        pieces: &[&[u8]],
+        pieces: Vec<Bytes>,
         reused: bool,
     ) -> std::result::Result<Response, Failure> {
         let Connection { stream, parser } = connection;
         parser.reset();
         // An endpoint may answer and hang up before it has read everything: the answer counts, not the failed write.
-        let sent: io::Result<()> = stream.write_all(pieces).await;
+        let sent: io::Result<()> = stream.send(pieces).await;
         let mut buf = [0u8; READ_BYTES];
         loop {
             let n = match stream.read(&mut buf).await {
@@ -228,7 +237,7 @@ impl WebhookConnector {
                     if reused && parser.zero_bytes_seen() {
                         return Err(Failure::Stale);
                     }
-                    let e = sent.err().unwrap_or(e);
+                    let e = sent.err().or_else(|| stream.sent().err()).unwrap_or(e);
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
@@ -238,7 +247,7 @@ impl WebhookConnector {
                 Ok(State::Done | State::CloseAfter) => {
                     return match parser.take_response() {
                         Some(mut response) => {
-                            response.keep_alive &= sent.is_ok();
+                            response.keep_alive &= sent.is_ok() && stream.sent().is_ok_and(|all| all);
                             Ok(response)
                         }
                         None => Err(Failure::Other("the endpoint's answer was lost".into())),
@@ -252,7 +261,7 @@ impl WebhookConnector {
 
     /// Lets go of connections that were idle for too long.
     pub(super) fn expire_idle(&self, now: Instant) {
-        self.pool.borrow_mut().expire(now);
+        self.pool.borrow_mut().expire(now, |c| c.stream.is_closed());
     }
 }
 
@@ -274,11 +283,12 @@ impl Connector for WebhookConnector {
 }
 
 /// A request, or its body, as slices: the head, the records (the first without its separator), the tail.
-fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a [u8]) -> Vec<&'a [u8]> {
+fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]) -> Vec<Bytes> {
     let mut out = Vec::with_capacity(records.len() + 2);
     out.push(head);
-    out.extend(records.iter().enumerate().map(|(i, r)| if i == 0 { &r.bytes[separator..] } else { &r.bytes[..] }));
-    out.push(tail);
+    let record = |(i, r): (usize, &Record)| if i == 0 { r.bytes.slice(separator..) } else { r.bytes.clone() };
+    out.extend(records.iter().enumerate().map(record));
+    out.push(Bytes::from_static(tail));
     out
 }
 
