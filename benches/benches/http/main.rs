@@ -5,7 +5,8 @@
 //! 100; connections are kept and each carries one request at a time. What is told is the median of the rounds; ratios are
 //! medians of the ratios within rounds.
 //!
-//! Options: `--rounds N` (5), `--seconds N` (1) per client and round, `--only PART` (`plain`, `many`, `tls`, `engine`).
+//! Options: `--rounds N` (5), `--seconds N` (1) per client and round, `--only PART` (`plain`, `many`, `tls`, `engine`),
+//! `--connections N`, `--client NAME` (`ours`, `wrk`, `hyper`, `runtime`; ours is measured in any case).
 
 mod engine;
 mod nginx;
@@ -171,10 +172,12 @@ struct Options {
     rounds: usize,
     seconds: u64,
     only: Option<String>,
+    connections: Option<usize>,
+    client: Option<String>,
 }
 
 fn options() -> Options {
-    let mut o = Options { rounds: 5, seconds: 1, only: None };
+    let mut o = Options { rounds: 5, seconds: 1, only: None, connections: None, client: None };
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(name) = args.next() {
         let value = args.next().unwrap_or_default();
@@ -182,7 +185,9 @@ fn options() -> Options {
             "--rounds" => o.rounds = value.parse().expect("a number of rounds"),
             "--seconds" => o.seconds = value.parse().expect("a number of seconds"),
             "--only" => o.only = Some(value),
-            _ => panic!("{name} is not known; there are --rounds, --seconds, --only"),
+            "--connections" => o.connections = Some(value.parse().expect("a number of connections")),
+            "--client" => o.client = Some(value),
+            _ => panic!("{name} is not known; there are --rounds, --seconds, --only, --connections, --client"),
         }
     }
     o
@@ -191,9 +196,11 @@ fn options() -> Options {
 fn main() {
     let options = options();
     let wants = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
+    let with = |client: &str| options.client.as_deref().is_none_or(|only| only == client);
+    let of_count = |c: &usize| options.connections.is_none_or(|only| only == *c);
     pin(SERVER);
-    let wrk = peers::has_wrk();
-    if !wrk {
+    let wrk = peers::has_wrk() && with("wrk");
+    if !wrk && with("wrk") {
         println!("wrk is not here (Debian: apt-get install wrk): it is left out");
     }
     let mut figures = Vec::new();
@@ -211,7 +218,7 @@ fn main() {
     }
     if let Some(nginx) = &nginx {
         let plain = webhook(&format!("http://{address}/hook"));
-        for connections in [1, 16, 64].into_iter().filter(|_| wants("plain")) {
+        for connections in [1, 16, 64].into_iter().filter(|c| wants("plain") && of_count(c)) {
             let mut rounds = Rounds::new();
             for _ in 0..options.rounds {
                 let mut note = |client, done| rounds.entry(client).or_default().push(done);
@@ -219,8 +226,12 @@ fn main() {
                 if wrk {
                     note("wrk", peers::wrk(address, &bytes, connections, options.seconds));
                 }
-                note("tokio+hyper", peers::hyper(address, &bytes, connections, options.seconds));
-                note("runtime's", ours(&plain, Sockets::Runtime, connections, &one, options.seconds));
+                if with("hyper") {
+                    note("tokio+hyper", peers::hyper(address, &bytes, connections, options.seconds));
+                }
+                if with("runtime") {
+                    note("runtime's", ours(&plain, Sockets::Runtime, connections, &one, options.seconds));
+                }
             }
             tell(&mut figures, &format!("nginx, {connections} connections"), &rounds, 1.0);
         }
@@ -244,7 +255,7 @@ fn main() {
             request(address, &many)
         };
         let hook = webhook(&sink.url);
-        for connections in [1, 4, 16] {
+        for connections in [1, 4, 16].into_iter().filter(of_count) {
             let mut rounds = Rounds::new();
             for _ in 0..options.rounds {
                 let mut note = |client, done| rounds.entry(client).or_default().push(done);
@@ -252,8 +263,12 @@ fn main() {
                 if wrk {
                     note("wrk", peers::wrk(sink.address, &bytes, connections, options.seconds));
                 }
-                note("tokio+hyper", peers::hyper(sink.address, &bytes, connections, options.seconds));
-                note("runtime's", ours(&hook, Sockets::Runtime, connections, &many, options.seconds));
+                if with("hyper") {
+                    note("tokio+hyper", peers::hyper(sink.address, &bytes, connections, options.seconds));
+                }
+                if with("runtime") {
+                    note("runtime's", ours(&hook, Sockets::Runtime, connections, &many, options.seconds));
+                }
             }
             tell(&mut figures, &format!("sink, 100 per request, {connections}"), &rounds, 100.0);
         }

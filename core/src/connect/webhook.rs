@@ -21,7 +21,8 @@ use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
 use crate::rule::Webhook;
 
-const READ_BYTES: usize = 4096;
+/// Answers are short, and the buffer is cleared for each.
+const READ_BYTES: usize = 1024;
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
@@ -295,14 +296,17 @@ fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]
 /// What an answer means for the events of its request.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
+    let class = http::classify(status);
+    if class == Class::Success {
+        return Outcome::Success;
+    }
     let retry_after = || {
         let unix = (driver::wall_ns() / 1_000_000_000) as i64;
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);
     let answer = Bytes::copy_from_slice(&response.body_start);
-    match http::classify(status) {
-        Class::Success => Outcome::Success,
+    match class {
         Class::Poison => Outcome::Poison { reason, status, answer },
         Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status, answer },
         _ => match retry_after() {

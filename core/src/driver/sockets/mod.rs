@@ -37,7 +37,9 @@ use super::glommio::{self, Readable, Sleep, Task};
 /// A wake-up that is lost would hold answers up for ever; so while somebody waits for one, a timer looks after it.
 const WATCH: Duration = Duration::from_millis(25);
 /// How long connections and the driver take turns without the runtime looking at anything else.
-const ROUND: Duration = Duration::from_micros(100);
+const ROUND: Duration = Duration::from_micros(200);
+/// How long it is looked out for completions before the shard sleeps, if that pays.
+const LOOK: Duration = Duration::from_micros(6);
 /// How long the ring may take to finish when its shard ends.
 const END: Duration = Duration::from_secs(2);
 /// The pause after a look for the ring's descriptor that failed.
@@ -161,6 +163,10 @@ impl Sockets {
         self.ring.borrow().as_ref().is_none_or(Ring::is_empty)
     }
 
+    fn has_completions(&self) -> bool {
+        self.ring.borrow_mut().as_mut().is_some_and(Ring::has_completions)
+    }
+
     fn has_work(&self) -> bool {
         self.ring.borrow_mut().as_mut().is_some_and(Ring::has_work)
     }
@@ -194,6 +200,25 @@ impl Sockets {
         Ok(round.completed)
     }
 
+    /// Looks out for something to do for a moment, if that has paid lately; whether there is something.
+    async fn look(&self, patience: &mut Patience) -> bool {
+        if self.has_work() {
+            return true;
+        }
+        if self.waiting.get() == 0 || !patience.looks() {
+            return false;
+        }
+        let end = Instant::now() + LOOK;
+        loop {
+            others().await;
+            let found = self.has_work();
+            if found || Instant::now() >= end {
+                patience.note(found);
+                return found;
+            }
+        }
+    }
+
     fn wake(&self, wakers: &mut Vec<Waker>) {
         self.waited(wakers.len());
         wakers.drain(..).for_each(Waker::wake);
@@ -211,6 +236,38 @@ impl Sockets {
     }
 }
 
+/// Whether it pays to look out for completions before going to sleep. Pure.
+///
+/// To sleep and to be woken takes as long as it takes a busy endpoint to answer the next request. So it is looked out for
+/// that long, as long as at least every second look finds something; else only now and then.
+#[derive(Default)]
+struct Patience {
+    score: u8,
+    passed: u8,
+}
+
+impl Patience {
+    const SCORE_MAX: u8 = 16;
+    const PASSED_MAX: u8 = 32;
+
+    fn looks(&mut self) -> bool {
+        self.passed += 1;
+        if self.score < Self::SCORE_MAX / 2 && self.passed < Self::PASSED_MAX {
+            return false;
+        }
+        self.passed = 0;
+        true
+    }
+
+    fn note(&mut self, found: bool) {
+        self.score = if found { (self.score + 1).min(Self::SCORE_MAX) } else { self.score.saturating_sub(1) };
+        // One find after a long time is enough to look again.
+        if found && self.score < Self::SCORE_MAX / 2 {
+            self.score = Self::SCORE_MAX / 2;
+        }
+    }
+}
+
 /// The task of a ring.
 async fn drive(sockets: Rc<Sockets>) {
     match AssertUnwindSafe(rounds(&sockets)).catch_unwind().await {
@@ -225,6 +282,7 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     let Some(fd) = sockets.ring.borrow().as_ref().map(Ring::fd) else { return Ok(()) };
     let mut waiting = Waiting { readable: Readable::new(fd)?, watch: None };
     let mut wakers = Vec::new();
+    let mut patience = Patience::default();
     let mut turned = Instant::now();
     let mut anyway = false;
     let mut end = None;
@@ -237,7 +295,9 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
             }
         }
         if completed == 0 {
-            anyway = waiting.wait(sockets).await;
+            if !sockets.look(&mut patience).await {
+                anyway = waiting.wait(sockets).await;
+            }
             turned = Instant::now();
         } else if turned.elapsed() < ROUND {
             // Those that were woken, and with what they want at once the next round.
@@ -282,7 +342,7 @@ struct Waiting {
 /// What has ended a wait.
 enum Ended {
     Told,
-    /// The timer, and whether there was something to do then.
+    /// The timer, and whether there were completions then.
     Watch(bool),
     Failed(io::Error),
 }
@@ -294,7 +354,7 @@ impl Waiting {
         let ended = poll_fn(|cx| {
             if self.watch.as_mut().is_some_and(|watch| pin!(watch).poll(cx).is_ready()) {
                 self.watch = None;
-                return Poll::Ready(Ended::Watch(sockets.has_work()));
+                return Poll::Ready(Ended::Watch(sockets.has_completions()));
             }
             if pin!(sockets.kick.notified()).poll(cx).is_ready() || sockets.has_work() {
                 return Poll::Ready(Ended::Told);
@@ -315,12 +375,12 @@ impl Waiting {
         .await;
         match ended {
             Ended::Told => false,
-            Ended::Watch(had_work) => {
+            Ended::Watch(had_completions) => {
                 // The runtime may only be late: it gets time to tell.
                 glommio::turn().await;
                 glommio::turn().await;
                 let told = poll_fn(|cx| Poll::Ready(self.readable.poll(cx).is_ready())).await;
-                if had_work && !told {
+                if had_completions && !told {
                     RESCUES.fetch_add(1, Ordering::Relaxed);
                 }
                 !told

@@ -101,6 +101,11 @@ impl Ring {
         !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || sq.taskrun() || sq.cq_overflow()
     }
 
+    /// Whether completions are there that a round has not seen.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
     /// Receives from now on.
     pub(super) fn receive(&mut self, socket: &Rc<Socket>) {
         let key = self.ops.insert(Op::Receive(socket.clone()));

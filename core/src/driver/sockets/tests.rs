@@ -89,6 +89,26 @@ fn pieces(bytes: &[u8]) -> Vec<Bytes> {
 }
 
 #[test]
+fn it_is_looked_out_for_completions_as_long_as_that_pays() {
+    let mut patience = Patience::default();
+    let looks = |p: &mut Patience, found: bool| {
+        (0..1000)
+            .filter(|_| {
+                let looks = p.looks();
+                if looks {
+                    p.note(found);
+                }
+                looks
+            })
+            .count()
+    };
+    let rare = 1000 / usize::from(Patience::PASSED_MAX);
+    assert!((1..=rare).contains(&looks(&mut patience, false)));
+    assert!(looks(&mut patience, true) > 1000 - usize::from(Patience::PASSED_MAX) - 1);
+    assert!(looks(&mut patience, false) <= rare + usize::from(Patience::SCORE_MAX));
+}
+
+#[test]
 fn shared_pieces_arrive_whole_and_in_order() {
     const LEN: usize = 12 << 20;
     let (address, got) = one(|mut c| {
@@ -450,4 +470,39 @@ fn a_shard_that_waits_for_nothing_sleeps() {
         assert!(clock() - before < 20, "{} switches", clock() - before);
         drop(stream);
     });
+}
+
+#[test]
+fn short_lives_of_a_ring_never_stall() {
+    let address = peer(|c| {
+        std::thread::spawn(move || {
+            let mut request = [0; 64];
+            while let Ok(n @ 1..) = (&c).read(&mut request) {
+                if (&c).write_all(&request[..n]).is_err() {
+                    return;
+                }
+            }
+        });
+    });
+    let rounds = if std::env::var_os("TIDEWIRE_LONG").is_some() { 20_000 } else { 300 };
+    for round in 0..rounds {
+        on_shard(move || async move {
+            let requests = |n: usize| {
+                glommio::spawn(async move {
+                    let mut stream = connect(address).await.expect("connected");
+                    for _ in 0..n {
+                        let mut answer = [0; 9];
+                        stream.send(vec!["question ".into()]).expect("under way");
+                        stream.read_exact(&mut answer).await.expect("an answer");
+                        assert_eq!(&answer, b"question ");
+                    }
+                })
+            };
+            let tasks: Vec<_> = (0..1 + round % 17).map(|n| requests(1 + (round + n) % 5)).collect();
+            for task in tasks {
+                task.await;
+            }
+        });
+    }
+    println!("{:?}", socket_counts());
 }
