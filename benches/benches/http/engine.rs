@@ -16,8 +16,7 @@ const CONNECTIONS: usize = 16;
 
 pub(super) fn measure(figures: &mut Vec<Figure>, rounds: usize) {
     for (per_request, events) in [(1, 40_000), (100, 1_000_000)] {
-        let (mut by_time, mut by_cpu): (Vec<f64>, Vec<f64>) =
-            (0..rounds).map(|_| deliver(per_request, events)).unzip();
+        let (mut by_time, mut by_cpu): (Vec<f64>, Vec<f64>) = (0..rounds).map(|_| deliver(per_request, events)).unzip();
         let (by_time, by_cpu) = (median(&mut by_time), median(&mut by_cpu));
         println!(
             "a whole engine, {per_request} per request    {by_time:>10.0} ev/s {by_cpu:>10.0} ev per CPU second of the shard"

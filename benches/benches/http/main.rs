@@ -40,7 +40,10 @@ struct Done {
 
 impl Done {
     fn of(requests: u64, elapsed: Duration, cpu: Duration) -> Done {
-        Done { per_second: requests as f64 / elapsed.as_secs_f64(), per_cpu_second: requests as f64 / cpu.as_secs_f64() }
+        Done {
+            per_second: requests as f64 / elapsed.as_secs_f64(),
+            per_cpu_second: requests as f64 / cpu.as_secs_f64(),
+        }
     }
 }
 
@@ -277,7 +280,10 @@ fn main() {
         engine::measure(&mut figures, options.rounds);
     }
     let counts = tidewire::net::socket_counts();
-    println!("{} rings, {} receptions without a buffer, {} wake-ups lost", counts.rings, counts.starved, counts.rescues);
+    println!(
+        "{} rings, {} receptions without a buffer, {} wake-ups lost",
+        counts.rings, counts.starved, counts.rescues
+    );
     keep("http", &figures);
 }
 

@@ -147,7 +147,8 @@ impl WebhookConnector {
         let signed_body: Vec<&[u8]> = body.iter().map(|p| &p[..]).collect();
         let sending = async {
             loop {
-                let (signed, token) = credentials.sign(&self.head, &signed_body, records).await.map_err(|e| e.to_string())?;
+                let (signed, token) =
+                    credentials.sign(&self.head, &signed_body, records).await.map_err(|e| e.to_string())?;
                 let mut head = Vec::with_capacity(1024);
                 let target = signed.target().unwrap_or(self.head.target());
                 // What is too large now may be smaller with the next secret.

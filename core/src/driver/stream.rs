@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::{glommio as ring, sockets};
 #[cfg(feature = "sim")]
 use super::sim;
+use super::{glommio as ring, sockets};
 
 /// Whose sockets connections are made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]

@@ -59,9 +59,7 @@ impl Buffers {
         let buffer = usize::from(buffer % COUNT);
         // SAFETY: within the memory, which was zeroed when it was made; the kernel does not write to a buffer that it has
         // handed out until it is given back, which takes `&mut self`.
-        unsafe {
-            std::slice::from_raw_parts(self.memory.as_ptr().add(ENTRIES_BYTES + buffer * BYTES), len.min(BYTES))
-        }
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(ENTRIES_BYTES + buffer * BYTES), len.min(BYTES)) }
     }
 
     /// Gives a buffer to the kernel.

@@ -56,13 +56,8 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::register(&ring)?;
-        let mut ring = Ring {
-            ring,
-            ops: Slab::new(),
-            buffers: Some(buffers),
-            backlog: VecDeque::new(),
-            completed: Vec::new(),
-        };
+        let mut ring =
+            Ring { ring, ops: Slab::new(), buffers: Some(buffers), backlog: VecDeque::new(), completed: Vec::new() };
         ring.try_out()?;
         Ok(ring)
     }
