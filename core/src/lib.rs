@@ -3,6 +3,9 @@
 pub mod auth;
 pub mod config;
 mod connect;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use connect::bench;
 pub mod delivery;
 mod driver;
 mod engine;

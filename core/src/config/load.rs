@@ -366,6 +366,7 @@ impl Loader<'_> {
             _ => network.resolver = Resolution::Dns(servers),
         }
         network.trust = table.trust.unwrap_or_default();
+        network.sockets = table.sockets.unwrap_or_default();
         network.addresses =
             self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, "addresses", e))?.unwrap_or_default();
         network.tenant.https_only = table.tenant_https_only.unwrap_or(network.tenant.https_only);

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::units::{Size, Time};
+use crate::driver::Sockets;
 use crate::error::Error;
 use crate::filter::OwnStep;
 use crate::net::address::Trust;
@@ -80,6 +81,7 @@ pub(super) struct Network {
     pub(super) tenant_https_only: Option<bool>,
     pub(super) tenant_ports: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy: Option<Spanned<EngineProxy>>,
+    pub(super) sockets: Option<Sockets>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

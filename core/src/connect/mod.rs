@@ -1,5 +1,7 @@
 //! Connectors: one file per kind of system.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod credentials;
 mod probe;
 mod reread;

@@ -24,7 +24,8 @@ use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
 use crate::rule::{Partial, Success, Webhook};
 
-const READ_BYTES: usize = 4096;
+/// Answers are short, and the buffer is cleared for each.
+const READ_BYTES: usize = 1024;
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
@@ -144,7 +145,11 @@ impl WebhookConnector {
         };
         let target = (host, webhook.url.port_or_known_default().unwrap_or(80));
         let user_timeout = webhook.pool.user_timeout;
-        let options = SocketOptions { user_timeout, keep_alive: user_timeout.max(KEEP_ALIVE_MIN) };
+        let options = SocketOptions {
+            sockets: network.config.sockets,
+            user_timeout,
+            keep_alive: user_timeout.max(KEEP_ALIVE_MIN),
+        };
         let resolver = network.resolver.clone();
         Ok(WebhookConnector {
             parts: Parts::default(),
@@ -188,8 +193,9 @@ impl WebhookConnector {
                 return Outcome::Undeliverable { reason: e.to_string() };
             }
             head.extend_from_slice(batch_head);
-            let pieces = pieces(&head, records, separator.len(), tail);
-            return match driver::until(deadline, self.exchange(&pieces)).await {
+            let head = Bytes::from(head);
+            let pieces = || pieces(head.clone(), records, separator.len(), tail);
+            return match driver::until(deadline, self.exchange(pieces)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
                 Some(Ok(response)) => self.judge(&response, records),
@@ -197,18 +203,21 @@ impl WebhookConnector {
         }
         let (made, body) = match records {
             [record] if parcels => match open_parcel(&record.bytes) {
-                Some((headers, body)) => (headers, vec![batch_head, body, tail]),
+                Some((headers, body)) => {
+                    let body = record.bytes.slice_ref(body);
+                    (headers, vec![Bytes::from_static(batch_head), body, Bytes::from_static(tail)])
+                }
                 None => {
                     return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
                 }
             },
-            _ => (Vec::new(), pieces(batch_head, records, separator.len(), tail)),
+            _ => (Vec::new(), pieces(Bytes::from_static(batch_head), records, separator.len(), tail)),
         };
         let sending = async {
             let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
             let wrapped = wrapping.wrap(body.concat(), &self.content_type).await.map_err(|e| e.to_string())?;
             let encoding = wrapped.content_encoding.map(|value| ("Content-Encoding", value));
-            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[&wrapped.body]).await
+            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[wrapped.body.into()]).await
         };
         match driver::until(deadline, sending).await {
             None => late(),
@@ -223,15 +232,16 @@ impl WebhookConnector {
         &self,
         records: &[Record],
         made: Vec<(&str, &str)>,
-        body: &[&[u8]],
+        body: &[Bytes],
     ) -> std::result::Result<std::result::Result<Response, String>, String> {
         let length = body.iter().map(|s| s.len() as u64).sum();
+        let slices: Vec<&[u8]> = body.iter().map(|s| &s[..]).collect();
         let send = async |target: &str, headers: &[(&str, &str)]| {
             let mut head = Vec::with_capacity(1024);
             self.head.write_to(target, headers, length, &mut head).map_err(|e| (true, e.to_string()))?;
-            let mut pieces = body.to_vec();
-            pieces.insert(0, &head);
-            self.exchange(&pieces).await.map_err(|reason| (false, reason))
+            let head = Bytes::from(head);
+            let pieces = || std::iter::once(&head).chain(body).cloned().collect();
+            self.exchange(pieces).await.map_err(|reason| (false, reason))
         };
         let Some(credentials) = &self.credentials else {
             return match send(self.head.target(), &made).await {
@@ -241,7 +251,7 @@ impl WebhookConnector {
             };
         };
         loop {
-            let signing = credentials.sign(&self.head, &made, body, records);
+            let signing = credentials.sign(&self.head, &made, &slices, records);
             let (signed, token) = signing.await.map_err(|e| e.to_string())?;
             let headers: Vec<(&str, &str)> = made.iter().copied().chain(signed.headers()).collect();
             // What is too large now may be smaller with the next secret.
@@ -285,14 +295,17 @@ impl WebhookConnector {
     pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
         let mut head = Vec::with_capacity(512);
         self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
-        self.exchange(&[&head, body]).await
+        head.extend_from_slice(body);
+        let request = Bytes::from(head);
+        self.exchange(|| vec![request.clone()]).await
     }
 
-    /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead.
-    async fn exchange(&self, pieces: &[&[u8]]) -> std::result::Result<Response, String> {
-        let idle = self.pool.borrow_mut().take(driver::now());
+    /// Sends the pieces of a request and reads its answer; once more on a fresh connection if a reused one turns out to be
+    /// dead.
+    async fn exchange(&self, pieces: impl Fn() -> Vec<Bytes>) -> std::result::Result<Response, String> {
+        let idle = self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed());
         if let Some(mut pooled) = idle {
-            match self.exchange_on(&mut pooled.connection, pieces, true).await {
+            match self.exchange_on(&mut pooled.connection, pieces(), true).await {
                 Ok(response) => {
                     self.give_back(pooled, &response);
                     return Ok(response);
@@ -302,7 +315,7 @@ impl WebhookConnector {
             }
         }
         let mut pooled = self.connect().await?;
-        match self.exchange_on(&mut pooled.connection, pieces, false).await {
+        match self.exchange_on(&mut pooled.connection, pieces(), false).await {
             Ok(response) => {
                 self.give_back(pooled, &response);
                 Ok(response)
@@ -333,15 +346,15 @@ impl WebhookConnector {
     async fn exchange_on(
         &self,
         connection: &mut Connection,
-        pieces: &[&[u8]],
+        pieces: Vec<Bytes>,
         reused: bool,
     ) -> std::result::Result<Response, Failure> {
         let Connection { stream, parser } = connection;
         parser.reset();
         // An endpoint may answer and hang up before it has read everything: the answer counts, not the failed write.
-        let sent: io::Result<()> = stream.write_all(pieces).await;
         let trace = self.dialer.trace();
-        trace.note(|| format!("{} bytes of request sent", pieces.iter().map(|p| p.len()).sum::<usize>()));
+        trace.note(|| format!("{} bytes of request are sent", pieces.iter().map(Bytes::len).sum::<usize>()));
+        let sent: io::Result<()> = stream.send(pieces).await;
         let mut begun = false;
         let mut buf = [0u8; READ_BYTES];
         loop {
@@ -351,7 +364,7 @@ impl WebhookConnector {
                     if reused && parser.zero_bytes_seen() {
                         return Err(Failure::Stale);
                     }
-                    let e = sent.err().unwrap_or(e);
+                    let e = sent.err().or_else(|| stream.sent().err()).unwrap_or(e);
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
@@ -365,7 +378,7 @@ impl WebhookConnector {
                     return match parser.take_response() {
                         Some(mut response) => {
                             trace.note(|| format!("the answer is {}", response.status));
-                            response.keep_alive &= sent.is_ok();
+                            response.keep_alive &= sent.is_ok() && stream.sent().is_ok_and(|all| all);
                             Ok(response)
                         }
                         None => Err(Failure::Other("the endpoint's answer was lost".into())),
@@ -379,7 +392,7 @@ impl WebhookConnector {
 
     /// Lets go of connections that were idle for too long.
     pub(super) fn expire_idle(&self, now: Instant) {
-        self.pool.borrow_mut().expire(now);
+        self.pool.borrow_mut().expire(now, |c| c.stream.is_closed());
     }
 }
 
@@ -409,17 +422,22 @@ fn profile_headers(profile: Profile, format: &Format) -> &'static [(&'static str
 }
 
 /// A request, or its body, as slices: the head, the records (the first without its separator), the tail.
-fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a [u8]) -> Vec<&'a [u8]> {
+fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]) -> Vec<Bytes> {
     let mut out = Vec::with_capacity(records.len() + 2);
     out.push(head);
-    out.extend(records.iter().enumerate().map(|(i, r)| if i == 0 { &r.bytes[separator..] } else { &r.bytes[..] }));
-    out.push(tail);
+    let record = |(i, r): (usize, &Record)| if i == 0 { r.bytes.slice(separator..) } else { r.bytes.clone() };
+    out.extend(records.iter().enumerate().map(record));
+    out.push(Bytes::from_static(tail));
     out
 }
 
 /// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
+    let class = http::classify(status);
+    if class == Class::Success {
+        return Outcome::Success;
+    }
     let retry_after = || {
         let unix = (driver::wall_ns() / 1_000_000_000) as i64;
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
@@ -427,7 +445,6 @@ fn judge(response: &Response) -> Outcome {
     let reason = http::describe(response);
     let body = &response.body_start;
     let answer = Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
-    let class = http::classify(status);
     match (class, retry_after()) {
         (Class::Success, _) => Outcome::Success,
         (Class::Gone, _) => Outcome::Gone { reason, status, answer },

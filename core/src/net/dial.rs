@@ -102,7 +102,7 @@ impl Dialer {
                 reached.map_err(|e| format!("by the proxy: {e}"))
             }
             Way::Unix(path) => {
-                let connected = driver::until(deadline, driver::Stream::connect_unix(path)).await;
+                let connected = driver::until(deadline, driver::Stream::connect_unix(path, &self.options)).await;
                 let failed = |why: String| format!("cannot connect to the Unix socket {}: {why}", path.display());
                 let socket = connected.ok_or_else(|| failed(format!("not within {:?}", self.timeout)))?;
                 self.prepare(socket.map_err(|e| failed(e.to_string()))?, deadline).await
