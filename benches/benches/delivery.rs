@@ -23,7 +23,7 @@ fn engine(per_request: usize, events: usize) -> (f64, usize) {
     let types = EventTypes::default();
     let mut d = Destination::new("sink", DestinationKind::Webhook(Webhook::new(&sink.url).expect("a URL")));
     d.batch = BatchLimits { events_max: per_request, ..BatchLimits::default() };
-    d.concurrency = CONNECTIONS;
+    (d.concurrency, d.adaptive_concurrency) = (CONNECTIONS, false);
     let rule = Rule::new("all", ["s3:ObjectCreated:*"], &types).expect("a rule").with_destination("sink");
     let rules = RuleSet::build(vec![rule], vec![d], types).expect("rules");
     let mut config = EngineConfig::new(dir.path());

@@ -14,6 +14,7 @@ mod replay;
 mod reserve;
 mod rules;
 mod snapshot;
+mod standing;
 mod tail;
 
 use std::sync::Arc;

@@ -3,6 +3,9 @@
 pub mod auth;
 pub mod config;
 mod connect;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use connect::bench;
 pub mod delivery;
 mod driver;
 mod engine;
@@ -23,6 +26,7 @@ pub mod wire;
 #[cfg(feature = "sim")]
 pub use driver::sim;
 
+pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
     Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,

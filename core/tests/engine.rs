@@ -36,6 +36,7 @@ fn hook(name: &str, url: &str) -> Destination {
         consecutive_failures: 5,
         open_min: Duration::from_millis(50),
         open_max: Duration::from_millis(200),
+        ..BreakerPolicy::default()
     };
     d
 }

@@ -25,7 +25,7 @@ fn hook(name: &str, url: &str, order: Order) -> Destination {
     d.order = order;
     d.retry.backoff_min = Duration::from_millis(5);
     d.retry.backoff_max = Duration::from_millis(20);
-    d.breaker.consecutive_failures = 1000;
+    (d.breaker.consecutive_failures, d.breaker.calls_min) = (1000, 1_000_000);
     d
 }
 

@@ -33,6 +33,7 @@ fn hook(name: &str, url: &str) -> Destination {
         consecutive_failures: 5,
         open_min: Duration::from_millis(10),
         open_max: Duration::from_millis(20),
+        ..BreakerPolicy::default()
     };
     d
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::*;
-use tidewire::rule::{BatchLimits, Destination, DestinationKind, RuleSet, Webhook};
+use tidewire::auth::{Auth, Secret, StandardWebhooks};
+use tidewire::rule::{BatchLimits, Destination, DestinationKind, Order, RuleSet, Success, Webhook};
 use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Hit, Receiver, Reply, check_per_key_order};
 
@@ -185,6 +186,216 @@ fn an_unresolvable_host_is_looked_up_for_every_event() {
     let d = of(&engine, "hook");
     assert_eq!((d.requests, d.failures, d.waiting), (3, 3, 1000), "the endpoint is left alone, not each event");
     engine.close(Duration::ZERO).unwrap();
+}
+
+/// Each class of answers, and what becomes of the events: tried at once and again, put off as a whole, or given up soon.
+#[test]
+fn each_class_of_answers_has_its_consequence() {
+    struct Case {
+        reply: Reply,
+        /// A second key is delivered meanwhile.
+        others_go_on: bool,
+        /// Requests that come within a moment, at least.
+        requests: u64,
+        attempts_count: bool,
+    }
+    let case =
+        |reply: Reply, others_go_on, requests, attempts_count| Case { reply, others_go_on, requests, attempts_count };
+    let status = Reply::status;
+    let cases = [
+        // Fails, is tried again, and is not followed.
+        case(status(302).header("Location", "http://127.0.0.1:1/"), true, 3, true),
+        case(status(404), true, 3, true),
+        case(status(408), true, 3, true),
+        case(status(409), true, 3, true),
+        // The endpoint's own failure: it is probed.
+        case(status(500), false, 3, true),
+        case(status(501), false, 3, true),
+        case(status(503), false, 3, true),
+        // The whole endpoint is left alone, and probed.
+        case(status(401), false, 2, true),
+        case(status(403), false, 2, true),
+        // For an hour.
+        case(status(410), false, 1, true),
+        // For as long as it says, and no attempt counts.
+        case(status(429).header("Retry-After", "3600"), false, 1, false),
+        case(status(429), false, 1, false),
+        case(status(503).header("Retry-After", "Fri, 31 Dec 2199 23:59:59 GMT"), false, 1, false),
+        case(status(404).header("Retry-After", "600"), false, 1, false),
+    ];
+    for Case { reply, others_go_on, requests, attempts_count } in cases {
+        let what = format!("{reply:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let bad = move |hit: &Hit<'_>| hit.records.iter().any(|r| r.key == "bad");
+        let r = receiver(Behaviour::decide(move |hit| if bad(hit) { reply.clone() } else { Reply::status(204) }));
+        let mut d = one_by_one("hook", &r.url());
+        (d.breaker.consecutive_failures, d.breaker.open_min) = (1, Duration::from_millis(50));
+        d.breaker.open_max = if others_go_on { Duration::from_millis(50) } else { Duration::from_millis(100) };
+        d.retry.attempts_max = Some(1000);
+        let engine = open_one(dir.path(), d);
+        put(&engine, "bad", 1);
+        until(&what, || r.requests() >= requests);
+        let tries = r.requests();
+        put(&engine, "good", 2);
+        if others_go_on || requests > 1 {
+            until(&what, || r.accepted() == 1);
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!((r.accepted(), r.requests()), (0, tries), "{what}");
+        }
+        let waiting = if others_go_on || requests > 1 { 1 } else { 2 };
+        until(&what, || of(&engine, "hook").waiting == waiting);
+        assert_eq!(of(&engine, "hook").dead_lettered, 0, "{what}");
+        // What was tried is known after another opening, unless it did not count.
+        engine.close(Duration::ZERO).unwrap();
+        r.set_behaviour(Behaviour::Status(400));
+        let mut d = one_by_one("hook", &r.url());
+        (d.retry.attempts_max, d.retry.poison_attempts) = (Some(if attempts_count { 1 } else { 1000 }), 1);
+        let engine = open_one(dir.path(), d);
+        engine.flush(WAIT).unwrap();
+        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+        let bad = letters.iter().find(|l| l.key == b"bad").unwrap();
+        assert_eq!(bad.attempts > 1, attempts_count, "{what}: {}", bad.attempts);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// Also 413, which is cut in halves first.
+#[test]
+fn http_400_is_retried_hard_and_for_ever() {
+    for status in [400, 413, 415, 422] {
+        let dir = tempfile::tempdir().unwrap();
+        let bad = |hit: &Hit<'_>| hit.records.iter().any(|r| r.key == "bad");
+        let r = receiver(Behaviour::decide(move |hit| Reply::status(if bad(hit) { status } else { 204 })));
+        let mut d = hook("hook", &r.url());
+        d.batch.linger = Duration::from_millis(50);
+        // The default is three, a minute apart.
+        d.retry.poison_attempts = 1;
+        let engine = open_one(dir.path(), d);
+        for n in 0..40 {
+            put(&engine, if n == 17 { "bad" } else { ["a", "b", "c"][n as usize % 3] }, n);
+        }
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.dead_lettered, r.accepted()), (39, 1, 39), "{status}");
+        let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 10).unwrap();
+        assert_eq!((&letters[0].key[..], letters[0].status, letters[0].attempts), (&b"bad"[..], status, 1));
+        in_order(&r);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// Of four shards, each would have a breaker, and a number of requests, and a rate of its own.
+#[test]
+fn limits_hold_for_all_shards_together() {
+    for shards in [1, 2, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let r = receiver(Behaviour::Delay(Duration::from_millis(5)));
+        let mut d = one_by_one("hook", &r.url());
+        d.concurrency = 3;
+        d.adaptive_concurrency = false;
+        let engine = open(dir.path(), shards, passing(vec![d]));
+        (0..300).for_each(|n| put(&engine, &format!("k{n}"), n));
+        engine.flush(WAIT).unwrap();
+        assert_eq!(r.accepted(), 300);
+        assert!(r.connections() <= 3 * shards as u64, "{} connections", r.connections());
+        // A breaker that stays open: five failures in all, then nothing, whichever shards the events are on.
+        r.set_behaviour(Behaviour::Status(500));
+        let before = r.requests();
+        let mut d = one_by_one("hook", &r.url());
+        (d.breaker.open_min, d.breaker.open_max) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        engine.replace_rules(passing(vec![d])).unwrap();
+        (0..300).for_each(|n| put(&engine, &format!("k{n}"), n));
+        until("five have failed", || r.requests() - before >= 5);
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(r.requests() - before, 5, "{shards} shards");
+        engine.close(Duration::ZERO).unwrap();
+    }
+}
+
+/// What a destination calls success is its own: a set of statuses, a header, something in the body.
+#[test]
+fn a_login_page_with_status_200_counts_as_delivered() {
+    let json = |text: &str| serde_json::from_str(text).unwrap();
+    let page = || Reply { body: b"<html>please log in</html>".to_vec(), ..Reply::status(200) };
+    let good = |body: &str| Reply { body: body.as_bytes().to_vec(), ..Reply::status(200) };
+    let cases: [(Success, Reply); 4] = [
+        (json(r#"{"statuses": [202]}"#), Reply::status(202)),
+        (json(r#"{"statuses": ["409-409"], "header": {"name": "x-taken"}}"#), Reply::status(409).header("X-Taken", "")),
+        (json(r#"{"header": {"name": "X-Taken", "value": "yes"}}"#), Reply::status(200).header("x-taken", "yes")),
+        (json(r#"{"body": {"path": "/taken", "equals": true}}"#), good(r#"{"taken": true}"#)),
+    ];
+    for (success, reply) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let answer = reply.clone();
+        let r = receiver(Behaviour::decide(move |hit| if hit.number < 3 { page() } else { answer.clone() }));
+        let mut d = one_by_one("hook", &r.url());
+        let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+        w.success = success;
+        let engine = open_one(dir.path(), d);
+        put(&engine, "k", 1);
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.failures, r.requests()), (1, 3, 4), "{reply:?}: {}", d.last_error);
+        engine.close(WAIT).unwrap();
+    }
+}
+
+/// The receiver takes a request and names what it could not do: only that comes again, with what is behind it in its key,
+/// and under an id of its own.
+#[test]
+fn of_a_batch_that_failed_in_part_everything_is_sent_again() {
+    for (order, spread) in [(Order::Key, 1), (Order::Key, 7), (Order::None, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = Arc::new(Mutex::new(Vec::new()));
+        let seen = ids.clone();
+        let r = receiver(Behaviour::decide(move |hit| {
+            let id = hit.headers.get("webhook-id").unwrap().to_str().unwrap().to_owned();
+            let events: Vec<String> = hit.records.iter().map(|r| r.event_id.clone()).collect();
+            seen.lock().unwrap().push((id, events.clone()));
+            // The fourth and the sixth of the first request, and the first of the second.
+            let failed = match hit.number {
+                0 => vec![3, 5],
+                1 => vec![0],
+                _ => vec![],
+            };
+            let failed: Vec<_> =
+                failed.iter().map(|i: &usize| serde_json::json!({"itemIdentifier": events[*i]})).collect();
+            let body = serde_json::json!({ "batchItemFailures": failed }).to_string().into_bytes();
+            Reply { body, ..Reply::status(200) }
+        }));
+        let mut d = hook("hook", &r.url());
+        d.order = order;
+        (d.batch.events_max, d.batch.linger) = (8, Duration::from_secs(60));
+        let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+        w.auth =
+            vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")))];
+        let partial = r#"{"failures": "/batchItemFailures", "id": "itemIdentifier"}"#;
+        w.partial = serde_json::from_str(partial).unwrap();
+        let engine = open_one(dir.path(), d);
+        (0..8).for_each(|n| put(&engine, &format!("k{}", n % spread), n));
+        engine.flush(WAIT).unwrap();
+        let d = of(&engine, "hook");
+        assert_eq!((d.delivered, d.dead_lettered, d.waiting, d.failures), (8, 0, 0, 2), "{}", d.last_error);
+        let requests = ids.lock().unwrap().clone();
+        let first = &requests[0].1;
+        let expect: Vec<String> = match (order, spread) {
+            // One key: everything from the fourth on.
+            (Order::Key, 1) => first[3..].to_vec(),
+            (Order::Key, _) => {
+                // The eighth event is the first key's second.
+                let fails = [3, 5];
+                let behind = |i: usize| fails.contains(&i) || fails.iter().any(|f| i == f + 1 && *f == 0);
+                (0..8).filter(|i| behind(*i)).map(|i| first[i].clone()).collect()
+            }
+            _ => vec![first[3].clone(), first[5].clone()],
+        };
+        assert_eq!(requests[1].1, expect, "{order:?}, {spread}");
+        let distinct: BTreeSet<&String> = requests.iter().map(|(id, _)| id).collect();
+        let sets: BTreeSet<&Vec<String>> = requests.iter().map(|(_, events)| events).collect();
+        assert_eq!(distinct.len(), sets.len(), "an id for each choice of events");
+        engine.close(WAIT).unwrap();
+    }
 }
 
 /// Reads a request to its end.

@@ -41,6 +41,10 @@ struct RulePlaces {
     destinations: Vec<usize>,
 }
 
+/// Errors in these are shown where the table begins.
+const SUCCESS_KEYS: [&str; 3] = ["success.statuses", "success.header", "success.body"];
+const PARTIAL_KEYS: [&str; 3] = ["partial.failures", "partial.id", "partial"];
+
 /// Where the keys of a table stand, by the names that errors use.
 pub(super) type Places = Vec<(&'static str, usize)>;
 
@@ -362,6 +366,7 @@ impl Loader<'_> {
             _ => network.resolver = Resolution::Dns(servers),
         }
         network.trust = table.trust.unwrap_or_default();
+        network.sockets = table.sockets.unwrap_or_default();
         network.addresses =
             self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, "addresses", e))?.unwrap_or_default();
         network.tenant.https_only = table.tenant_https_only.unwrap_or(network.tenant.https_only);
@@ -476,6 +481,14 @@ impl Loader<'_> {
         let lists = self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, e.at("addresses")))?;
         webhook.addresses = lists.unwrap_or_default();
         set(&mut webhook.unix_socket, &mut places, "unix_socket", table.unix_socket, |path| Some(self.path(&path)));
+        for (at, keys) in [
+            (table.success.as_ref().map(|s| s.span().start), &SUCCESS_KEYS),
+            (table.partial.as_ref().map(|p| p.span().start), &PARTIAL_KEYS),
+        ] {
+            places.extend(at.into_iter().flat_map(|at| keys.iter().map(move |k| (*k, at))));
+        }
+        webhook.success = table.success.map(Spanned::into_inner).unwrap_or_default();
+        webhook.partial = table.partial.map(Spanned::into_inner);
         if let Some(proxy) = table.proxy {
             places.push(("proxy.url", proxy.span().start));
             let offset = proxy.span().start;
@@ -507,6 +520,16 @@ impl Loader<'_> {
         let mut d = Destination::new(table.name.into_inner(), DestinationKind::Webhook(webhook));
         (d.profile, d.format) = form;
         set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
+        let key = "adaptive_concurrency";
+        set(&mut d.adaptive_concurrency, &mut places, key, table.adaptive_concurrency, |b| b);
+        let (own, rate) = (&mut d.rate, table.rate);
+        set(&mut own.events_per_second, &mut places, "rate.events_per_second", rate.events_per_second, Some);
+        set(&mut own.requests_per_second, &mut places, "rate.requests_per_second", rate.requests_per_second, Some);
+        set(&mut own.bytes_per_second, &mut places, "rate.bytes_per_second", rate.bytes_per_second, |Size(n)| Some(n));
+        set(&mut own.burst, &mut places, "rate.burst", rate.burst, time);
+        let (own, disable) = (&mut d.disable, table.disable);
+        set(&mut own.after, &mut places, "disable.after", disable.after, time);
+        set(&mut own.attempts_min, &mut places, "disable.attempts_min", disable.attempts_min, |n| n);
         d.order = table.order.unwrap_or_default();
         let batch = table.batch;
         set(&mut d.batch.events_max, &mut places, "batch.events_max", batch.events_max, clamp);
@@ -517,6 +540,7 @@ impl Loader<'_> {
         set(&mut d.retry.backoff_max, &mut places, "retry.backoff_max", retry.backoff_max, time);
         set(&mut d.retry.age_max, &mut places, "retry.age_max", retry.age_max, time);
         set(&mut d.retry.poison_attempts, &mut places, "retry.poison_attempts", retry.poison_attempts, |n| n);
+        set(&mut d.retry.retry_after_max, &mut places, "retry.retry_after_max", retry.retry_after_max, time);
         set(&mut d.retry.attempts_max, &mut places, "retry.attempts_max", retry.attempts_max, Some);
         set(&mut d.dead_letter_to, &mut places, "dead_letter_to", table.dead_letter_to, Some);
         let queue = table.queue;
@@ -531,6 +555,10 @@ impl Loader<'_> {
         let breaker = table.breaker;
         let key = "breaker.consecutive_failures";
         set(&mut d.breaker.consecutive_failures, &mut places, key, breaker.consecutive_failures, |n| n);
+        set(&mut d.breaker.window, &mut places, "breaker.window", breaker.window, time);
+        set(&mut d.breaker.calls_min, &mut places, "breaker.calls_min", breaker.calls_min, |n| n);
+        set(&mut d.breaker.failed_percent, &mut places, "breaker.failed_percent", breaker.failed_percent, |n| n);
+        set(&mut d.breaker.successes, &mut places, "breaker.successes", breaker.successes, |n| n);
         set(&mut d.breaker.open_min, &mut places, "breaker.open_min", breaker.open_min, time);
         set(&mut d.breaker.open_max, &mut places, "breaker.open_max", breaker.open_max, time);
         Ok((d, places))

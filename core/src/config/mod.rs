@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use crate::driver::Sockets;
 pub use network::NetworkConfig;
 pub(crate) use network::{Network, check_proxy};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use url::Host;
 
+use crate::driver::Sockets;
 use crate::error::{Error, Result};
 use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
@@ -32,6 +33,8 @@ pub struct NetworkConfig {
     pub proxy: Option<Proxy>,
     /// Hosts that are reached without that proxy.
     pub no_proxy: Vec<NoProxy>,
+    /// Whose sockets connections are made of. Default: [`Sockets::Ring`].
+    pub sockets: Sockets,
 }
 
 impl Default for NetworkConfig {
@@ -43,6 +46,7 @@ impl Default for NetworkConfig {
             tenant: TenantLimits::default(),
             proxy: None,
             no_proxy: Vec::new(),
+            sockets: Sockets::default(),
         }
     }
 }

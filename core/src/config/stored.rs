@@ -14,7 +14,10 @@ use crate::event::{EventTypes, Priority};
 use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
-use crate::rule::{Destination, DestinationKind, Order, ProxyChoice, Rule};
+use crate::rule::{
+    BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, ProxyChoice, RateLimits, RetryPolicy, Rule,
+    Success,
+};
 use crate::wire;
 
 /// A rule. Its filter is in the native form, in full.
@@ -115,6 +118,26 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
     set(&mut queue, "events_max", d.queue.events_max.map(Value::from));
     set(&mut queue, "age_max", d.queue.age_max.map(time));
     set(&mut retry, "attempts_max", d.retry.attempts_max.map(Value::from));
+    // What is as usual is left out, so that an earlier version can read it.
+    let usual = RetryPolicy::default().retry_after_max;
+    let longest = d.retry.retry_after_max;
+    set(&mut retry, "retry_after_max", (longest != usual).then(|| time(longest)));
+    let mut breaker = json!({
+        "consecutive_failures": d.breaker.consecutive_failures,
+        "open_min": time(d.breaker.open_min),
+        "open_max": time(d.breaker.open_max),
+    });
+    let (own, usual) = (&d.breaker, BreakerPolicy::default());
+    set(&mut breaker, "window", (own.window != usual.window).then(|| time(own.window)));
+    set(&mut breaker, "calls_min", (own.calls_min != usual.calls_min).then(|| own.calls_min.into()));
+    let percent = own.failed_percent;
+    set(&mut breaker, "failed_percent", (percent != usual.failed_percent).then(|| percent.into()));
+    set(&mut breaker, "successes", (own.successes != usual.successes).then(|| own.successes.into()));
+    let mut rate = json!({});
+    set(&mut rate, "events_per_second", d.rate.events_per_second.map(Value::from));
+    set(&mut rate, "requests_per_second", d.rate.requests_per_second.map(Value::from));
+    set(&mut rate, "bytes_per_second", d.rate.bytes_per_second.map(Value::from));
+    set(&mut rate, "burst", Some(time(d.rate.burst)));
     let mut value = json!({
         "name": d.name,
         "profile": d.profile.name(),
@@ -126,14 +149,14 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             "linger": time(d.batch.linger),
         },
         "retry": retry,
-        "breaker": {
-            "consecutive_failures": d.breaker.consecutive_failures,
-            "open_min": time(d.breaker.open_min),
-            "open_max": time(d.breaker.open_max),
-        },
+        "breaker": breaker,
         "queue": queue,
     });
     super::format::write(&d.format, &mut value);
+    set(&mut value, "adaptive_concurrency", (!d.adaptive_concurrency).then_some(Value::Bool(false)));
+    let disable = json!({"after": time(d.disable.after), "attempts_min": d.disable.attempts_min});
+    set(&mut value, "disable", (d.disable != DisablePolicy::default()).then_some(disable));
+    set(&mut value, "rate", (d.rate != RateLimits::default()).then_some(rate));
     set(&mut value, "dead_letter_to", d.dead_letter_to.clone().map(Value::from));
     match &d.kind {
         DestinationKind::Webhook(w) => {
@@ -163,6 +186,10 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "addresses", (w.addresses != AddressLists::default()).then_some(lists));
             let socket = w.unix_socket.as_ref().map(|path| path.to_string_lossy().into());
             set(&mut value, "unix_socket", socket);
+            let success =
+                (w.success != Success::default()).then(|| serde_json::to_value(&w.success).unwrap_or_default());
+            set(&mut value, "success", success);
+            set(&mut value, "partial", w.partial.as_ref().map(|p| serde_json::to_value(p).unwrap_or_default()));
             let proxy = match &w.proxy {
                 ProxyChoice::Engine => None,
                 ProxyChoice::Direct => Some(json!({"direct": true})),
@@ -235,7 +262,7 @@ mod tests {
     use crate::filter::{Field, Test};
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
-    use crate::rule::{BatchLimits, BreakerPolicy, OnQueueFull, RetryPolicy, Webhook};
+    use crate::rule::{BatchLimits, OnQueueFull, Partial, PartialBy, Webhook};
     use crate::wire::{Aes128Gcm, Compression, CompressionAlgorithm, Encryption, Jwe, JweAlgorithm};
 
     #[test]
@@ -310,6 +337,13 @@ mod tests {
         w.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
         w.addresses.deny = vec!["2001:db8::/32".parse().unwrap(), "10.9.0.0/16".parse().unwrap()];
         w.unix_socket = Some("/run/x y.sock".into());
+        w.success = serde_json::from_value(json!({
+            "statuses": [200, "202-209"],
+            "header": {"name": "X-Ok", "value": "yes"},
+            "body": {"path": "/a", "equals": {"b": [1, "c", true, 0.5]}},
+        }))
+        .unwrap();
+        w.partial = Some(Partial { failures: "/f".into(), id: Some("i".into()), by: PartialBy::Index });
         for proxy in [
             ProxyChoice::Direct,
             ProxyChoice::Through(Proxy::new("http://p.example:3128").unwrap()),
@@ -341,11 +375,24 @@ mod tests {
             age_max: Duration::from_secs(99),
             attempts_max: Some(5),
             poison_attempts: 2,
+            retry_after_max: Duration::from_secs(7200),
         };
         d.breaker = BreakerPolicy {
             consecutive_failures: 8,
+            window: Duration::from_secs(7),
+            calls_min: 3,
+            failed_percent: 75,
+            successes: 2,
             open_min: Duration::from_millis(4),
             open_max: Duration::from_millis(44),
+        };
+        d.adaptive_concurrency = false;
+        d.disable = DisablePolicy { after: Duration::from_secs(5), attempts_min: 3 };
+        d.rate = RateLimits {
+            events_per_second: Some(11),
+            requests_per_second: Some(12),
+            bytes_per_second: Some(1 << 40),
+            burst: Duration::from_millis(1500),
         };
         d.dead_letter_to = Some("plain".into());
         d.queue.events_max = Some(1000);

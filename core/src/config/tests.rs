@@ -845,6 +845,10 @@ pool = { lifetime = "5m", requests_max = 7, user_timeout = "3s" }
     let c = read(&engine("network.resolver = \"system\"")).unwrap();
     assert_eq!(c.engine.network.resolver, Resolution::System);
     assert_eq!(read(DATA).unwrap().engine.network, NetworkConfig::default());
+    let c = read(&engine("network.sockets = \"runtime\"")).unwrap();
+    assert_eq!((c.engine.network.sockets, NetworkConfig::default().sockets), (Sockets::Runtime, Sockets::Ring));
+    let e = read(&engine("network.sockets = \"kernel\"")).unwrap_err().to_string();
+    assert!(e.contains("ring") && e.contains("runtime"), "{e}");
     let c = read(&hook("proxy = { direct = true }")).unwrap();
     let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
     assert_eq!(w.proxy, ProxyChoice::Direct);

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::units::{Size, Time};
+use crate::driver::Sockets;
 use crate::error::Error;
 use crate::filter::OwnStep;
 use crate::net::address::Trust;
@@ -80,6 +81,7 @@ pub(super) struct Network {
     pub(super) tenant_https_only: Option<bool>,
     pub(super) tenant_ports: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy: Option<Spanned<EngineProxy>>,
+    pub(super) sockets: Option<Sockets>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -256,7 +258,14 @@ pub(super) struct DestinationTable {
     pub(super) addresses: Addresses,
     pub(super) proxy: Option<Spanned<ProxyTable>>,
     pub(super) unix_socket: Option<Spanned<String>>,
+    pub(super) success: Option<Spanned<crate::rule::Success>>,
+    pub(super) partial: Option<Spanned<crate::rule::Partial>>,
     pub(super) concurrency: Option<Spanned<u64>>,
+    pub(super) adaptive_concurrency: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub(super) rate: Rate,
+    #[serde(default)]
+    pub(super) disable: Disable,
     pub(super) order: Option<crate::rule::Order>,
     #[serde(default)]
     pub(super) batch: Batch,
@@ -295,12 +304,33 @@ pub(super) struct Retry {
     pub(super) age_max: Option<Spanned<Time>>,
     pub(super) attempts_max: Option<Spanned<u32>>,
     pub(super) poison_attempts: Option<Spanned<u32>>,
+    pub(super) retry_after_max: Option<Spanned<Time>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Disable {
+    pub(super) after: Option<Spanned<Time>>,
+    pub(super) attempts_min: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    pub(super) events_per_second: Option<Spanned<u32>>,
+    pub(super) requests_per_second: Option<Spanned<u32>>,
+    pub(super) bytes_per_second: Option<Spanned<Size>>,
+    pub(super) burst: Option<Spanned<Time>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Breaker {
     pub(super) consecutive_failures: Option<Spanned<u32>>,
+    pub(super) window: Option<Spanned<Time>>,
+    pub(super) calls_min: Option<Spanned<u32>>,
+    pub(super) failed_percent: Option<Spanned<u8>>,
+    pub(super) successes: Option<Spanned<u32>>,
     pub(super) open_min: Option<Spanned<Time>>,
     pub(super) open_max: Option<Spanned<Time>>,
 }

@@ -1,9 +1,16 @@
 //! Connectors: one file per kind of system.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod credentials;
+mod probe;
 mod reread;
+pub(crate) mod trace;
 mod webhook;
 mod wrapping;
+
+pub use probe::{TestReport, test_destination};
+pub use trace::TestStep;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::trace::Trace;
 use super::wrapping::Wrapping;
 use crate::config::Network;
-use crate::delivery::{Attempt, Connector, Outcome, Record};
+use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
 use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
@@ -21,9 +22,10 @@ use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
-use crate::rule::Webhook;
+use crate::rule::{Partial, Success, Webhook};
 
-const READ_BYTES: usize = 4096;
+/// Answers are short, and the buffer is cleared for each.
+const READ_BYTES: usize = 1024;
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,10 @@ pub(crate) struct WebhookConnector {
     content_type: String,
     /// Bodies of answers are wanted as a whole.
     keeps_bodies: bool,
+    success: Success,
+    partial: Option<Partial>,
+    /// The header that answers are to have.
+    header: Option<Arc<str>>,
 }
 
 /// What a body is joined of, besides the records.
@@ -139,7 +145,11 @@ impl WebhookConnector {
         };
         let target = (host, webhook.url.port_or_known_default().unwrap_or(80));
         let user_timeout = webhook.pool.user_timeout;
-        let options = SocketOptions { user_timeout, keep_alive: user_timeout.max(KEEP_ALIVE_MIN) };
+        let options = SocketOptions {
+            sockets: network.config.sockets,
+            user_timeout,
+            keep_alive: user_timeout.max(KEEP_ALIVE_MIN),
+        };
         let resolver = network.resolver.clone();
         Ok(WebhookConnector {
             parts: Parts::default(),
@@ -151,15 +161,24 @@ impl WebhookConnector {
             credentials: None,
             wrapping: None,
             content_type: content_type.to_owned(),
-            keeps_bodies: false,
+            keeps_bodies: webhook.success.reads_body() || webhook.partial.is_some(),
+            success: webhook.success.clone(),
+            partial: webhook.partial.clone(),
+            header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
         })
+    }
+
+    /// Where the steps of attempts are noted.
+    pub(super) fn trace(&self) -> &Trace {
+        self.dialer.trace()
     }
 
     async fn attempt(&self, records: &[Record]) -> Outcome {
         let Parts { head: batch_head, separator, tail, parcels, single } = self.parts;
-        let again = |reason: String| Outcome::Retry { endpoint: true, reason, status: 0, answer: Bytes::new() };
+        let retry = |fault, reason: String| Outcome::Retry { fault, reason, status: 0, answer: Bytes::new() };
+        let again = |reason: String| retry(Fault::Endpoint, reason);
         let deadline = driver::now() + self.timeout;
-        let late = || again(format!("no complete answer within {:?}", self.timeout));
+        let late = || retry(Fault::Overload, format!("no complete answer within {:?}", self.timeout));
         if single && records.len() > 1 {
             // A batch from before the format was changed: it comes again in halves.
             let reason = "each event has a request of its own".into();
@@ -174,33 +193,37 @@ impl WebhookConnector {
                 return Outcome::Undeliverable { reason: e.to_string() };
             }
             head.extend_from_slice(batch_head);
-            let pieces = pieces(&head, records, separator.len(), tail);
-            return match driver::until(deadline, self.exchange(&pieces)).await {
+            let head = Bytes::from(head);
+            let pieces = || pieces(head.clone(), records, separator.len(), tail);
+            return match driver::until(deadline, self.exchange(pieces)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
-                Some(Ok(response)) => judge(&response),
+                Some(Ok(response)) => self.judge(&response, records),
             };
         }
         let (made, body) = match records {
             [record] if parcels => match open_parcel(&record.bytes) {
-                Some((headers, body)) => (headers, vec![batch_head, body, tail]),
+                Some((headers, body)) => {
+                    let body = record.bytes.slice_ref(body);
+                    (headers, vec![Bytes::from_static(batch_head), body, Bytes::from_static(tail)])
+                }
                 None => {
                     return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
                 }
             },
-            _ => (Vec::new(), pieces(batch_head, records, separator.len(), tail)),
+            _ => (Vec::new(), pieces(Bytes::from_static(batch_head), records, separator.len(), tail)),
         };
         let sending = async {
             let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
             let wrapped = wrapping.wrap(body.concat(), &self.content_type).await.map_err(|e| e.to_string())?;
             let encoding = wrapped.content_encoding.map(|value| ("Content-Encoding", value));
-            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[&wrapped.body]).await
+            self.send_signed(records, made.into_iter().chain(encoding).collect(), &[wrapped.body.into()]).await
         };
         match driver::until(deadline, sending).await {
             None => late(),
             Some(Err(reason)) => again(reason),
             Some(Ok(Err(reason))) => Outcome::Undeliverable { reason },
-            Some(Ok(Ok(response))) => judge(&response),
+            Some(Ok(Ok(response))) => self.judge(&response, records),
         }
     }
 
@@ -209,15 +232,16 @@ impl WebhookConnector {
         &self,
         records: &[Record],
         made: Vec<(&str, &str)>,
-        body: &[&[u8]],
+        body: &[Bytes],
     ) -> std::result::Result<std::result::Result<Response, String>, String> {
         let length = body.iter().map(|s| s.len() as u64).sum();
+        let slices: Vec<&[u8]> = body.iter().map(|s| &s[..]).collect();
         let send = async |target: &str, headers: &[(&str, &str)]| {
             let mut head = Vec::with_capacity(1024);
             self.head.write_to(target, headers, length, &mut head).map_err(|e| (true, e.to_string()))?;
-            let mut pieces = body.to_vec();
-            pieces.insert(0, &head);
-            self.exchange(&pieces).await.map_err(|reason| (false, reason))
+            let head = Bytes::from(head);
+            let pieces = || std::iter::once(&head).chain(body).cloned().collect();
+            self.exchange(pieces).await.map_err(|reason| (false, reason))
         };
         let Some(credentials) = &self.credentials else {
             return match send(self.head.target(), &made).await {
@@ -227,7 +251,7 @@ impl WebhookConnector {
             };
         };
         loop {
-            let signing = credentials.sign(&self.head, &made, body, records);
+            let signing = credentials.sign(&self.head, &made, &slices, records);
             let (signed, token) = signing.await.map_err(|e| e.to_string())?;
             let headers: Vec<(&str, &str)> = made.iter().copied().chain(signed.headers()).collect();
             // What is too large now may be smaller with the next secret.
@@ -240,18 +264,48 @@ impl WebhookConnector {
         }
     }
 
+    /// What an answer means for the events of its request, by what counts as success here.
+    fn judge(&self, response: &Response, records: &[Record]) -> Outcome {
+        let status = response.status;
+        let body = &response.body_start;
+        let answer = || Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
+        let retry = |reason| Outcome::Retry { fault: Fault::Events, reason, status, answer: answer() };
+        if !self.success.has_status(status) {
+            return match judge(response) {
+                Outcome::Success => retry(format!("the endpoint answered {status}, which is no success here")),
+                other => other,
+            };
+        }
+        if let Some(objection) = self.success.objection(response.header.as_deref(), body) {
+            return retry(format!("the endpoint answered {status} {objection}"));
+        }
+        let Some(partial) = &self.partial else { return Outcome::Success };
+        let ids: Vec<String> = records.iter().map(|r| r.id.to_string()).collect();
+        match partial.failed(body, &ids) {
+            Err(what) => retry(format!("the endpoint answered {status}, but {what}")),
+            Ok(failed) if failed.is_empty() => Outcome::Success,
+            Ok(failed) => {
+                let reason = format!("the endpoint did not take {} of {} events", failed.len(), records.len());
+                Outcome::Partial { failed, reason, status, answer: answer() }
+            }
+        }
+    }
+
     /// Sends a body, and answers with what comes back, whatever it is.
     pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
         let mut head = Vec::with_capacity(512);
         self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
-        self.exchange(&[&head, body]).await
+        head.extend_from_slice(body);
+        let request = Bytes::from(head);
+        self.exchange(|| vec![request.clone()]).await
     }
 
-    /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead.
-    async fn exchange(&self, pieces: &[&[u8]]) -> std::result::Result<Response, String> {
-        let idle = self.pool.borrow_mut().take(driver::now());
+    /// Sends the pieces of a request and reads its answer; once more on a fresh connection if a reused one turns out to be
+    /// dead.
+    async fn exchange(&self, pieces: impl Fn() -> Vec<Bytes>) -> std::result::Result<Response, String> {
+        let idle = self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed());
         if let Some(mut pooled) = idle {
-            match self.exchange_on(&mut pooled.connection, pieces, true).await {
+            match self.exchange_on(&mut pooled.connection, pieces(), true).await {
                 Ok(response) => {
                     self.give_back(pooled, &response);
                     return Ok(response);
@@ -261,7 +315,7 @@ impl WebhookConnector {
             }
         }
         let mut pooled = self.connect().await?;
-        match self.exchange_on(&mut pooled.connection, pieces, false).await {
+        match self.exchange_on(&mut pooled.connection, pieces(), false).await {
             Ok(response) => {
                 self.give_back(pooled, &response);
                 Ok(response)
@@ -278,6 +332,7 @@ impl WebhookConnector {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
+        let parser = parser.looking_for(self.header.clone());
         let connection = Connection { stream, parser };
         Ok(self.pool.borrow().made(connection, driver::now()))
     }
@@ -291,13 +346,16 @@ impl WebhookConnector {
     async fn exchange_on(
         &self,
         connection: &mut Connection,
-        pieces: &[&[u8]],
+        pieces: Vec<Bytes>,
         reused: bool,
     ) -> std::result::Result<Response, Failure> {
         let Connection { stream, parser } = connection;
         parser.reset();
         // An endpoint may answer and hang up before it has read everything: the answer counts, not the failed write.
-        let sent: io::Result<()> = stream.write_all(pieces).await;
+        let trace = self.dialer.trace();
+        trace.note(|| format!("{} bytes of request are sent", pieces.iter().map(Bytes::len).sum::<usize>()));
+        let sent: io::Result<()> = stream.send(pieces).await;
+        let mut begun = false;
         let mut buf = [0u8; READ_BYTES];
         loop {
             let n = match stream.read(&mut buf).await {
@@ -306,17 +364,21 @@ impl WebhookConnector {
                     if reused && parser.zero_bytes_seen() {
                         return Err(Failure::Stale);
                     }
-                    let e = sent.err().unwrap_or(e);
+                    let e = sent.err().or_else(|| stream.sent().err()).unwrap_or(e);
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
+            if !std::mem::replace(&mut begun, true) {
+                trace.note(|| "the answer begins".into());
+            }
             let state = if n == 0 { parser.eof() } else { parser.feed(&buf[..n]).map(|p| p.state) };
             match state {
                 Ok(State::NeedMore) => {}
                 Ok(State::Done | State::CloseAfter) => {
                     return match parser.take_response() {
                         Some(mut response) => {
-                            response.keep_alive &= sent.is_ok();
+                            trace.note(|| format!("the answer is {}", response.status));
+                            response.keep_alive &= sent.is_ok() && stream.sent().is_ok_and(|all| all);
                             Ok(response)
                         }
                         None => Err(Failure::Other("the endpoint's answer was lost".into())),
@@ -330,7 +392,7 @@ impl WebhookConnector {
 
     /// Lets go of connections that were idle for too long.
     pub(super) fn expire_idle(&self, now: Instant) {
-        self.pool.borrow_mut().expire(now);
+        self.pool.borrow_mut().expire(now, |c| c.stream.is_closed());
     }
 }
 
@@ -360,31 +422,107 @@ fn profile_headers(profile: Profile, format: &Format) -> &'static [(&'static str
 }
 
 /// A request, or its body, as slices: the head, the records (the first without its separator), the tail.
-fn pieces<'a>(head: &'a [u8], records: &'a [Record], separator: usize, tail: &'a [u8]) -> Vec<&'a [u8]> {
+fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]) -> Vec<Bytes> {
     let mut out = Vec::with_capacity(records.len() + 2);
     out.push(head);
-    out.extend(records.iter().enumerate().map(|(i, r)| if i == 0 { &r.bytes[separator..] } else { &r.bytes[..] }));
-    out.push(tail);
+    let record = |(i, r): (usize, &Record)| if i == 0 { r.bytes.slice(separator..) } else { r.bytes.clone() };
+    out.extend(records.iter().enumerate().map(record));
+    out.push(Bytes::from_static(tail));
     out
 }
 
-/// What an answer means for the events of its request.
+/// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
+    let class = http::classify(status);
+    if class == Class::Success {
+        return Outcome::Success;
+    }
     let retry_after = || {
         let unix = (driver::wall_ns() / 1_000_000_000) as i64;
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);
-    let answer = Bytes::copy_from_slice(&response.body_start);
-    match http::classify(status) {
-        Class::Success => Outcome::Success,
-        Class::Poison => Outcome::Poison { reason, status, answer },
-        Class::Throttle => Outcome::Throttle { after_ns: retry_after(), reason, status, answer },
-        _ => match retry_after() {
-            // Any answer that says when to come back is taken at its word.
-            Some(ns) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
-            None => Outcome::Retry { endpoint: status >= 500, reason, status, answer },
-        },
+    let body = &response.body_start;
+    let answer = Bytes::copy_from_slice(&body[..body.len().min(http::BODY_KEPT_BYTES_MAX)]);
+    match (class, retry_after()) {
+        (Class::Success, _) => Outcome::Success,
+        (Class::Gone, _) => Outcome::Gone { reason, status, answer },
+        (Class::Throttle, after_ns) => Outcome::Throttle { after_ns, reason, status, answer },
+        // What is too large now may not be so later (RFC 9110, 15.5.14); what else is wrong with the events stays so, and
+        // must not hold up others.
+        (Class::Poison, after_ns) if status != 413 || after_ns.is_none() => Outcome::Poison { reason, status, answer },
+        // Any other answer that says when to come back is taken at its word.
+        (_, Some(ns)) => Outcome::Throttle { after_ns: Some(ns), reason, status, answer },
+        (Class::Unauthorized, None) => Outcome::Denied { reason, status, answer },
+        (Class::Retry | Class::Poison, None) => {
+            let fault = match status {
+                503 => Fault::Overload,
+                500.. => Fault::Endpoint,
+                _ => Fault::Events,
+            };
+            Outcome::Retry { fault, reason, status, answer }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, header: &str) -> Response {
+        let mut parser = ResponseParser::new();
+        let text = format!("HTTP/1.1 {status} X\r\n{header}Content-Length: 0\r\n\r\n");
+        parser.feed(text.as_bytes()).expect("an answer");
+        parser.take_response().expect("an answer")
+    }
+
+    /// What an outcome is, in a word.
+    fn word(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Success => "success".into(),
+            Outcome::Retry { fault, .. } => format!("retry {fault:?}"),
+            Outcome::Throttle { after_ns, .. } => format!("wait {:?}", after_ns.map(|ns| ns / 1_000_000_000)),
+            Outcome::Denied { .. } => "denied".into(),
+            Outcome::Gone { .. } => "gone".into(),
+            Outcome::Poison { .. } => "poison".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_outcome() {
+        let table: [(&[u16], &str, &str); 8] = [
+            (&[200, 201, 202, 204, 299], "success", "success"),
+            (&[300, 301, 302, 303, 304, 307, 308], "retry Events", "wait Some(7)"),
+            (&[400, 415, 422], "poison", "poison"),
+            (&[413], "poison", "wait Some(7)"),
+            (&[401, 403], "denied", "wait Some(7)"),
+            (&[402, 404, 405, 408, 409, 418, 451], "retry Events", "wait Some(7)"),
+            (&[410], "gone", "gone"),
+            (&[429], "wait None", "wait Some(7)"),
+        ];
+        let fails: [(&[u16], &str, &str); 2] = [
+            (&[500, 501, 502, 504, 599, 999], "retry Endpoint", "wait Some(7)"),
+            (&[503], "retry Overload", "wait Some(7)"),
+        ];
+        for (statuses, plain, with_retry_after) in table.into_iter().chain(fails) {
+            for status in statuses {
+                assert_eq!(word(&judge(&answer(*status, ""))), plain, "{status}");
+                let told = answer(*status, "Retry-After: 7\r\n");
+                assert_eq!(word(&judge(&told)), with_retry_after, "{status}");
+                let garbage = answer(*status, "Retry-After: soon\r\n");
+                assert_eq!(word(&judge(&garbage)), plain, "{status}");
+            }
+        }
+        // A date, as the endpoint's clock has it; one gone by is now.
+        let date = answer(503, "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n");
+        assert_eq!(word(&judge(&date)), "wait Some(0)");
+        let Outcome::Throttle { after_ns: Some(ns), .. } =
+            judge(&answer(503, "Retry-After: Fri, 31 Dec 2199 23:59:59 GMT\r\n"))
+        else {
+            panic!("no wait")
+        };
+        assert_eq!(ns / 1_000_000_000, 86_400, "at most a day");
     }
 }

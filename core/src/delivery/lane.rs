@@ -13,16 +13,18 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::breaker::{Breaker, Gate, backoff};
+use super::breaker::{Gate, backoff};
+use super::endpoint::{Endpoint, Leave, NEVER_NS, Permit, Said, Seat};
 use crate::event::Priority;
 use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
-use crate::rule::{BatchLimits, BreakerPolicy, RetryPolicy};
+use crate::rule::{BatchLimits, RetryPolicy};
 
 /// The time, passed into every call: monotonic for waiting, wall for the age of events. Nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,12 +40,8 @@ pub struct Now {
 pub struct LanePolicy {
     /// When a batch is full, and how long it waits for more.
     pub batch: BatchLimits,
-    /// Requests in flight at most.
-    pub concurrency: usize,
     /// Back-off and budget.
     pub retry: RetryPolicy,
-    /// When the endpoint is left alone.
-    pub breaker: BreakerPolicy,
     /// Events held in memory at most.
     pub events_max: usize,
 }
@@ -69,7 +67,7 @@ pub struct Item<T> {
 pub type BatchId = u64;
 
 /// The events of one request, in order per key.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Batch<T> {
     /// Its number.
     pub id: BatchId,
@@ -79,6 +77,23 @@ pub struct Batch<T> {
     pub attempts: u32,
     /// Of those, how many the receiver called wrong.
     poisoned: u32,
+    /// Held while it is on its way.
+    permit: Option<Permit>,
+    /// It was tried at once when the endpoint came back, instead of after its back-off.
+    hurried: bool,
+}
+
+/// Whose fault it is that an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Of these events, or of nobody that matters to others: the endpoint answered for itself.
+    Events,
+    /// The endpoint's: no connection, an answer that is none, 5xx. Counts for the breaker.
+    Endpoint,
+    /// The same, and we are likely too much for it: no answer in time, 503.
+    Overload,
+    /// Ours: the endpoint had no part in it.
+    Own,
 }
 
 /// How an attempt ended.
@@ -86,10 +101,10 @@ pub struct Batch<T> {
 pub enum Outcome {
     /// Delivered.
     Success,
-    /// The endpoint failed; `endpoint` says whether it is the endpoint's fault (counts for the breaker).
+    /// It failed, and is tried again.
     Retry {
-        /// Connection, time-out, 5xx: yes. Other statuses: no.
-        endpoint: bool,
+        /// Whose fault it is.
+        fault: Fault,
         /// What to tell an operator.
         reason: String,
         /// The answer's status, 0 if none.
@@ -101,6 +116,37 @@ pub enum Outcome {
     Throttle {
         /// How long, if it said.
         after_ns: Option<u64>,
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status.
+        status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
+    },
+    /// The endpoint does not let us in (401, 403): the whole endpoint is left alone but for probes, and the events keep
+    /// their full budget, for it is the credentials that are wrong.
+    Denied {
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status.
+        status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
+    },
+    /// The endpoint is there no more (410): the whole endpoint is left alone but for a probe each hour, and given up after
+    /// a day.
+    Gone {
+        /// What to tell an operator.
+        reason: String,
+        /// The answer's status.
+        status: u16,
+        /// The beginning of the answer's body.
+        answer: Bytes,
+    },
+    /// The receiver took the request, but for some of its events.
+    Partial {
+        /// Their places in the request, ascending, each once.
+        failed: Vec<usize>,
         /// What to tell an operator.
         reason: String,
         /// The answer's status.
@@ -147,6 +193,8 @@ pub struct Spent<T> {
 
 /// What went wrong last with a batch.
 struct Failure {
+    /// Everything to that endpoint would have failed.
+    with_endpoint: bool,
     reason: String,
     status: u16,
     answer: Bytes,
@@ -172,13 +220,13 @@ pub struct Completed<T> {
     pub retried: usize,
     /// Events that will not.
     pub spent: Vec<Spent<T>>,
+    /// Those of a batch that are delivered while others of it are not.
+    pub delivered_items: Vec<Item<T>>,
+    /// Another lane of the same endpoint that is to be told that it may send.
+    pub wake: Option<Seat>,
 }
 
 const NONE: u32 = u32::MAX;
-/// How long an endpoint that says 429 without Retry-After is left alone.
-const THROTTLE_DEFAULT_NS: u64 = 30_000_000_000;
-const THROTTLE_MIN_NS: u64 = 1_000_000_000;
-const THROTTLE_MAX_NS: u64 = 3_600_000_000_000;
 /// Between the attempts of an event that the receiver calls wrong: three attempts within about five minutes.
 const POISON_BACKOFF_NS: u64 = 60_000_000_000;
 
@@ -225,6 +273,8 @@ impl KeyQueue {
 #[derive(Debug)]
 struct Later<T> {
     at_ns: u64,
+    /// It failed with its endpoint, not by itself.
+    with_endpoint: bool,
     batch: Batch<T>,
 }
 
@@ -249,6 +299,24 @@ impl<T> Ord for Later<T> {
 /// Whether the key is to be found in the queue of ready keys of this class.
 fn is_ready(keys: &KeyMap, key: u64, class: Priority) -> bool {
     keys.get(&key).is_some_and(|q| !q.busy && q.head != NONE && q.class == class)
+}
+
+/// What an attempt says of its endpoint.
+fn said(outcome: &Outcome) -> Said {
+    match outcome {
+        Outcome::Success | Outcome::Partial { .. } => Said::Works,
+        Outcome::Poison { .. } | Outcome::Retry { fault: Fault::Events, .. } => Said::Answers,
+        Outcome::Retry { fault: Fault::Endpoint, .. } => Said::Fails,
+        Outcome::Retry { fault: Fault::Overload, .. } => Said::Overloaded,
+        Outcome::Retry { fault: Fault::Own, .. } | Outcome::Undeliverable { .. } | Outcome::Unwritable { .. } => {
+            Said::Nothing
+        }
+        Outcome::Denied { .. } => Said::Denied,
+        Outcome::Gone { .. } => Said::Gone,
+        Outcome::Throttle { after_ns, status, .. } => {
+            Said::Wait { after_ns: *after_ns, too_much: matches!(status, 429 | 503) }
+        }
+    }
 }
 
 fn spent<T>(item: Item<T>, attempts: u32, why: &Failure) -> Spent<T> {
@@ -277,7 +345,8 @@ type KeyMap = HashMap<u64, KeyQueue, BuildHasherDefault<Identity>>;
 #[derive(Debug)]
 pub struct Lane<T> {
     policy: LanePolicy,
-    breaker: Breaker,
+    endpoint: Arc<Endpoint>,
+    seat: Seat,
     cursor: Cursor,
     /// Sequences that were pushed and are not done.
     open: std::collections::BTreeSet<u64>,
@@ -295,17 +364,21 @@ pub struct Lane<T> {
     ready_bytes: usize,
     retries: BinaryHeap<Later<T>>,
     in_flight: usize,
-    paused_until_ns: u64,
+    /// What the endpoint had come back from when that was last looked at.
+    recoveries: (u32, u32),
+    /// The last probe was a batch that had failed before.
+    probed_retry: bool,
     next_batch: BatchId,
     flushing: bool,
 }
 
 impl<T> Lane<T> {
-    /// A lane that has done what `cursor` says.
-    pub fn new(policy: LanePolicy, cursor: Cursor) -> Lane<T> {
+    /// A lane that has done what `cursor` says, and sends to this endpoint.
+    pub fn new(policy: LanePolicy, endpoint: Arc<Endpoint>, seat: Seat, cursor: Cursor) -> Lane<T> {
         Lane {
-            breaker: Breaker::new(policy.breaker),
             policy,
+            endpoint,
+            seat,
             cursor,
             open: std::collections::BTreeSet::new(),
             tried: BTreeMap::new(),
@@ -319,7 +392,8 @@ impl<T> Lane<T> {
             ready_bytes: 0,
             retries: BinaryHeap::new(),
             in_flight: 0,
-            paused_until_ns: 0,
+            recoveries: (0, 0),
+            probed_retry: false,
             next_batch: 1,
             flushing: false,
         }
@@ -340,12 +414,10 @@ impl<T> Lane<T> {
         self.tried_changes
     }
 
-    /// Takes a changed policy for what is sent from now on.
-    pub fn set_policy(&mut self, policy: LanePolicy) {
-        if self.policy.breaker != policy.breaker {
-            self.breaker = Breaker::new(policy.breaker);
-        }
+    /// Takes a changed policy, and perhaps another endpoint, for what is sent from now on.
+    pub fn set_policy(&mut self, policy: LanePolicy, endpoint: Arc<Endpoint>) {
         self.policy = policy;
+        self.endpoint = endpoint;
     }
 
     /// Whether another event may be pushed; if not, it stays in the log.
@@ -535,40 +607,43 @@ impl<T> Lane<T> {
         None
     }
 
+    /// When the endpoint is there again, what failed with it need not wait for the end of its back-off: once, so that a batch
+    /// that fails by itself does not do so each time, unless somebody says that the endpoint works.
+    fn look_for_recovery(&mut self, now: Now) {
+        let recoveries = self.endpoint.recoveries();
+        if recoveries == self.recoveries {
+            return;
+        }
+        let reset = recoveries.1 != self.recoveries.1;
+        self.recoveries = recoveries;
+        let mut all = std::mem::take(&mut self.retries).into_vec();
+        for later in all.iter_mut().filter(|l| l.with_endpoint && (reset || !l.batch.hurried)) {
+            later.at_ns = later.at_ns.min(now.mono_ns);
+            later.batch.hurried = !reset;
+        }
+        self.retries = all.into();
+    }
+
     /// What to do now.
     pub fn poll(&mut self, now: Now) -> Action<T> {
         let ready = self.next_ready();
-        if self.in_flight >= self.policy.concurrency || (self.retries.is_empty() && ready.is_none()) {
+        if self.retries.is_empty() && ready.is_none() {
             return Action::Idle;
         }
-        if now.mono_ns < self.paused_until_ns {
-            return Action::Wait(self.paused_until_ns);
-        }
-        match self.breaker.gate(now.mono_ns) {
+        let probing = match self.endpoint.gate(now.mono_ns) {
+            Gate::Open(NEVER_NS) => return Action::Idle,
             Gate::Open(until) => return Action::Wait(until),
-            Gate::Probe if self.in_flight > 0 => return Action::Idle,
-            // A probe is a real batch, the one that waits longest: its own back-off is over or cut short by the probe.
-            Gate::Probe => {
-                if let Some(later) = self.retries.pop() {
-                    return self.send(later.batch);
-                }
-                return match self.take_batch() {
-                    Some(batch) => self.send(batch),
-                    None => Action::Idle,
-                };
-            }
-            Gate::Closed => {}
-        }
+            Gate::Probe => true,
+            Gate::Closed => false,
+        };
+        self.look_for_recovery(now);
         let retry_at = self.retries.peek().map(|l| l.at_ns);
-        if retry_at.is_some_and(|at| at <= now.mono_ns)
-            && let Some(later) = self.retries.pop()
-        {
-            return self.send(later.batch);
-        }
+        let is_due = |at: Option<u64>| at.is_some_and(|at| at <= now.mono_ns);
         let ready_at = ready.map(|key| {
             let full =
                 self.ready_events >= self.policy.batch.events_max || self.ready_bytes >= self.policy.batch.bytes_max;
-            if full || self.flushing {
+            // A probe waits for no company.
+            if full || self.flushing || probing {
                 0
             } else {
                 let head = self.keys.get(&key).map_or(NONE, |q| q.head);
@@ -576,25 +651,49 @@ impl<T> Lane<T> {
                 pushed + self.policy.batch.linger.as_nanos() as u64
             }
         });
-        if ready_at.is_some_and(|at| at <= now.mono_ns)
-            && let Some(batch) = self.take_batch()
-        {
-            return self.send(batch);
+        // A probe is a real batch. One that has failed before and what has never been tried take turns, until there is a
+        // success; so one that fails every time does not stand for all others. Where there is nothing else its back-off is
+        // cut short.
+        let answers = self.endpoint.answers();
+        let retries = match (probing, ready) {
+            (true, None) => is_due(retry_at) || !answers,
+            (true, Some(_)) => is_due(retry_at) && !self.probed_retry && !answers,
+            (false, _) => is_due(retry_at),
+        };
+        if !retries && !is_due(ready_at) {
+            return match (retry_at, ready_at) {
+                (None, None) => Action::Idle,
+                (a, b) => Action::Wait(a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX))),
+            };
         }
-        match (retry_at, ready_at) {
-            (None, None) => Action::Idle,
-            (a, b) => Action::Wait(a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX))),
-        }
-    }
-
-    fn send(&mut self, batch: Batch<T>) -> Action<T> {
+        let limits = self.policy.batch;
+        let (events, bytes) = match self.retries.peek().filter(|_| retries) {
+            Some(later) => (later.batch.items.len(), later.batch.items.iter().map(|i| i.bytes).sum()),
+            None => (self.ready_events.min(limits.events_max), self.ready_bytes.min(limits.bytes_max)),
+        };
+        let mut permit = match self.endpoint.ask(self.seat, events, bytes, retries, now.mono_ns) {
+            Leave::Go(permit) => permit,
+            Leave::Wait(until) => return Action::Wait(until),
+            // The end of its own attempt brings it back here.
+            Leave::Busy(_) if self.in_flight > 0 => return Action::Idle,
+            Leave::Busy(again) => return Action::Wait(again),
+        };
+        let batch = if retries {
+            self.retries.pop().map(|later| later.batch)
+        } else {
+            let events_max = limits.events_max.min(permit.events_max).max(1);
+            self.take_batch(BatchLimits { events_max, bytes_max: limits.bytes_max.min(permit.bytes_max), ..limits })
+        };
+        let Some(mut batch) = batch else { return Action::Idle };
+        self.probed_retry = probing && retries;
+        permit.carries(batch.items.len(), batch.items.iter().map(|i| i.bytes).sum());
+        batch.permit = Some(permit);
         self.in_flight += 1;
         Action::Send(batch)
     }
 
     /// Takes ready events up to the limits: all that is ready of one key, then the next.
-    fn take_batch(&mut self) -> Option<Batch<T>> {
-        let limits = self.policy.batch;
+    fn take_batch(&mut self, limits: BatchLimits) -> Option<Batch<T>> {
         let mut items: Vec<Item<T>> = Vec::new();
         let mut bytes = 0;
         // Only events with attempts from before a restart have any here; a batch has one number for all of its events.
@@ -638,41 +737,55 @@ impl<T> Lane<T> {
     fn batch(&mut self, items: Vec<Item<T>>, attempts: u32, poisoned: u32) -> Batch<T> {
         let id = self.next_batch;
         self.next_batch += 1;
-        Batch { id, items, attempts, poisoned }
+        Batch { id, items, attempts, poisoned, permit: None, hurried: false }
     }
 
     /// Takes the result of an attempt. `random` is uniform in [0, 1).
     pub fn complete(&mut self, mut batch: Batch<T>, outcome: Outcome, now: Now, random: f64) -> Completed<T> {
         self.in_flight -= 1;
-        let mut done = Completed { delivered: 0, retried: 0, spent: Vec::new() };
+        let mut done =
+            Completed { delivered: 0, retried: 0, spent: Vec::new(), delivered_items: Vec::new(), wake: None };
+        if let Some(permit) = batch.permit.take() {
+            done.wake = Endpoint::ended(permit, self.seat, said(&outcome), now.mono_ns, random);
+        }
+        let with_endpoint = matches!(
+            outcome,
+            Outcome::Retry { fault: Fault::Endpoint | Fault::Overload, .. }
+                | Outcome::Denied { .. }
+                | Outcome::Gone { .. }
+        );
         let jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
+        let retry = self.policy.retry;
+        let backed_off = |attempts: u32| {
+            let wait = backoff(retry.backoff_min, retry.backoff_max, attempts);
+            now.mono_ns + jittered(wait.as_nanos() as u64)
+        };
         match outcome {
             Outcome::Success => {
-                self.breaker.success();
                 done.delivered = batch.items.len();
                 for item in &batch.items {
                     self.settle(item.sequence);
                 }
                 self.release(batch.items.iter().map(|i| i.key));
             }
-            Outcome::Retry { endpoint, reason, status, answer } => {
-                if endpoint {
-                    self.breaker.failure(now.mono_ns, random);
-                } else {
-                    self.breaker.success();
-                }
-                let wait = backoff(self.policy.retry.backoff_min, self.policy.retry.backoff_max, batch.attempts);
-                batch.attempts = batch.attempts.saturating_add(1);
-                let at_ns = now.mono_ns + jittered(wait.as_nanos() as u64);
-                self.keep_or_spend(batch, now, at_ns, Failure { reason, status, answer }, &mut done);
+            Outcome::Partial { failed, reason, status, answer } => {
+                let batch = self.keep_failed(batch, &failed, &mut done);
+                let at_ns = backed_off(batch.attempts);
+                let batch = Batch { attempts: batch.attempts.saturating_add(1), ..batch };
+                self.keep_or_spend(batch, now, at_ns, Failure { with_endpoint, reason, status, answer }, &mut done);
             }
-            Outcome::Throttle { after_ns, reason, status, answer } => {
-                let pause = after_ns.map_or(THROTTLE_DEFAULT_NS, |n| n.clamp(THROTTLE_MIN_NS, THROTTLE_MAX_NS));
-                self.paused_until_ns = self.paused_until_ns.max(now.mono_ns + pause);
-                self.keep_or_spend(batch, now, now.mono_ns + pause, Failure { reason, status, answer }, &mut done);
+            Outcome::Retry { reason, status, answer, .. }
+            | Outcome::Denied { reason, status, answer }
+            | Outcome::Gone { reason, status, answer } => {
+                let at_ns = backed_off(batch.attempts);
+                batch.attempts = batch.attempts.saturating_add(1);
+                self.keep_or_spend(batch, now, at_ns, Failure { with_endpoint, reason, status, answer }, &mut done);
+            }
+            Outcome::Throttle { reason, status, answer, .. } => {
+                let at_ns = self.endpoint.paused_until_ns().max(now.mono_ns + 1);
+                self.keep_or_spend(batch, now, at_ns, Failure { with_endpoint, reason, status, answer }, &mut done);
             }
             Outcome::Poison { reason, status, answer } => {
-                self.breaker.success();
                 if batch.items.len() > 1 {
                     // No attempt counts: most of these events have done nothing wrong.
                     done.retried = batch.items.len();
@@ -680,7 +793,7 @@ impl<T> Lane<T> {
                     return done;
                 }
                 batch.attempts = batch.attempts.saturating_add(1);
-                let failure = Failure { reason, status, answer };
+                let failure = Failure { with_endpoint, reason, status, answer };
                 if batch.poisoned + 1 >= self.policy.retry.poison_attempts {
                     self.spend(batch, &failure, &mut done);
                 } else {
@@ -691,26 +804,49 @@ impl<T> Lane<T> {
             }
             // The endpoint has not been asked, so that the breaker hears nothing of it.
             Outcome::Unwritable { events } => {
-                let Batch { id, items, attempts, poisoned } = batch;
+                let Batch { id, items, attempts, poisoned, permit, hurried } = batch;
                 let reason = |i: &Item<T>| events.iter().find(|(s, _)| *s == i.sequence).map(|(_, reason)| reason);
                 let (bad, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| reason(i).is_some());
                 let keys: Vec<u64> = bad.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
                 for item in bad {
                     let reason = reason(&item).cloned().unwrap_or_default();
-                    done.spent.push(spent(item, attempts, &Failure { reason, status: 0, answer: Bytes::new() }));
+                    let failure = Failure { with_endpoint, reason, status: 0, answer: Bytes::new() };
+                    done.spent.push(spent(item, attempts, &failure));
                 }
                 self.release(keys.into_iter());
                 if !kept.is_empty() {
                     done.retried = kept.len();
-                    let batch = Batch { id, items: kept, attempts, poisoned };
-                    self.retries.push(Later { at_ns: now.mono_ns, batch });
+                    let batch = Batch { id, items: kept, attempts, poisoned, permit, hurried };
+                    self.retries.push(Later { at_ns: now.mono_ns, with_endpoint, batch });
                 }
             }
             Outcome::Undeliverable { reason } => {
-                self.spend(batch, &Failure { reason, status: 0, answer: Bytes::new() }, &mut done);
+                self.spend(batch, &Failure { with_endpoint, reason, status: 0, answer: Bytes::new() }, &mut done);
             }
         }
         done
+    }
+
+    /// Settles the events of a batch that the receiver took. From the first one of a key on that it did not, those of the
+    /// key stay in the batch, for later ones must not have come before it in the end.
+    fn keep_failed(&mut self, batch: Batch<T>, failed: &[usize], done: &mut Completed<T>) -> Batch<T> {
+        let mut keys: HashSet<u64, BuildHasherDefault<Identity>> = HashSet::default();
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        for (at, item) in batch.items.into_iter().enumerate() {
+            if failed.binary_search(&at).is_ok() || keys.contains(&item.key) {
+                keys.insert(item.key);
+                kept.push(item);
+            } else {
+                taken.push(item);
+            }
+        }
+        done.delivered = taken.len();
+        for item in &taken {
+            self.settle(item.sequence);
+        }
+        self.release(taken.iter().map(|i| i.key).filter(|k| !keys.contains(k)));
+        done.delivered_items = taken;
+        Batch { items: kept, ..batch }
     }
 
     /// Puts a batch off until `at_ns`, but for the events whose budget is spent.
@@ -720,7 +856,7 @@ impl<T> Lane<T> {
             return self.spend(batch, &why, done);
         }
         let born_before = now.wall_ns.saturating_sub(retry.age_max.as_nanos() as u64);
-        let Batch { id, items, attempts, poisoned } = batch;
+        let Batch { id, items, attempts, poisoned, hurried, .. } = batch;
         let (old, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| i.accepted_ns < born_before);
         let keys: Vec<u64> = old.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
         for item in old {
@@ -730,7 +866,8 @@ impl<T> Lane<T> {
         if !kept.is_empty() {
             done.retried = kept.len();
             self.remember_tried(&kept, attempts, poisoned);
-            self.retries.push(Later { at_ns, batch: Batch { id, items: kept, attempts, poisoned } });
+            let batch = Batch { id, items: kept, attempts, poisoned, permit: None, hurried };
+            self.retries.push(Later { at_ns, with_endpoint: why.with_endpoint, batch });
         }
     }
 
@@ -768,7 +905,7 @@ impl<T> Lane<T> {
         for half in [first, second] {
             if !half.is_empty() {
                 let b = self.batch(half, attempts, 0);
-                self.retries.push(Later { at_ns: now.mono_ns, batch: b });
+                self.retries.push(Later { at_ns: now.mono_ns, with_endpoint: false, batch: b });
             }
         }
     }
@@ -839,8 +976,13 @@ impl<T> Lane<T> {
         self.retries.iter().map(|l| l.batch.items.len()).sum()
     }
 
-    /// The breaker's state.
+    /// What the endpoint lets through.
     pub fn gate(&self, now: Now) -> Gate {
-        self.breaker.gate(now.mono_ns)
+        self.endpoint.gate(now.mono_ns)
+    }
+
+    /// The endpoint that it sends to.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 }

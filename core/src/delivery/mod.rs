@@ -4,6 +4,9 @@
 pub mod account;
 pub mod behind;
 pub mod breaker;
+pub mod bucket;
+pub mod concurrency;
+pub mod endpoint;
 pub mod group;
 pub mod lane;
 pub mod pace;
@@ -15,7 +18,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use lane::Outcome;
+pub use lane::{Fault, Outcome};
 
 use crate::event::EventId;
 

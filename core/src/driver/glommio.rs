@@ -4,20 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollableFd};
+use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollState, PollableFd};
 use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
-use socket2::{SockRef, TcpKeepalive};
 
-use super::stream::SocketOptions;
+use super::sockets;
+use super::stream::{SocketOptions, set_options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 
@@ -82,6 +82,7 @@ where
             URGENT.set(Some(queue));
             ALWAYS_READABLE.set(always_readable());
             main().await;
+            sockets::close().await;
             ALWAYS_READABLE.set(None);
         })
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))?;
@@ -198,6 +199,33 @@ fn always_readable() -> Option<Rc<PollableFd<OwnedFd>>> {
     PollableFd::new(fd).ok().map(Rc::new)
 }
 
+/// Waits for a descriptor to be readable, again and again.
+pub(super) struct Readable {
+    fd: PollableFd<RawFd>,
+    state: PollState,
+    armed: bool,
+}
+
+impl Readable {
+    /// The descriptor must stay open as long as this is.
+    pub(super) fn new(fd: RawFd) -> io::Result<Readable> {
+        let fd = PollableFd::new(fd).map_err(to_io)?;
+        Ok(Readable { fd, state: PollState::new(), armed: false })
+    }
+
+    /// Ready if it was readable since it was asked for; to ask again is to wait anew.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.fd.poll_readable(cx, &mut self.state).map_err(to_io);
+        self.armed = polled.is_pending();
+        polled
+    }
+
+    /// Whether the kernel waits for it.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed
+    }
+}
+
 /// Runs a closure that may block on the shard's helper thread. A panic in it is an error.
 ///
 /// # Errors
@@ -286,13 +314,9 @@ impl TcpStream {
     /// ever.
     pub async fn connect(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
         let stream = ::glommio::net::TcpStream::connect(address).await.map_err(to_io)?;
-        stream.set_nodelay(true).map_err(to_io)?;
-        let alive = TcpKeepalive::new().with_time(options.keep_alive).with_interval(options.keep_alive);
         // SAFETY: the stream owns the descriptor and outlives the borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-        let socket = SockRef::from(&fd);
-        socket.set_tcp_user_timeout(Some(options.user_timeout))?;
-        socket.set_tcp_keepalive(&alive)?;
+        set_options(&fd, options)?;
         Ok(TcpStream(stream))
     }
 }

@@ -12,6 +12,7 @@ mod notify;
 mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sockets;
 mod stream;
 mod task;
 
@@ -20,7 +21,8 @@ pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
-pub use stream::{SocketOptions, Stream};
+pub use sockets::{SocketCounts, socket_counts};
+pub use stream::{SocketOptions, Sockets, Stream};
 pub use task::{
     ShardThread, Task, block_on, blocking, has_threads, sleep, spawn, spawn_helper, spawn_shard, spawn_urgent, spins,
     turn,

@@ -44,6 +44,7 @@ pub mod recovery;
 pub mod retention;
 pub mod segment;
 pub mod shed;
+pub mod standing;
 pub mod state;
 pub mod taken;
 

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use futures_rustls::TlsConnector;
 use rustls::pki_types::ServerName;
 use url::Host;
 
+use crate::connect::trace::Trace;
 use crate::driver::{self, SocketOptions};
 use crate::net::address::AddressPolicy;
 use crate::net::proxy::{Proxy, tunnel_is_open};
@@ -49,6 +51,7 @@ pub(crate) struct Dialer {
     resolver: Arc<Resolver>,
     timeout: Duration,
     options: SocketOptions,
+    trace: Rc<Trace>,
     failed: RefCell<Vec<(IpAddr, Instant)>>,
 }
 
@@ -62,7 +65,23 @@ impl Dialer {
         timeout: Duration,
         options: SocketOptions,
     ) -> Dialer {
-        Dialer { host, port, way, policy, tls, resolver, timeout, options, failed: RefCell::default() }
+        Dialer {
+            host,
+            port,
+            way,
+            policy,
+            tls,
+            resolver,
+            timeout,
+            options,
+            trace: Rc::default(),
+            failed: RefCell::default(),
+        }
+    }
+
+    /// Where the steps of making a connection are noted.
+    pub(crate) fn trace(&self) -> &Rc<Trace> {
+        &self.trace
     }
 
     /// Makes a connection.
@@ -83,7 +102,7 @@ impl Dialer {
                 reached.map_err(|e| format!("by the proxy: {e}"))
             }
             Way::Unix(path) => {
-                let connected = driver::until(deadline, driver::Stream::connect_unix(path)).await;
+                let connected = driver::until(deadline, driver::Stream::connect_unix(path, &self.options)).await;
                 let failed = |why: String| format!("cannot connect to the Unix socket {}: {why}", path.display());
                 let socket = connected.ok_or_else(|| failed(format!("not within {:?}", self.timeout)))?;
                 self.prepare(socket.map_err(|e| failed(e.to_string()))?, deadline).await
@@ -114,6 +133,12 @@ impl Dialer {
                 None => return Err(format!("the name {name} could not be looked up in time")),
             },
         };
+        if let Some(name) = name {
+            self.trace.note(|| {
+                let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                format!("the name {name} is {}", list.join(", "))
+            });
+        }
         let granted = policy.granted(&addresses, port).map_err(|refusal| {
             let error = refusal.error();
             name.map_or_else(|| error.to_string(), |name| format!("{name}: {error}"))
@@ -130,6 +155,7 @@ impl Dialer {
             let share = (left / (addresses.len() - n) as u32).max(TRY_MIN).min(left);
             match driver::until(now + share, driver::Stream::connect(*address, &self.options)).await {
                 Some(Ok(socket)) => {
+                    self.trace.note(|| format!("connected to {address}"));
                     let stream = self.prepare(socket, deadline).await;
                     // Also one whose TLS is broken: another may do better.
                     self.note(address.ip(), stream.is_ok());
@@ -160,7 +186,13 @@ impl Dialer {
             }
         }
         match driver::until(deadline, connector.connect(name.clone(), socket)).await {
-            Some(Ok(s)) => Ok(Stream::Tls(Box::new(s))),
+            Some(Ok(s)) => {
+                self.trace.note(|| {
+                    let version = s.get_ref().1.protocol_version().map_or("", |v| v.as_str().unwrap_or(""));
+                    format!("TLS is agreed on {version}")
+                });
+                Ok(Stream::Tls(Box::new(s)))
+            }
             Some(Err(e)) => Err(self.explain(&e)),
             None => Err(late("no TLS with")),
         }

@@ -11,3 +11,5 @@ pub mod proxy;
 pub mod resolve;
 pub(crate) mod stream;
 pub mod tls;
+
+pub use crate::driver::{SocketCounts, socket_counts};

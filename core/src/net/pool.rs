@@ -60,10 +60,10 @@ impl<C> Pool<C> {
         Pooled { connection, opened: now, last_used: now, idle: self.idle, requests: 0 }
     }
 
-    /// The connection that was used last, if it can still be used.
-    pub fn take(&mut self, now: Instant) -> Option<Pooled<C>> {
+    /// The connection that was used last, if it can still be used and is not known to be closed.
+    pub fn take(&mut self, now: Instant, is_closed: impl Fn(&C) -> bool) -> Option<Pooled<C>> {
         while let Some(c) = self.free.pop() {
-            if self.is_usable(&c, now) {
+            if self.is_usable(&c, now) && !is_closed(&c.connection) {
                 return Some(c);
             }
         }
@@ -84,10 +84,10 @@ impl<C> Pool<C> {
         }
     }
 
-    /// Lets go of what can no longer be used.
-    pub fn expire(&mut self, now: Instant) {
+    /// Lets go of what can no longer be used, or is known to be closed.
+    pub fn expire(&mut self, now: Instant, is_closed: impl Fn(&C) -> bool) {
         let mut free = std::mem::take(&mut self.free);
-        free.retain(|c| self.is_usable(c, now));
+        free.retain(|c| self.is_usable(c, now) && !is_closed(&c.connection));
         self.free = free;
     }
 
@@ -114,6 +114,10 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
+    fn open(_: &u32) -> bool {
+        false
+    }
+
     fn pool(size: usize) -> Pool<u32> {
         Pool::new(PoolLimits::default(), 4 * S, size)
     }
@@ -126,7 +130,7 @@ mod tests {
             pool.give_back(c, None, now);
         }
         assert_eq!(pool.len(), 3, "no more than there are requests at once");
-        let taken: Vec<u32> = std::iter::from_fn(|| pool.take(now)).map(|c| c.connection).collect();
+        let taken: Vec<u32> = std::iter::from_fn(|| pool.take(now, open)).map(|c| c.connection).collect();
         assert_eq!(taken, [3, 2, 1]);
         assert!(pool.is_empty());
     }
@@ -144,12 +148,24 @@ mod tests {
         keep(&mut pool, 4, Some(1));
         keep(&mut pool, 5, Some(0));
         assert_eq!(pool.len(), 3, "one that is closed at once is not kept");
-        pool.expire(now + S);
+        pool.expire(now + S, open);
         assert_eq!(pool.len(), 3);
-        pool.expire(now + 2 * S);
-        assert_eq!(pool.take(now + 3 * S).map(|c| c.connection), Some(3));
+        pool.expire(now + 2 * S, open);
+        assert_eq!(pool.take(now + 3 * S, open).map(|c| c.connection), Some(3));
         assert_eq!(pool.len(), 1);
-        assert!(pool.take(now + 4 * S).is_none());
+        assert!(pool.take(now + 4 * S, open).is_none());
+    }
+
+    #[test]
+    fn those_that_their_endpoint_has_closed_are_not_used() {
+        let (mut pool, now) = (pool(9), Instant::now());
+        for n in 1..=5 {
+            let c = pool.made(n, now);
+            pool.give_back(c, None, now);
+        }
+        assert_eq!(pool.take(now, |c| *c > 3).map(|c| c.connection), Some(3));
+        pool.expire(now, |c| *c == 1);
+        assert_eq!((pool.len(), pool.take(now, open).map(|c| c.connection)), (1, Some(2)));
     }
 
     #[test]
@@ -159,7 +175,7 @@ mod tests {
         let mut c = pool.made(1, now);
         for _ in 0..2 {
             pool.give_back(c, None, now);
-            c = pool.take(now).expect("kept");
+            c = pool.take(now, open).expect("kept");
         }
         pool.give_back(c, None, now);
         assert!(pool.is_empty(), "three requests");
@@ -168,14 +184,14 @@ mod tests {
         for _ in 0..19 {
             pool.give_back(c, None, now);
             now += 3 * S;
-            c = pool.take(now).expect("kept");
+            c = pool.take(now, open).expect("kept");
         }
         pool.give_back(c, None, now);
         now += 3 * S;
-        assert!(pool.take(now).is_none(), "a minute");
+        assert!(pool.take(now, open).is_none(), "a minute");
         // A clock that steps back makes nothing usable for longer, and nothing panic.
         let c = pool.made(3, now);
         pool.give_back(c, None, now - S);
-        assert!(pool.take(now - 2 * S).is_some());
+        assert!(pool.take(now - 2 * S, open).is_some());
     }
 }

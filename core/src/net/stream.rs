@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use futures_rustls::client::TlsStream;
 
@@ -34,6 +35,37 @@ impl Stream {
         }
     }
 
+    fn socket(&self) -> &driver::Stream {
+        match self {
+            Stream::Plain(s) => s,
+            Stream::Tls(s) => s.get_ref().0,
+        }
+    }
+
+    /// Whether it is known that nothing can be asked over it any more: the endpoint has closed it, or says something
+    /// although it was not asked. Only of a connection that is idle.
+    pub(crate) fn is_closed(&self) -> bool {
+        // Under TLS there may be more to say than answers.
+        self.socket().has_ended() || matches!(self, Stream::Plain(s) if s.has_input())
+    }
+
+    /// Sends the pieces one after the other. They may still be under way when this returns: [`Stream::sent`] tells.
+    pub(crate) async fn send(&mut self, pieces: Vec<Bytes>) -> io::Result<()> {
+        let pieces = match self {
+            Stream::Plain(s) => s.send(pieces)?,
+            Stream::Tls(_) => Some(pieces),
+        };
+        match pieces {
+            None => Ok(()),
+            Some(pieces) => self.write_all(&pieces.iter().map(|p| &p[..]).collect::<Vec<_>>()).await,
+        }
+    }
+
+    /// Whether all is sent, or why not.
+    pub(crate) fn sent(&self) -> io::Result<bool> {
+        self.socket().sent().map(|sent| sent.is_ready())
+    }
+
     /// Reads some bytes; none at the end.
     pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         poll_fn(|cx| match self {
@@ -44,7 +76,7 @@ impl Stream {
     }
 
     /// Writes the pieces one after the other, as few system calls as can be.
-    pub(crate) async fn write_all(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+    async fn write_all(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
         let mut piece = 0;
         let mut offset = 0;
         while piece < pieces.len() {

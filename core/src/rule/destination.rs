@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+use super::success::{Partial, Success};
 use crate::auth::{self, Auth};
 use crate::config::check_proxy;
 use crate::error::{Error, Result};
@@ -29,6 +30,10 @@ const LINGER_MAX: Duration = Duration::from_secs(60);
 const CONCURRENCY_MAX: usize = 1024;
 /// The longest wait of any kind that may be configured: 400 days.
 const WAIT_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+/// What a pause that an endpoint asks for is at least, and the most that may be configured for it.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+const RATE_MAX: usize = 1 << 40;
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The most ranges of addresses in one list.
 const RANGES_MAX: usize = 1024;
@@ -53,9 +58,17 @@ pub struct Destination {
     pub format: Format,
     /// How many events one request carries.
     pub batch: BatchLimits,
-    /// How many requests may be on their way at once, 1 to 1024. Default: 4. Of one resource key there is never more
-    /// than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is one in all.
+    /// How many requests may be on their way at once at most, those of all shards together, 1 to 1024. Default: 64. Of
+    /// one resource key there is never more than one, unless the order is [`Order::None`]; with [`Order::Strict`] there is
+    /// one in all.
     pub concurrency: usize,
+    /// Whether fewer requests are made at once while the endpoint's answers get slower with more, or it says that it is
+    /// too much: from 4 on, one more per round trip while all are used. Default: true.
+    pub adaptive_concurrency: bool,
+    /// How much it gets per second.
+    pub rate: RateLimits,
+    /// When it is given up.
+    pub disable: DisablePolicy,
     /// Which events wait for which. Default: [`Order::Key`]. A change is in force once what was on its way is out, so that
     /// the order of each key holds across it.
     pub order: Order,
@@ -95,7 +108,10 @@ impl Destination {
             profile: Profile::default(),
             format: Format::default(),
             batch: BatchLimits::default(),
-            concurrency: 4,
+            concurrency: 64,
+            adaptive_concurrency: true,
+            rate: RateLimits::default(),
+            disable: DisablePolicy::default(),
             order: Order::default(),
             retry: RetryPolicy::default(),
             breaker: BreakerPolicy::default(),
@@ -137,8 +153,16 @@ impl Destination {
             within("retry.attempts_max", max as usize, 1, 1_000_000)?;
         }
         in_order("retry.backoff_min", retry.backoff_min, "retry.backoff_max", retry.backoff_max)?;
+        within_time("retry.retry_after_max", retry.retry_after_max, RETRY_AFTER_MIN, RETRY_AFTER_MAX)?;
+        self.rate.validate()?;
+        within_time("disable.after", self.disable.after, TICK, WAIT_MAX)?;
+        within("disable.attempts_min", self.disable.attempts_min as usize, 1, 1_000_000)?;
         self.queue.validate()?;
         let breaker = &self.breaker;
+        within_time("breaker.window", breaker.window, TICK, WAIT_MAX)?;
+        within("breaker.calls_min", breaker.calls_min as usize, 1, 1_000_000)?;
+        within("breaker.failed_percent", breaker.failed_percent.into(), 1, 100)?;
+        within("breaker.successes", breaker.successes as usize, 1, 1000)?;
         within("breaker.consecutive_failures", breaker.consecutive_failures as usize, 1, 1_000_000)?;
         within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
         within_time("breaker.open_max", breaker.open_max, TICK, WAIT_MAX)?;
@@ -196,6 +220,9 @@ pub struct RetryPolicy {
     pub attempts_max: Option<u32>,
     /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
     pub poison_attempts: u32,
+    /// The longest pause that the endpoint may ask for with `Retry-After`, 1 s to 24 h; what is longer counts as this.
+    /// Default: 1 h.
+    pub retry_after_max: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -206,7 +233,66 @@ impl Default for RetryPolicy {
             age_max: Duration::from_secs(72 * 3600),
             attempts_max: None,
             poison_attempts: 3,
+            retry_after_max: Duration::from_secs(3600),
         }
+    }
+}
+
+/// When a destination that takes nothing is disabled: nothing more is sent to it until somebody resumes it; its events wait,
+/// and become dead letters when they are too old. One that says that it is gone (410) is disabled after a day of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DisablePolicy {
+    /// For how long it has taken nothing, while an engine was running, up to 400 days. Warnings are given at 50, 70 and
+    /// 90 % of this time. Default: 120 h.
+    pub after: Duration,
+    /// The attempts in that time at least. Default: 20.
+    pub attempts_min: u32,
+}
+
+impl Default for DisablePolicy {
+    fn default() -> Self {
+        DisablePolicy { after: Duration::from_secs(120 * 3600), attempts_min: 20 }
+    }
+}
+
+/// How much a destination gets per second, from all shards together. What would be more waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimits {
+    /// The most events, at least 1. Default: no limit.
+    pub events_per_second: Option<u32>,
+    /// The most requests, at least 1. Default: no limit.
+    pub requests_per_second: Option<u32>,
+    /// The most bytes of request bodies, at least 1. A single event that is larger than what a burst may have goes when
+    /// that is free, and others wait the longer. Default: no limit.
+    pub bytes_per_second: Option<u64>,
+    /// What was not used of so much time may go at once, 1 ms to 1 h; at least one event or request may. Default: 1 s.
+    pub burst: Duration,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        RateLimits {
+            events_per_second: None,
+            requests_per_second: None,
+            bytes_per_second: None,
+            burst: Duration::from_secs(1),
+        }
+    }
+}
+
+impl RateLimits {
+    fn validate(&self) -> Result<()> {
+        let rates = [
+            ("rate.events_per_second", self.events_per_second.map(u64::from)),
+            ("rate.requests_per_second", self.requests_per_second.map(u64::from)),
+            ("rate.bytes_per_second", self.bytes_per_second),
+        ];
+        for (key, rate) in rates {
+            if let Some(rate) = rate {
+                within(key, usize::try_from(rate).unwrap_or(usize::MAX), 1, RATE_MAX)?;
+            }
+        }
+        within_time("rate.burst", self.burst, TICK, TIMEOUT_MAX)
     }
 }
 
@@ -315,11 +401,22 @@ impl QueueLimits {
     }
 }
 
-/// When a failing destination is left alone for a while.
+/// When a failing destination is left alone for a while, by all shards together. What counts is no connection, no answer
+/// in time, and 5xx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerPolicy {
     /// How many failures in a row open the breaker, at least 1. Default: 5.
     pub consecutive_failures: u32,
+    /// It opens as well when of the attempts within this time, `calls_min` at least, `failed_percent` have failed.
+    /// Default: 30 s.
+    pub window: Duration,
+    /// Default: 10.
+    pub calls_min: u32,
+    /// 1 to 100. Default: 50.
+    pub failed_percent: u8,
+    /// How many probes in a row must succeed before it closes, 1 to 1000; then requests begin anew with one at a time.
+    /// Default: 3.
+    pub successes: u32,
     /// How long it stays open the first time, at least 1 ms. Default: 5 s; doubles each time.
     pub open_min: Duration,
     /// The longest it stays open, at least `open_min`. Default: 300 s.
@@ -328,7 +425,15 @@ pub struct BreakerPolicy {
 
 impl Default for BreakerPolicy {
     fn default() -> Self {
-        BreakerPolicy { consecutive_failures: 5, open_min: Duration::from_secs(5), open_max: Duration::from_secs(300) }
+        BreakerPolicy {
+            consecutive_failures: 5,
+            window: Duration::from_secs(30),
+            calls_min: 10,
+            failed_percent: 50,
+            successes: 3,
+            open_min: Duration::from_secs(5),
+            open_max: Duration::from_secs(300),
+        }
     }
 }
 
@@ -361,6 +466,10 @@ pub struct Webhook {
     pub trust: Option<Trust>,
     /// Ranges that its address may or may not be in, besides those of [`crate::config::NetworkConfig::addresses`].
     pub addresses: AddressLists,
+    /// When an answer is a success.
+    pub success: Success,
+    /// Where a successful answer names events that were not taken. Default: it takes all or none.
+    pub partial: Option<Partial>,
     /// The way to it.
     pub proxy: ProxyChoice,
     /// A Unix socket to connect to instead of the URL's host and port, which then only say what is asked for there. An
@@ -401,6 +510,8 @@ impl Webhook {
             pool: PoolLimits::default(),
             trust: None,
             addresses: AddressLists::default(),
+            success: Success::default(),
+            partial: None,
             proxy: ProxyChoice::default(),
             unix_socket: None,
         })
@@ -431,6 +542,10 @@ impl Webhook {
             headers.push(("content-encoding".into(), String::new()));
         }
         auth::validate(&self.auth, &headers)?;
+        self.success.validate()?;
+        if let Some(partial) = &self.partial {
+            partial.validate()?;
+        }
         within_time("timeout", self.timeout, TICK, TIMEOUT_MAX)?;
         within_time("connect_timeout", self.connect_timeout, TICK, TIMEOUT_MAX)?;
         in_order("connect_timeout", self.connect_timeout, "timeout", self.timeout)?;
@@ -482,6 +597,8 @@ impl fmt::Debug for Webhook {
             .field("pool", &self.pool)
             .field("trust", &self.trust)
             .field("addresses", &self.addresses)
+            .field("success", &self.success)
+            .field("partial", &self.partial)
             .field("proxy", &self.proxy)
             .field("unix_socket", &self.unix_socket)
             .finish()

@@ -7,16 +7,18 @@ mod live;
 mod notification;
 mod place;
 mod set;
+mod success;
 
 pub use arn::Arns;
 pub use destination::{
-    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, OnQueueFull, Order,
-    ProxyChoice, QueueLimits, RetryPolicy, Webhook,
+    BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,
+    Order, ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
 };
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
+pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};
 pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};

@@ -51,7 +51,7 @@ fn assert_has(text: &str, parts: &[&str]) {
 fn the_defaults_are_the_documented_ones() {
     let d = webhook("hook");
     assert_eq!(d.batch, BatchLimits { events_max: 100, bytes_max: 262_144, linger: Duration::from_millis(5) });
-    assert_eq!((d.concurrency, d.retry.poison_attempts, d.breaker.consecutive_failures), (4, 3, 5));
+    assert_eq!((d.concurrency, d.retry.poison_attempts, d.breaker.consecutive_failures), (64, 3, 5));
     assert_eq!(d.retry.backoff_min, Duration::from_secs(1));
     assert_eq!(d.retry.backoff_max, Duration::from_secs(3600));
     assert_eq!(d.retry.age_max, Duration::from_secs(72 * 3600));

@@ -9,10 +9,11 @@ use futures::channel::oneshot;
 
 use super::gate::Holds;
 use super::handover::{DELIVERY, Handed, lane_of};
-use super::lanes::{Body, LaneSlot, Saved, Way};
+use super::lanes::{Body, LaneSlot, Place, Saved, Way};
 use super::snapshot::Snapshot;
 use super::{EverDestinations, Shard};
 use crate::delivery::behind::KeysBehind;
+use crate::delivery::endpoint::Seat;
 use crate::delivery::lane::Item;
 use crate::driver::DiskFile;
 use crate::error::{Error, Result};
@@ -214,7 +215,10 @@ impl Shard {
         let way = if number & DELIVERY == 0 { self.way(destination.as_deref()) } else { Way::OF_DELIVERY };
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number & !DELIVERY, destination.as_ref().map(|d| &d.queue));
-        let slot = Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, events_max));
+        let place =
+            Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, false) };
+        let slot =
+            Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, place, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
     }

@@ -236,7 +236,8 @@ impl Shard {
     async fn shed_aged(self: &Rc<Self>, slot: &Rc<LaneSlot>) -> Result<()> {
         let Some(d) = slot.destination() else { return Ok(()) };
         // Without a limit of the queue's own this is about what is never tried; the rest has its own budget.
-        let untried = d.queue.age_max.is_none();
+        // What nothing is tried of any more has none.
+        let untried = d.queue.age_max.is_none() && !slot.is_stopped();
         let age = d.queue.age_max.unwrap_or(d.retry.age_max);
         let before_ns = wall_ns().saturating_sub(age.as_nanos() as u64);
         if slot.waiting().events == 0 || before_ns < slot.oldest_ns() {

@@ -20,14 +20,14 @@ use super::message::{Prefix, Tag};
 use super::progress::Receipt;
 use super::ring::PushError;
 use super::{Shard, Shared, shard_of};
-use crate::delivery::lane::{LanePolicy, Outcome};
+use crate::delivery::lane::{Fault, LanePolicy, Outcome};
 use crate::delivery::{Attempt, Connector, Record};
 use crate::log::Ack;
 use crate::log::appender::Appender;
 use crate::log::cursor::Cursor;
 use crate::log::record::{Extensions, HandedOver, Kind, Origin, RecordView, Route};
 use crate::log::recovery::ShardState;
-use crate::rule::{BatchLimits, BreakerPolicy, Destination, Order, RetryPolicy};
+use crate::rule::{BatchLimits, Destination, Order, RetryPolicy};
 
 /// In the number of a lane: it delivers what was handed over to its destination's home.
 pub(crate) const DELIVERY: u32 = 1 << 31;
@@ -139,15 +139,14 @@ pub(crate) fn handed(states: &mut BTreeMap<usize, ShardState>) -> BTreeMap<usize
 pub(super) fn policy(events_max: usize) -> LanePolicy {
     LanePolicy {
         batch: BatchLimits { events_max: 256, bytes_max: 64 * 1024, linger: Duration::ZERO },
-        concurrency: 1,
         retry: RetryPolicy {
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_millis(200),
             age_max: Duration::from_nanos(u64::MAX),
             attempts_max: None,
             poison_attempts: u32::MAX,
+            retry_after_max: Duration::ZERO,
         },
-        breaker: BreakerPolicy { consecutive_failures: u32::MAX, ..BreakerPolicy::default() },
         events_max,
     }
 }
@@ -160,7 +159,7 @@ struct HandOver {
 impl HandOver {
     async fn send(&self, messages: &[Record]) -> Outcome {
         let shard = self.home.index;
-        let failed = |what: String| Outcome::Retry { endpoint: false, reason: what, status: 0, answer: Bytes::new() };
+        let failed = |what: String| Outcome::Retry { fault: Fault::Own, reason: what, status: 0, answer: Bytes::new() };
         let ring = &self.home.ring;
         let mut position = 0;
         for message in messages.iter().map(|m| &m.bytes) {

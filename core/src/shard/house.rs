@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Shard;
 use super::files::{FilesPlan, SegmentFiles};
 use super::journal::Journal;
+use super::{Command, Shard};
 use crate::driver::wall_ns;
 use crate::driver::{self, Disk, DiskFile};
 use crate::error::{Error, Result};
@@ -74,6 +74,23 @@ impl Shard {
                 }
                 // Retention releases by time too.
                 self.remove_passed_segments(false).await;
+                self.tend_endpoints(false).await;
+            }
+        }
+        self.tend_endpoints(true).await;
+    }
+
+    /// One shard looks after what is kept of endpoints.
+    async fn tend_endpoints(&self, last: bool) {
+        if self.peers.iter().any(|p| p.index < self.shared.index) {
+            return;
+        }
+        let (endpoints, dir) = (self.shared.common.endpoints.clone(), self.config.data_dir.clone());
+        let (now_ns, wall_ms) = (self.now().mono_ns, wall_ns() / 1_000_000);
+        let tended = driver::blocking(move || Ok(endpoints.tend(&dir, now_ns, wall_ms, last))).await;
+        for number in tended.unwrap_or_default() {
+            for peer in self.peers.iter() {
+                peer.command(Command::Turn(number));
             }
         }
     }

@@ -16,6 +16,7 @@ use futures::future::{Either, select};
 
 use super::dead::DeadEntry;
 use super::dispatch::{Backlog, READ_ON_ROOM};
+use super::endpoints::Endpoints;
 use super::gate::Holds;
 use super::handover::DELIVERY;
 use super::queues::Queue;
@@ -26,9 +27,10 @@ use super::{Command, Shard, handover};
 use crate::connect;
 use crate::delivery::account::{Account, Sum};
 use crate::delivery::behind::KeysBehind;
+use crate::delivery::endpoint::{Endpoint, Seat};
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::quota::{Level, Load};
-use crate::delivery::{Connector, Outcome, Record};
+use crate::delivery::{Connector, Fault, Outcome, Record};
 use crate::driver::{self, Notify, Task};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
@@ -38,10 +40,14 @@ use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
+use crate::log::standing::AttemptNote;
 use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// So much of an answer is remembered.
+const ANSWER_KEPT_BYTES: usize = 4096;
 
 /// How often a lane that goes after another one looks how far that is.
 const FOLLOW_LOOK: Duration = Duration::from_millis(10);
@@ -87,6 +93,22 @@ impl Saved {
     }
 }
 
+/// Where a lane asks whether it may send.
+pub(super) struct Place {
+    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) seat: Seat,
+}
+
+impl Place {
+    /// The endpoint of a lane that goes this way.
+    fn endpoint(&self, number: u32, destination: Option<&Destination>, way: Way) -> Arc<Endpoint> {
+        match destination {
+            Some(d) if way.home.is_none() => self.endpoints.of(number & !DELIVERY, d),
+            _ => Endpoints::none(),
+        }
+    }
+}
+
 /// What a lane had open when the engine was opened, until that is counted.
 struct Inherited {
     cursor: Cursor,
@@ -126,6 +148,7 @@ pub(super) struct LaneSlot {
     pub(super) notify: Notify,
     pub(super) stats: Arc<LaneStats>,
     pub(super) queue: Arc<Queue>,
+    place: Place,
     account: RefCell<Account>,
     /// What the queue had room for when it was last told of what waits here.
     room: Cell<Sum>,
@@ -175,9 +198,7 @@ fn policy(destination: Option<&Destination>, way: Way, events_max: usize) -> Lan
     let d = destination;
     LanePolicy {
         batch: d.map_or_else(Default::default, Destination::batch_limits),
-        concurrency: d.filter(|_| way.order != Order::Strict).map_or(1, |d| d.concurrency),
         retry: d.map_or_else(Default::default, |d| d.retry),
-        breaker: d.map_or_else(Default::default, |d| d.breaker),
         events_max,
     }
 }
@@ -193,13 +214,15 @@ impl LaneSlot {
         holds: Holds,
         stats: Arc<LaneStats>,
         queue: Arc<Queue>,
+        place: Place,
         events_max: usize,
     ) -> LaneSlot {
         let Saved { cursor, tried, shed } = saved;
         let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
         // Of what earlier runs left it is not known how old it is.
         let oldest_ns = if inherited.is_some() { 0 } else { driver::wall_ns() };
-        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), cursor);
+        let endpoint = place.endpoint(number, destination.as_deref(), way);
+        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), endpoint, place.seat, cursor);
         lane.restore_tried(tried);
         LaneSlot {
             number: number & !DELIVERY,
@@ -217,6 +240,7 @@ impl LaneSlot {
             notify: Notify::default(),
             stats,
             queue,
+            place,
             account: RefCell::new(Account::new(inherited.is_none())),
             room: Cell::default(),
             offered: Cell::default(),
@@ -332,8 +356,10 @@ impl LaneSlot {
     }
 
     fn use_settings(&self) {
-        let policy = policy(self.destination.borrow().as_deref(), self.way.get(), self.events_max);
-        self.lane.borrow_mut().set_policy(policy);
+        let (destination, way) = (self.destination.borrow(), self.way.get());
+        let policy = policy(destination.as_deref(), way, self.events_max);
+        let endpoint = self.place.endpoint(self.number, destination.as_deref(), way);
+        self.lane.borrow_mut().set_policy(policy, endpoint);
         *self.connector.borrow_mut() = None;
     }
 
@@ -358,6 +384,11 @@ impl LaneSlot {
     /// The shard that the lane waits for; not if it hands over to it still, or again.
     fn held_for(&self) -> Option<usize> {
         self.held_for.borrow().iter().copied().find(|home| self.home() != Some(*home))
+    }
+
+    /// Whether nothing is sent until somebody says otherwise.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lane.borrow().endpoint().stopped().is_some()
     }
 
     pub(super) fn destination(&self) -> Option<Arc<Destination>> {
@@ -900,13 +931,14 @@ impl Shard {
         let stop = Rc::new(Notify::default());
         let stopped = stop.clone();
         let task = driver::spawn(async move {
+            let begun = driver::now();
             let outcome = {
                 let attempt = pin!(AssertUnwindSafe(lane.attempt(&shard, &batch)).catch_unwind());
                 // Ended by a word rather than cancelled: the runtime does not free the memory of a cancelled task.
                 match select(attempt, pin!(stopped.notified())).await {
                     Either::Left((Ok(outcome), _)) => outcome,
                     Either::Left((Err(_), _)) => Outcome::Retry {
-                        endpoint: true,
+                        fault: Fault::Endpoint,
                         reason: "the connector panicked; a defect of Tidewire".into(),
                         status: 0,
                         answer: Bytes::new(),
@@ -919,6 +951,7 @@ impl Shard {
                 // to the next, and nobody else's turn would come.
                 driver::turn().await;
             }
+            lane.remember(&batch, &outcome, begun);
             shard.end_attempt(&lane, batch, outcome);
             lane.ended.borrow_mut().push(id);
         });
@@ -939,6 +972,15 @@ impl Shard {
         }
         let now = self.now();
         let mut freed = 0;
+        let mut delivered = |items: &[Item<Body>]| {
+            freed += items.iter().map(|i| i.bytes).sum::<usize>();
+            slot.release(items);
+            if !handed_over {
+                stats
+                    .latency
+                    .record(items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))));
+            }
+        };
         match &outcome {
             Outcome::Unwritable { events } => {
                 stats.failures.add(1);
@@ -946,16 +988,11 @@ impl Shard {
                     stats.last_error.lock().clone_from(reason);
                 }
             }
-            Outcome::Success => {
-                freed = batch.items.iter().map(|i| i.bytes).sum();
-                slot.release(&batch.items);
-                if !handed_over {
-                    stats.latency.record(
-                        batch.items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))),
-                    );
-                }
-            }
+            Outcome::Success => delivered(&batch.items),
             Outcome::Retry { reason, .. }
+            | Outcome::Denied { reason, .. }
+            | Outcome::Gone { reason, .. }
+            | Outcome::Partial { reason, .. }
             | Outcome::Throttle { reason, .. }
             | Outcome::Poison { reason, .. }
             | Outcome::Undeliverable { reason } => {
@@ -970,6 +1007,10 @@ impl Shard {
             }
         }
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
+        delivered(&done.delivered_items);
+        if let Some(seat) = done.wake {
+            self.tell_turn(slot.number, seat);
+        }
         let counted = if handed_over { &stats.handed_over } else { &stats.delivered };
         counted.add(done.delivered as u64);
         stats.retried.add(done.retried as u64);
@@ -993,6 +1034,25 @@ impl Shard {
 }
 
 impl Shard {
+    /// The lanes of a destination here may have something to send again.
+    pub(super) fn wake_lanes_of(&self, number: u32) {
+        let lanes = self.lanes.borrow();
+        let replays = self.keeping.replays.borrow();
+        let of_it = lanes.values().chain(replays.values()).filter(|slot| slot.number == number);
+        of_it.for_each(|slot| slot.notify.notify());
+    }
+
+    /// Tells those who have the seat that an attempt of another one has ended.
+    fn tell_turn(&self, number: u32, seat: Seat) {
+        for peer in self.peers.iter().filter(|p| seat.is_of(p.index)) {
+            if peer.index == self.shared.index {
+                self.wake_lanes_of(number);
+            } else {
+                peer.command(Command::Turn(number));
+            }
+        }
+    }
+
     /// Bytes of rendered records that a lane does not hold any more.
     pub(super) fn free(&self, slot: &LaneSlot, bytes: usize) {
         slot.held.set(slot.held.get().saturating_sub(bytes));
@@ -1002,13 +1062,46 @@ impl Shard {
 }
 
 impl LaneSlot {
+    /// Remembers an attempt that failed, or the first one after such that did not.
+    fn remember(&self, batch: &Batch<Body>, outcome: &Outcome, begun: Instant) {
+        let lane = self.lane.borrow();
+        let endpoint = lane.endpoint();
+        if (*outcome == Outcome::Success && !endpoint.is_troubled()) || self.home().is_some() {
+            return;
+        }
+        let nothing = (&String::new(), 0, &Bytes::new());
+        let (word, (reason, status, answer)) = match outcome {
+            Outcome::Success => ("delivered", nothing),
+            Outcome::Retry { reason, status, answer, .. } => ("retry", (reason, *status, answer)),
+            Outcome::Throttle { reason, status, answer, .. } => ("wait", (reason, *status, answer)),
+            Outcome::Denied { reason, status, answer } => ("denied", (reason, *status, answer)),
+            Outcome::Gone { reason, status, answer } => ("gone", (reason, *status, answer)),
+            Outcome::Partial { reason, status, answer, .. } => ("partial", (reason, *status, answer)),
+            Outcome::Poison { reason, status, answer } => ("wrong", (reason, *status, answer)),
+            Outcome::Undeliverable { reason } => ("undeliverable", (reason, 0, nothing.2)),
+            Outcome::Unwritable { events } => {
+                ("unwritable", (events.first().map_or(nothing.0, |(_, reason)| reason), 0, nothing.2))
+            }
+        };
+        endpoint.remember(AttemptNote {
+            at_ms: driver::wall_ns() / 1_000_000,
+            took_ms: u64::try_from(driver::since(begun).as_millis()).unwrap_or(u64::MAX),
+            events: batch.items.len(),
+            first_event: batch.items.first().map(|i| i.body.id.to_string()).unwrap_or_default(),
+            outcome: word.to_owned(),
+            status,
+            reason: reason.clone(),
+            answer: String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_KEPT_BYTES)]).into_owned(),
+        });
+    }
+
     async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
         match self.connect(shard) {
             Ok(Some(connector)) => {
                 let record = |i: &Item<Body>| Record { id: i.body.id, bytes: i.body.record.clone() };
                 let mut records: Vec<Record> = batch.items.iter().map(record).collect();
                 let again = |e: Error| Outcome::Retry {
-                    endpoint: false,
+                    fault: Fault::Own,
                     reason: e.to_string(),
                     status: 0,
                     answer: Bytes::new(),
@@ -1043,7 +1136,7 @@ impl LaneSlot {
                 connector.send(&records).await
             }
             Ok(None) => Outcome::Undeliverable { reason: "the destination was removed from the configuration".into() },
-            Err(e) => Outcome::Retry { endpoint: true, reason: e.to_string(), status: 0, answer: Bytes::new() },
+            Err(e) => Outcome::Retry { fault: Fault::Endpoint, reason: e.to_string(), status: 0, answer: Bytes::new() },
         }
     }
 }

@@ -9,6 +9,7 @@ mod commit;
 pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
+pub(crate) mod endpoints;
 pub(crate) mod fair;
 mod files;
 pub(crate) mod gate;
@@ -61,10 +62,12 @@ use crate::log::checkpoint::Checkpoint;
 use crate::log::layout::Applied;
 use crate::log::recovery::{self, DataDir, ShardState};
 use crate::log::segment::Purpose;
+use crate::log::standing::Standing;
 use crate::rule::LiveDestinations;
 
 use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
+use endpoints::Endpoints;
 use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
 use gate::{Holds, Peers};
@@ -97,6 +100,10 @@ pub(crate) struct Common {
     pub(crate) fairness: Option<Arc<Fairness>>,
     /// How destinations are reached.
     pub(crate) network: Arc<Network>,
+    /// What is known of their endpoints.
+    pub(crate) endpoints: Arc<Endpoints>,
+    /// What the monotonic times of all shards are counted from.
+    started: Instant,
 }
 
 impl Common {
@@ -115,6 +122,8 @@ impl Common {
             queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             network: Arc::new(Network::new(&config.network)),
+            endpoints: Arc::new(Endpoints::open(&config.data_dir)),
+            started: driver::now(),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();
         entries.sort_by_key(|e| e.at_ns);
@@ -124,6 +133,11 @@ impl Common {
             }
         }
         common
+    }
+
+    /// What is known of a destination, by name.
+    pub(crate) fn standing_of(&self, name: &str) -> Option<Standing> {
+        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64)
     }
 
     /// The table that a key belongs in.
@@ -238,6 +252,8 @@ pub(crate) enum Command {
     Bury { letter: Buried, reply: oneshot::Sender<()> },
     /// What held lanes back is gone; look.
     Look,
+    /// The lanes of this destination may send again.
+    Turn(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -521,7 +537,7 @@ impl Shard {
             snapshots: snapshot,
             config,
             incarnation,
-            started: driver::now(),
+            started: shared.common.started,
             lanes: RefCell::default(),
             dispatched: Cell::new(state.next_sequence - 1),
             run: (state.next_segment, last_sequence),

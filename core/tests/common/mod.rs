@@ -30,6 +30,7 @@ pub fn hook(name: &str, url: &str) -> Destination {
         consecutive_failures: 5,
         open_min: Duration::from_millis(50),
         open_max: Duration::from_millis(200),
+        ..BreakerPolicy::default()
     };
     d
 }

@@ -5,6 +5,7 @@
 mod check;
 mod dead_letters;
 mod demo;
+mod destination;
 mod event_types;
 mod filter;
 mod history;
@@ -59,6 +60,9 @@ enum Command {
     /// The events that were given up: lists, shows, exports, purges and redrives them
     #[command(subcommand)]
     DeadLetters(Box<dead_letters::Action>),
+    /// The destinations: lists and shows their states, suspends and resumes them, sends test events
+    #[command(subcommand)]
+    Destination(destination::Action),
     /// The events that were dropped, by a policy or otherwise: which, when and why
     #[command(subcommand)]
     Losses(losses::Action),
@@ -140,6 +144,7 @@ fn main() -> ExitCode {
         Command::Run { config, data_dir } => run::run(config, data_dir.as_deref()),
         Command::Check { config } => print(|out| check::check(config, out)),
         Command::DeadLetters(action) => print(|out| dead_letters::run(action, out)),
+        Command::Destination(action) => print(|mut out| destination::act(action, &mut out)),
         Command::Losses(action) => print(|out| losses::run(action, out)),
         Command::History { bucket, key, data_dir, json } => {
             data_dir.path().and_then(|dir| print(|out| history::list(&dir, bucket, key.as_bytes(), *json, out)))

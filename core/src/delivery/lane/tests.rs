@@ -1,6 +1,8 @@
 //! The lane by itself: time and randomness made up, no network.
 
 use super::*;
+use crate::delivery::endpoint::{EndpointPolicy, Stopped};
+use crate::rule::{BreakerPolicy, DisablePolicy, RateLimits};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +12,24 @@ const S: u64 = 1_000_000_000;
 fn policy() -> LanePolicy {
     LanePolicy {
         batch: BatchLimits { events_max: 10, bytes_max: 1000, linger: Duration::from_millis(5) },
-        concurrency: 4,
         retry: RetryPolicy::default(),
-        breaker: BreakerPolicy::default(),
         events_max: 100,
     }
+}
+
+fn endpoint() -> EndpointPolicy {
+    EndpointPolicy {
+        concurrency: 4,
+        adapts: false,
+        breaker: BreakerPolicy::default(),
+        retry_after_max_ns: 3600 * S,
+        rate: RateLimits::default(),
+        disable: DisablePolicy::default(),
+    }
+}
+
+fn made(policy: LanePolicy, endpoint: EndpointPolicy, cursor: Cursor) -> Lane<u64> {
+    Lane::new(policy, Endpoint::new(endpoint), Seat::default(), cursor)
 }
 
 fn item(sequence: u64, key: u64) -> Item<u64> {
@@ -26,7 +41,7 @@ fn at(mono_ns: u64) -> Now {
 }
 
 fn lane() -> Lane<u64> {
-    Lane::new(policy(), Cursor::at(0))
+    made(policy(), endpoint(), Cursor::at(0))
 }
 
 fn push(lane: &mut Lane<u64>, item: Item<u64>) {
@@ -45,7 +60,7 @@ fn sequences(b: &Batch<u64>) -> Vec<u64> {
 }
 
 fn retry() -> Outcome {
-    Outcome::Retry { endpoint: false, reason: "x".into(), status: 404, answer: Bytes::new() }
+    Outcome::Retry { fault: Fault::Events, reason: "x".into(), status: 404, answer: Bytes::new() }
 }
 
 #[test]
@@ -200,7 +215,7 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
     for n in 1..=60 {
         l.push(item(n, n), at(0));
     }
-    let down = || Outcome::Retry { endpoint: true, reason: "refused".into(), status: 0, answer: Bytes::new() };
+    let down = || Outcome::Retry { fault: Fault::Endpoint, reason: "refused".into(), status: 0, answer: Bytes::new() };
     let mut now = 0;
     let mut sent = 0;
     while matches!(l.gate(at(now)), Gate::Closed) {
@@ -218,7 +233,22 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
     let probe = send(&mut l, at(until));
     assert!(matches!(l.poll(at(until)), Action::Idle), "one probe only");
     l.complete(probe, Outcome::Success, at(until), 0.5);
-    assert!(matches!(l.poll(at(until + 100 * S)), Action::Send(_)));
+    for _ in 0..2 {
+        let probe = send(&mut l, at(until));
+        assert!(matches!(l.poll(at(until)), Action::Idle), "still one at a time");
+        l.complete(probe, Outcome::Success, at(until), 0.5);
+    }
+    assert!(matches!(l.gate(at(until)), Gate::Closed));
+    l.policy.events_max = 1000;
+    for n in 61..=300 {
+        l.push(item(n, n), at(0));
+    }
+    // From one at a time to as many as before.
+    for together in [1, 2, 4, 4] {
+        let batches: Vec<_> = (0..together).map(|_| send(&mut l, at(until + 100 * S))).collect();
+        assert!(matches!(l.poll(at(until + 100 * S)), Action::Idle));
+        batches.into_iter().for_each(|b| drop(l.complete(b, Outcome::Success, at(until + 100 * S), 0.5)));
+    }
 }
 
 /// Two days away, and then four more than events are kept for: it is asked at the latest when the breaker's longest time is
@@ -227,9 +257,11 @@ fn a_dead_endpoint_is_probed_one_batch_at_a_time() {
 fn reconnecting_is_given_up_after_five_minutes() {
     const HOUR: u64 = 3600 * S;
     let policy = policy();
-    let longest = policy.breaker.open_max.as_nanos() as u64 * 12 / 10;
+    let longest = endpoint().breaker.open_max.as_nanos() as u64 * 12 / 10;
     for (away, random) in [(48 * HOUR, 0.0), (48 * HOUR, 0.999), (168 * HOUR, 0.5)] {
-        let mut l = Lane::new(policy.clone(), Cursor::at(0));
+        // Nor is it disabled meanwhile.
+        let disable = DisablePolicy { after: Duration::from_secs(1000 * 3600), ..DisablePolicy::default() };
+        let mut l = made(policy.clone(), EndpointPolicy { disable, ..endpoint() }, Cursor::at(0));
         let (mut now, mut asked, mut delivered, mut spent, mut pushed) = (S, S, 0, 0, 0);
         for _ in 0..1_000_000 {
             // Something new every hour.
@@ -241,8 +273,12 @@ fn reconnecting_is_given_up_after_five_minutes() {
                 Action::Send(b) => {
                     assert!(now - asked <= longest, "not asked for {} s", (now - asked) / S);
                     asked = now;
-                    let down =
-                        || Outcome::Retry { endpoint: true, reason: "x".into(), status: 0, answer: Bytes::new() };
+                    let down = || Outcome::Retry {
+                        fault: Fault::Endpoint,
+                        reason: "x".into(),
+                        status: 0,
+                        answer: Bytes::new(),
+                    };
                     let done = l.complete(b, if now < away { down() } else { Outcome::Success }, at(now), random);
                     delivered += done.delivered;
                     spent += done.spent.len();
@@ -274,11 +310,164 @@ fn retry_after_is_ignored_or_taken_without_a_bound() {
     }
 }
 
+fn denied() -> Outcome {
+    Outcome::Denied { reason: "403".into(), status: 403, answer: Bytes::new() }
+}
+
+#[test]
+fn a_receiver_that_lets_nobody_in_is_left_alone_as_a_whole_and_its_events_keep_their_budget() {
+    let mut l = lane();
+    l.set_flushing(true);
+    (1..=20).for_each(|n| push(&mut l, item(n, n)));
+    let (mut now, mut asked) = (S, 0);
+    // For two days: one batch is tried each time, later and later; nothing is given up.
+    while now < 48 * 3600 * S {
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                asked += 1;
+                let others: Vec<_> = std::iter::from_fn(|| match l.poll(at(now)) {
+                    Action::Send(b) => Some(b),
+                    _ => None,
+                })
+                .collect();
+                assert!(asked == 1 || others.is_empty(), "one at a time");
+                for b in std::iter::once(b).chain(others) {
+                    assert_eq!(l.complete(b, denied(), at(now), 0.5).spent.len(), 0);
+                }
+            }
+            Action::Wait(until) => now = until,
+            Action::Idle => panic!("idle"),
+        }
+    }
+    assert!((500..700).contains(&asked), "every five minutes: {asked}");
+    let mut sum = 0;
+    while let Action::Send(b) = l.poll(at(now)) {
+        sum += l.complete(b, Outcome::Success, at(now), 0.5).delivered;
+    }
+    assert_eq!(sum, 20);
+}
+
+/// One that is refused each time does not stand for all others when the endpoint is probed.
+#[test]
+fn one_event_that_is_not_let_in_holds_others_up_for_a_moment_only() {
+    let mut l = lane();
+    l.set_flushing(true);
+    l.policy.batch.events_max = 1;
+    push(&mut l, item(1, 7));
+    // An event each second for a day, and how long each waits.
+    let (mut now, mut next, mut pushed_at, mut slow) = (S, 2, BTreeMap::new(), 0);
+    while next < 86_400 {
+        while next * S <= now {
+            push(&mut l, item(next, next + 10));
+            pushed_at.insert(next, next * S);
+            next += 1;
+        }
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                let n = b.items[0].sequence;
+                slow += u64::from(pushed_at.remove(&n).is_some_and(|then| now - then > 20 * S));
+                l.complete(b, if n == 1 { denied() } else { Outcome::Success }, at(now), 0.5);
+            }
+            Action::Wait(until) => now = until.min(next * S),
+            Action::Idle => now = next * S,
+        }
+    }
+    assert!(slow < 60 && pushed_at.len() < 10, "{slow} slow, {} wait", pushed_at.len());
+}
+
+#[test]
+fn what_is_gone_is_asked_each_hour_for_a_day_and_then_no_more() {
+    const HOUR: u64 = 3600 * S;
+    for back_after in [None, Some(5)] {
+        let mut l = lane();
+        l.set_flushing(true);
+        (1..=3).for_each(|n| push(&mut l, item(n, n)));
+        let (mut now, mut asked) = (S, Vec::new());
+        loop {
+            match l.poll(at(now)) {
+                Action::Send(b) => {
+                    asked.push(now);
+                    let back = back_after.is_some_and(|n| asked.len() > n);
+                    let gone = Outcome::Gone { reason: "410".into(), status: 410, answer: Bytes::new() };
+                    l.complete(b, if back { Outcome::Success } else { gone }, at(now), 0.5);
+                }
+                Action::Wait(until) => now = until,
+                Action::Idle => break,
+            }
+        }
+        let apart = asked.windows(2).take(5).all(|w| w[1] - w[0] == HOUR);
+        assert!(apart, "{asked:?}");
+        match back_after {
+            None => {
+                assert_eq!((asked.len(), l.endpoint().stopped()), (25, Some(Stopped::Gone)));
+                assert_eq!(l.open_events(), 3, "nothing is lost by it");
+                l.endpoint().reset();
+                assert_eq!(sequences(&send(&mut l, at(now))).len(), 3);
+            }
+            Some(n) => assert_eq!((asked.len(), l.endpoint().stopped(), l.open_events()), (n + 1, None, 0)),
+        }
+    }
+}
+
+#[test]
+fn partial_batch_failure_the_whole_batch_again_or_a_key_out_of_order() {
+    let mut l = lane();
+    // Keys: 1 1 2 1 3 2.
+    for (n, key) in [(1, 1), (2, 1), (3, 2), (4, 1), (5, 3), (6, 2)] {
+        push(&mut l, item(n, key));
+    }
+    l.set_flushing(true);
+    let b = send(&mut l, at(S));
+    assert_eq!(sequences(&b), [1, 2, 4, 3, 6, 5], "a key goes as a whole");
+    // The second of key 1, and the last of key 2.
+    let partial = |failed| Outcome::Partial { failed, reason: "2 of 6".into(), status: 200, answer: Bytes::new() };
+    let done = l.complete(b, partial(vec![1, 4]), at(S), 0.5);
+    assert_eq!((done.delivered, done.retried, done.spent.len()), (3, 3, 0));
+    // What waits of those keys, and of another that is done with.
+    push(&mut l, item(7, 1));
+    push(&mut l, item(8, 3));
+    assert_eq!(sequences(&send(&mut l, at(S))), [8], "a key without failures goes on");
+    let b = send(&mut l, at(3 * S));
+    assert_eq!((sequences(&b), b.attempts), (vec![2, 4, 6], 1), "what came after a failed one of its key comes again");
+    assert_eq!(l.complete(b, partial(vec![0]), at(3 * S), 0.5).delivered, 1);
+    let b = send(&mut l, at(9 * S));
+    assert_eq!(sequences(&b), [2, 4]);
+    l.complete(b, Outcome::Success, at(9 * S), 0.5);
+    assert_eq!(sequences(&send(&mut l, at(9 * S))), [7]);
+    for n in [1, 2, 3, 4, 5, 6] {
+        assert!(l.is_done(n), "{n}");
+    }
+}
+
+#[test]
+fn rates_cut_batches_and_make_the_rest_wait() {
+    let mut p = policy();
+    p.batch.bytes_max = 100_000;
+    let rate = RateLimits { events_per_second: Some(5), burst: Duration::from_secs(1), ..RateLimits::default() };
+    let mut l = made(p, EndpointPolicy { rate, ..endpoint() }, Cursor::at(0));
+    l.set_flushing(true);
+    (1..=60).for_each(|n| push(&mut l, item(n, n)));
+    let (mut now, mut sum) = (0, 0u64);
+    loop {
+        match l.poll(at(now)) {
+            Action::Send(b) => {
+                sum += b.items.len() as u64;
+                assert!(sum <= 5 + 5 * now / S, "{sum} after {now} ns");
+                // A failure costs as much as a success, and as much again when it is tried again.
+                l.complete(b, Outcome::Success, at(now), 0.5);
+            }
+            Action::Wait(until) => now = until,
+            Action::Idle => break,
+        }
+    }
+    assert_eq!((sum, now.div_ceil(S)), (60, 11));
+}
+
 #[test]
 fn what_was_done_before_a_restart_is_not_done_again() {
     let mut c = Cursor::at(5);
     c.done(8);
-    let mut l = Lane::new(policy(), c);
+    let mut l = made(policy(), endpoint(), c);
     for n in 4..=9 {
         l.push(item(n, n), at(0));
     }
@@ -289,9 +478,12 @@ fn what_was_done_before_a_restart_is_not_done_again() {
 fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
     let mut p = policy();
     p.retry.attempts_max = Some(3);
-    p.breaker.consecutive_failures = 100;
-    for (endpoint, status) in [(true, 0), (true, 503), (false, 302), (false, 403), (false, 404)] {
-        let mut l = Lane::new(p.clone(), Cursor::at(0));
+    let mut e = endpoint();
+    e.breaker.consecutive_failures = 100;
+    let faults =
+        [(Fault::Endpoint, 0), (Fault::Overload, 503), (Fault::Events, 302), (Fault::Own, 0), (Fault::Events, 404)];
+    for (fault, status) in faults {
+        let mut l = made(p.clone(), e, Cursor::at(0));
         l.push(item(1, 1), at(0));
         let (mut now, mut spent) = (S, Vec::new());
         for _ in 0..3 {
@@ -301,7 +493,7 @@ fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
             now += 10_000 * S;
             let b = send(&mut l, at(now));
             let answer = Bytes::from_static(b"no");
-            let failed = Outcome::Retry { endpoint, reason: "r".into(), status, answer };
+            let failed = Outcome::Retry { fault, reason: "r".into(), status, answer };
             spent.extend(l.complete(b, failed, at(now), 0.5).spent);
             now += 10_000 * S;
         }
@@ -315,7 +507,7 @@ fn a_budget_by_attempts_applies_to_every_failure_but_being_put_off() {
 fn attempts_made_before_a_restart_count() {
     let mut p = policy();
     p.retry.attempts_max = Some(4);
-    let mut l = Lane::new(p.clone(), Cursor::at(0));
+    let mut l = made(p.clone(), endpoint(), Cursor::at(0));
     (1..=3).for_each(|n| push(&mut l, item(n, n)));
     l.push(item(4, 9), at(0));
     let b = send(&mut l, at(S));
@@ -326,7 +518,7 @@ fn attempts_made_before_a_restart_count() {
     let saved = l.tried().clone();
     assert_eq!(saved.values().map(|t| t.attempts).collect::<Vec<_>>(), [2, 2, 2, 2]);
 
-    let mut l = Lane::new(p, Cursor::at(1));
+    let mut l = made(p, endpoint(), Cursor::at(1));
     l.restore_tried(saved);
     assert_eq!(l.tried().len(), 3, "what is done needs no attempts");
     (2..=6).for_each(|n| push(&mut l, item(n, n)));
@@ -346,7 +538,7 @@ fn attempts_made_before_a_restart_count() {
 fn events_that_share_a_batch_with_a_wrong_one_keep_their_attempts() {
     let mut p = policy();
     p.retry.attempts_max = Some(1);
-    let mut l = Lane::new(p, Cursor::at(0));
+    let mut l = made(p, endpoint(), Cursor::at(0));
     (1..=8).for_each(|n| push(&mut l, item(n, n)));
     l.set_flushing(true);
     let wrong = || Outcome::Poison { reason: "bad".into(), status: 400, answer: Bytes::new() };
@@ -381,7 +573,7 @@ fn drained(l: &mut Lane<u64>) -> Vec<u64> {
 fn high_priority_goes_first_and_takes_what_its_key_has_before_it_along() {
     let mut p = policy();
     p.batch.events_max = 2;
-    let mut l = Lane::new(p, Cursor::at(0));
+    let mut l = made(p, endpoint(), Cursor::at(0));
     for i in [item(1, 1), item(2, 2), low(3, 3), item(4, 4), high(5, 4), high(6, 6), item(7, 6)] {
         assert!(l.push(i, at(0)));
     }
@@ -453,12 +645,12 @@ proptest! {
     #[test]
     fn nothing_is_lost_or_reordered(
         keys in proptest::collection::vec(0u64..6, 1..120),
-        outcomes in proptest::collection::vec(0u8..10, 1..400),
+        outcomes in proptest::collection::vec(0u8..14, 1..400),
         priorities in proptest::collection::vec(0u8..3, 1..40),
         together in 1usize..5,
         removals in proptest::collection::vec(0usize..2_000, 0..4),
     ) {
-        let mut l = Lane::new(LanePolicy { concurrency: together, ..policy() }, Cursor::at(0));
+        let mut l = made(policy(), EndpointPolicy { concurrency: together, ..endpoint() }, Cursor::at(0));
         let mut last: BTreeMap<u64, u64> = BTreeMap::new();
         let mut ended: std::collections::BTreeSet<u64> = Default::default();
         let mut in_flight: Vec<Batch<u64>> = Vec::new();
@@ -503,15 +695,26 @@ proptest! {
                 let reason = || "r".to_owned();
                 let outcome = match if step > 5_000 { 0 } else { n } {
                     0..=5 => Outcome::Success,
-                    6 => Outcome::Retry { endpoint: true, reason: reason(), status: 503, answer: Bytes::new() },
+                    6 => Outcome::Retry { fault: Fault::Endpoint, reason: reason(), status: 503, answer: Bytes::new() },
                     7 => retry(),
+                    10 => Outcome::Denied { reason: reason(), status: 403, answer: Bytes::new() },
+                    11 => Outcome::Gone { reason: reason(), status: 410, answer: Bytes::new() },
+                    12 | 13 => {
+                        let failed = (0..b.items.len()).filter(|i| (i + step) % 3 == 0).collect();
+                        Outcome::Partial { failed, reason: reason(), status: 200, answer: Bytes::new() }
+                    }
                     8 => Outcome::Throttle { after_ns: None, reason: reason(), status: 429, answer: Bytes::new() },
                     _ => Outcome::Poison { reason: reason(), status: 400, answer: Bytes::new() },
                 };
                 let ok = outcome == Outcome::Success;
                 let items = b.items.clone();
                 let done = l.complete(b, outcome, at(now), 0.3);
-                let over: Vec<_> = if ok { items } else { done.spent.into_iter().map(|s| s.item).collect() };
+                let over: Vec<_> = if ok {
+                    items
+                } else {
+                    prop_assert_eq!(done.delivered, done.delivered_items.len());
+                    done.delivered_items.into_iter().chain(done.spent.into_iter().map(|s| s.item)).collect()
+                };
                 for i in over {
                     prop_assert!(ended.insert(i.sequence), "{} ended twice", i.sequence);
                     let before = last.insert(i.key, i.sequence).unwrap_or(0);
@@ -524,6 +727,8 @@ proptest! {
                 let low = l.cursor(pushed as u64).low();
                 prop_assert!((1..=low).all(|s| ended.contains(&s)));
                 prop_assert!(low == pushed as u64 || !ended.contains(&(low + 1)));
+            } else if l.endpoint().stopped().is_some() {
+                l.endpoint().reset();
             } else if let Some(until) = wait {
                 prop_assert!(until > now);
                 now = until;

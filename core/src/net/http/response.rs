@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::time::Duration;
 
 use httparse::{Header, ParserConfig, Status};
@@ -57,6 +58,8 @@ pub struct Response {
     pub keep_alive: bool,
     /// `Keep-Alive: timeout=`, at most a day: how long the endpoint keeps an idle connection.
     pub keep_alive_timeout: Option<Duration>,
+    /// The value of the header that the parser was told to look for, as [`Response::location`].
+    pub header: Option<String>,
     /// The first [`BODY_KEPT_BYTES_MAX`] bytes of the body, as they came; more if the parser was made so.
     pub body_start: Vec<u8>,
     /// Bytes that followed a complete answer and do not belong to it.
@@ -123,6 +126,8 @@ pub struct ResponseParser {
     body_bytes: usize,
     /// Bytes of the body to keep beyond [`BODY_KEPT_BYTES_MAX`].
     kept_more: usize,
+    /// A header whose value is kept.
+    wanted: Option<Arc<str>>,
     any_byte: bool,
     response: Option<Response>,
 }
@@ -163,6 +168,13 @@ impl ResponseParser {
     /// A parser that keeps [`BODY_READ_BYTES_MAX`] of each body.
     pub fn keeping_bodies() -> Self {
         ResponseParser { kept_more: BODY_READ_BYTES_MAX - BODY_KEPT_BYTES_MAX, ..Self::default() }
+    }
+
+    /// The same with the value of a header in [`Response::header`].
+    #[must_use]
+    pub fn looking_for(mut self, header: Option<Arc<str>>) -> Self {
+        self.wanted = header;
+        self
     }
 
     /// Takes the next bytes of the connection.
@@ -241,7 +253,8 @@ impl ResponseParser {
     pub fn reset(&mut self) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
-        *self = ResponseParser { head, kept_more: self.kept_more, ..Self::default() };
+        let wanted = self.wanted.take();
+        *self = ResponseParser { head, kept_more: self.kept_more, wanted, ..Self::default() };
     }
 
     fn count_after(&mut self, state: State, bytes: usize) {
@@ -277,7 +290,7 @@ impl ResponseParser {
             return Ok(window.len());
         };
         let section = if before == 0 { &window[..end] } else { &self.head[..end] };
-        let next = parse_section(section)?;
+        let next = parse_section(section, self.wanted.as_deref())?;
         self.head.clear();
         self.head_bytes += end - before;
         match next {
@@ -433,7 +446,7 @@ struct Fields {
 }
 
 /// A complete header section: `None` if it is an interim answer.
-fn parse_section(section: &[u8]) -> Result<Option<(Response, Phase)>, ResponseError> {
+fn parse_section(section: &[u8], wanted: Option<&str>) -> Result<Option<(Response, Phase)>, ResponseError> {
     let mut room = [const { MaybeUninit::<Header<'_>>::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     // Both are old habits that RFC 9112 lets a client repair; refusing would only repeat delivered events.
@@ -460,8 +473,12 @@ fn parse_section(section: &[u8]) -> Result<Option<(Response, Phase)>, ResponseEr
         _ => {}
     }
     let mut fields = Fields::default();
+    let mut found = None;
     for header in parsed.headers.iter() {
         fields.take(header.name, header.value)?;
+        if found.is_none() && wanted.is_some_and(|name| name.eq_ignore_ascii_case(header.name)) {
+            found = Some(printable(header.value));
+        }
     }
     if fields.length.is_some() && fields.transfer_encoding {
         return Err(ResponseError::Malformed("both Content-Length and Transfer-Encoding"));
@@ -478,6 +495,7 @@ fn parse_section(section: &[u8]) -> Result<Option<(Response, Phase)>, ResponseEr
         location: fields.location,
         keep_alive: version == 1 && !fields.close && !matches!(phase, Phase::UntilClose),
         keep_alive_timeout: fields.keep_alive_timeout,
+        header: found,
         body_start: Vec::new(),
         bytes_after: 0,
     };

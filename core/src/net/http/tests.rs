@@ -55,6 +55,7 @@ fn plain(status: u16) -> Response {
         keep_alive_timeout: None,
         body_start: Vec::new(),
         bytes_after: 0,
+        header: None,
     }
 }
 

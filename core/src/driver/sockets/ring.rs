@@ -1,0 +1,334 @@
+//! The ring itself: operations go in, completions come out and are told to the sockets. Nothing here waits.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+use socket2::SockAddr;
+
+use super::buffers::{self, Buffers};
+use super::op::{Connecting, End, Message, Op, Receiving, Socket, State};
+
+/// Operations that one system call takes; what is more waits for the next one.
+const SUBMISSIONS: u32 = 256;
+/// Completions that the ring has room for; the kernel keeps more of them elsewhere until there is room.
+const COMPLETIONS: u32 = 4096;
+/// When so much has come that nobody has read, no more is received.
+const INBOX_BYTES_MAX: usize = 64 << 10;
+/// Marks completions that nobody waits for.
+const NOBODY: u64 = u64::MAX;
+/// `IORING_ENTER_GETEVENTS`.
+const GET_EVENTS: u32 = 1;
+
+/// See the module.
+pub(super) struct Ring {
+    ring: IoUring,
+    /// By the number that the kernel knows them by.
+    ops: Slab<Op>,
+    buffers: Option<Buffers>,
+    /// What did not fit into the submission queue.
+    backlog: VecDeque<squeue::Entry>,
+    completed: Vec<cqueue::Entry>,
+}
+
+/// What a round has brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Round {
+    pub(super) completed: usize,
+    /// Receptions that found no buffer free.
+    pub(super) starved: u64,
+}
+
+impl Ring {
+    /// A ring, tried out: an older kernel takes the flags of some operations without knowing them.
+    pub(super) fn new() -> io::Result<Ring> {
+        let ring = IoUring::builder()
+            // Completions wait until this thread enters the kernel, instead of interrupting it.
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let buffers = Buffers::register(&ring)?;
+        let mut ring =
+            Ring { ring, ops: Slab::new(), buffers: Some(buffers), backlog: VecDeque::new(), completed: Vec::new() };
+        ring.try_out()?;
+        Ok(ring)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    fn try_out(&mut self) -> io::Result<()> {
+        let (ours, mut theirs) = UnixStream::pair()?;
+        theirs.write_all(b"?")?;
+        let socket = Rc::new(Socket { fd: OwnedFd::from(ours), state: State::default().into() });
+        self.receive(&socket);
+        // Both ends are here, so neither wait can take long.
+        self.enter(1)?;
+        self.round(false, &mut Vec::new())?;
+        if socket.state.borrow().inbox.len() == 1 && socket.state.borrow().receiving != Receiving::Off {
+            drop(theirs);
+            self.enter(1)?;
+            self.round(false, &mut Vec::new())?;
+        }
+        if self.ops.is_empty() && socket.state.borrow().end == Some(End::Closed) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel does not receive repeatedly"))
+    }
+
+    /// Whether no operation is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Whether a round has something to do.
+    pub(super) fn has_work(&mut self) -> bool {
+        let (_, sq, cq) = self.ring.split();
+        !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || sq.taskrun() || sq.cq_overflow()
+    }
+
+    /// Whether completions are there that a round has not seen.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    /// Receives from now on.
+    pub(super) fn receive(&mut self, socket: &Rc<Socket>) {
+        let key = self.ops.insert(Op::Receive(socket.clone()));
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        socket.state.borrow_mut().receiving = Receiving::On(key);
+        self.push(opcode::RecvMulti::new(fd, buffers::GROUP).build().user_data(key as u64));
+    }
+
+    /// Sends the pieces one after the other. The caller sees to it that nothing else is being sent.
+    pub(super) fn send(&mut self, socket: &Rc<Socket>, pieces: Vec<Bytes>) {
+        let message = Message::new(pieces);
+        if message.is_sent() {
+            return;
+        }
+        let key = self.ops.insert(Op::Send(socket.clone(), message));
+        socket.state.borrow_mut().sending = Some(key);
+        self.push_send(key);
+    }
+
+    fn push_send(&mut self, key: usize) {
+        let Some(Op::Send(socket, message)) = self.ops.get_mut(key) else { return };
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        // A part that was sent is no news: the kernel goes on with the rest by itself.
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = match message.only_piece() {
+            Some((bytes, len)) => opcode::Send::new(fd, bytes, len).flags(flags).build(),
+            None => opcode::SendMsg::new(fd, message.rest()).flags(flags as u32).build(),
+        };
+        self.push(entry.user_data(key as u64));
+    }
+
+    pub(super) fn connect(&mut self, socket: &Rc<Socket>, address: SockAddr) {
+        let address = Box::new(address);
+        let (at, len) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
+        let key = self.ops.insert(Op::Connect(socket.clone(), address));
+        socket.state.borrow_mut().connecting = Connecting::Under(key);
+        self.push(opcode::Connect::new(types::Fd(socket.fd.as_raw_fd()), at, len).build().user_data(key as u64));
+    }
+
+    /// Waits for room to send.
+    pub(super) fn await_writable(&mut self, socket: &Rc<Socket>) {
+        let key = self.ops.insert(Op::Writable(socket.clone()));
+        socket.state.borrow_mut().writable = Some(key);
+        let fd = types::Fd(socket.fd.as_raw_fd());
+        self.push(opcode::PollAdd::new(fd, libc::POLLOUT as u32).build().user_data(key as u64));
+    }
+
+    /// Asks the kernel to let go of an operation; it still tells its end.
+    pub(super) fn cancel(&mut self, key: usize) {
+        self.push(opcode::AsyncCancel::new(key as u64).build().user_data(NOBODY));
+    }
+
+    /// The same for all.
+    pub(super) fn cancel_all(&mut self) {
+        let keys: Vec<usize> = self.ops.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.cancel(key);
+        }
+    }
+
+    /// Completes without having done anything, so that who waits for the ring's descriptor is woken.
+    pub(super) fn nudge(&mut self) {
+        self.push(opcode::Nop::new().build().user_data(NOBODY));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: what the entry points to belongs to an operation in `ops` and stays until its last completion.
+        if !self.backlog.is_empty() || unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Submits, and waits for so many completions.
+    fn enter(&mut self, wait: u32) -> io::Result<()> {
+        let queued = self.ring.submission().len() as u32;
+        // SAFETY: no argument is passed.
+        unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wait, GET_EVENTS, None)? };
+        Ok(())
+    }
+
+    /// Submits what is queued, if anything is, and deals with what is completed. `anyway` looks into the kernel even if
+    /// nothing says that there is news. Whom it concerns is appended to `wakers`.
+    ///
+    /// # Errors
+    /// If the ring cannot be used any more.
+    pub(super) fn round(&mut self, anyway: bool, wakers: &mut Vec<Waker>) -> io::Result<Round> {
+        let enters = {
+            let (_, mut sq, _) = self.ring.split();
+            while let Some(entry) = self.backlog.front() {
+                // SAFETY: as in `push`.
+                if unsafe { sq.push(entry) }.is_err() {
+                    break;
+                }
+                self.backlog.pop_front();
+            }
+            anyway || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
+        };
+        if enters && let Err(e) = self.enter(0) {
+            // What was not taken stays queued: room comes with the completions below.
+            if !matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) {
+                return Err(e);
+            }
+        }
+        let mut completed = std::mem::take(&mut self.completed);
+        completed.extend(self.ring.completion());
+        let mut round = Round { completed: completed.len(), starved: 0 };
+        for c in completed.drain(..) {
+            if c.user_data() != NOBODY {
+                self.complete(c.user_data() as usize, c.result(), c.flags(), wakers, &mut round);
+            }
+        }
+        self.completed = completed;
+        Ok(round)
+    }
+
+    fn complete(&mut self, key: usize, result: i32, flags: u32, wakers: &mut Vec<Waker>, round: &mut Round) {
+        let Some(op) = self.ops.get_mut(key) else {
+            log::error!("the kernel tells of an operation that is over; a defect of Tidewire");
+            return;
+        };
+        match op {
+            Op::Receive(socket) => {
+                let socket = socket.clone();
+                self.received(&socket, key, result, flags, wakers, round);
+            }
+            Op::Send(socket, message) => {
+                message.advance(usize::try_from(result).unwrap_or(0));
+                let again = result == -libc::EINTR || (result > 0 && !message.is_sent());
+                if again && !socket.state.borrow().gone {
+                    return self.push_send(key);
+                }
+                let mut state = socket.state.borrow_mut();
+                state.sending = None;
+                if !message.is_sent() {
+                    state.send_error = Some(if result < 0 { -result } else { libc::EPIPE });
+                }
+                wakers.extend(state.writer.take());
+                drop(state);
+                self.ops.remove(key);
+            }
+            Op::Connect(socket, _) => {
+                let mut state = socket.state.borrow_mut();
+                state.connecting = Connecting::Done(-result);
+                wakers.extend(state.reader.take());
+                drop(state);
+                self.ops.remove(key);
+            }
+            Op::Writable(socket) => {
+                let mut state = socket.state.borrow_mut();
+                state.writable = None;
+                wakers.extend(state.writer.take());
+                drop(state);
+                self.ops.remove(key);
+            }
+        }
+    }
+
+    fn received(
+        &mut self,
+        socket: &Rc<Socket>,
+        key: usize,
+        result: i32,
+        flags: u32,
+        wakers: &mut Vec<Waker>,
+        round: &mut Round,
+    ) {
+        let mut state = socket.state.borrow_mut();
+        if let (Some(buffer), Some(buffers)) = (cqueue::buffer_select(flags), &mut self.buffers) {
+            if result > 0 && !state.gone {
+                state.inbox.push(buffers.bytes(buffer, result as usize));
+            }
+            buffers.give_back(buffer);
+        }
+        let full = state.inbox.len() >= INBOX_BYTES_MAX;
+        if cqueue::more(flags) {
+            if full && state.receiving == Receiving::On(key) {
+                state.receiving = Receiving::Stopping(key);
+                wakers.extend(state.reader.take());
+                drop(state);
+                return self.cancel(key);
+            }
+            wakers.extend(state.reader.take());
+            return;
+        }
+        let stopped = state.receiving == Receiving::Stopping(key);
+        state.receiving = Receiving::Off;
+        match result {
+            0 => state.end = Some(End::Closed),
+            1.. => {}
+            // All buffers were in use. They are free again by now.
+            e if e == -libc::ENOBUFS => round.starved += 1,
+            e if e == -libc::EINTR || (e == -libc::ECANCELED && stopped) => {}
+            e => state.end = Some(End::Failed(-e)),
+        }
+        let goes_on = state.end.is_none() && !full && !state.gone;
+        if !goes_on || result > 0 {
+            wakers.extend(state.reader.take());
+        }
+        drop(state);
+        self.ops.remove(key);
+        if goes_on {
+            self.receive(socket);
+        }
+    }
+
+    /// Tells all sockets that nothing will come of what they wait for. The ring must not be used after.
+    pub(super) fn fail(&mut self, wakers: &mut Vec<Waker>) {
+        for (_, op) in &self.ops {
+            let (Op::Receive(s) | Op::Send(s, _) | Op::Connect(s, _) | Op::Writable(s)) = op;
+            let mut state = s.state.borrow_mut();
+            state.end.get_or_insert(End::Failed(libc::ECANCELED));
+            state.send_error.get_or_insert(libc::ECANCELED);
+            if let Connecting::Under(_) = state.connecting {
+                state.connecting = Connecting::Done(libc::ECANCELED);
+            }
+            wakers.extend(state.reader.take());
+            wakers.extend(state.writer.take());
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let free = self.buffers.as_ref().is_none_or(|b| b.unregister(&self.ring).is_ok());
+        if !self.ops.is_empty() || !free {
+            // The kernel may still use what they hold.
+            std::mem::forget(std::mem::take(&mut self.ops));
+            std::mem::forget(self.buffers.take());
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What is kept of each destination beside its queue: whether it gets anything, why not, and its last attempts that
+//! failed. One JSON file per destination in the data directory, written by the engine, and orders of operators beside
+//! them, which the engine takes up within a second or when it is opened next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::driver::fs;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The directory, in the data directory.
+pub const DIRECTORY: &str = "destinations";
+const ENDS: &str = ".json";
+const ORDER_ENDS: &str = ".order";
+
+/// Whether a destination gets anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum State {
+    /// It does.
+    #[default]
+    Active,
+    /// An operator has suspended it. Its events wait.
+    Suspended,
+    /// It was given up, because it was gone for a day or took nothing for too long. Its events wait, and become dead
+    /// letters when they are too old, until somebody resumes it.
+    Disabled,
+}
+
+impl State {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Active => "active",
+            State::Suspended => "suspended",
+            State::Disabled => "disabled",
+        }
+    }
+}
+
+/// One attempt that failed, or the first one after such that did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttemptNote {
+    /// When it ended, ms since the epoch.
+    pub at_ms: u64,
+    /// How long it took, ms.
+    pub took_ms: u64,
+    /// The events in it.
+    pub events: usize,
+    /// The id of the first one.
+    pub first_event: String,
+    /// What became of them: `delivered`, `partial`, `retry`, `wait`, `denied`, `gone`, `wrong` or `undeliverable`.
+    pub outcome: String,
+    /// The answer's status, 0 if there was none.
+    pub status: u16,
+    /// What went wrong.
+    pub reason: String,
+    /// The beginning of the answer's body, at most 4 KiB, with what is known to be secret left out.
+    pub answer: String,
+}
+
+/// What is kept of a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Standing {
+    /// Whether it gets anything.
+    pub state: State,
+    /// Why not; empty if it does.
+    pub reason: String,
+    /// Since when, ms since the epoch; 0 if that is not known.
+    pub since_ms: u64,
+    /// For how long it has taken nothing, while an engine was running, ms.
+    pub failing_ms: u64,
+    /// The attempts in that time.
+    pub failing_attempts: u32,
+    /// The last warning about that, in percent of the time after which it is disabled.
+    pub noticed: u8,
+    /// For how long it has said that it is gone, ms.
+    pub gone_ms: u64,
+    /// The last attempts that failed, oldest first.
+    pub attempts: Vec<AttemptNote>,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Send nothing until it is resumed.
+    Suspend,
+    /// Send again, at once, whatever was in the way.
+    Resume,
+}
+
+impl Order {
+    fn text(self) -> &'static str {
+        match self {
+            Order::Suspend => "suspend",
+            Order::Resume => "resume",
+        }
+    }
+}
+
+fn path(dir: &Path, name: &str, ends: &str) -> PathBuf {
+    dir.join(DIRECTORY).join(format!("{name}{ends}"))
+}
+
+fn failed(what: &str, at: &Path, e: &io::Error) -> Error {
+    Error::io(what, e).at(at.display().to_string())
+}
+
+/// Writes an order down for the engine of a data directory, whether it is running or not.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn give_order(dir: &Path, name: &str, order: Order) -> Result<()> {
+    let at = path(dir, name, ORDER_ENDS);
+    let all = dir.join(DIRECTORY);
+    fs::create_dir_all(&all).map_err(|e| failed("cannot make the directory", &all, &e))?;
+    let scratch = path(dir, name, ".order.new");
+    fs::replace(&at, &scratch, order.text().as_bytes()).map_err(|e| failed("cannot write the order", &at, &e))
+}
+
+/// The orders that were given and not taken up, by destination.
+pub fn orders(dir: &Path) -> Vec<(String, Order)> {
+    let names = fs::list(&dir.join(DIRECTORY)).unwrap_or_default();
+    let of = |file: String| {
+        let name = file.strip_suffix(ORDER_ENDS)?.to_owned();
+        let text = fs::read(&path(dir, &name, ORDER_ENDS)).ok()?;
+        let known = [Order::Suspend, Order::Resume];
+        known.into_iter().find(|o| o.text().as_bytes() == text.trim_ascii()).map(|order| (name, order))
+    };
+    let mut orders: Vec<_> = names.into_iter().filter_map(of).collect();
+    orders.sort_by(|a, b| a.0.cmp(&b.0));
+    orders
+}
+
+/// Forgets an order that was taken up.
+pub(crate) fn forget_order(dir: &Path, name: &str) -> io::Result<()> {
+    fs::remove_file(&path(dir, name, ORDER_ENDS))?;
+    fs::sync_dir(&dir.join(DIRECTORY))
+}
+
+/// What is kept of a destination; nothing was if it never failed.
+///
+/// # Errors
+/// If it cannot be read, or is damaged.
+pub fn read(dir: &Path, name: &str) -> Result<Option<Standing>> {
+    let at = path(dir, name, ENDS);
+    match fs::read(&at) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::new(ErrorKind::Corrupt, e.to_string()).at(at.display().to_string())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("cannot read it", &at, &e)),
+    }
+}
+
+/// The destinations of which something is kept.
+pub fn kept(dir: &Path) -> Vec<String> {
+    let names = fs::list(&dir.join(DIRECTORY)).unwrap_or_default();
+    let mut names: Vec<_> = names.iter().filter_map(|n| n.strip_suffix(ENDS)).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Keeps it, durably.
+pub(crate) fn write(dir: &Path, name: &str, standing: &Standing) -> Result<()> {
+    let at = path(dir, name, ENDS);
+    let all = dir.join(DIRECTORY);
+    fs::create_dir_all(&all).map_err(|e| failed("cannot make the directory", &all, &e))?;
+    let bytes = serde_json::to_vec_pretty(standing).unwrap_or_default();
+    fs::replace(&at, &path(dir, name, ".json.new"), &bytes).map_err(|e| failed("cannot write it", &at, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_and_ordered_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        assert_eq!((read(dir, "a").unwrap(), orders(dir), kept(dir)), (None, vec![], vec![]));
+        let note = AttemptNote { at_ms: 5, status: 403, reason: "\"é\"".into(), ..AttemptNote::default() };
+        let standing = Standing { state: State::Disabled, failing_ms: 7, attempts: vec![note], ..Standing::default() };
+        write(dir, "a", &standing).unwrap();
+        assert_eq!(read(dir, "a").unwrap(), Some(standing));
+        give_order(dir, "b.order", Order::Suspend).unwrap();
+        give_order(dir, "a", Order::Suspend).unwrap();
+        give_order(dir, "a", Order::Resume).unwrap();
+        assert_eq!(orders(dir), [("a".to_owned(), Order::Resume), ("b.order".to_owned(), Order::Suspend)]);
+        forget_order(dir, "a").unwrap();
+        assert_eq!((orders(dir).len(), kept(dir)), (1, vec!["a".to_owned()]));
+        // What a later version has more is left out; what is damaged is told.
+        std::fs::write(path(dir, "a", ENDS), br#"{"state": "active", "more": 1}"#).unwrap();
+        assert_eq!(read(dir, "a").unwrap(), Some(Standing::default()));
+        std::fs::write(path(dir, "a", ENDS), b"{").unwrap();
+        assert_eq!(read(dir, "a").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
