@@ -19,6 +19,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -68,7 +69,9 @@ pub fn socket_counts() -> SocketCounts {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Current> = const { RefCell::new(Current::Untried) };
+    /// Taken out when the shard ends as it should. If it ends by a panic it is left behind: its task has no executor any
+    /// more that it could be dropped by.
+    static CURRENT: RefCell<ManuallyDrop<Current>> = const { RefCell::new(ManuallyDrop::new(Current::Untried)) };
 }
 
 enum Current {
@@ -96,8 +99,8 @@ pub(super) fn usable(wanted: super::Sockets) -> Option<Rc<Sockets>> {
 /// The ring of this shard, made now if need be; `None` where the kernel refuses it.
 fn current() -> Option<Rc<Sockets>> {
     CURRENT.with_borrow_mut(|current| {
-        if let Current::Untried = current {
-            *current = match Ring::new() {
+        if let Current::Untried = **current {
+            **current = match Ring::new() {
                 Ok(ring) => {
                     RINGS.fetch_add(1, Ordering::Relaxed);
                     let sockets = Rc::new(Sockets::new(ring));
@@ -111,7 +114,7 @@ fn current() -> Option<Rc<Sockets>> {
                 }
             };
         }
-        match current {
+        match &**current {
             Current::Made(sockets, _) if !sockets.is_broken() => Some(sockets.clone()),
             _ => None,
         }
@@ -120,7 +123,8 @@ fn current() -> Option<Rc<Sockets>> {
 
 /// Ends what the shard still has under way, and the ring. Connections that are left fail.
 pub(super) async fn close() {
-    if let Current::Made(sockets, task) = CURRENT.replace(Current::Refused) {
+    let current = CURRENT.replace(ManuallyDrop::new(Current::Refused));
+    if let Current::Made(sockets, task) = ManuallyDrop::into_inner(current) {
         sockets.closing.set(true);
         sockets.with_ring(Ring::cancel_all);
         task.await;

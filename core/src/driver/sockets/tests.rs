@@ -457,6 +457,19 @@ fn streams_of_a_shard_that_has_ended_fail() {
 }
 
 #[test]
+fn a_shard_that_panics_takes_nobody_with_it() {
+    let silent = peer(std::mem::forget);
+    let main = move || async move {
+        let stream = connect(silent).await.expect("connected");
+        stream.send(vec![Bytes::from(vec![0; 16 << 20])]).expect("under way");
+        driver::turn().await;
+        panic!("as a defect would");
+    };
+    let shard = driver::spawn_shard("panicking", None, main).expect("a shard");
+    assert!(shard.join().is_err());
+}
+
+#[test]
 fn a_shard_that_waits_for_nothing_sleeps() {
     let address = peer(std::mem::forget);
     on_shard(move || async move {
