@@ -10,6 +10,7 @@ use crate::config::{Network, NetworkConfig, Sockets};
 use crate::delivery::{Connector, Outcome, Record};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::format::Format;
 use crate::event::profile::Profile;
 use crate::rule::Webhook;
 
@@ -59,7 +60,8 @@ pub fn run(load: Load) -> Result<Run> {
 }
 
 async fn on_shard(load: Load, network: &Arc<Network>) -> Result<Run> {
-    let connector = WebhookConnector::new(&load.webhook, Profile::Aws, load.connections, network)?;
+    let connector =
+        WebhookConnector::new(&load.webhook, (Profile::Aws, &Format::default()), load.connections, network)?;
     let connector: Rc<dyn Connector> = Rc::new(connector);
     let all = async |requests: u64, end: Option<Instant>| {
         let tasks: Vec<_> = (0..load.connections)

@@ -181,7 +181,7 @@ fn what_takes_nothing_for_five_days_is_given_up_with_warnings_before_and_restart
         if n == 21 {
             end(go(&e, 0, n * 10 * HOUR).unwrap(), 0, Said::Works, n * 10 * HOUR);
         }
-        if n < 19 || n > 21 {
+        if !(19..=21).contains(&n) {
             end(go(&e, 0, n * 10 * HOUR).unwrap(), 0, Said::Answers, n * 10 * HOUR);
         }
     }
