@@ -45,6 +45,7 @@ fn relentless(name: &str, url: &str, with: impl FnOnce(&mut Webhook)) -> Destina
     let mut d = single(name, url, with);
     d.concurrency = 16;
     d.breaker.consecutive_failures = 1_000_000;
+    d.breaker.calls_min = 1_000_000;
     d.retry.backoff_min = Duration::from_millis(1);
     d.retry.backoff_max = Duration::from_millis(5);
     d
