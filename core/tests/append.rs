@@ -14,7 +14,7 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(120);
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
 fn receiver() -> Receiver {

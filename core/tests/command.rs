@@ -13,7 +13,7 @@ use tidewire::config::Config;
 use tidewire::{Engine, Event, KnownType};
 use tidewire_receiver::{Behaviour, Receiver};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(120);
 
 fn tidewire(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tidewire")).args(arguments).output().unwrap()

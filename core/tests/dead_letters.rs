@@ -16,7 +16,7 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(120);
 
 fn receiver(behaviour: Behaviour) -> Receiver {
     Receiver::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap()

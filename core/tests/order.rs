@@ -13,7 +13,7 @@ use tidewire::{Ack, CommitFields, CommitOptions, Engine, Event, EventId, Intent,
 use tidewire::{ReserveOptions, Reserved};
 use tidewire_receiver::{Behaviour, Receiver, Record, Reply, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(120);
 const SHARDS: usize = 3;
 
 fn receiver(behaviour: Behaviour) -> Receiver {

@@ -17,7 +17,7 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, Reply, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(120);
 const DOWN: &str = "http://127.0.0.1:9/";
 
 fn receiver(behaviour: Behaviour) -> Receiver {

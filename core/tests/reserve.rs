@@ -15,7 +15,7 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, Record, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(30);
+const WAIT: Duration = Duration::from_secs(120);
 const DURABLE: ReserveOptions =
     ReserveOptions { bytes_max: None, intent: Intent::Durable, on_full: OnFull::Block(WAIT), ack_timeout: WAIT };
 const NOWHERE: &str = "http://127.0.0.1:9/";

@@ -13,7 +13,7 @@ use tidewire::config::{Config, DirectorySource, Source};
 use tidewire::source::directory::DirectoryWatch;
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(120);
 /// Longer than anything is put off.
 const QUIET: Duration = Duration::from_millis(700);
 

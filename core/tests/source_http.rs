@@ -11,7 +11,7 @@ use tidewire::config::{Config, HttpSource, Source};
 use tidewire::source::http::{HttpIngest, HttpLimits};
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(120);
 
 struct Setup {
     _dir: tempfile::TempDir,

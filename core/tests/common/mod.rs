@@ -12,7 +12,7 @@ use tidewire::rule::{BreakerPolicy, Destination, DestinationKind, RetryPolicy, R
 use tidewire::{Ack, Engine, Event, KnownType, PublishOptions};
 use tidewire_receiver::{Behaviour, Receiver};
 
-pub const WAIT: Duration = Duration::from_secs(30);
+pub const WAIT: Duration = Duration::from_secs(120);
 
 pub fn receiver(behaviour: Behaviour) -> Receiver {
     Receiver::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap()
