@@ -729,6 +729,7 @@ impl Inner {
         let result = stop(&self.shards, threads, deadline_in(timeout));
         if let Some(shard) = self.shards.first() {
             shard.common.network.resolver.close();
+            shard.common.network.tls.close();
         }
         let merger = life.control.take_merger();
         // The lock on the directory goes last.

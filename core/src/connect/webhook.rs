@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
 use super::trace::Trace;
@@ -17,11 +16,11 @@ use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
 use crate::event::profile::Profile;
-use crate::net::dial::{Dialer, Way};
+use crate::net::dial::{Dialer, Secured, Way};
 use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State};
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
-use crate::net::tls::{self, Roots};
+use crate::net::tls;
 use crate::rule::{Partial, Success, Webhook};
 
 /// Answers are short, and the buffer is cleared for each.
@@ -126,9 +125,9 @@ impl WebhookConnector {
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
-                let roots = webhook.tls_ca.clone().map_or(Roots::System, Roots::File);
-                let config = tls::client_config(&roots, None)?;
-                Some((TlsConnector::from(config), tls::server_name(&host.to_string())?))
+                let name = webhook.tls.server_name.clone().unwrap_or_else(|| host.to_string());
+                let shared = network.tls.get(&webhook.tls, webhook.http2);
+                Some(Secured { shared, name: tls::server_name(&name)?, http1_only: Cell::new(false) })
             }
             _ => None,
         };

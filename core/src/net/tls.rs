@@ -1,76 +1,27 @@
 //! TLS as a client: whom to trust, who we are, and what a failed handshake means.
 //!
 //! The cryptography is ring's, given to each configuration explicitly: the host's process default is neither used nor
-//! set. Protocols are TLS 1.2 and 1.3, and the one application protocol offered is `http/1.1`. Revocation is not
-//! checked.
+//! set. Protocols are TLS 1.2 and 1.3. Revocation is not checked, and there is no way to switch verification off.
+
+mod certificate;
+pub(crate) mod keeper;
+mod pinned;
+mod settings;
+
+pub use settings::{Pin, Tls, TlsVersion};
 
 use std::fmt::Display;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The largest PEM file read, in bytes; a system's whole set of roots is about a quarter of a megabyte.
 pub const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-/// The certificate authorities whose word counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Roots {
-    /// Those of the operating system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR` if they are set.
-    #[default]
-    System,
-    /// Those of a PEM file, and no others.
-    File(PathBuf),
-    /// Those of the operating system, and those of a PEM file.
-    SystemAndFile(PathBuf),
-}
-
-/// The certificate by which we are known to endpoints that ask for one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// A PEM file: our certificate first, then any intermediate ones.
-    pub certificates: PathBuf,
-    /// A PEM file with the private key, not encrypted.
-    pub key: PathBuf,
-}
-
-/// Reads the files and makes a configuration, which is costly; share it between the connections, and as far as their
-/// settings are equal between the destinations, so that they resume each other's sessions.
-///
-/// # Errors
-/// [`ErrorKind::InvalidConfig`] if no usable root is found, a file is not what it should be, or the key does not fit
-/// the certificate; [`ErrorKind::Io`] if a file cannot be read. The error's place is the file.
-pub fn client_config(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
-    let mut store = RootCertStore::empty();
-    if let Roots::File(path) | Roots::SystemAndFile(path) = roots {
-        add_file(&mut store, path)?;
-    }
-    if let Roots::System | Roots::SystemAndFile(_) = roots {
-        add_system(&mut store)?;
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("no TLS version is available: {e}")))?
-        .with_root_certificates(store);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(Identity { certificates, key }) => {
-            let chain = certificates_of(certificates)?;
-            builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| {
-                Error::invalid_config(format!("the private key cannot be used with {}: {e}", certificates.display()))
-                    .at(key.display().to_string())
-                    .remedy("give the key that the certificate was issued for")
-            })?
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
 
 /// The name to ask for and to verify, from the host of a URL: a DNS name, with or without the final dot, or an IP
 /// address, an IPv6 one with or without brackets.
@@ -102,10 +53,10 @@ pub fn explain(host: &str, error: &io::Error) -> Error {
         rustls::Error::InvalidMessage(_) => told.remedy("the endpoint may not speak TLS on this port: try http://"),
         rustls::Error::NoApplicationProtocol
         | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            told.remedy("the endpoint refuses HTTP/1.1: enable it there")
+            told.remedy("the endpoint refuses what is offered: enable HTTP/1.1 there, or set `http2 = true`")
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            told.remedy("the endpoint has neither TLS 1.2 nor TLS 1.3: enable one of them there")
+            told.remedy("enable TLS 1.3 or TLS 1.2 at the endpoint, or see whether `tls.version_min` asks for too much")
         }
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
@@ -113,7 +64,7 @@ pub fn explain(host: &str, error: &io::Error) -> Error {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateExpired,
-        ) => told.remedy("the endpoint wants a client certificate that it trusts: check the destination's identity"),
+        ) => told.remedy("the endpoint wants a client certificate that it trusts: check `tls.client_cert` and `tls.client_key`"),
         _ => told,
     }
 }
@@ -138,6 +89,9 @@ fn certificate_remedy(reason: &CertificateError) -> Option<&'static str> {
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "the endpoint presents a CA certificate as its own, as `openssl req -x509` makes by default; issue a leaf \
              certificate (basicConstraints CA:FALSE) from a CA and give the CA's certificate as the CA file"
+        }
+        CertificateError::Other(other) if other.0.is::<pinned::OtherKey>() => {
+            "if the endpoint's key was replaced on purpose, add the new one to `tls.pins`"
         }
         _ => return None,
     })
@@ -235,14 +189,43 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::PathBuf;
+    use std::sync::Arc;
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use rustls::server::WebPkiClientVerifier;
-    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+    use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
     use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::net::tls::keeper::Keeper;
+
+    enum Roots {
+        System,
+        File(PathBuf),
+    }
+
+    struct Identity {
+        certificates: PathBuf,
+        key: PathBuf,
+    }
+
+    /// A configuration of its own.
+    fn client_config(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
+        let mut tls = Tls::default();
+        if let Roots::File(path) = roots {
+            tls.ca = vec![path.clone()];
+        }
+        if let Some(i) = identity {
+            (tls.client_cert, tls.client_key) = (Some(i.certificates.clone()), Some(i.key.clone()));
+        }
+        made(&tls)
+    }
+
+    fn made(tls: &Tls) -> Result<Arc<ClientConfig>> {
+        Keeper::new().get(tls, false).load().map(|built| built.config.clone())
+    }
 
     fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
         let mut file = NamedTempFile::new().expect("a file");
@@ -346,9 +329,6 @@ mod tests {
                 let ca = authority();
                 let error = shake(config, server(&ca, leaf_params(), None), "h.example").expect_err("not a public one");
                 assert!(error.to_string().contains("CA file"), "{error}");
-                let pem = file(ca.pem());
-                let config = client_config(&Roots::SystemAndFile(pem.path().into()), None).expect("a configuration");
-                shake(config, server(&ca, leaf_params(), None), "h.example").expect("trusted");
             }
             Err(error) => assert!(error.to_string().contains("ca-certificates"), "{error}"),
         }
@@ -430,7 +410,7 @@ mod tests {
         let identity = Identity { key: other.path().into(), ..identity };
         let error = client_config(&roots, Some(&identity)).expect_err("the wrong key");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert_eq!(error.place(), Some(other.path().to_str().expect("a path")));
+        assert_eq!(error.place(), Some(format!("tls.client_key: {}", other.path().display()).as_str()));
     }
 
     #[test]
@@ -451,7 +431,7 @@ mod tests {
             let bad = file(&text);
             let error = client_config(&Roots::File(bad.path().into()), None).expect_err(expected);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            assert_eq!(error.place(), Some(bad.path().to_str().expect("a path")));
+            assert_eq!(error.place(), Some(format!("tls.ca: {}", bad.path().display()).as_str()));
             assert!(error.to_string().contains(expected), "{error}, not {expected}");
         }
         let error = client_config(&Roots::File("/nowhere/ca.pem".into()), None).expect_err("no file");

@@ -18,6 +18,7 @@ pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
+pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};
