@@ -1,6 +1,6 @@
 //! Rules and destinations as they are kept: JSON, with the keys of the configuration file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;

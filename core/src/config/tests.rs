@@ -52,7 +52,9 @@ fn engine(line: &str) -> String {
 #[test]
 fn a_full_file_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("ca.pem"), "").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
     fs::write(
         dir.path().join("n.json"),
         r#"{"QueueConfigurations": [{"Id": "q", "QueueArn": "arn:aws:sqs:us-east-1:1:thumbs", "Events": ["s3:ObjectCreated:*"],

@@ -430,6 +430,13 @@ fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]
     out
 }
 
+/// Whether an answer 400 is about the client certificate and not about the events: nginx has 495 and 496 for that, and sends
+/// 400.
+fn is_about_certificates(status: u16, body: &[u8]) -> bool {
+    let says = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
+    status == 400 && (says("The SSL certificate error") || says("No required SSL certificate was sent"))
+}
+
 /// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
@@ -447,6 +454,8 @@ fn judge(response: &Response) -> Outcome {
     match (class, retry_after()) {
         (Class::Success, _) => Outcome::Success,
         (Class::Gone, _) => Outcome::Gone { reason, status, answer },
+        // nginx says so that it was shown no client certificate that it trusts.
+        (Class::Poison, None) if is_about_certificates(status, body) => Outcome::Denied { reason, status, answer },
         (Class::Throttle, after_ns) => Outcome::Throttle { after_ns, reason, status, answer },
         // What is too large now may not be so later (RFC 9110, 15.5.14); what else is wrong with the events stays so, and
         // must not hold up others.

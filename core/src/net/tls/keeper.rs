@@ -162,7 +162,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// The certificates and the key of the client, and when the first of these certificates ends.
 fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<(CertifiedKey, Option<i64>)> {
     let chain = certificates_of(cert).map_err(|e| e.at("tls.client_cert"))?;
-    let ends = chain.iter().filter_map(|c| certificate::ends(c)).min();
+    let ends = first_end(&chain);
     let unix = (driver::wall_ns() / 1_000_000_000) as i64;
     if let Some(ends) = ends.filter(|ends| *ends < unix) {
         let error = Error::invalid_config(format!("the client certificate expired on {}", day(ends)));
@@ -179,7 +179,17 @@ fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<(Certi
     Ok((CertifiedKey::from_der(chain, private, provider).map_err(wrong)?, ends))
 }
 
-/// A day as people write it.
+/// See [`Tls::client_expires`].
+pub(super) fn client_expires(cert: &Path) -> Option<i64> {
+    first_end(&certificates_of(cert).ok()?)
+}
+
+/// When the first of a chain's certificates ends.
+fn first_end(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    chain.iter().filter_map(|c| certificate::ends(c)).min()
+}
+
+/// A time as people write it.
 pub(crate) fn day(unix: i64) -> String {
     jiff::Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |t| t.to_string())
 }

@@ -159,6 +159,12 @@ impl Tls {
     pub fn check_files(&self) -> Result<()> {
         super::keeper::check(self)
     }
+
+    /// When the client certificate expires, in seconds since the Unix epoch; `None` if there is none, or it cannot be read.
+    /// Blocks.
+    pub fn client_expires(&self) -> Option<i64> {
+        super::keeper::client_expires(self.client_cert.as_deref()?)
+    }
 }
 
 #[cfg(test)]
