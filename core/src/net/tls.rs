@@ -8,6 +8,7 @@ pub(crate) mod keeper;
 mod pinned;
 mod settings;
 
+pub(crate) use keeper::H2;
 pub use settings::{Pin, Tls, TlsVersion};
 
 use std::fmt::Display;
@@ -175,6 +176,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let failed = |e: &io::Error| {
         let error = Error::new(ErrorKind::Io, format!("cannot be read: {e}")).at(path.display().to_string());
         match e.kind() {
+            io::ErrorKind::NotFound => bad_file(path, "there is no such file").remedy("name a file in PEM"),
             io::ErrorKind::PermissionDenied => error.remedy("make the file readable for this user"),
             _ => error,
         }
@@ -435,7 +437,7 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}, not {expected}");
         }
         let error = client_config(&Roots::File("/nowhere/ca.pem".into()), None).expect_err("no file");
-        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("/nowhere/ca.pem"), "{error}");
+        assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains("/nowhere/ca.pem"), "{error}");
     }
 
     #[test]

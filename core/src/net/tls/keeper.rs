@@ -35,8 +35,9 @@ const STACK_BYTES: usize = 512 * 1024;
 /// Where systems have their authorities, in one file.
 const SYSTEM_FILES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
-pub(super) const H2: &[u8] = b"h2";
-pub(super) const HTTP1: &[u8] = b"http/1.1";
+/// The names of the protocols in the handshake (RFC 7301).
+pub(crate) const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 type Stamps = Vec<(PathBuf, Option<Stamp>)>;
 
