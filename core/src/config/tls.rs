@@ -99,10 +99,13 @@ pub(super) fn write(tls: &Tls) -> Option<Value> {
     }
     let text = |path: &PathBuf| Value::from(path.to_string_lossy());
     let fields = [
-        ("ca", (!tls.ca.is_empty()).then(|| match &tls.ca[..] {
-            [one] => text(one),
-            more => more.iter().map(text).collect(),
-        })),
+        (
+            "ca",
+            (!tls.ca.is_empty()).then(|| match &tls.ca[..] {
+                [one] => text(one),
+                more => more.iter().map(text).collect(),
+            }),
+        ),
         ("server_name", tls.server_name.clone().map(Value::from)),
         ("pins", (!tls.pins.is_empty()).then(|| tls.pins.iter().map(ToString::to_string).collect())),
         ("client_cert", tls.client_cert.as_ref().map(text)),

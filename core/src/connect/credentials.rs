@@ -174,7 +174,8 @@ impl Credentials {
         let mut webhook = self.webhook.clone();
         webhook.url.clone_from(&endpoint.url);
         // Certificate, pins and names are the destination's.
-        webhook.tls = Tls { ca: endpoint.ca.iter().cloned().collect(), version_min: webhook.tls.version_min, ..Tls::default() };
+        webhook.tls =
+            Tls { ca: endpoint.ca.iter().cloned().collect(), version_min: webhook.tls.version_min, ..Tls::default() };
         webhook.http2 = false;
         webhook.headers.clear();
         webhook.auth.clear();

@@ -343,8 +343,7 @@ impl Http2 {
     /// Lets go of connections that were idle for too long.
     pub(super) fn expire(&self, now: Instant) {
         self.open.borrow_mut().retain(|c| {
-            let is_idle =
-                c.in_flight.get() == 0 && now.saturating_duration_since(c.last_used.get()) >= self.idle;
+            let is_idle = c.in_flight.get() == 0 && now.saturating_duration_since(c.last_used.get()) >= self.idle;
             !is_idle && c.is_usable(&self.limits, now)
         });
     }

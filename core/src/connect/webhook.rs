@@ -364,7 +364,9 @@ impl WebhookConnector {
                     Some(secured) if !secured.http1_only.replace(true) => {
                         self.http2.iter().for_each(Http2::note_http1);
                     }
-                    _ if resent >= RESENDS_MAX => return Err("the endpoint wants HTTP/1.1, and does not take it".into()),
+                    _ if resent >= RESENDS_MAX => {
+                        return Err("the endpoint wants HTTP/1.1, and does not take it".into());
+                    }
                     _ => {}
                 },
                 Err(Failure::Stale | Failure::Refused(_)) => {}

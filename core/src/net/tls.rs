@@ -65,7 +65,9 @@ pub fn explain(host: &str, error: &io::Error) -> Error {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateExpired,
-        ) => told.remedy("the endpoint wants a client certificate that it trusts: check `tls.client_cert` and `tls.client_key`"),
+        ) => told.remedy(
+            "the endpoint wants a client certificate that it trusts: check `tls.client_cert` and `tls.client_key`",
+        ),
         _ => told,
     }
 }

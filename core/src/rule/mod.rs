@@ -9,6 +9,7 @@ mod place;
 mod set;
 mod success;
 
+pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use arn::Arns;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,
@@ -18,7 +19,6 @@ pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
-pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};

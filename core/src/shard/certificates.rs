@@ -45,7 +45,8 @@ impl Watched {
 
     /// Says which of them end soon, once a day.
     pub(super) fn warn(&mut self, name: &str, known: &Certificates, wall_ms: u64) {
-        let all = [("the client certificate", known.client_expires), ("the endpoint's certificate", known.server_expires)];
+        let all =
+            [("the client certificate", known.client_expires), ("the endpoint's certificate", known.server_expires)];
         for ((what, ends), told_ms) in all.into_iter().zip(&mut self.told_ms) {
             let Some(ends) = ends else { continue };
             let is_told = told_ms.is_some_and(|at| wall_ms.saturating_sub(at) < TOLD_EVERY_MS);

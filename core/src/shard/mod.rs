@@ -5,11 +5,11 @@
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
 pub(crate) mod bell;
+mod certificates;
 mod commit;
 pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
-mod certificates;
 pub(crate) mod endpoints;
 pub(crate) mod fair;
 mod files;

@@ -162,9 +162,10 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         // The path may be a secret.
         writeln!(out, "  at {}", w.url.origin().ascii_serialization())?;
     }
-    for (what, expires) in
-        [("client certificate", s.certificates.client_expires), ("endpoint's certificate", s.certificates.server_expires)]
-    {
+    for (what, expires) in [
+        ("client certificate", s.certificates.client_expires),
+        ("endpoint's certificate", s.certificates.server_expires),
+    ] {
         if let Some(unix) = expires {
             writeln!(out, "  the {what} {}", expiry(unix))?;
         }

@@ -222,9 +222,7 @@ fn build(key: &Key, all: &AllRoots) -> Result<Built> {
     let builder = match &key.pins[..] {
         [] => builder.with_webpki_verifier(usual),
         // Nothing of the usual verification is left out.
-        pins => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned { usual, pins: pins.to_vec() })),
+        pins => builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { usual, pins: pins.to_vec() })),
     };
     let (mut config, client_ends) = match &key.client {
         None => (builder.with_no_client_auth(), None),

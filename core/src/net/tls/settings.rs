@@ -126,7 +126,11 @@ impl Tls {
             return bad("TLS has settings, and the URL is one without TLS", key, "write https://, or leave tls out");
         }
         if self.ca.len() > FILES_MAX {
-            return bad("more than 16 files of authorities are given", "tls.ca", "put several certificates in one file");
+            return bad(
+                "more than 16 files of authorities are given",
+                "tls.ca",
+                "put several certificates in one file",
+            );
         }
         if self.pins.len() > PINS_MAX {
             return bad("more than 16 pins are given", "tls.pins", "keep those of keys that are in use or come next");
