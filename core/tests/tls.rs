@@ -262,7 +262,10 @@ fn when_certificates_expire_is_told_beforehand_and_kept() {
     let report = test_destination(&d, &config(&data, 1)).unwrap();
     assert_eq!(report.failure, None);
     let steps: Vec<&str> = report.steps.iter().map(|s| s.what.as_str()).collect();
-    assert!(steps.iter().any(|s| s.contains("TLS is agreed on TLSv1_") && s.contains("the certificate expires")), "{steps:?}");
+    assert!(
+        steps.iter().any(|s| s.contains("TLS is agreed on TLSv1_") && s.contains("the certificate expires")),
+        "{steps:?}"
+    );
 }
 
 #[test]
