@@ -53,6 +53,8 @@ pub(super) struct Http2 {
     open: RefCell<Vec<Rc<Connection>>>,
     /// What ends the tasks of connections, those too that take no requests any more.
     tasks: RefCell<Vec<Weak<Notify>>>,
+    /// So many requests at once a connection is given before the endpoint has said how many it takes.
+    at_first: Cell<usize>,
     /// The endpoint has chosen HTTP/1.1 the last time.
     chose_http1: Cell<bool>,
     dialing: RefCell<Dialing>,
@@ -191,6 +193,7 @@ impl Http2 {
             body_kept: if keeps_bodies { BODY_READ_BYTES_MAX } else { BODY_KEPT_BYTES_MAX },
             open: RefCell::default(),
             tasks: RefCell::default(),
+            at_first: Cell::new(STREAMS_AT_FIRST),
             chose_http1: Cell::new(false),
             dialing: RefCell::default(),
         })
@@ -240,7 +243,7 @@ impl Http2 {
             .enable_push(false)
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_max_send_streams(STREAMS_AT_FIRST)
+            .initial_max_send_streams(self.at_first.get())
             .max_header_list_size(RESPONSE_HEAD_BYTES_MAX as u32)
             .handshake::<_, Bytes>(io)
             .await?;
@@ -284,6 +287,8 @@ impl Http2 {
         let request = self.request(target, extra, body.len()).map_err(|e| Failure::Other(e.to_string()))?;
         let result = self.exchange_on(&seat.connection, request, body).await;
         seat.done = true;
+        // The next connection begins with what this one allows.
+        self.at_first.set(seat.connection.sender.current_max_send_streams().clamp(1, STREAMS_AT_FIRST));
         result.map_err(|(e, begun)| judge(&e, &seat.connection, begun, explain))
     }
 

@@ -194,6 +194,8 @@ async fn act_on(
         Act::Early(status) => {
             let answer = Response::builder().status(status).body(()).unwrap();
             let _ = respond.send_response(answer, true);
+            // The library takes back what is not out yet.
+            tokio::time::sleep(Duration::from_millis(50)).await;
             return respond.send_reset(Reason::NO_ERROR);
         }
         Act::Half => {

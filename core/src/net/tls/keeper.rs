@@ -128,16 +128,17 @@ struct AllRoots(Mutex<HashMap<Vec<PathBuf>, (Stamps, Weak<RootCertStore>)>>);
 impl AllRoots {
     /// Blocks.
     fn get(&self, ca: &[PathBuf]) -> Result<Arc<RootCertStore>> {
-        let mut all = self.0.lock();
-        if let Some((stamps, roots)) = all.get(ca)
-            && let Some(roots) = roots.upgrade()
-            && !is_outdated(stamps)
+        // Not held while files are read: their file system may not answer.
+        let known = self.0.lock().get(ca).and_then(|(stamps, roots)| Some((stamps.clone(), roots.upgrade()?)));
+        if let Some((stamps, roots)) = known
+            && !is_outdated(&stamps)
         {
             return Ok(roots);
         }
         // Looked at before they are read: what changes in between is a change.
         let stamps = stamps(ca_files(ca));
         let roots = Arc::new(roots(ca)?);
+        let mut all = self.0.lock();
         all.retain(|_, (_, roots)| roots.strong_count() > 0);
         all.insert(ca.to_vec(), (stamps, Arc::downgrade(&roots)));
         Ok(roots)
@@ -240,21 +241,15 @@ fn build(key: &Key, all: &AllRoots) -> Result<Built> {
     Ok(Built { config: Arc::new(config), http1, client_ends, stamps })
 }
 
-/// Why the files cannot be used that there are now.
-#[derive(Default)]
-struct Trouble {
-    text: String,
-    /// In how many looks.
-    looks: u32,
-}
-
 /// The configuration of all destinations with the same settings.
 pub(crate) struct Shared {
     key: Key,
     roots: Arc<AllRoots>,
     present: ArcSwapOption<Built>,
-    /// Held while a configuration is made.
-    trouble: Mutex<Trouble>,
+    /// Held while a configuration is made: in how many looks that has failed.
+    making: Mutex<u32>,
+    /// Why the files cannot be used that there are now.
+    trouble: Mutex<String>,
     /// By the names of endpoints: which certificate they have shown, and when it ends.
     servers: Mutex<BTreeMap<String, (u64, Option<i64>)>>,
 }
@@ -276,7 +271,7 @@ impl Shared {
     /// # Errors
     /// As [`Tls::check_files`], and if the system has no roots.
     pub(crate) fn load(&self) -> Result<Arc<Built>> {
-        let mut trouble = self.trouble.lock();
+        let _making = self.making.lock();
         if let Some(present) = self.present() {
             return Ok(present);
         }
@@ -284,11 +279,11 @@ impl Shared {
             Ok(built) => {
                 let built = Arc::new(built);
                 self.present.store(Some(built.clone()));
-                *trouble = Trouble::default();
+                self.trouble.lock().clear();
                 Ok(built)
             }
             Err(e) => {
-                trouble.text = e.to_string();
+                *self.trouble.lock() = e.to_string();
                 Err(e)
             }
         }
@@ -303,24 +298,27 @@ impl Shared {
             }
             return;
         };
-        let mut trouble = self.trouble.lock();
+        let mut failed = self.making.lock();
+        let before = self.trouble();
         if !is_outdated(&present.stamps) {
-            *trouble = Trouble::default();
+            *failed = 0;
+            self.trouble.lock().clear();
             return;
         }
         match build(&self.key, &self.roots) {
             Ok(built) => {
                 self.present.store(Some(Arc::new(built)));
-                *trouble = Trouble::default();
+                *failed = 0;
+                self.trouble.lock().clear();
                 let files: Vec<String> = self.key.files().map(|p| p.display().to_string()).collect();
                 log::info!("new TLS connections use what changed in {}", files.join(", "));
             }
             Err(e) => {
                 let text = e.to_string();
-                trouble.looks = if trouble.text == text { trouble.looks + 1 } else { 1 };
-                trouble.text = text;
+                *failed = if before == text { *failed + 1 } else { 1 };
+                *self.trouble.lock() = text;
                 // Of certificate and key one is replaced before the other.
-                if trouble.looks == 2 {
+                if *failed == 2 {
                     log::warn!("files of TLS have changed and cannot be used, what they were stays in use: {e}");
                 }
             }
@@ -329,7 +327,7 @@ impl Shared {
 
     /// Why the files as they are now cannot be used; empty if they can.
     pub(crate) fn trouble(&self) -> String {
-        self.trouble.lock().text.clone()
+        self.trouble.lock().clone()
     }
 
     /// When the client certificate ends, in seconds since the Unix epoch.
@@ -426,6 +424,7 @@ impl Keeper {
             key: key.clone(),
             roots: self.roots.clone(),
             present: ArcSwapOption::empty(),
+            making: Mutex::default(),
             trouble: Mutex::default(),
             servers: Mutex::default(),
         });
