@@ -93,6 +93,10 @@ struct Message<'a> {
 }
 
 /// What a request is sent on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and moved at once: a box would be one more allocation per request"
+)]
 enum Line {
     /// A connection for it alone, and whether it was used before.
     Own(Pooled<Connection>, bool),

@@ -9,6 +9,7 @@ mod pinned;
 mod settings;
 
 pub(crate) use keeper::H2;
+pub use keeper::client_config;
 pub use settings::{Pin, Tls, TlsVersion};
 
 use std::fmt::Display;
@@ -193,7 +194,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::path::PathBuf;
     use std::sync::Arc;
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
@@ -203,32 +203,20 @@ mod tests {
     use tempfile::NamedTempFile;
 
     use super::*;
-    use crate::net::tls::keeper::Keeper;
 
-    enum Roots {
-        System,
-        File(PathBuf),
-    }
-
-    struct Identity {
-        certificates: PathBuf,
-        key: PathBuf,
-    }
-
-    /// A configuration of its own.
-    fn client_config(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
-        let mut tls = Tls::default();
-        if let Roots::File(path) = roots {
-            tls.ca = vec![path.clone()];
+    /// Who is trusted, and who we are: the files of certificate and key.
+    fn settings(ca: Option<&NamedTempFile>, own: Option<(&NamedTempFile, &NamedTempFile)>) -> Tls {
+        let path = |f: &NamedTempFile| f.path().to_owned();
+        Tls {
+            ca: ca.map(path).into_iter().collect(),
+            client_cert: own.map(|(cert, _)| path(cert)),
+            client_key: own.map(|(_, key)| path(key)),
+            ..Tls::default()
         }
-        if let Some(i) = identity {
-            (tls.client_cert, tls.client_key) = (Some(i.certificates.clone()), Some(i.key.clone()));
-        }
-        made(&tls)
     }
 
-    fn made(tls: &Tls) -> Result<Arc<ClientConfig>> {
-        Keeper::new().get(tls, false).load().map(|built| built.config.clone())
+    fn trusting(ca: &NamedTempFile) -> Arc<ClientConfig> {
+        client_config(&settings(Some(ca), None)).expect("a configuration")
     }
 
     fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
@@ -318,7 +306,7 @@ mod tests {
     fn a_ca_file_is_trusted() {
         let ca = authority();
         let pem = file(ca.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         for host in ["h.example", "h.example.", "127.0.0.1"] {
             let agreed = shake(config.clone(), server(&ca, leaf_params(), None), host).expect(host);
             assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));
@@ -328,7 +316,7 @@ mod tests {
     #[test]
     fn system_roots() {
         // A machine may have none; then the error says what to do.
-        match client_config(&Roots::System, None) {
+        match client_config(&Tls::default()) {
             Ok(config) => {
                 let ca = authority();
                 let error = shake(config, server(&ca, leaf_params(), None), "h.example").expect_err("not a public one");
@@ -342,7 +330,7 @@ mod tests {
     fn several_certificates_in_one_file() {
         let (a, b) = (authority_named("a"), authority_named("b"));
         let pem = file(format!("comment\n{}\n{}", a.pem(), b.pem()));
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         for ca in [&a, &b] {
             shake(config.clone(), server(ca, leaf_params(), None), "h.example").expect("trusted");
         }
@@ -352,7 +340,7 @@ mod tests {
     fn failed_handshakes_are_explained() {
         let ca = authority();
         let pem = file(ca.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let told = |config: &Arc<ClientConfig>, server, host| {
             let error = shake(config.clone(), server, host).expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Io);
@@ -376,7 +364,7 @@ mod tests {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let own = params.self_signed(&key).expect("self-signed");
         let pem = file(own.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let remedy = told(&config, server_with(own.der().clone(), &key, None), "h.example");
         assert!(remedy.contains("CA:FALSE"), "{remedy}");
     }
@@ -384,7 +372,7 @@ mod tests {
     #[test]
     fn an_endpoint_without_tls_is_explained() {
         let pem = file(authority().pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let mut client = ClientConnection::new(config, server_name("h").expect("a name")).expect("a client");
         client.read_tls(&mut &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]).expect("from memory");
         let error = client.process_new_packets().expect_err("not TLS");
@@ -398,21 +386,18 @@ mod tests {
     fn client_certificates() {
         let (ca, clients) = (authority(), authority());
         let pem = file(ca.pem());
-        let roots = Roots::File(pem.path().into());
         let key = key();
         let own = leaf_params().signed_by(&key, &clients).expect("a leaf");
         let (own, own_key) = (file(own.pem()), file(key.serialize_pem()));
-        let identity = Identity { certificates: own.path().into(), key: own_key.path().into() };
-        let config = client_config(&roots, Some(&identity)).expect("a configuration");
+        let config = client_config(&settings(Some(&pem), Some((&own, &own_key)))).expect("a configuration");
         shake(config, server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect("known");
 
-        let config = client_config(&roots, None).expect("a configuration");
-        let error = shake(config, server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect_err("unknown");
+        let error =
+            shake(trusting(&pem), server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect_err("unknown");
         assert!(error.to_string().contains("client certificate"), "{error}");
 
         let other = file(KeyPair::generate().expect("a key").serialize_pem());
-        let identity = Identity { key: other.path().into(), ..identity };
-        let error = client_config(&roots, Some(&identity)).expect_err("the wrong key");
+        let error = client_config(&settings(Some(&pem), Some((&own, &other)))).expect_err("the wrong key");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert_eq!(error.place(), Some(format!("tls.client_key: {}", other.path().display()).as_str()));
     }
@@ -433,19 +418,18 @@ mod tests {
         ];
         for (text, expected) in cases {
             let bad = file(&text);
-            let error = client_config(&Roots::File(bad.path().into()), None).expect_err(expected);
+            let error = client_config(&settings(Some(&bad), None)).expect_err(expected);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert_eq!(error.place(), Some(format!("tls.ca: {}", bad.path().display()).as_str()));
             assert!(error.to_string().contains(expected), "{error}, not {expected}");
         }
-        let error = client_config(&Roots::File("/nowhere/ca.pem".into()), None).expect_err("no file");
+        let error = client_config(&Tls { ca: vec!["/nowhere/ca.pem".into()], ..Tls::default() }).expect_err("no file");
         assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains("/nowhere/ca.pem"), "{error}");
     }
 
     #[test]
     fn bad_keys_are_not_quoted() {
         let pem = file(authority().pem());
-        let roots = Roots::File(pem.path().into());
         for (text, expected) in [
             ("hunter2", "no private key"),
             ("-----BEGIN PRIVATE KEY-----\nhunter2hunter2!\n-----END PRIVATE KEY-----\n", "Base64"),
@@ -453,8 +437,7 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n", "cannot be used"),
         ] {
             let key = file(text);
-            let identity = Identity { certificates: pem.path().into(), key: key.path().into() };
-            let error = client_config(&roots, Some(&identity)).expect_err(expected);
+            let error = client_config(&settings(Some(&pem), Some((&pem, &key)))).expect_err(expected);
             assert!(error.to_string().contains(expected) && !error.to_string().contains("hunter2"), "{error}");
         }
     }

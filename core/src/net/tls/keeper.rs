@@ -123,7 +123,10 @@ fn expired(ends: i64) -> Error {
 
 /// Sets of authorities: a system's takes a quarter of a megabyte, and most destinations have the same.
 #[derive(Default)]
-struct AllRoots(Mutex<HashMap<Vec<PathBuf>, (Stamps, Weak<RootCertStore>)>>);
+struct AllRoots(Mutex<HashMap<Vec<PathBuf>, Known>>);
+
+/// What the files were, and what was read from them.
+type Known = (Stamps, Weak<RootCertStore>);
 
 impl AllRoots {
     /// Blocks.
@@ -194,6 +197,14 @@ fn first_end(chain: &[CertificateDer<'_>]) -> Option<i64> {
 /// A time as people write it.
 pub(crate) fn day(unix: i64) -> String {
     jiff::Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |t| t.to_string())
+}
+
+/// A configuration by itself for HTTP/1.1, which nobody shares and which does not follow its files. Blocks.
+///
+/// # Errors
+/// As [`Tls::check_files`], and if the system has no roots.
+pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>> {
+    Ok(build(&Key::of(tls, false), &AllRoots::default())?.config)
 }
 
 /// See [`Tls::check_files`].
