@@ -523,6 +523,9 @@ impl Engine {
                 d.refused = queue.refused.load(Ordering::Relaxed);
                 d.queue_warning = queue.is_warned();
             }
+            if let Some(shard) = inner.shards.first() {
+                d.certificates = shard.common.endpoints.certificates(number);
+            }
             s.dropped += d.dropped;
             s.inherited += d.inherited;
             s.delivered += d.delivered;
@@ -729,6 +732,7 @@ impl Inner {
         let result = stop(&self.shards, threads, deadline_in(timeout));
         if let Some(shard) = self.shards.first() {
             shard.common.network.resolver.close();
+            shard.common.network.tls.close();
         }
         let merger = life.control.take_merger();
         // The lock on the directory goes last.
@@ -943,6 +947,8 @@ pub struct DestinationStats {
     pub queue_warning: bool,
     /// Connections made.
     pub connections: u64,
+    /// When its certificates expire, and whether those can be used that were replaced.
+    pub certificates: crate::log::standing::Certificates,
     /// What went wrong last; empty if nothing ever did.
     pub last_error: String,
 }

@@ -20,6 +20,7 @@ pub mod net;
 pub mod rule;
 pub mod shard;
 pub mod source;
+mod stamp;
 mod table;
 pub mod wire;
 

@@ -134,7 +134,7 @@ fn attempts_that_fail_at_once_starve_other_destinations() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("gone.pem");
     let without_ca =
-        (0..3).map(|n| relentless(&format!("hook-{n}"), "https://127.0.0.1:1/", |w| w.tls_ca = Some(ca.clone())));
+        (0..3).map(|n| relentless(&format!("hook-{n}"), "https://127.0.0.1:1/", |w| w.tls.ca = vec![ca.clone()]));
     let r = receiver(Behaviour::Ok204);
     let hooks = without_ca.chain([hook("well", &r.url())]).collect();
     let engine = Engine::open_with(config(dir.path(), 1), passing(hooks)).unwrap();
@@ -544,7 +544,7 @@ fn tunnels_through_a_proxy() {
         let made = password.map_or(Ok(plain.clone()), |p| plain.with_credentials("user", p)).unwrap();
         single("hook", &url, |w| {
             w.proxy = ProxyChoice::Through(made);
-            w.tls_ca = Some(ca.clone());
+            w.tls.ca = vec![ca.clone()];
         })
     };
     let open = |d| Engine::open_with(names(&dir.path().join("data"), 1, &server), passing(vec![d])).unwrap();
@@ -579,7 +579,7 @@ fn tls_server_name_is_not_the_one_that_is_verified() {
     server.set("other.example", DnsAnswer::Aliases(1, ips(&["127.0.0.1"])));
     let https = |name: &str, host: &str, through: bool| {
         single(name, &format!("https://{host}:{port}/"), |w| {
-            w.tls_ca = Some(ca.clone());
+            w.tls.ca = vec![ca.clone()];
             if through {
                 w.proxy = ProxyChoice::Through(Proxy::new(&proxy.url()).unwrap());
             }
@@ -656,7 +656,7 @@ fn a_proxy_that_is_not_there_or_says_no_is_told_of() {
     let https = |name: &str, url: String| {
         single(name, "https://h.example:1/", |w| {
             w.proxy = ProxyChoice::Through(Proxy::new(&url).unwrap());
-            w.tls_ca = Some(ca.clone());
+            w.tls.ca = vec![ca.clone()];
         })
     };
     let hooks = vec![https("gone", format!("http://{gone}")), https("refusing", proxy.url())];

@@ -239,7 +239,7 @@ fn main() {
             tell(&mut figures, &format!("nginx, {connections} connections"), &rounds, 1.0);
         }
         let mut tls = webhook(&format!("https://localhost:{}/hook", nginx.tls.port()));
-        tls.tls_ca = Some(nginx.ca.clone());
+        tls.tls.ca = vec![nginx.ca.clone()];
         for (per_request, records) in [(1, &one), (100, &many)].into_iter().filter(|_| wants("tls")) {
             let mut rounds = Rounds::new();
             for _ in 0..options.rounds {

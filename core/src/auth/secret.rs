@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stamp::Stamp;
 
 /// How many secrets of one list may be valid at the same time.
 pub const LIVE_SECRETS_MAX: usize = 4;
@@ -338,27 +338,6 @@ pub(crate) struct Reader {
     literal_only: bool,
     files: Vec<(PathBuf, Option<Stamp>)>,
     callbacks: bool,
-}
-
-/// What is different if a file was changed or replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: (u64, u64),
-    modified: (i64, i64),
-    changed: (i64, i64),
-    bytes: u64,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
-        let m = std::fs::metadata(path).ok()?;
-        Some(Stamp {
-            inode: (m.dev(), m.ino()),
-            modified: (m.mtime(), m.mtime_nsec()),
-            changed: (m.ctime(), m.ctime_nsec()),
-            bytes: m.len(),
-        })
-    }
 }
 
 impl Reader {

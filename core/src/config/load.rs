@@ -1,5 +1,6 @@
 //! From the tables of a file to a [`Config`].
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
@@ -22,6 +23,7 @@ use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, p
 use crate::net::address::{AddressLists, parse_net};
 use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::Source as Resolution;
+use crate::net::tls::Tls;
 use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
     OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
@@ -51,6 +53,8 @@ pub(super) type Places = Vec<(&'static str, usize)>;
 struct Loader<'a> {
     text: Text,
     base_dir: &'a Path,
+    /// The settings whose files were read last and are as they should be.
+    tls_checked: RefCell<Option<Tls>>,
 }
 
 pub(super) fn from_file(path: &Path, data_dir: Option<&Path>) -> Result<Config> {
@@ -63,7 +67,7 @@ pub(super) fn from_file(path: &Path, data_dir: Option<&Path>) -> Result<Config> 
 
 pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: Option<&Path>) -> Result<Config> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let loader = Loader { text: Text::new(file_name, text), base_dir };
+    let loader = Loader { text: Text::new(file_name, text), base_dir, tls_checked: RefCell::default() };
     let file = text::read(text, &loader.text)?;
 
     let engine = loader.engine(file.engine, data_dir)?;
@@ -107,7 +111,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
 
 /// The only destination of a text.
 pub(super) fn destination_of(text: &str, base_dir: &Path) -> Result<Destination> {
-    let loader = Loader { text: Text::new("a destination", text), base_dir };
+    let loader = Loader { text: Text::new("a destination", text), base_dir, tls_checked: RefCell::default() };
     let mut tables = text::read(text, &loader.text)?.destination;
     match (tables.pop(), tables.is_empty()) {
         (Some(table), true) => Ok(loader.destination(table)?.0),
@@ -125,7 +129,7 @@ pub(super) fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
 /// As [`rules_from_file`], of text.
 pub(super) fn rules_from_toml(text: &str, file_name: &str, base_dir: &Path) -> Result<Vec<Rule>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let loader = Loader { text: Text::new(file_name, text), base_dir };
+    let loader = Loader { text: Text::new(file_name, text), base_dir, tls_checked: RefCell::default() };
     let file = text::read(text, &loader.text)?;
     let engine = loader.engine(file.engine, Some(Path::new(".")))?;
     let named = loader.named_filters(file.filter)?;
@@ -240,6 +244,16 @@ impl Loader<'_> {
 
     fn path(&self, text: &str) -> PathBuf {
         self.base_dir.join(text)
+    }
+
+    /// Reads the files, once where destinations that follow each other have the same.
+    fn check_tls_files(&self, tls: &Tls) -> Result<()> {
+        let mut checked = self.tls_checked.borrow_mut();
+        if *tls != Tls::default() && checked.as_ref() != Some(tls) {
+            tls.check_files()?;
+            *checked = Some(tls.clone());
+        }
+        Ok(())
     }
 
     fn engine(&self, table: text::Engine, data_dir: Option<&Path>) -> Result<EngineConfig> {
@@ -507,15 +521,12 @@ impl Loader<'_> {
                 }
             };
         }
-        if let Some(tls) = table.tls {
-            let path = self.path(tls.ca.get_ref());
-            if !path.is_file() {
-                let error = Error::invalid_config(format!("there is no file {}", path.display())).at("tls.ca");
-                return Err(at(tls.ca.span().start, error.remedy("name a PEM file of certificates")));
-            }
-            places.push(("tls.ca", tls.ca.span().start));
-            webhook.tls_ca = Some(path);
-        }
+        webhook.tls = super::tls::read(table.tls, &|path| self.path(path), &mut places).map_err(|(o, e)| at(o, e))?;
+        self.check_tls_files(&webhook.tls).map_err(|e| {
+            let key = e.place().and_then(|p| p.split(": ").next()).unwrap_or_default().to_owned();
+            at(key_offset(&places, &key), e)
+        })?;
+        set(&mut webhook.http2, &mut places, "http2", table.http2, |b| b);
 
         let mut d = Destination::new(table.name.into_inner(), DestinationKind::Webhook(webhook));
         (d.profile, d.format) = form;

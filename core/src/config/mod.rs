@@ -7,6 +7,7 @@ mod load;
 mod network;
 pub(crate) mod stored;
 mod text;
+mod tls;
 pub(crate) mod units;
 
 use std::net::SocketAddr;

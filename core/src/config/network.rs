@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::{Resolver, Source};
+use crate::net::tls::keeper::Keeper;
 use crate::rule::{Destination, DestinationKind, ProxyChoice, Webhook};
 
 /// The most DNS servers that can be given.
@@ -172,11 +173,13 @@ pub(super) fn parse_ports(text: &str) -> Result<std::ops::RangeInclusive<u16>> {
 pub(crate) struct Network {
     pub(crate) config: NetworkConfig,
     pub(crate) resolver: Arc<Resolver>,
+    pub(crate) tls: Arc<Keeper>,
 }
 
 impl Network {
     /// To be called where no CPU is chosen for the calling thread.
     pub(crate) fn new(config: &NetworkConfig) -> Network {
-        Network { config: config.clone(), resolver: Arc::new(Resolver::new(config.resolver.clone())) }
+        let resolver = Arc::new(Resolver::new(config.resolver.clone()));
+        Network { config: config.clone(), resolver, tls: Arc::new(Keeper::new()) }
     }
 }

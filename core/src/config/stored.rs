@@ -1,6 +1,6 @@
 //! Rules and destinations as they are kept: JSON, with the keys of the configuration file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -92,7 +92,7 @@ pub(crate) fn rule_of_json(value: Value, types: &EventTypes) -> Result<Rule> {
     Ok(rule)
 }
 
-fn time(t: Duration) -> Value {
+pub(super) fn time(t: Duration) -> Value {
     format!("{}us", t.as_micros()).into()
 }
 
@@ -170,8 +170,8 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             set(&mut value, "auth", Some(auth::write(&w.auth)).filter(|_| !w.auth.is_empty()));
             set(&mut value, "compression", w.compression.as_ref().map(wire::write_compression));
             set(&mut value, "encryption", w.encryption.as_ref().map(wire::write_encryption));
-            let ca = w.tls_ca.as_ref().map(|path| json!({"ca": path.to_string_lossy()}));
-            set(&mut value, "tls", ca);
+            set(&mut value, "tls", super::tls::write(&w.tls));
+            set(&mut value, "http2", w.http2.then_some(Value::Bool(true)));
             // What is as usual is left out, so that an earlier version can read it.
             let usual = PoolLimits::default();
             let pool = json!({
@@ -247,8 +247,7 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
         w.encryption = Some(read);
     }
     if let Some(tls) = tls {
-        let ca = tls.get("ca").and_then(Value::as_str).ok_or_else(|| bad("`tls.ca`"))?;
-        w.tls_ca = Some(PathBuf::from(ca));
+        w.tls = super::tls::of_json(tls).ok_or_else(|| bad("`tls`"))?;
     }
     Ok(d)
 }
@@ -262,6 +261,7 @@ mod tests {
     use crate::filter::{Field, Test};
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
+    use crate::net::tls::{Pin, TlsVersion};
     use crate::rule::{BatchLimits, OnQueueFull, Partial, PartialBy, Webhook};
     use crate::wire::{Aes128Gcm, Compression, CompressionAlgorithm, Encryption, Jwe, JweAlgorithm};
 
@@ -311,7 +311,7 @@ mod tests {
         w.headers = vec![("X-Z".into(), "1".into()), ("Authorization".into(), "Bearer \"t\"".into())];
         (w.timeout, w.connect_timeout) = (Duration::from_millis(1500), Duration::from_micros(1001));
         w.idle = Duration::from_secs(9);
-        w.tls_ca = Some("/no/such/ca.pem".into());
+        w.tls.ca = vec!["/no/such/ca.pem".into()];
         w.headers[1].0 = "X-Y".into();
         w.auth = vec![
             Auth::StandardWebhooks(StandardWebhooks::new(vec![
@@ -333,6 +333,13 @@ mod tests {
         w.pool.lifetime = Duration::from_secs(77);
         w.pool.requests_max = 5;
         w.pool.user_timeout = Duration::from_millis(777);
+        w.tls.ca.push("/no/such/second.pem".into());
+        (w.tls.client_cert, w.tls.client_key) = (Some("/no/such/cert.pem".into()), Some("/no/such/key.pem".into()));
+        w.tls.server_name = Some("inner.example".into());
+        w.tls.pins = vec![Pin([7; 32]), Pin([8; 32])];
+        w.tls.version_min = TlsVersion::V1_3;
+        w.tls.expiry_warning = Duration::from_secs(9);
+        w.http2 = true;
         w.trust = Some(Trust::Tenant);
         w.addresses.allow = vec!["10.0.0.0/8".parse().unwrap()];
         w.addresses.deny = vec!["2001:db8::/32".parse().unwrap(), "10.9.0.0/16".parse().unwrap()];

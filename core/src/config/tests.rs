@@ -52,7 +52,9 @@ fn engine(line: &str) -> String {
 #[test]
 fn a_full_file_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("ca.pem"), "").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+    fs::write(dir.path().join("ca.pem"), ca.pem()).unwrap();
     fs::write(
         dir.path().join("n.json"),
         r#"{"QueueConfigurations": [{"Id": "q", "QueueArn": "arn:aws:sqs:us-east-1:1:thumbs", "Events": ["s3:ObjectCreated:*"],
@@ -209,7 +211,7 @@ on_start = "emit"
     // In the order of the file.
     assert_eq!(w.headers, [("X-B".to_owned(), "2".to_owned()), ("X-A".to_owned(), "1".to_owned())]);
     assert_eq!((w.timeout, w.connect_timeout), (Duration::from_secs(20), Duration::from_secs(2)));
-    assert_eq!(w.tls_ca.as_deref(), Some(dir.path().join("ca.pem").as_path()));
+    assert_eq!(w.tls.ca, [dir.path().join("ca.pem")]);
 
     let r = &config.rules.rules;
     assert_eq!(r.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["all", "q", "EventBridge"]);

@@ -276,7 +276,9 @@ pub(super) struct DestinationTable {
     pub(super) dead_letter_to: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) queue: Queue,
-    pub(super) tls: Option<Tls>,
+    #[serde(default)]
+    pub(super) tls: super::tls::TlsTable,
+    pub(super) http2: Option<Spanned<bool>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -333,12 +335,6 @@ pub(super) struct Breaker {
     pub(super) successes: Option<Spanned<u32>>,
     pub(super) open_min: Option<Spanned<Time>>,
     pub(super) open_max: Option<Spanned<Time>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tls {
-    pub(super) ca: Spanned<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -16,6 +16,7 @@ use crate::delivery::Record;
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::http::{RequestHead, Response};
+use crate::net::tls::Tls;
 use crate::rule::Webhook;
 
 /// How often an attempt looks whether another one has fetched the token.
@@ -172,7 +173,10 @@ impl Credentials {
             source.endpoint().ok_or_else(|| Error::new(ErrorKind::Internal, "there is no token endpoint"))?;
         let mut webhook = self.webhook.clone();
         webhook.url.clone_from(&endpoint.url);
-        webhook.tls_ca.clone_from(&endpoint.ca);
+        // Certificate, pins and names are the destination's.
+        webhook.tls =
+            Tls { ca: endpoint.ca.iter().cloned().collect(), version_min: webhook.tls.version_min, ..Tls::default() };
+        webhook.http2 = false;
         webhook.headers.clear();
         webhook.auth.clear();
         // The destination's own socket leads to the destination.

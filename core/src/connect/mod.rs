@@ -3,6 +3,7 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod credentials;
+mod http2;
 mod probe;
 mod reread;
 pub(crate) mod trace;

@@ -1,4 +1,4 @@
-//! Webhooks: batches as POST requests over HTTP/1.1, plain or with TLS.
+//! Webhooks: batches as POST requests over HTTP/1.1, plain or with TLS, or over HTTP/2.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_rustls::TlsConnector;
 
 use super::credentials::Credentials;
+use super::http2::{Http2, Seat, Turn};
 use super::trace::Trace;
 use super::wrapping::Wrapping;
 use crate::config::Network;
@@ -17,11 +17,11 @@ use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
 use crate::event::profile::Profile;
-use crate::net::dial::{Dialer, Way};
+use crate::net::dial::{Dialer, Secured, Way};
 use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State};
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
-use crate::net::tls::{self, Roots};
+use crate::net::tls;
 use crate::rule::{Partial, Success, Webhook};
 
 /// Answers are short, and the buffer is cleared for each.
@@ -36,6 +36,8 @@ pub(crate) struct WebhookConnector {
     dialer: Dialer,
     timeout: Duration,
     pool: RefCell<Pool<Connection>>,
+    /// Where HTTP/2 is allowed.
+    http2: Option<Http2>,
     connections: Cell<u64>,
     credentials: Option<Credentials>,
     wrapping: Option<Wrapping>,
@@ -79,12 +81,42 @@ struct Connection {
     parser: ResponseParser,
 }
 
+/// What the request of one attempt consists of.
+struct Message<'a> {
+    /// The pieces in which it is sent over HTTP/1.1.
+    pieces: &'a dyn Fn() -> Vec<Bytes>,
+    /// So many bytes of the first piece are the head; what follows is the body.
+    head_bytes: usize,
+    /// What else the head is made of.
+    target: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+}
+
+/// What a request is sent on.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and moved at once: a box would be one more allocation per request"
+)]
+enum Line {
+    /// A connection for it alone, and whether it was used before.
+    Own(Pooled<Connection>, bool),
+    /// One of HTTP/2.
+    Shared(Seat),
+}
+
 /// Why a request got no answer.
-enum Failure {
+pub(super) enum Failure {
     /// A reused connection ended before the first byte of an answer: the request may be sent again at once.
     Stale,
+    /// The endpoint says that it has not looked at the request, and why.
+    Refused(String),
+    /// The endpoint wants HTTP/1.1 for it.
+    Http1,
     Other(String),
 }
+
+/// How often a request is sent again at once that the endpoint has not looked at.
+const RESENDS_MAX: u32 = 3;
 
 impl WebhookConnector {
     /// A connector for up to `concurrency` requests at once.
@@ -126,9 +158,9 @@ impl WebhookConnector {
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
-                let roots = webhook.tls_ca.clone().map_or(Roots::System, Roots::File);
-                let config = tls::client_config(&roots, None)?;
-                Some((TlsConnector::from(config), tls::server_name(&host.to_string())?))
+                let name = webhook.tls.server_name.clone().unwrap_or_else(|| host.to_string());
+                let shared = network.tls.get(&webhook.tls, webhook.http2);
+                Some(Secured { shared, name: tls::server_name(&name)?, http1_only: Cell::new(false) })
             }
             _ => None,
         };
@@ -151,20 +183,25 @@ impl WebhookConnector {
             keep_alive: user_timeout.max(KEEP_ALIVE_MIN),
         };
         let resolver = network.resolver.clone();
+        let header: Option<Arc<str>> = webhook.success.header.as_ref().map(|h| h.name.as_str().into());
+        let keeps_bodies = webhook.success.reads_body() || webhook.partial.is_some();
+        let http2 = webhook.http2 && tls.is_some();
+        let http2 = http2.then(|| Http2::new(&head, webhook.pool, webhook.idle, header.clone(), keeps_bodies));
         Ok(WebhookConnector {
             parts: Parts::default(),
             head,
             dialer: Dialer::new(target, way, policy, tls, resolver, webhook.connect_timeout, options),
             timeout: webhook.timeout,
             pool: RefCell::new(Pool::new(webhook.pool, webhook.idle, concurrency)),
+            http2: http2.transpose()?,
             connections: Cell::new(0),
             credentials: None,
             wrapping: None,
             content_type: content_type.to_owned(),
-            keeps_bodies: webhook.success.reads_body() || webhook.partial.is_some(),
+            keeps_bodies,
             success: webhook.success.clone(),
             partial: webhook.partial.clone(),
-            header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
+            header,
         })
     }
 
@@ -192,10 +229,12 @@ impl WebhookConnector {
             if let Err(e) = self.head.write(&[], length as u64, &mut head) {
                 return Outcome::Undeliverable { reason: e.to_string() };
             }
+            let head_bytes = head.len();
             head.extend_from_slice(batch_head);
             let head = Bytes::from(head);
             let pieces = || pieces(head.clone(), records, separator.len(), tail);
-            return match driver::until(deadline, self.exchange(pieces)).await {
+            let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers: &[] };
+            return match driver::until(deadline, self.exchange(&message)).await {
                 None => late(),
                 Some(Err(reason)) => again(reason),
                 Some(Ok(response)) => self.judge(&response, records),
@@ -241,7 +280,8 @@ impl WebhookConnector {
             self.head.write_to(target, headers, length, &mut head).map_err(|e| (true, e.to_string()))?;
             let head = Bytes::from(head);
             let pieces = || std::iter::once(&head).chain(body).cloned().collect();
-            self.exchange(pieces).await.map_err(|reason| (false, reason))
+            let message = Message { pieces: &pieces, head_bytes: head.len(), target, headers };
+            self.exchange(&message).await.map_err(|reason| (false, reason))
         };
         let Some(credentials) = &self.credentials else {
             return match send(self.head.target(), &made).await {
@@ -295,46 +335,123 @@ impl WebhookConnector {
     pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
         let mut head = Vec::with_capacity(512);
         self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
+        let head_bytes = head.len();
         head.extend_from_slice(body);
         let request = Bytes::from(head);
-        self.exchange(|| vec![request.clone()]).await
+        let pieces = || vec![request.clone()];
+        self.exchange(&Message { pieces: &pieces, head_bytes, target: self.head.target(), headers }).await
     }
 
-    /// Sends the pieces of a request and reads its answer; once more on a fresh connection if a reused one turns out to be
-    /// dead.
-    async fn exchange(&self, pieces: impl Fn() -> Vec<Bytes>) -> std::result::Result<Response, String> {
-        let idle = self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed());
-        if let Some(mut pooled) = idle {
-            match self.exchange_on(&mut pooled.connection, pieces(), true).await {
-                Ok(response) => {
-                    self.give_back(pooled, &response);
-                    return Ok(response);
+    /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead, and more
+    /// often if the endpoint says that it has not looked at it.
+    async fn exchange(&self, message: &Message<'_>) -> std::result::Result<Response, String> {
+        let mut resent = 0;
+        loop {
+            let sent = match self.line(resent > 0).await? {
+                Line::Own(mut pooled, reused) => {
+                    let sent = self.exchange_on(&mut pooled.connection, (message.pieces)(), reused).await;
+                    if let Ok(response) = &sent {
+                        self.give_back(pooled, response);
+                    }
+                    sent
                 }
-                Err(Failure::Stale) => {}
+                Line::Shared(seat) => self.exchange_shared(seat, message).await,
+            };
+            match sent {
+                Ok(response) => return Ok(response),
                 Err(Failure::Other(reason)) => return Err(reason),
+                Err(Failure::Stale) if resent > 0 => {
+                    return Err("the endpoint closed the connection without an answer".into());
+                }
+                Err(Failure::Refused(reason)) if resent >= RESENDS_MAX => return Err(reason),
+                Err(Failure::Http1) => match self.dialer.secured() {
+                    Some(secured) if !secured.http1_only.replace(true) => {
+                        self.http2.iter().for_each(Http2::note_http1);
+                    }
+                    _ if resent >= RESENDS_MAX => {
+                        return Err("the endpoint wants HTTP/1.1, and does not take it".into());
+                    }
+                    _ => {}
+                },
+                Err(Failure::Stale | Failure::Refused(_)) => {}
             }
-        }
-        let mut pooled = self.connect().await?;
-        match self.exchange_on(&mut pooled.connection, pieces(), false).await {
-            Ok(response) => {
-                self.give_back(pooled, &response);
-                Ok(response)
-            }
-            Err(Failure::Stale) => Err("the endpoint closed the connection without an answer".into()),
-            Err(Failure::Other(reason)) => Err(reason),
+            resent += 1;
         }
     }
 
-    async fn connect(&self) -> std::result::Result<Pooled<Connection>, String> {
+    /// What the next request is sent on; if `fresh`, no connection of HTTP/1.1 that was used before.
+    async fn line(&self, fresh: bool) -> std::result::Result<Line, String> {
+        loop {
+            let idle = match fresh {
+                true => None,
+                false => self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed()),
+            };
+            if let Some(pooled) = idle {
+                return Ok(Line::Own(pooled, true));
+            }
+            let Some(http2) = &self.http2 else { return self.connect().await };
+            if let Some(seat) = http2.take(driver::now()) {
+                return Ok(Line::Shared(seat));
+            }
+            match http2.turn().await {
+                Turn::Dial(turn) => {
+                    let made = self.connect().await;
+                    match &made {
+                        Err(reason) => turn.failed(reason),
+                        Ok(_) => drop(turn),
+                    }
+                    return made;
+                }
+                Turn::Again => {}
+                Turn::Failed(reason) => return Err(reason),
+            }
+        }
+    }
+
+    async fn exchange_shared(&self, seat: Seat, message: &Message<'_>) -> std::result::Result<Response, Failure> {
+        let Some(http2) = &self.http2 else { return Err(Failure::Http1) };
+        let mut pieces = (message.pieces)();
+        if let Some(first) = pieces.first_mut() {
+            *first = first.slice(message.head_bytes..);
+        }
+        let body = match &pieces[..] {
+            [one] => one.clone(),
+            // One frame, or a few; TLS copies it once more.
+            more => more.concat().into(),
+        };
+        let trace = self.dialer.trace();
+        trace.note(|| format!("a request with {} bytes of body is sent over HTTP/2", body.len()));
+        let explain = |e: &io::Error| self.dialer.explain(e);
+        let sent = http2.exchange(seat, message.target, message.headers, body, &explain).await;
+        if let Ok(response) = &sent {
+            trace.note(|| format!("the answer is {}", response.status));
+        }
+        sent
+    }
+
+    async fn connect(&self) -> std::result::Result<Line, String> {
         let stream = self.dialer.dial().await?;
         self.connections.set(self.connections.get() + 1);
+        let stream = match (stream, &self.http2) {
+            (Stream::Tls(stream), Some(http2)) if stream.get_ref().1.alpn_protocol() == Some(tls::H2) => {
+                let added = http2.add(stream).await;
+                return added.map(Line::Shared).map_err(|e| match e.get_io() {
+                    Some(io) => self.dialer.explain(io),
+                    None => format!("the endpoint does not speak HTTP/2 as it should: {e}"),
+                });
+            }
+            (stream, http2) => {
+                http2.iter().for_each(|http2| http2.note_http1());
+                stream
+            }
+        };
         let parser = match self.keeps_bodies {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
         let parser = parser.looking_for(self.header.clone());
-        let connection = Connection { stream, parser };
-        Ok(self.pool.borrow().made(connection, driver::now()))
+        let made = self.pool.borrow().made(Connection { stream, parser }, driver::now());
+        Ok(Line::Own(made, false))
     }
 
     fn give_back(&self, pooled: Pooled<Connection>, response: &Response) {
@@ -393,6 +510,9 @@ impl WebhookConnector {
     /// Lets go of connections that were idle for too long.
     pub(super) fn expire_idle(&self, now: Instant) {
         self.pool.borrow_mut().expire(now, |c| c.stream.is_closed());
+        if let Some(http2) = &self.http2 {
+            http2.expire(now);
+        }
     }
 }
 
@@ -431,6 +551,13 @@ fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]
     out
 }
 
+/// Whether an answer 400 is about the client certificate and not about the events: nginx has 495 and 496 for that, and sends
+/// 400.
+fn is_about_certificates(status: u16, body: &[u8]) -> bool {
+    let says = |text: &str| memchr::memmem::find(body, text.as_bytes()).is_some();
+    status == 400 && (says("The SSL certificate error") || says("No required SSL certificate was sent"))
+}
+
 /// What an answer means for the events of its request, by its status.
 fn judge(response: &Response) -> Outcome {
     let status = response.status;
@@ -448,6 +575,8 @@ fn judge(response: &Response) -> Outcome {
     match (class, retry_after()) {
         (Class::Success, _) => Outcome::Success,
         (Class::Gone, _) => Outcome::Gone { reason, status, answer },
+        // nginx says so that it was shown no client certificate that it trusts.
+        (Class::Poison, None) if is_about_certificates(status, body) => Outcome::Denied { reason, status, answer },
         (Class::Throttle, after_ns) => Outcome::Throttle { after_ns, reason, status, answer },
         // What is too large now may not be so later (RFC 9110, 15.5.14); what else is wrong with the events stays so, and
         // must not hold up others.

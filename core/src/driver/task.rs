@@ -62,6 +62,18 @@ pub enum Task<T> {
     Sim(sim::Join<T>),
 }
 
+impl<T: 'static> Task<T> {
+    /// Lets it run without anybody who awaits it. It must end by itself, or when it is told to.
+    pub fn detach(self) {
+        match self {
+            Task::Ring(t) => drop(t.detach()),
+            // Tasks of a simulation run whether they are awaited or not.
+            #[cfg(feature = "sim")]
+            Task::Sim(_) => {}
+        }
+    }
+}
+
 impl<T> Future for Task<T> {
     type Output = T;
 

@@ -366,6 +366,7 @@ impl Engine {
                 Some(e) => auth::check_secrets_put(e.secrets(), "encryption", is_kept, unix),
                 None => Ok(()),
             })
+            .and_then(|()| webhook.tls.check_files())
             .map_err(|e| e.at(destination.label()))?;
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };

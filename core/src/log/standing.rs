@@ -63,6 +63,19 @@ pub struct AttemptNote {
     pub answer: String,
 }
 
+/// What is known of the certificates of a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Certificates {
+    /// When the client certificate expires, in seconds since the epoch; `None` if there is none, or it was not read yet.
+    pub client_expires: Option<i64>,
+    /// When the certificate expires that the endpoint has shown last, likewise.
+    pub server_expires: Option<i64>,
+    /// Why files of TLS that have changed cannot be used; what they were stays in use. Empty if they can.
+    pub trouble: String,
+}
+
 /// What is kept of a destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -82,6 +95,8 @@ pub struct Standing {
     pub noticed: u8,
     /// For how long it has said that it is gone, ms.
     pub gone_ms: u64,
+    /// Its certificates.
+    pub certificates: Certificates,
     /// The last attempts that failed, oldest first.
     pub attempts: Vec<AttemptNote>,
 }

@@ -3,7 +3,7 @@
 //! All of it is within one deadline: the lookup, the addresses in turn, the tunnel of a proxy, TLS. Every address is judged
 //! right before it is connected to, and nothing is connected to but what was judged.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use futures_rustls::TlsConnector;
+use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
 use url::Host;
 
@@ -22,6 +23,7 @@ use crate::net::proxy::{Proxy, tunnel_is_open};
 use crate::net::resolve::Resolver;
 use crate::net::stream::Stream;
 use crate::net::tls;
+use crate::net::tls::keeper::{Shared, day};
 
 /// How long an address that failed is tried after the others.
 const FAILED_KEPT: Duration = Duration::from_secs(60);
@@ -40,6 +42,16 @@ pub(crate) enum Way {
     Unix(PathBuf),
 }
 
+/// How a connection is secured.
+pub(crate) struct Secured {
+    /// The configuration, shared by all shards.
+    pub(crate) shared: Arc<Shared>,
+    /// What is asked for and verified.
+    pub(crate) name: ServerName<'static>,
+    /// HTTP/1.1 alone is offered: the endpoint has said that it wants that.
+    pub(crate) http1_only: Cell<bool>,
+}
+
 /// Makes the connections of one destination on one shard.
 pub(crate) struct Dialer {
     host: Host<String>,
@@ -47,7 +59,7 @@ pub(crate) struct Dialer {
     way: Way,
     /// What the addresses of the endpoint are judged by.
     policy: AddressPolicy,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Secured>,
     resolver: Arc<Resolver>,
     timeout: Duration,
     options: SocketOptions,
@@ -60,7 +72,7 @@ impl Dialer {
         (host, port): (Host<String>, u16),
         way: Way,
         policy: AddressPolicy,
-        tls: Option<(TlsConnector, ServerName<'static>)>,
+        tls: Option<Secured>,
         resolver: Arc<Resolver>,
         timeout: Duration,
         options: SocketOptions,
@@ -108,6 +120,11 @@ impl Dialer {
                 self.prepare(socket.map_err(|e| failed(e.to_string()))?, deadline).await
             }
         }
+    }
+
+    /// How connections are secured, if they are.
+    pub(crate) fn secured(&self) -> Option<&Secured> {
+        self.tls.as_ref()
     }
 
     /// The text of an error of a connection that was made.
@@ -177,7 +194,7 @@ impl Dialer {
 
     /// The tunnel, if there is one to make, and TLS.
     async fn prepare(&self, mut socket: driver::Stream, deadline: Instant) -> Result<Stream, String> {
-        let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(socket)) };
+        let Some(secured) = &self.tls else { return Ok(Stream::Plain(socket)) };
         let late = |what: &str| format!("{what} {}:{} within {:?}", self.host, self.port, self.timeout);
         if let Way::Proxy(proxy, _) = &self.way {
             match driver::until(deadline, self.tunnel(proxy, &mut socket)).await {
@@ -185,17 +202,38 @@ impl Dialer {
                 None => return Err(late("no tunnel to")),
             }
         }
-        match driver::until(deadline, connector.connect(name.clone(), socket)).await {
-            Some(Ok(s)) => {
-                self.trace.note(|| {
-                    let version = s.get_ref().1.protocol_version().map_or("", |v| v.as_str().unwrap_or(""));
-                    format!("TLS is agreed on {version}")
-                });
-                Ok(Stream::Tls(Box::new(s)))
-            }
-            Some(Err(e)) => Err(self.explain(&e)),
+        match driver::until(deadline, self.secure(secured, socket)).await {
+            Some(stream) => stream,
             None => Err(late("no TLS with")),
         }
+    }
+
+    async fn secure(&self, secured: &Secured, socket: driver::Stream) -> Result<Stream, String> {
+        let built = match secured.shared.present() {
+            Some(built) => built,
+            None => {
+                // On a helper thread: files are read, and the first one makes it for all.
+                let shared = secured.shared.clone();
+                driver::blocking(move || shared.load()).await.map_err(|e| e.to_string())?
+            }
+        };
+        built.check_time((driver::wall_ns() / 1_000_000_000) as i64).map_err(|e| e.to_string())?;
+        let config = if secured.http1_only.get() { &built.http1 } else { &built.config };
+        let connecting = TlsConnector::from(config.clone()).connect(secured.name.clone(), socket);
+        let stream = connecting.await.map_err(|e| self.explain(&e))?;
+        let (_, agreed) = stream.get_ref();
+        let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
+        let name = secured.name.to_str();
+        if let Some([certificate, ..]) = agreed.peer_certificates().filter(|_| !resumed) {
+            secured.shared.note_server(&name, certificate);
+        }
+        self.trace.note(|| {
+            let version = agreed.protocol_version().and_then(|v| v.as_str()).unwrap_or_default();
+            let how = if resumed { ", resumed" } else { "" };
+            let ends = secured.shared.server_ends(&name).map(|ends| format!("; the certificate expires {}", day(ends)));
+            format!("TLS is agreed on {version}{how}{}", ends.unwrap_or_default())
+        });
+        Ok(Stream::Tls(Box::new(stream)))
     }
 
     async fn tunnel(&self, proxy: &Proxy, socket: &mut driver::Stream) -> Result<(), String> {

@@ -1,76 +1,29 @@
 //! TLS as a client: whom to trust, who we are, and what a failed handshake means.
 //!
 //! The cryptography is ring's, given to each configuration explicitly: the host's process default is neither used nor
-//! set. Protocols are TLS 1.2 and 1.3, and the one application protocol offered is `http/1.1`. Revocation is not
-//! checked.
+//! set. Protocols are TLS 1.2 and 1.3. Revocation is not checked, and there is no way to switch verification off.
+
+mod certificate;
+pub(crate) mod keeper;
+mod pinned;
+mod settings;
+
+pub(crate) use keeper::H2;
+pub use keeper::client_config;
+pub use settings::{Pin, Tls, TlsVersion};
 
 use std::fmt::Display;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The largest PEM file read, in bytes; a system's whole set of roots is about a quarter of a megabyte.
 pub const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
-/// The certificate authorities whose word counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Roots {
-    /// Those of the operating system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR` if they are set.
-    #[default]
-    System,
-    /// Those of a PEM file, and no others.
-    File(PathBuf),
-    /// Those of the operating system, and those of a PEM file.
-    SystemAndFile(PathBuf),
-}
-
-/// The certificate by which we are known to endpoints that ask for one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// A PEM file: our certificate first, then any intermediate ones.
-    pub certificates: PathBuf,
-    /// A PEM file with the private key, not encrypted.
-    pub key: PathBuf,
-}
-
-/// Reads the files and makes a configuration, which is costly; share it between the connections, and as far as their
-/// settings are equal between the destinations, so that they resume each other's sessions.
-///
-/// # Errors
-/// [`ErrorKind::InvalidConfig`] if no usable root is found, a file is not what it should be, or the key does not fit
-/// the certificate; [`ErrorKind::Io`] if a file cannot be read. The error's place is the file.
-pub fn client_config(roots: &Roots, identity: Option<&Identity>) -> Result<Arc<ClientConfig>> {
-    let mut store = RootCertStore::empty();
-    if let Roots::File(path) | Roots::SystemAndFile(path) = roots {
-        add_file(&mut store, path)?;
-    }
-    if let Roots::System | Roots::SystemAndFile(_) = roots {
-        add_system(&mut store)?;
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("no TLS version is available: {e}")))?
-        .with_root_certificates(store);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some(Identity { certificates, key }) => {
-            let chain = certificates_of(certificates)?;
-            builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| {
-                Error::invalid_config(format!("the private key cannot be used with {}: {e}", certificates.display()))
-                    .at(key.display().to_string())
-                    .remedy("give the key that the certificate was issued for")
-            })?
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
 
 /// The name to ask for and to verify, from the host of a URL: a DNS name, with or without the final dot, or an IP
 /// address, an IPv6 one with or without brackets.
@@ -102,10 +55,10 @@ pub fn explain(host: &str, error: &io::Error) -> Error {
         rustls::Error::InvalidMessage(_) => told.remedy("the endpoint may not speak TLS on this port: try http://"),
         rustls::Error::NoApplicationProtocol
         | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            told.remedy("the endpoint refuses HTTP/1.1: enable it there")
+            told.remedy("the endpoint refuses what is offered: enable HTTP/1.1 there, or set `http2 = true`")
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            told.remedy("the endpoint has neither TLS 1.2 nor TLS 1.3: enable one of them there")
+            told.remedy("enable TLS 1.3 or TLS 1.2 at the endpoint, or see whether `tls.version_min` asks for too much")
         }
         rustls::Error::AlertReceived(
             AlertDescription::CertificateRequired
@@ -113,7 +66,9 @@ pub fn explain(host: &str, error: &io::Error) -> Error {
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
             | AlertDescription::CertificateExpired,
-        ) => told.remedy("the endpoint wants a client certificate that it trusts: check the destination's identity"),
+        ) => told.remedy(
+            "the endpoint wants a client certificate that it trusts: check `tls.client_cert` and `tls.client_key`",
+        ),
         _ => told,
     }
 }
@@ -138,6 +93,9 @@ fn certificate_remedy(reason: &CertificateError) -> Option<&'static str> {
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
             "the endpoint presents a CA certificate as its own, as `openssl req -x509` makes by default; issue a leaf \
              certificate (basicConstraints CA:FALSE) from a CA and give the CA's certificate as the CA file"
+        }
+        CertificateError::Other(other) if other.0.is::<pinned::OtherKey>() => {
+            "if the endpoint's key was replaced on purpose, add the new one to `tls.pins`"
         }
         _ => return None,
     })
@@ -221,6 +179,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let failed = |e: &io::Error| {
         let error = Error::new(ErrorKind::Io, format!("cannot be read: {e}")).at(path.display().to_string());
         match e.kind() {
+            io::ErrorKind::NotFound => bad_file(path, "there is no such file").remedy("name a file in PEM"),
             io::ErrorKind::PermissionDenied => error.remedy("make the file readable for this user"),
             _ => error,
         }
@@ -235,14 +194,30 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use rustls::server::WebPkiClientVerifier;
-    use rustls::{ClientConnection, ServerConfig, ServerConnection};
+    use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
     use tempfile::NamedTempFile;
 
     use super::*;
+
+    /// Who is trusted, and who we are: the files of certificate and key.
+    fn settings(ca: Option<&NamedTempFile>, own: Option<(&NamedTempFile, &NamedTempFile)>) -> Tls {
+        let path = |f: &NamedTempFile| f.path().to_owned();
+        Tls {
+            ca: ca.map(path).into_iter().collect(),
+            client_cert: own.map(|(cert, _)| path(cert)),
+            client_key: own.map(|(_, key)| path(key)),
+            ..Tls::default()
+        }
+    }
+
+    fn trusting(ca: &NamedTempFile) -> Arc<ClientConfig> {
+        client_config(&settings(Some(ca), None)).expect("a configuration")
+    }
 
     fn file(text: impl AsRef<[u8]>) -> NamedTempFile {
         let mut file = NamedTempFile::new().expect("a file");
@@ -331,7 +306,7 @@ mod tests {
     fn a_ca_file_is_trusted() {
         let ca = authority();
         let pem = file(ca.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         for host in ["h.example", "h.example.", "127.0.0.1"] {
             let agreed = shake(config.clone(), server(&ca, leaf_params(), None), host).expect(host);
             assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));
@@ -341,14 +316,11 @@ mod tests {
     #[test]
     fn system_roots() {
         // A machine may have none; then the error says what to do.
-        match client_config(&Roots::System, None) {
+        match client_config(&Tls::default()) {
             Ok(config) => {
                 let ca = authority();
                 let error = shake(config, server(&ca, leaf_params(), None), "h.example").expect_err("not a public one");
                 assert!(error.to_string().contains("CA file"), "{error}");
-                let pem = file(ca.pem());
-                let config = client_config(&Roots::SystemAndFile(pem.path().into()), None).expect("a configuration");
-                shake(config, server(&ca, leaf_params(), None), "h.example").expect("trusted");
             }
             Err(error) => assert!(error.to_string().contains("ca-certificates"), "{error}"),
         }
@@ -358,7 +330,7 @@ mod tests {
     fn several_certificates_in_one_file() {
         let (a, b) = (authority_named("a"), authority_named("b"));
         let pem = file(format!("comment\n{}\n{}", a.pem(), b.pem()));
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         for ca in [&a, &b] {
             shake(config.clone(), server(ca, leaf_params(), None), "h.example").expect("trusted");
         }
@@ -368,7 +340,7 @@ mod tests {
     fn failed_handshakes_are_explained() {
         let ca = authority();
         let pem = file(ca.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let told = |config: &Arc<ClientConfig>, server, host| {
             let error = shake(config.clone(), server, host).expect_err("refused");
             assert_eq!(error.kind(), ErrorKind::Io);
@@ -392,7 +364,7 @@ mod tests {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let own = params.self_signed(&key).expect("self-signed");
         let pem = file(own.pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let remedy = told(&config, server_with(own.der().clone(), &key, None), "h.example");
         assert!(remedy.contains("CA:FALSE"), "{remedy}");
     }
@@ -400,7 +372,7 @@ mod tests {
     #[test]
     fn an_endpoint_without_tls_is_explained() {
         let pem = file(authority().pem());
-        let config = client_config(&Roots::File(pem.path().into()), None).expect("a configuration");
+        let config = trusting(&pem);
         let mut client = ClientConnection::new(config, server_name("h").expect("a name")).expect("a client");
         client.read_tls(&mut &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]).expect("from memory");
         let error = client.process_new_packets().expect_err("not TLS");
@@ -414,23 +386,20 @@ mod tests {
     fn client_certificates() {
         let (ca, clients) = (authority(), authority());
         let pem = file(ca.pem());
-        let roots = Roots::File(pem.path().into());
         let key = key();
         let own = leaf_params().signed_by(&key, &clients).expect("a leaf");
         let (own, own_key) = (file(own.pem()), file(key.serialize_pem()));
-        let identity = Identity { certificates: own.path().into(), key: own_key.path().into() };
-        let config = client_config(&roots, Some(&identity)).expect("a configuration");
+        let config = client_config(&settings(Some(&pem), Some((&own, &own_key)))).expect("a configuration");
         shake(config, server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect("known");
 
-        let config = client_config(&roots, None).expect("a configuration");
-        let error = shake(config, server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect_err("unknown");
+        let error =
+            shake(trusting(&pem), server(&ca, leaf_params(), Some(&clients.pem())), "h.example").expect_err("unknown");
         assert!(error.to_string().contains("client certificate"), "{error}");
 
         let other = file(KeyPair::generate().expect("a key").serialize_pem());
-        let identity = Identity { key: other.path().into(), ..identity };
-        let error = client_config(&roots, Some(&identity)).expect_err("the wrong key");
+        let error = client_config(&settings(Some(&pem), Some((&own, &other)))).expect_err("the wrong key");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert_eq!(error.place(), Some(other.path().to_str().expect("a path")));
+        assert_eq!(error.place(), Some(format!("tls.client_key: {}", other.path().display()).as_str()));
     }
 
     #[test]
@@ -449,19 +418,18 @@ mod tests {
         ];
         for (text, expected) in cases {
             let bad = file(&text);
-            let error = client_config(&Roots::File(bad.path().into()), None).expect_err(expected);
+            let error = client_config(&settings(Some(&bad), None)).expect_err(expected);
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-            assert_eq!(error.place(), Some(bad.path().to_str().expect("a path")));
+            assert_eq!(error.place(), Some(format!("tls.ca: {}", bad.path().display()).as_str()));
             assert!(error.to_string().contains(expected), "{error}, not {expected}");
         }
-        let error = client_config(&Roots::File("/nowhere/ca.pem".into()), None).expect_err("no file");
-        assert!(error.kind() == ErrorKind::Io && error.to_string().contains("/nowhere/ca.pem"), "{error}");
+        let error = client_config(&Tls { ca: vec!["/nowhere/ca.pem".into()], ..Tls::default() }).expect_err("no file");
+        assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains("/nowhere/ca.pem"), "{error}");
     }
 
     #[test]
     fn bad_keys_are_not_quoted() {
         let pem = file(authority().pem());
-        let roots = Roots::File(pem.path().into());
         for (text, expected) in [
             ("hunter2", "no private key"),
             ("-----BEGIN PRIVATE KEY-----\nhunter2hunter2!\n-----END PRIVATE KEY-----\n", "Base64"),
@@ -469,8 +437,7 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n", "cannot be used"),
         ] {
             let key = file(text);
-            let identity = Identity { certificates: pem.path().into(), key: key.path().into() };
-            let error = client_config(&roots, Some(&identity)).expect_err(expected);
+            let error = client_config(&settings(Some(&pem), Some((&pem, &key)))).expect_err(expected);
             assert!(error.to_string().contains(expected) && !error.to_string().contains("hunter2"), "{error}");
         }
     }

@@ -17,6 +17,7 @@ use crate::event::profile::Profile;
 use crate::net::address::{AddressLists, Trust};
 use crate::net::pool::PoolLimits;
 use crate::net::proxy::Proxy;
+use crate::net::tls::Tls;
 use crate::wire::{self, Compression, Encryption};
 
 /// The longest name of a destination, in bytes.
@@ -455,8 +456,11 @@ pub struct Webhook {
     pub timeout: Duration,
     /// How long connecting may take, TLS included, at most `timeout`. Default: 5 s.
     pub connect_timeout: Duration,
-    /// A PEM file of the authorities to trust instead of those of the system. `https` only.
-    pub tls_ca: Option<PathBuf>,
+    /// How its certificate is judged, and by which one we are known there. `https` only.
+    pub tls: Tls,
+    /// Whether HTTP/2 is spoken if the endpoint offers it in the TLS handshake (ALPN), with several requests at once on one
+    /// connection; otherwise HTTP/1.1 is. `https` only. Default: false.
+    pub http2: bool,
     /// How long an unused connection is kept, unless its endpoint says less. Default: 4 s, below the 5 s after which servers
     /// commonly hang up.
     pub idle: Duration,
@@ -505,7 +509,8 @@ impl Webhook {
             encryption: None,
             timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(5),
-            tls_ca: None,
+            tls: Tls::default(),
+            http2: false,
             idle: Duration::from_secs(4),
             pool: PoolLimits::default(),
             trust: None,
@@ -572,11 +577,13 @@ impl Webhook {
                     .remedy("leave one of both out"));
             }
         }
-        if self.tls_ca.is_some() && self.url.scheme() != "https" {
-            return Err(Error::invalid_config("an authority is given for a URL without TLS")
-                .at("tls.ca")
-                .remedy("write https://, or leave tls out"));
+        let has_tls = self.url.scheme() == "https";
+        if self.http2 && !has_tls {
+            return Err(Error::invalid_config("HTTP/2 is allowed for a URL without TLS, where it cannot be agreed on")
+                .at("http2")
+                .remedy("write https://, or leave http2 out"));
         }
+        self.tls.validate(has_tls)?;
         Ok(())
     }
 }
@@ -592,7 +599,8 @@ impl fmt::Debug for Webhook {
             .field("encryption", &self.encryption)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
-            .field("tls_ca", &self.tls_ca)
+            .field("tls", &self.tls)
+            .field("http2", &self.http2)
             .field("idle", &self.idle)
             .field("pool", &self.pool)
             .field("trust", &self.trust)

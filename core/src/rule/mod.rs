@@ -9,6 +9,7 @@ mod place;
 mod set;
 mod success;
 
+pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use arn::Arns;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,

@@ -252,7 +252,7 @@ fn headers_cannot_break_the_request() {
 fn an_authority_needs_tls() {
     let text = refused_with(|d| {
         let mut w = Webhook::new("http://example.com/").unwrap();
-        w.tls_ca = Some("/etc/ca.pem".into());
+        w.tls.ca = vec!["/etc/ca.pem".into()];
         d.kind = DestinationKind::Webhook(w);
     });
     assert_has(&text, &["without TLS"]);

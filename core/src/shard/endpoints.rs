@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::certificates::Watched;
 use crate::delivery::endpoint::{Endpoint, EndpointPolicy, Known, Stopped};
 use crate::lock::Mutex;
-use crate::log::standing::{self, Standing, State};
+use crate::log::standing::{self, Certificates, Standing, State};
+use crate::net::tls::keeper::Keeper;
 use crate::rule::{BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, RateLimits};
 
 /// How often what changes with each attempt that fails is written, of one destination.
@@ -28,11 +30,16 @@ struct Entry {
     written_ns: u64,
     stopped: Option<Stopped>,
     since_ms: u64,
+    /// Its certificates, what is known of them, and what of that is written.
+    watched: Option<Watched>,
+    certificates: Certificates,
+    written_certificates: Certificates,
 }
 
 /// By the numbers of destinations.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Endpoints {
+    tls: Arc<Keeper>,
     all: Mutex<BTreeMap<u32, Entry>>,
     /// What earlier runs left, by name, until somebody asks for it.
     kept: Mutex<BTreeMap<String, Standing>>,
@@ -73,6 +80,14 @@ fn known(s: &Standing) -> Known {
 }
 
 impl Entry {
+    fn certificates(&self) -> Certificates {
+        let mut known = self.certificates.clone();
+        if let Some(watched) = &self.watched {
+            watched.update(&mut known);
+        }
+        known
+    }
+
     fn standing(&self, now_ns: u64) -> Standing {
         let known = self.endpoint.known(now_ns);
         let (state, reason) = known.stopped.map_or((State::Active, ""), reason);
@@ -82,6 +97,7 @@ impl Entry {
         s.failing_ms = known.failing_ns / MS;
         (s.failing_attempts, s.noticed) = (known.failing_attempts, known.noticed);
         s.gone_ms = known.gone_ns.map_or(0, |ns| (ns / MS).max(1));
+        s.certificates = self.certificates();
         s.attempts = self.endpoint.attempts();
         s
     }
@@ -89,7 +105,7 @@ impl Entry {
 
 impl Endpoints {
     /// With what earlier runs left in a data directory.
-    pub(crate) fn open(dir: &Path) -> Endpoints {
+    pub(crate) fn open(dir: &Path, tls: Arc<Keeper>) -> Endpoints {
         let mut kept = BTreeMap::new();
         for name in standing::kept(dir) {
             match standing::read(dir, &name) {
@@ -106,7 +122,7 @@ impl Endpoints {
                 s.state = State::Suspended;
             }
         }
-        Endpoints { all: Mutex::default(), kept: Mutex::new(kept) }
+        Endpoints { tls, all: Mutex::default(), kept: Mutex::new(kept) }
     }
 
     /// The endpoint of a destination with these settings.
@@ -117,6 +133,8 @@ impl Endpoints {
                 entry.endpoint.set_policy(policy(d));
                 if entry.kind != d.kind {
                     entry.kind = d.kind.clone();
+                    entry.watched = Watched::of(&d.kind, &self.tls);
+                    entry.certificates = Certificates::default();
                     entry.endpoint.replaced();
                 }
                 entry.endpoint.clone()
@@ -125,7 +143,11 @@ impl Endpoints {
                 let endpoint = Endpoint::new(policy(d));
                 let kept = self.kept.lock().remove(&d.name);
                 let (mut stopped, mut since_ms) = (None, 0);
+                let (watched, mut certificates) = (Watched::of(&d.kind, &self.tls), Certificates::default());
                 if let Some(s) = kept {
+                    if watched.is_some() {
+                        certificates = s.certificates.clone();
+                    }
                     let known = known(&s);
                     (stopped, since_ms) = (known.stopped, s.since_ms);
                     endpoint.restore(known, s.attempts, 0);
@@ -138,6 +160,9 @@ impl Endpoints {
                     written_ns: 0,
                     stopped,
                     since_ms,
+                    watched,
+                    written_certificates: certificates.clone(),
+                    certificates,
                 };
                 all.insert(number, entry);
                 endpoint
@@ -148,6 +173,11 @@ impl Endpoints {
     /// What is known of a destination, by name.
     pub(crate) fn standing(&self, name: &str, now_ns: u64) -> Option<Standing> {
         self.all.lock().values().find(|e| e.name == name).map(|e| e.standing(now_ns))
+    }
+
+    /// What is known of the certificates of a destination, by number.
+    pub(crate) fn certificates(&self, number: u32) -> Certificates {
+        self.all.lock().get(&number).map(Entry::certificates).unwrap_or_default()
     }
 
     /// Does what an operator asks for. The number of the destination, if there is such.
@@ -179,6 +209,10 @@ impl Endpoints {
                     entry.name
                 );
             }
+            entry.certificates = entry.certificates();
+            if let Some(watched) = &mut entry.watched {
+                watched.warn(&entry.name, &entry.certificates, wall_ms);
+            }
             let changes = entry.endpoint.changes();
             let stopped = entry.endpoint.stopped();
             let decided = stopped != entry.stopped;
@@ -189,7 +223,8 @@ impl Endpoints {
                 }
             }
             let waited = now_ns.saturating_sub(entry.written_ns) >= WRITE_EVERY_NS || entry.written == 0;
-            if decided || taken_up.contains(&entry.name) || (changes != entry.written && (waited || last)) {
+            let is_news = changes != entry.written || entry.certificates != entry.written_certificates;
+            if decided || taken_up.contains(&entry.name) || (is_news && (waited || last)) {
                 due.push((*number, changes, decided));
             }
         }
@@ -202,6 +237,7 @@ impl Endpoints {
                 Ok(()) => {
                     if let Some(entry) = self.all.lock().get_mut(&number) {
                         (entry.written, entry.written_ns) = (changes, now_ns);
+                        entry.written_certificates = standing.certificates;
                     }
                 }
                 Err(e) => {

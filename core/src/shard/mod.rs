@@ -5,6 +5,7 @@
 //! sends; *housekeeping* saves cursors and removes segments that every lane has passed. Nothing here blocks the thread.
 
 pub(crate) mod bell;
+mod certificates;
 mod commit;
 pub(crate) mod dead;
 pub(crate) mod dedup;
@@ -113,6 +114,7 @@ impl Common {
         let window_ns = config.dedup.window.as_nanos() as u64;
         let tables = if window_ns > 0 { publishing } else { 0 };
         let new_table = |_| Mutex::new(Dedup::new(window_ns, config.dedup.entries_max));
+        let network = Arc::new(Network::new(&config.network));
         let common = Common {
             publishing,
             host_cursor: AtomicU64::new(lowest.unwrap_or(0)),
@@ -121,8 +123,8 @@ impl Common {
             // By their numbers, which may have gaps.
             queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
-            network: Arc::new(Network::new(&config.network)),
-            endpoints: Arc::new(Endpoints::open(&config.data_dir)),
+            endpoints: Arc::new(Endpoints::open(&config.data_dir, network.tls.clone())),
+            network,
             started: driver::now(),
         };
         let mut entries: Vec<_> = states.values().flat_map(|s| &s.dedup).collect();

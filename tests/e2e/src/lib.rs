@@ -26,7 +26,7 @@ pub fn hook(name: &str, url: &str) -> Destination {
 /// The same over TLS, trusting the authorities of a file.
 pub fn tls_hook(name: &str, url: &str, ca: &Path) -> Destination {
     let mut webhook = Webhook::new(url).expect("a URL");
-    webhook.tls_ca = Some(ca.to_owned());
+    webhook.tls.ca = vec![ca.to_owned()];
     impatient(Destination::new(name, DestinationKind::Webhook(webhook)))
 }
 

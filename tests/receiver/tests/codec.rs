@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tidewire::net::http::{RequestHead, Response, ResponseParser, RetryAfter, State};
-use tidewire::net::tls::{Identity, Roots, client_config, explain, server_name};
+use tidewire::net::tls::{self, client_config, explain, server_name};
 use tidewire_receiver::{Behaviour, Receiver, Reply, Settings, Tls};
 use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 use url::Url;
@@ -100,15 +100,17 @@ fn mutual_tls() {
         path
     };
     let (certificates, key) = issue();
-    let roots = Roots::File(path("ca.pem", &ca.pem()));
-    let identity = Identity { certificates: path("own.pem", &certificates), key: path("own.key", &key) };
-    let call = |identity| {
-        let config = client_config(&roots, identity).expect("a configuration");
+    let mut nobody = tls::Tls::default();
+    nobody.ca = vec![path("ca.pem", &ca.pem())];
+    let mut own = nobody.clone();
+    (own.client_cert, own.client_key) = (Some(path("own.pem", &certificates)), Some(path("own.key", &key)));
+    let call = |tls: &tls::Tls| {
+        let config = client_config(tls).expect("a configuration");
         let name = server_name("127.0.0.1").expect("a name");
         let connection = ClientConnection::new(config, name).expect("a client");
         exchange(&mut StreamOwned::new(connection, connect(&receiver)), &head(&receiver))
     };
-    assert_eq!(call(Some(&identity)).expect("an answer").status, 204);
-    let error = explain("127.0.0.1", &call(None).expect_err("no certificate"));
+    assert_eq!(call(&own).expect("an answer").status, 204);
+    let error = explain("127.0.0.1", &call(&nobody).expect_err("no certificate"));
     assert!(error.to_string().contains("client certificate"), "{error}");
 }

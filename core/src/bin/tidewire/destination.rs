@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use tidewire::config::Config;
@@ -141,7 +141,12 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         return Err(unknown(name, &names));
     }
     let dir = &config.engine.data_dir;
-    let s = of(dir, name)?;
+    let mut s = of(dir, name)?;
+    let configured = config.rules.destinations.iter().find(|d| d.name == name);
+    if let Some(DestinationKind::Webhook(w)) = configured.map(|d| &d.kind) {
+        // As it is now, also if no engine has read it.
+        s.certificates.client_expires = w.tls.client_expires();
+    }
     if json {
         let mut told = serde_json::to_value(&s).unwrap_or_default();
         if let Some(object) = told.as_object_mut() {
@@ -157,6 +162,17 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         // The path may be a secret.
         writeln!(out, "  at {}", w.url.origin().ascii_serialization())?;
     }
+    for (what, expires) in [
+        ("client certificate", s.certificates.client_expires),
+        ("endpoint's certificate", s.certificates.server_expires),
+    ] {
+        if let Some(unix) = expires {
+            writeln!(out, "  the {what} {}", expiry(unix))?;
+        }
+    }
+    if !s.certificates.trouble.is_empty() {
+        writeln!(out, "  files of TLS have changed and cannot be used: {}", s.certificates.trouble)?;
+    }
     if !s.attempts.is_empty() {
         writeln!(out, "  last attempts that failed:")?;
     }
@@ -168,6 +184,16 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         }
     }
     Ok(())
+}
+
+/// When a certificate expires, and how long that is from now.
+fn expiry(unix: i64) -> String {
+    let at = crate::values::rfc3339(u64::try_from(unix).unwrap_or(0).saturating_mul(1_000_000_000));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    match unix.saturating_sub_unsigned(now) {
+        ..0 => format!("expired {at}"),
+        left => format!("expires {at}, in {} days", left / 86400),
+    }
 }
 
 fn order(name: &str, place: &Place, order: Order, out: &mut impl Write) -> Result<(), Failure> {

@@ -49,7 +49,8 @@ pub struct RequestHead {
     content_type: String,
     /// What follows the target.
     template: Vec<u8>,
-    names: Vec<String>,
+    /// The fields of the template but for `Host` and `Accept-Encoding`.
+    fields: Vec<(String, String)>,
 }
 
 impl RequestHead {
@@ -84,15 +85,15 @@ impl RequestHead {
         let content_type_header = content_type.map(|value| ("Content-Type", value));
 
         let mut template = Vec::with_capacity(256);
-        let mut names: Vec<String> = Vec::new();
+        let mut fields: Vec<(String, String)> = Vec::new();
         put(&mut template, &[" HTTP/1.1\r\nHost: ", &authority, "\r\n"]);
         for &(name, value) in agent.iter().chain(&content_type_header).chain(headers) {
             check(name, value)?;
             let single = SINGLE.iter().any(|s| name.eq_ignore_ascii_case(s));
-            if single && names.iter().any(|n| n.eq_ignore_ascii_case(name)) {
+            if single && fields.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)) {
                 return Err(Error::invalid_config(format!("header {name} is given twice")));
             }
-            names.push(name.to_owned());
+            fields.push((name.to_owned(), value.to_owned()));
             put(&mut template, &[name, ": ", value, "\r\n"]);
         }
         // Answers are kept as a few bytes for the operator to read: they should not arrive compressed.
@@ -105,7 +106,7 @@ impl RequestHead {
             .remedy("shorten the URL or the headers"));
         }
         let content_type = content_type.unwrap_or_default().to_owned();
-        Ok(RequestHead { method, origin: String::new(), authority, target, content_type, template, names })
+        Ok(RequestHead { method, origin: String::new(), authority, target, content_type, template, fields })
     }
 
     /// The head as a forward proxy takes it for `http` (RFC 9112, 3.2.2): with the whole URL in its first line, and
@@ -187,6 +188,11 @@ impl RequestHead {
         &self.target
     }
 
+    /// The fields that every request has, in their order, but for `Host` and `Accept-Encoding`.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The value of `Content-Type`, empty if there is none.
     pub fn content_type(&self) -> &str {
         &self.content_type
@@ -199,7 +205,7 @@ impl fmt::Debug for RequestHead {
         f.debug_struct("RequestHead")
             .field("method", &self.method)
             .field("authority", &self.authority)
-            .field("headers", &self.names)
+            .field("headers", &self.fields.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

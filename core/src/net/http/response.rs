@@ -66,6 +66,35 @@ pub struct Response {
     pub bytes_after: usize,
 }
 
+impl Response {
+    /// An answer of HTTP/2, whose framing is not ours to look at; its body is the caller's to add. `wanted` is the header
+    /// whose value goes into [`Response::header`].
+    pub fn of_fields<'a>(
+        status: u16,
+        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+        wanted: Option<&str>,
+    ) -> Response {
+        let (mut known, mut header) = (Fields::default(), None);
+        for (name, value) in fields {
+            // Nothing that the framing of HTTP/1.1 would refuse matters here.
+            let _ = known.take(name, value);
+            if header.is_none() && wanted.is_some_and(|w| w.eq_ignore_ascii_case(name)) {
+                header = Some(printable(value));
+            }
+        }
+        Response {
+            status,
+            retry_after: known.retry_after,
+            location: known.location,
+            keep_alive: true,
+            keep_alive_timeout: None,
+            header,
+            body_start: Vec::new(),
+            bytes_after: 0,
+        }
+    }
+}
+
 /// Why an answer cannot be used. The connection must be closed after any of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
