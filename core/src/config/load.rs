@@ -24,7 +24,7 @@ use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::Source as Resolution;
 use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
-    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, check_bucket, suggest, within,
 };
 use crate::wire;
 
@@ -434,11 +434,8 @@ impl Loader<'_> {
             let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
             return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook"]))));
         }
-        let Some(url) = &table.url else {
-            return Err(at(start, Error::invalid_config("`url` is missing").remedy("add it")));
-        };
-        let mut webhook = Webhook::new(url.get_ref()).map_err(|e| at(url.span().start, e))?;
-        places.push(("url", url.span().start));
+        let read = super::endpoints::read(&table, start, &mut places);
+        let mut webhook = read.map_err(|(offset, e)| at(offset, e))?;
         if let Some((name, _)) = table.headers.first_key_value() {
             places.push(("headers", name.span().start));
         }

@@ -2,6 +2,7 @@
 //!
 //! A file is taken as a whole or refused as a whole. Errors name file, line, column, and the rule or destination.
 
+mod endpoints;
 mod format;
 mod load;
 mod network;

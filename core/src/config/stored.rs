@@ -161,7 +161,7 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
     match &d.kind {
         DestinationKind::Webhook(w) => {
             set(&mut value, "type", Some("webhook".into()));
-            set(&mut value, "url", Some(w.url.as_str().into()));
+            super::endpoints::write(w, &mut value);
             set(&mut value, "timeout", Some(time(w.timeout)));
             set(&mut value, "connect_timeout", Some(time(w.connect_timeout)));
             set(&mut value, "idle", Some(time(w.idle)));

@@ -235,6 +235,9 @@ pub(super) struct DestinationTable {
     pub(super) name: Spanned<String>,
     pub(super) r#type: Spanned<String>,
     pub(super) url: Option<Spanned<String>>,
+    pub(super) endpoints: Option<Spanned<Vec<Spanned<EndpointTable>>>>,
+    pub(super) balance: Option<Spanned<String>>,
+    pub(super) verification: Option<Spanned<toml::Value>>,
     pub(super) profile: Option<Spanned<String>>,
     pub(super) encoding: Option<Spanned<String>>,
     pub(super) metadata: Option<Spanned<toml::Value>>,
@@ -277,6 +280,15 @@ pub(super) struct DestinationTable {
     #[serde(default)]
     pub(super) queue: Queue,
     pub(super) tls: Option<Tls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointTable {
+    pub(super) url: Spanned<String>,
+    pub(super) weight: Option<u32>,
+    pub(super) priority: Option<u32>,
+    pub(super) region: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -12,6 +12,7 @@ use super::handover::{DELIVERY, Handed, lane_of};
 use super::lanes::{Body, LaneSlot, Place, Saved, Way};
 use super::snapshot::Snapshot;
 use super::{EverDestinations, Shard};
+use crate::delivery::balance::region_number;
 use crate::delivery::behind::KeysBehind;
 use crate::delivery::endpoint::Seat;
 use crate::delivery::lane::Item;
@@ -215,12 +216,17 @@ impl Shard {
         let way = if number & DELIVERY == 0 { self.way(destination.as_deref()) } else { Way::OF_DELIVERY };
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number & !DELIVERY, destination.as_ref().map(|d| &d.queue));
-        let place =
-            Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, false) };
+        let place = self.place(false);
         let slot =
             Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, place, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
+    }
+
+    /// Where a lane of this shard asks whether it may send.
+    pub(super) fn place(&self, replays: bool) -> Place {
+        let region = region_number(&self.config.region);
+        Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, replays), region }
     }
 
     /// Takes the rules into force that hold from a ring position on.
@@ -450,7 +456,7 @@ impl Shard {
             // One that comes out of the dead letters has a fresh budget.
             _ => record.header().clock_ns,
         };
-        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, route.priority, body, now) {
+        if slot.push(record.sequence(), &frame, accepted_ns, route.priority, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }

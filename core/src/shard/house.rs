@@ -68,9 +68,7 @@ impl Shard {
             if driver::since(expired) > EXPIRE_EVERY {
                 expired = driver::now();
                 for slot in self.lanes.borrow().values() {
-                    if let Some(c) = slot.connector() {
-                        c.expire(expired);
-                    }
+                    slot.connectors().iter().for_each(|c| c.expire(expired));
                 }
                 // Retention releases by time too.
                 self.remove_passed_segments(false).await;
@@ -88,10 +86,10 @@ impl Shard {
         let (endpoints, dir) = (self.shared.common.endpoints.clone(), self.config.data_dir.clone());
         let (now_ns, wall_ms) = (self.now().mono_ns, wall_ns() / 1_000_000);
         let tended = driver::blocking(move || Ok(endpoints.tend(&dir, now_ns, wall_ms, last))).await;
-        for number in tended.unwrap_or_default() {
-            for peer in self.peers.iter() {
-                peer.command(Command::Turn(number));
-            }
+        let tended = tended.unwrap_or_default();
+        for peer in self.peers.iter() {
+            tended.rotated.iter().for_each(|number| peer.command(Command::Reconnect(*number)));
+            tended.turns.iter().for_each(|number| peer.command(Command::Turn(*number)));
         }
     }
 

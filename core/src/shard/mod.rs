@@ -137,7 +137,7 @@ impl Common {
 
     /// What is known of a destination, by name.
     pub(crate) fn standing_of(&self, name: &str) -> Option<Standing> {
-        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64)
+        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64, wall_ns() / 1_000_000)
     }
 
     /// The table that a key belongs in.
@@ -254,6 +254,8 @@ pub(crate) enum Command {
     Look,
     /// The lanes of this destination may send again.
     Turn(u32),
+    /// The secrets of this destination have changed.
+    Reconnect(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
