@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
 use crate::event::profile::Profile;
 use crate::net::dial::{Dialer, Way};
-use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State};
+use crate::net::http::{self, Class, Method, RequestHead, Response, ResponseParser, State};
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
 use crate::net::tls::{self, Roots};
-use crate::rule::{Partial, Success, Webhook};
+use crate::rule::{Partial, Success, VerificationMethod, Webhook};
 
 /// Answers are short, and the buffer is cleared for each.
 const READ_BYTES: usize = 1024;
@@ -45,8 +45,9 @@ pub(crate) struct WebhookConnector {
     keeps_bodies: bool,
     success: Success,
     partial: Option<Partial>,
-    /// The header that answers are to have.
+    /// The header that answers are to have, and another one that is looked at.
     header: Option<Arc<str>>,
+    also: Option<Arc<str>>,
 }
 
 /// What a body is joined of, besides the records.
@@ -98,20 +99,57 @@ impl WebhookConnector {
         let wrapping = Wrapping::of(webhook);
         let content_type = format.content_type(profile);
         let on_the_wire = wrapping.as_ref().and_then(Wrapping::content_type).unwrap_or(content_type);
-        let posting = Self::posting(webhook, profile_headers(profile, format), on_the_wire, concurrency, network)?;
+        let origin = webhook.verification.as_ref().filter(|v| v.method == VerificationMethod::CloudEvents);
+        let origin = origin.map(|v| v.origin());
+        let mut made = profile_headers(profile, format).to_vec();
+        made.extend(origin.as_ref().map(|origin| ("WebHook-Request-Origin", origin.as_str())));
+        let posting = Self::posting(webhook, Method::Post, &made, on_the_wire, concurrency, network)?;
         let (parts, content_type) = (Parts::of(format, profile), content_type.to_owned());
         Ok(WebhookConnector { parts, credentials, wrapping, content_type, ..posting })
     }
 
     /// One that asks for tokens, with [`WebhookConnector::post`].
     pub(super) fn of_tokens(webhook: &Webhook, content_type: &str, network: &Network) -> Result<WebhookConnector> {
-        let posting = Self::posting(webhook, &[], content_type, 1, network)?;
+        let posting = Self::posting(webhook, Method::Post, &[], content_type, 1, network)?;
         Ok(WebhookConnector { keeps_bodies: true, ..posting })
+    }
+
+    /// One that asks the endpoint something before it gets events, with [`WebhookConnector::ask`], and looks for
+    /// `WebHook-Allowed-Origin` and `WebHook-Allowed-Rate`.
+    pub(super) fn asking(
+        webhook: &Webhook,
+        method: Method,
+        headers: &[(&str, &str)],
+        content_type: &str,
+        network: &Arc<Network>,
+    ) -> Result<WebhookConnector> {
+        let credentials = (!webhook.auth.is_empty()).then(|| Credentials::new(webhook, network.clone()));
+        let posting = Self::posting(webhook, method, headers, content_type, 1, network)?;
+        let header = Some("WebHook-Allowed-Origin".into());
+        Ok(WebhookConnector { credentials, header, also: Some("WebHook-Allowed-Rate".into()), ..posting })
+    }
+
+    /// The same for records that are whole bodies.
+    pub(super) fn of_documents(self) -> WebhookConnector {
+        WebhookConnector { parts: Parts::default(), ..self }
+    }
+
+    /// Sends a body, signed, and answers with what comes back, whatever it is, within the time of an attempt.
+    pub(super) async fn ask(&self, body: Bytes) -> std::result::Result<Response, String> {
+        let id = crate::event::EventId { incarnation: driver::wall_ns(), shard: 0, sequence: 1 };
+        let records = [Record { id, bytes: body.clone() }];
+        let deadline = driver::now() + self.timeout;
+        match driver::until(deadline, self.send_signed(&records, Vec::new(), &[body])).await {
+            None => Err(format!("no complete answer within {:?}", self.timeout)),
+            Some(Err(reason) | Ok(Err(reason))) => Err(reason),
+            Some(Ok(Ok(response))) => Ok(response),
+        }
     }
 
     fn posting(
         webhook: &Webhook,
-        of_profile: &[(&'static str, &'static str)],
+        method: Method,
+        of_profile: &[(&str, &str)],
         content_type: &str,
         concurrency: usize,
         network: &Network,
@@ -122,7 +160,8 @@ impl WebhookConnector {
                 headers.push((name, value));
             }
         }
-        let mut head = RequestHead::post(&webhook.url, content_type, &headers)?;
+        let kind = (!content_type.is_empty()).then_some(content_type);
+        let mut head = RequestHead::new(method, &webhook.url, kind, &headers)?;
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
@@ -165,6 +204,7 @@ impl WebhookConnector {
             success: webhook.success.clone(),
             partial: webhook.partial.clone(),
             header: webhook.success.header.as_ref().map(|h| h.name.as_str().into()),
+            also: None,
         })
     }
 
@@ -332,7 +372,7 @@ impl WebhookConnector {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
-        let parser = parser.looking_for(self.header.clone());
+        let parser = parser.looking_for(self.header.clone()).looking_also_for(self.also.clone());
         let connection = Connection { stream, parser };
         Ok(self.pool.borrow().made(connection, driver::now()))
     }

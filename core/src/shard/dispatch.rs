@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -16,7 +17,7 @@ use crate::delivery::balance::region_number;
 use crate::delivery::behind::KeysBehind;
 use crate::delivery::endpoint::Seat;
 use crate::delivery::lane::Item;
-use crate::driver::DiskFile;
+use crate::driver::{self, DiskFile};
 use crate::error::{Error, Result};
 use crate::event::format::Format;
 use crate::event::profile::{DeadNote, Profile, RecordContext, Story};
@@ -38,6 +39,8 @@ pub(super) const READ_ON_ROOM: usize = 64;
 
 /// Lanes of a shard that note whose events they leave in the log; each takes [`KeysBehind::BYTES`].
 const KEY_TABLES_MAX: usize = 16;
+/// How often closing looks whether a destination was suspended meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 /// More events than a lane can have tried.
 const TRIED_MAX: u64 = 1 << 24;
 
@@ -817,8 +820,11 @@ impl Shard {
 
     /// Resolves once no lane has anything left.
     pub(super) async fn all_delivered(&self) {
-        while self.lanes_low() < self.dispatched.get() {
-            self.lane_settled.notified().await;
+        let head = self.dispatched.get();
+        // What waits until somebody says otherwise is not waited for here.
+        let waits = |s: &Rc<LaneSlot>| s.low(head) < head && !s.is_left();
+        while self.lanes.borrow().values().any(waits) {
+            let _ = driver::within(LOOK, self.lane_settled.notified()).await;
         }
     }
 }

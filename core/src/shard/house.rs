@@ -49,6 +49,7 @@ impl Shard {
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             self.note_host_cursor();
+            self.ask_endpoints();
             self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.

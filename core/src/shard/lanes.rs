@@ -401,6 +401,11 @@ impl LaneSlot {
         self.lane.borrow().endpoints().is_stopped()
     }
 
+    /// Whether nothing is on its way, and nothing will be until somebody says otherwise.
+    pub(super) fn is_left(&self) -> bool {
+        self.is_stopped() && self.lane.borrow().in_flight() == 0
+    }
+
     pub(super) fn destination(&self) -> Option<Arc<Destination>> {
         self.destination.borrow().clone()
     }

@@ -33,6 +33,7 @@ pub(crate) mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod walk;
 
 use std::cell::{Cell, RefCell};
@@ -467,6 +468,8 @@ pub(crate) struct Shard {
     lane_settled: Notify,
     stopping: Cell<bool>,
     house_wake: Notify,
+    /// Endpoints that are being asked whether they want events.
+    asking: RefCell<Vec<verify::Asking>>,
 }
 
 impl Shard {
@@ -565,6 +568,7 @@ impl Shard {
             lane_settled: Notify::default(),
             stopping: Cell::new(false),
             house_wake: Notify::default(),
+            asking: RefCell::default(),
             shared,
             peers,
         });
@@ -626,6 +630,7 @@ impl Shard {
         commit.await;
         self.house_wake.notify();
         house.await;
+        self.stop_asking().await;
         self.note_host_cursor();
         self.files.wake();
         prepare.await;
