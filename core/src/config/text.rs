@@ -42,6 +42,7 @@ pub(super) struct Engine {
     pub(super) idle: Option<super::Idle>,
     pub(super) pin_cpus: Option<bool>,
     pub(super) region: Option<Spanned<String>>,
+    pub(super) operator_destination: Option<Spanned<String>>,
     pub(super) event_source: Option<Spanned<String>>,
     pub(super) event_bytes_max: Option<Spanned<Size>>,
     #[serde(default)]

@@ -224,6 +224,31 @@ pub fn kept(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Secrets that were rotated, see [`crate::auth::rotation`].
+const SECRETS_END: &str = ".secrets";
+
+/// Whether a file of the directory has what is kept of a destination, and is not an order or in the making.
+pub(crate) fn is_kept(file: &str) -> bool {
+    [ENDS, SECRETS_END].iter().any(|ends| file.strip_suffix(ends).is_some_and(|name| !name.is_empty()))
+}
+
+/// What is kept of all destinations, as it stands in the files of the directory.
+pub(crate) fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut names = fs::list(&dir.join(DIRECTORY)).unwrap_or_default();
+    names.retain(|name| is_kept(name));
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        let at = dir.join(DIRECTORY).join(&name);
+        match fs::read(&at) {
+            Ok(bytes) => files.push((name, bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("cannot read it", &at, &e)),
+        }
+    }
+    Ok(files)
+}
+
 /// Keeps it, durably.
 pub(crate) fn write(dir: &Path, name: &str, standing: &Standing) -> Result<()> {
     let at = path(dir, name, ENDS);

@@ -88,6 +88,9 @@ impl Shard {
         let (now_ns, wall_ms) = (self.now().mono_ns, wall_ns() / 1_000_000);
         let tended = driver::blocking(move || Ok(endpoints.tend(&dir, now_ns, wall_ms, last))).await;
         let tended = tended.unwrap_or_default();
+        if !last {
+            tended.notices.iter().for_each(|notice| self.tell_operator(notice));
+        }
         for peer in self.peers.iter() {
             tended.rotated.iter().for_each(|number| peer.command(Command::Reconnect(*number)));
             tended.turns.iter().for_each(|number| peer.command(Command::Turn(*number)));

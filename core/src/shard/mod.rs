@@ -24,6 +24,7 @@ mod kept;
 mod lanes;
 pub(crate) mod losses;
 pub(crate) mod message;
+mod notices;
 pub mod progress;
 pub(crate) mod queues;
 pub(crate) mod replay;
