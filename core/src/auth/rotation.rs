@@ -100,11 +100,12 @@ impl Rotated {
             None => make(&auth)?,
         };
         auth.secrets_mut().rotate(Secret::text(new.secret.as_str()), unix, overlap)?;
-        auth.validate()?;
+        let invalid = |e: Error| Error::new(ErrorKind::InvalidArgument, e.message());
+        auth.validate().map_err(invalid)?;
         // The new one alone has to do: those of before may be where only the engine can read them.
         let mut alone = auth.clone();
         *alone.secrets_mut() = Secret::text(new.secret.as_str()).into();
-        alone.check().map_err(|e| Error::new(ErrorKind::InvalidArgument, e.message()))?;
+        alone.check().map_err(invalid)?;
         Ok((Rotated { scheme, of: configured, secrets: auth.secrets().clone() }, new))
     }
 
