@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use common::*;
 use tidewire::config::EngineConfig;
-use tidewire::log::standing::{self, Order, State};
 use tidewire::event::EventTypes;
 use tidewire::event::profile::Profile;
+use tidewire::log::standing::{self, Order, State};
 use tidewire::rule::{Destination, DestinationKind, RuleSet, Verification, VerificationMethod};
 use tidewire::{DeadLetterFilter, Engine, ErrorKind, test_destination};
 use tidewire_receiver::{Behaviour, Receiver, Reply};

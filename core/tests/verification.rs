@@ -291,9 +291,7 @@ fn each_of_several_endpoints_is_asked_and_those_that_agree_are_used() {
     assert_eq!((known[0].state, known[1].state), (State::Active, State::Pending));
     b.set_behaviour(Behaviour::decide(agrees));
     engine.resume_destination("hook").unwrap();
-    until("the other one agrees", || {
-        engine.destination_standing("hook").unwrap().endpoints[1].state == State::Active
-    });
+    until("the other one agrees", || engine.destination_standing("hook").unwrap().endpoints[1].state == State::Active);
     (0..50).for_each(|n| put(&engine, &format!("k{n}"), n));
     engine.flush(WAIT).unwrap();
     assert!(b.accepted() > 0 && a.accepted() + b.accepted() == 100);

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::probe::test_record;
 use super::webhook::WebhookConnector;
+use crate::auth::Auth;
 use crate::config::{EngineConfig, Network};
 use crate::delivery::{Connector, Outcome, Record};
 use crate::driver;
@@ -84,7 +85,10 @@ async fn by_options(
     let mut headers = vec![("WebHook-Request-Origin", origin.as_str())];
     headers.extend(rate.as_ref().map(|r| ("WebHook-Request-Rate", r.as_str())));
     headers.extend(callback.as_ref().map(|u| ("WebHook-Request-Callback", u.as_str())));
-    let connector = WebhookConnector::asking(webhook, Method::Options, &headers, "", network);
+    // A signature that covers the type of the body wants one.
+    let signs_it = webhook.auth.iter().any(|a| matches!(a, Auth::MessageSignatures(_)));
+    let content_type = if signs_it { "application/json" } else { "" };
+    let connector = WebhookConnector::asking(webhook, Method::Options, &headers, content_type, network);
     let connector = connector.or_else(|e| no(e.to_string()))?;
     let answer = connector.ask(Bytes::new()).await.or_else(no)?;
     judge_options(&answer, &origin, verification)
@@ -275,13 +279,18 @@ mod tests {
         assert_eq!(of(200, &right), Ok(None));
         assert_eq!((of(400, &right), of(302, &right)), (Err(None), Err(None)));
         assert_eq!((of(200, ""), of(202, "{}")), (Err(Some(LATER)), Err(Some(LATER))));
-        assert_eq!((of(200, "{\"validationResponse\":\"x\"}"), of(200, "{\"validationResponse\":1}")), (Err(None), Err(None)));
+        assert_eq!(
+            (of(200, "{\"validationResponse\":\"x\"}"), of(200, "{\"validationResponse\":1}")),
+            (Err(None), Err(None))
+        );
     }
 
     #[test]
     fn a_challenge_comes_back_as_text_or_as_a_member() {
         let of = |status, body: &str| judge_challenge(&answer(status, "", body), CODE).is_ok();
-        for body in [CODE.to_owned(), format!("{CODE}\n"), format!("{{\"challenge\":\"{CODE}\"}}"), format!("challenge={CODE}")] {
+        for body in
+            [CODE.to_owned(), format!("{CODE}\n"), format!("{{\"challenge\":\"{CODE}\"}}"), format!("challenge={CODE}")]
+        {
             assert!(of(200, &body), "{body}");
             assert!(!of(500, &body), "{body}");
         }

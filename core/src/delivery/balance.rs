@@ -204,16 +204,21 @@ impl Balancer {
         if let Some(one) = self.only() {
             return one.ask(seat, want.events, want.bytes, want.whole, now_ns);
         }
-        // What is in this turn is not taken where the turn comes to nothing; that only shifts whose turn is next.
+        // A turn that comes to nothing is not given back: that only shifts whose turn is next.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         match self.choose(want, now_ns, turn) {
             Choice::Wait(until) => Leave::Wait(until),
             Choice::Probed => Leave::Busy(now_ns.saturating_add(ASK_AGAIN_NS)),
-            Choice::To(at) => match self.targets[at].endpoint.ask(seat, want.events, want.bytes, want.whole, now_ns) {
-                // Its breaker or a pause came between. Others may be there.
-                Leave::Wait(NEVER_NS) => Leave::Busy(now_ns.saturating_add(ASK_AGAIN_NS)),
-                other => other,
-            },
+            Choice::To(at) => {
+                let endpoint = &self.targets[at].endpoint;
+                match endpoint.ask(seat, want.events, want.bytes, want.whole, now_ns) {
+                    // Its breaker or a pause came between. Others may be there.
+                    Leave::Wait(_) if matches!(endpoint.gate(now_ns), Gate::Open(_)) => {
+                        Leave::Busy(now_ns.saturating_add(ASK_AGAIN_NS))
+                    }
+                    other => other,
+                }
+            }
         }
     }
 

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::breaker::{Gate, backoff};
 use super::balance::{Balancer, Want};
+use super::breaker::{Gate, backoff};
 use super::endpoint::{Endpoint, Leave, NEVER_NS, Permit, Said, Seat};
 use crate::event::Priority;
 use crate::log::attempts::Tried;
@@ -742,6 +742,12 @@ impl<T> Lane<T> {
     fn ask_for_ready(&self, now: Now) -> Result<(Permit, Option<u64>), Leave> {
         let limits = self.policy.batch;
         let (events, bytes) = (self.ready_events.min(limits.events_max), self.ready_bytes.min(limits.bytes_max));
+        if let Some(only) = self.endpoints.only() {
+            return match only.ask(self.seat, events, bytes, false, now.mono_ns) {
+                Leave::Go(permit) => Ok((permit, None)),
+                other => Err(other),
+            };
+        }
         let ask = |key: u64| {
             let head = self.keys.get(&key).and_then(|q| self.slots.get(q.head as usize)?.item.as_ref());
             let region = head.map_or(0, |i| i.region);

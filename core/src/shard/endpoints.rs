@@ -21,6 +21,8 @@ use crate::rule::{
 
 /// How often what changes with each attempt that fails is written, of one destination.
 const WRITE_EVERY_NS: u64 = 10_000_000_000;
+/// How often it is told at most that an endpoint is left alone.
+const TELL_EVERY_NS: u64 = 600_000_000_000;
 /// How many are written at a time.
 const WRITES_MAX: usize = 64;
 const MS: u64 = 1_000_000;
@@ -87,8 +89,9 @@ struct Place {
     key: String,
     endpoint: Arc<Endpoint>,
     asking: Asking,
-    /// The breaker was open when that was looked at last.
+    /// The breaker was open when that was looked at last, and when that was told last (monotonic ns).
     open: bool,
+    told_ns: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -274,7 +277,7 @@ impl Entry {
                         endpoint.restore(known_of(&s, kept.state), Vec::new(), 0);
                         asking.agreed = s.verified;
                     }
-                    Place { url: url.clone(), key, endpoint, asking, open: false }
+                    Place { url: url.clone(), key, endpoint, asking, open: false, told_ns: None }
                 }
             };
             place.endpoint.set_policy(policy);
@@ -292,8 +295,7 @@ impl Entry {
                 place: u64::from_str_radix(&p.key[..16], 16).unwrap_or(at as u64),
             }
         };
-        let usual =
-            if self.destination.order == Order::None { Balance::LeastOutstanding } else { Balance::Affinity };
+        let usual = if self.destination.order == Order::None { Balance::LeastOutstanding } else { Balance::Affinity };
         let targets = self.places.iter().enumerate().map(target).collect();
         self.balancer = Balancer::new(w.balance.unwrap_or(usual), targets);
     }
@@ -614,10 +616,12 @@ impl Endpoints {
             }
             for p in &mut entry.places {
                 let open = p.endpoint.is_open();
-                if open && !std::mem::replace(&mut p.open, open) {
+                let has_opened = open && !std::mem::replace(&mut p.open, open);
+                // One that comes and goes is no reason for a storm.
+                if has_opened && p.told_ns.is_none_or(|told| now_ns.saturating_sub(told) >= TELL_EVERY_NS) {
+                    p.told_ns = Some(now_ns);
                     tell(News::BreakerOpened, "the endpoint is left alone, for its attempts fail");
                 }
-                p.open = open;
             }
             let (changes, state) = (entry.changes(), entry.state());
             let decided = state != entry.state;
@@ -644,8 +648,7 @@ impl Endpoints {
         // What was decided goes first.
         due.sort_by_key(|(_, _, decided)| !decided);
         for (number, changes, _) in due.into_iter().take(if last { usize::MAX } else { WRITES_MAX }) {
-            let found =
-                self.all.lock().get(&number).map(|e| (e.destination.name.clone(), e.standing(now_ns, wall_ms)));
+            let found = self.all.lock().get(&number).map(|e| (e.destination.name.clone(), e.standing(now_ns, wall_ms)));
             let Some((name, standing)) = found else { continue };
             match standing::write(dir, &name, &standing) {
                 Ok(()) => {
@@ -701,3 +704,6 @@ fn new_code() -> String {
     let word = || crate::driver::random_u64().unwrap_or_default();
     format!("{:016x}{:016x}", word(), word())
 }
+
+#[cfg(test)]
+mod tests;

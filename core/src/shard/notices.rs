@@ -24,7 +24,9 @@ impl Shard {
     /// Appends an event for the operator's destination to the log. Nothing is told of that destination itself, or where
     /// the log or its queue does not take it: it stands in the process's log in any case.
     pub(super) fn tell_operator(&self, notice: &Notice) {
-        let Some(name) = self.config.operator_destination.as_deref().filter(|name| *name != notice.name) else { return };
+        let Some(name) = self.config.operator_destination.as_deref().filter(|name| *name != notice.name) else {
+            return;
+        };
         let progress = &self.shared.progress;
         if progress.failure().is_some() || progress.stalled().is_some() || self.appending_ended.get() {
             return;

@@ -49,8 +49,7 @@ impl Shard {
     async fn ask_endpoint(&self, question: &Question, stop: &Notify) {
         let common = &self.shared.common;
         let answer = {
-            let asked =
-                pin!(connect::verify(&question.destination, &question.code, &self.config, &common.network));
+            let asked = pin!(connect::verify(&question.destination, &question.code, &self.config, &common.network));
             // Ended by a word rather than cancelled, as attempts are.
             match select(asked, pin!(stop.notified())).await {
                 Either::Left((answer, _)) => Some(answer),

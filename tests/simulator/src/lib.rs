@@ -20,9 +20,7 @@ use tidewire::filter::Filter;
 use tidewire::log::names::Names;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{
-    Balance, Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook, WebhookEndpoint,
-};
+use tidewire::rule::{Balance, Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook, WebhookEndpoint};
 use tidewire::sim::disk::Faults;
 use tidewire::sim::{Rng, World};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Receipt};
@@ -268,9 +266,8 @@ pub fn run(seed: u64) -> Report {
     let plan = plan(&mut rng);
     let oracle = Rc::new(RefCell::new(Oracle::default()));
     let places = (0..plan.destinations.len()).flat_map(|n| (0..ENDPOINTS).map(move |i| (n, i)));
-    let endpoints = places
-        .map(|(n, i)| Endpoint::start(&world, port(n, i), n, oracle.clone(), Rng::new(rng.draw())))
-        .collect();
+    let endpoints =
+        places.map(|(n, i)| Endpoint::start(&world, port(n, i), n, oracle.clone(), Rng::new(rng.draw()))).collect();
     let mut run = Run {
         world: world.clone(),
         plan,

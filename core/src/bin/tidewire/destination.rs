@@ -191,9 +191,9 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
     {
         // The path may be a secret.
         let several = w.endpoints.len() > 1;
-        for url in w.urls() {
+        for (i, url) in w.urls().enumerate() {
             let at = url.origin().ascii_serialization();
-            let of = s.endpoints.iter().find(|e| e.at == at);
+            let of = s.endpoints.get(i).filter(|e| e.at == at);
             writeln!(out, "  at {at}{}", of.map_or(String::new(), |e| about(e, several)))?;
         }
     }

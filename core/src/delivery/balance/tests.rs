@@ -296,7 +296,8 @@ fn what_failed_at_one_endpoint_goes_to_another_at_once_and_waits_when_all_have_f
 fn a_pause_that_one_endpoint_asks_for_sends_its_events_to_the_others() {
     let mut l = lane(of(Balance::Affinity, &[(1, 0, ""), (1, 0, "")]), 10);
     l.push(item(1, 1, ""), at(0));
-    let throttled = || Outcome::Throttle { after_ns: Some(60 * S), reason: "x".into(), status: 429, answer: bytes::Bytes::new() };
+    let throttled =
+        || Outcome::Throttle { after_ns: Some(60 * S), reason: "x".into(), status: 429, answer: bytes::Bytes::new() };
     let batch = send(&mut l, S);
     let first = to(&batch);
     l.complete(batch, throttled(), at(S), 0.0);

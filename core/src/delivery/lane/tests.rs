@@ -404,7 +404,9 @@ fn what_is_gone_is_asked_each_hour_for_a_day_and_then_no_more() {
                 l.endpoints().only().unwrap().reset();
                 assert_eq!(sequences(&send(&mut l, at(now))).len(), 3);
             }
-            Some(n) => assert_eq!((asked.len(), l.endpoints().only().unwrap().stopped(), l.open_events()), (n + 1, None, 0)),
+            Some(n) => {
+                assert_eq!((asked.len(), l.endpoints().only().unwrap().stopped(), l.open_events()), (n + 1, None, 0))
+            }
         }
     }
 }
