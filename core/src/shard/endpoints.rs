@@ -616,7 +616,8 @@ impl Endpoints {
             }
             for p in &mut entry.places {
                 let open = p.endpoint.is_open();
-                let has_opened = open && !std::mem::replace(&mut p.open, open);
+                let was = std::mem::replace(&mut p.open, open);
+                let has_opened = open && !was;
                 // One that comes and goes is no reason for a storm.
                 if has_opened && p.told_ns.is_none_or(|told| now_ns.saturating_sub(told) >= TELL_EVERY_NS) {
                     p.told_ns = Some(now_ns);
