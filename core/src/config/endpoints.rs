@@ -86,10 +86,7 @@ fn verification_of_json(value: &Value) -> Read<Option<Verification>> {
     t.choose("method", &VerificationMethod::ALL, &mut method)?;
     let mut v = Verification::new(method);
     v.origin = t.text("origin")?.map(str::to_owned);
-    v.rate = match t.number("rate")? {
-        None => None,
-        Some(n) => Some(u32::try_from(n).unwrap_or(u32::MAX)),
-    };
+    v.rate = t.number("rate")?.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     if let Some(url) = t.text("callback")? {
         v = v.with_callback(url).map_err(|e| fault(Vec::new(), e))?;
     }

@@ -909,7 +909,7 @@ impl<T> Lane<T> {
         batch.failed = endpoint.filter(|_| with_endpoint || is_put_off);
         // Another endpoint is tried at once, until all of them have failed in a row.
         let elsewhere = with_endpoint
-            && (batch.attempts as usize + 1) % self.endpoints.targets().len().max(1) != 0
+            && !(batch.attempts as usize + 1).is_multiple_of(self.endpoints.targets().len().max(1))
             && endpoint.is_some_and(|id| self.endpoints.has_other(id, now.mono_ns));
         let backed_off = |attempts: u32| {
             if elsewhere {
