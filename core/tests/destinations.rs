@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use common::*;
 use tidewire::config::EngineConfig;
+use tidewire::event::EventTypes;
+use tidewire::event::profile::Profile;
 use tidewire::log::standing::{self, Order, State};
-use tidewire::rule::{Destination, DestinationKind};
+use tidewire::rule::{Destination, DestinationKind, RuleSet, Verification, VerificationMethod};
 use tidewire::{DeadLetterFilter, Engine, ErrorKind, test_destination};
 use tidewire_receiver::{Behaviour, Receiver, Reply};
 
@@ -102,6 +104,170 @@ fn events_of_a_disabled_destination_become_dead_letters_when_they_are_too_old() 
     let letters = engine.dead_letters(&DeadLetterFilter::default(), None, 100).unwrap();
     assert_eq!((letters.len(), r.accepted()), (40, 0));
     engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn closing_does_not_wait_for_what_is_suspended_or_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Status(404));
+    let mut pending = hook("pending", &r.url());
+    let DestinationKind::Webhook(w) = &mut pending.kind else { unreachable!() };
+    w.verification = Some(Verification::new(VerificationMethod::CloudEvents));
+    let works = receiver(Behaviour::Delay(Duration::from_millis(50)));
+    let rules = || passing(vec![hook("hook", &r.url()), pending.clone(), hook("works", &works.url())]);
+    let engine = open(dir.path(), 2, rules());
+    engine.suspend_destination("hook").unwrap();
+    (0..50).for_each(|n| put(&engine, &format!("k{n}"), n));
+    // It would be for ever.
+    engine.close(Duration::from_secs(1_000_000)).unwrap();
+    assert_eq!(works.accepted(), 50, "what can be delivered was waited for");
+    r.set_behaviour(Behaviour::Ok204);
+    let engine = open(dir.path(), 2, rules());
+    engine.resume_destination("hook").unwrap();
+    engine.confirm_destination("pending", None).unwrap();
+    engine.flush(WAIT).unwrap();
+    // Both have the same receiver, which knows events by their ids.
+    assert_eq!((r.accepted(), r.records().iter().filter(|r| r.accepted).count()), (50, 100));
+    engine.close(WAIT).unwrap();
+}
+
+/// The bodies that a receiver was sent, as text.
+type Bodies = std::sync::Arc<std::sync::Mutex<Vec<serde_json::Value>>>;
+
+fn taking(bodies: &Bodies) -> Behaviour {
+    let bodies = bodies.clone();
+    Behaviour::decide(move |hit| {
+        let value: serde_json::Value = serde_json::from_slice(hit.body).unwrap_or_default();
+        bodies.lock().unwrap().extend(value.as_array().cloned().unwrap_or_default());
+        Reply::status(204)
+    })
+}
+
+#[test]
+fn the_operator_is_told_what_becomes_of_destinations_and_never_of_his_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let bodies = Bodies::default();
+    let ops = receiver(taking(&bodies));
+    let r = receiver(Behaviour::Status(500));
+    let mut d = hook("hook", &r.url());
+    (d.disable.after, d.disable.attempts_min) = (Duration::from_millis(1500), 3);
+    let mut pending = hook("pending", &r.url());
+    let DestinationKind::Webhook(w) = &mut pending.kind else { unreachable!() };
+    w.verification = Some(Verification::new(VerificationMethod::Challenge));
+    let mut operator = hook("ops", &ops.url());
+    operator.profile = Profile::CloudEvents;
+    let mut config = config(dir.path(), 2);
+    config.operator_destination = Some("ops".into());
+    // Only the one that fails has a rule.
+    let rules = || {
+        let rules = vec![everything("all").with_destination("hook")];
+        RuleSet::build(rules, vec![d.clone(), pending.clone(), operator.clone()], EventTypes::default()).unwrap()
+    };
+    let engine = Engine::open_with(config.clone(), rules()).unwrap();
+    (0..20).for_each(|n| put(&engine, &format!("k{n}"), n));
+    let told = |of: &str, what: &str| {
+        let kind = format!("System:Destination:{what}");
+        let all = bodies.lock().unwrap();
+        let is_it = |e: &&serde_json::Value| e["type"].as_str().is_some_and(|t| t.ends_with(&kind));
+        all.iter().filter(is_it).filter(|e| e.to_string().contains(&format!("\"destination\":\"{of}\""))).count()
+    };
+    for (of, what) in [("pending", "Pending"), ("hook", "BreakerOpened"), ("hook", "Failing"), ("hook", "Disabled")] {
+        until(what, || told(of, what) > 0);
+    }
+    assert_eq!(told("hook", "Disabled"), 1);
+    engine.resume_destination("hook").unwrap();
+    until("it is told", || told("hook", "Resumed") == 1);
+    engine.suspend_destination("hook").unwrap();
+    until("it is told", || told("hook", "Suspended") == 1);
+    engine.confirm_destination("pending", None).unwrap();
+    until("it is told", || told("pending", "Verified") == 1);
+    // Of itself nothing is told, whatever becomes of it.
+    engine.suspend_destination("ops").unwrap();
+    until("that is written", || standing::read(dir.path(), "ops").unwrap().is_some());
+    engine.resume_destination("ops").unwrap();
+    put(&engine, "k", 1);
+    engine.resume_destination("hook").unwrap();
+    until("it is told", || told("hook", "Resumed") == 2);
+    assert!(!bodies.lock().unwrap().iter().any(|e| e.to_string().contains("\"destination\":\"ops\"")));
+    engine.close(Duration::ZERO).unwrap();
+    // One that cannot be told is refused.
+    operator.profile = Profile::Aws;
+    let rules = RuleSet::build(vec![], vec![operator], EventTypes::default()).unwrap();
+    let e = Engine::open_with(config, rules).unwrap_err();
+    assert!(e.to_string().contains("operator_destination") && e.remedy_text().is_some(), "{e}");
+}
+
+/// Whether a request is signed with a secret of Standard Webhooks, and by how many.
+fn signed_by(r: &tidewire_receiver::LastRequest, secret: &str) -> (bool, usize) {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD;
+    let key = engine.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let of = |name: &str| r.headers[name].to_str().unwrap();
+    let mut text = format!("{}.{}.", of("webhook-id"), of("webhook-timestamp")).into_bytes();
+    text.extend_from_slice(&r.body);
+    let made = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key), &text);
+    let signatures: Vec<&str> = of("webhook-signature").split(' ').collect();
+    let expected = format!("v1,{}", engine.encode(made.as_ref()));
+    (signatures.contains(&expected.as_str()), signatures.len())
+}
+
+#[test]
+fn a_secret_is_rotated_while_events_flow_and_is_shown_once() {
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let r = receiver(Behaviour::Ok204);
+    let file = dir.path().join("t.toml");
+    let text = format!(
+        "[engine]\ndata_dir = \"data\"\n[[destination]]\nname = \"hook\"\ntype = \"webhook\"\nurl = \"{}\"\n\
+         auth = {{ scheme = \"standard-webhooks\", secret = \"{OLD}\" }}\n\
+         [[rule]]\nid = \"all\"\nevents = [\"*\"]\ndestinations = [\"hook\"]\n",
+        r.url()
+    );
+    std::fs::write(&file, text).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewire"));
+        let out = command.arg("destination").args(words).arg("--config").arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        (out.status.code().unwrap(), text)
+    };
+    let load = || tidewire::config::Config::from_file(&file).unwrap();
+    let engine = Engine::open(load()).unwrap();
+    let send = |engine: &Engine| {
+        put(engine, "k", 1);
+        engine.flush(WAIT).unwrap();
+        r.last_request().unwrap()
+    };
+    assert_eq!(signed_by(&send(&engine), OLD), (true, 1));
+    let (code, new) = run(&["rotate-secret", "hook"]);
+    let new = new.trim().to_owned();
+    assert!(code == 0 && new.starts_with("whsec_") && !new.contains('\n'), "{new}");
+    until("both are used", || signed_by(&send(&engine), &new) == (true, 2));
+    assert_eq!(signed_by(&send(&engine), OLD), (true, 2));
+    engine.close(WAIT).unwrap();
+    for words in [&["show", "hook"][..], &["show", "hook", "--json"], &["list"]] {
+        let (_, shown) = run(words);
+        assert!(!shown.contains(&new) && !shown.contains(OLD), "{shown}");
+    }
+    // It holds after a restart too; and another one, without an overlap, by the engine's own word.
+    let engine = Engine::open(load()).unwrap();
+    assert_eq!(signed_by(&send(&engine), &new), (true, 2));
+    let third = engine.rotate_secret("hook", None, Duration::ZERO).unwrap();
+    assert_eq!(signed_by(&send(&engine), &third.secret), (true, 1));
+    assert_eq!(engine.rotate_secret("other", None, Duration::ZERO).unwrap_err().kind(), ErrorKind::NotFound);
+    let e = engine.rotate_secret("hook", None, Duration::from_secs(8 * 86_400)).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidArgument);
+    engine.close(WAIT).unwrap();
+    // One that is given is not printed.
+    let given = dir.path().join("given");
+    std::fs::write(&given, format!("{OLD}\n")).unwrap();
+    assert_eq!(run(&["rotate-secret", "hook", "--overlap", "1h", "--from", given.to_str().unwrap()]), (0, "".into()));
+    let engine = Engine::open(load()).unwrap();
+    assert_eq!(signed_by(&send(&engine), OLD), (true, 2));
+    engine.close(WAIT).unwrap();
+    let (code, said) = run(&["rotate-secret", "nosuch"]);
+    assert!(code == 1 && said.contains("`hook`"), "{said}");
+    assert!(data.join("destinations/hook.secrets").is_file());
 }
 
 fn report(r: &str) -> tidewire::TestReport {

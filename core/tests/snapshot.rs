@@ -364,3 +364,35 @@ fn a_directory_with_something_in_it_is_left_alone() {
     assert_eq!(export(&p.file, &p.file).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(export(&p.data.join("none"), &p.file).unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn the_states_of_destinations_and_their_rotated_secrets_come_with_a_snapshot() {
+    use tidewire::auth::{Auth, Secret, StandardWebhooks};
+    use tidewire::log::standing::State;
+    use tidewire::rule::DestinationKind;
+    let p = place();
+    let r = receiver(Behaviour::Ok204);
+    let mut d = hook("hook", &r.url());
+    let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+    let secret = Secret::text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    w.auth = vec![Auth::StandardWebhooks(StandardWebhooks::new(secret))];
+    let engine = open(&p.data, 1, kept(vec![d.clone()]));
+    engine.suspend_destination("hook").unwrap();
+    engine.rotate_secret("hook", None, std::time::Duration::from_secs(3600)).unwrap();
+    until("that is written", || {
+        let found = tidewire::log::standing::read(&p.data, "hook").unwrap();
+        found.is_some_and(|s| s.state == State::Suspended)
+    });
+    put(&engine, "k", 1);
+    sync(&engine);
+    engine.snapshot(&p.file).unwrap();
+    engine.close(WAIT).unwrap();
+    restore(&p.file, &p.restored).unwrap();
+    let copy = open(&p.restored, 1, kept(vec![d]));
+    assert_eq!(copy.destination_standing("hook").unwrap().state, State::Suspended);
+    copy.resume_destination("hook").unwrap();
+    copy.flush(WAIT).unwrap();
+    let signatures = r.last_request().unwrap().headers["webhook-signature"].to_str().unwrap().to_owned();
+    assert_eq!(signatures.split(' ').count(), 2, "by both secrets");
+    copy.close(WAIT).unwrap();
+}

@@ -160,6 +160,55 @@ fn every_kind_of_document_is_taken() {
 }
 
 #[test]
+fn an_endpoint_confirms_with_the_token_that_it_was_sent() {
+    let asked: std::sync::Arc<std::sync::Mutex<Option<String>>> = std::sync::Arc::default();
+    let seen = asked.clone();
+    let behaviour = Behaviour::decide(move |hit| {
+        if let Some(callback) = hit.headers.get("webhook-request-callback").filter(|_| hit.body.is_empty()) {
+            *seen.lock().unwrap() = Some(callback.to_str().unwrap().to_owned());
+            return tidewire_receiver::Reply::status(200);
+        }
+        tidewire_receiver::Reply::status(204)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start("127.0.0.1:0".parse().unwrap(), behaviour).unwrap();
+    let verification = r#""
+        verification = { method = "cloudevents", origin = "me.example", callback = "http://127.0.0.1/v1/confirm", rate = 90000 }
+        idle = "4s"#;
+    let config = config(dir.path(), &format!("{}{verification}", receiver.url()), "shards = 2");
+    let source = http_source(&config);
+    let engine = Engine::open(config).unwrap();
+    let http = HttpIngest::start_with(engine.clone(), &source, HttpLimits::default()).unwrap();
+    let addr = http.local_addr();
+    let s = Setup { _dir: dir, receiver, engine, http: Some(http), addr };
+    assert_eq!(s.post("application/json", RECORDS).status, 200);
+    let deadline = std::time::Instant::now() + WAIT;
+    let url = loop {
+        if let Some(url) = asked.lock().unwrap().clone() {
+            break url;
+        }
+        assert!(std::time::Instant::now() < deadline, "it is never asked");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    let target = url.strip_prefix("http://127.0.0.1").unwrap();
+    let state = || s.engine.destination_standing("hook").unwrap();
+    for (method, target, status) in [
+        ("PUT", target.to_owned(), 405),
+        ("GET", "/v1/confirm".to_owned(), 400),
+        ("GET", target.replace("destination=hook", "destination=other"), 404),
+        ("GET", format!("{target}0"), 404),
+    ] {
+        assert_eq!(s.call(method, &target, &[], "").status, status, "{method} {target}");
+    }
+    assert_eq!(s.call("POST", target, &[("WebHook-Allowed-Rate", "some")], "").status, 400);
+    assert_eq!(state().state.name(), "pending");
+    assert_eq!(s.call("POST", target, &[("WebHook-Allowed-Rate", "60000")], "").status, 200);
+    assert_eq!(s.keys().len(), 2);
+    assert_eq!(state().endpoints[0].granted_per_minute, Some(60_000));
+    assert_eq!(s.call("GET", target, &[], "").status, 404, "a token serves once");
+}
+
+#[test]
 fn ack_levels_are_asked_for_by_query_or_header() {
     let s = setup();
     for (target, header) in [

@@ -294,4 +294,19 @@ pub enum tidewire_event_type_t {
     TIDEWIRE_EVENT_SYSTEM_CAPACITY_CRITICAL = 97,
     /// `s3:TestEvent`.
     TIDEWIRE_EVENT_TEST_EVENT = 100,
+    /// `System:Destination:Pending` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_PENDING = 101,
+    /// `System:Destination:Verified` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_VERIFIED = 102,
+    /// `System:Destination:Suspended` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_SUSPENDED = 103,
+    /// `System:Destination:Disabled` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_DISABLED = 104,
+    /// `System:Destination:Resumed` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_RESUMED = 105,
+    /// `System:Destination:Failing` with `data` as `{"destination": string, "reason": string, "percent":
+    /// number}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_FAILING = 106,
+    /// `System:Destination:BreakerOpened` with `data` as `{"destination": string, "reason": string}`.
+    TIDEWIRE_EVENT_SYSTEM_DESTINATION_BREAKER_OPENED = 107,
 }

@@ -223,7 +223,7 @@ impl<'a> Table<'a> {
         )
     }
 
-    fn text(&mut self, key: &'static str) -> Read<Option<&'a str>> {
+    pub(crate) fn text(&mut self, key: &'static str) -> Read<Option<&'a str>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),

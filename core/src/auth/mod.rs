@@ -12,6 +12,7 @@ pub mod jwt;
 mod key;
 pub mod message_signatures;
 pub mod oauth;
+pub mod rotation;
 pub mod secret;
 
 use std::borrow::Cow;

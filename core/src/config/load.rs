@@ -26,7 +26,7 @@ use crate::net::resolve::Source as Resolution;
 use crate::net::tls::Tls;
 use crate::rule::{
     Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
-    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
+    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, check_bucket, suggest, within,
 };
 use crate::wire;
 
@@ -70,6 +70,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     let loader = Loader { text: Text::new(file_name, text), base_dir, tls_checked: RefCell::default() };
     let file = text::read(text, &loader.text)?;
 
+    let operator_at = file.engine.operator_destination.as_ref().map_or(0, |name| name.span().start);
     let engine = loader.engine(file.engine, data_dir)?;
     let types = &engine.event_types;
     let mut destinations = Vec::new();
@@ -102,6 +103,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
             .check(d)
             .map_err(|e| place(&loader, Subject::Destination(i), e, &places, &destination_places))?;
     }
+    engine.check_operator_destination(&rules).map_err(|e| loader.at(operator_at, e))?;
     engine.check_retention(&rules).map_err(|e| {
         let at = places.iter().find_map(|p| p.retain.map(|offset| p.text.place(offset)));
         e.at(at.unwrap_or_else(|| loader.text.place(0)))
@@ -279,6 +281,8 @@ impl Loader<'_> {
         engine.pin_cpus = table.pin_cpus.unwrap_or_default();
         engine.rules = table.rules.unwrap_or_default();
         set(&mut engine.region, &mut places, "engine.region", table.region, |s| s);
+        let key = "engine.operator_destination";
+        set(&mut engine.operator_destination, &mut places, key, table.operator_destination, Some);
         set(&mut engine.event_source, &mut places, "engine.event_source", table.event_source, |s| s);
         set(&mut engine.event_bytes_max, &mut places, "engine.event_bytes_max", table.event_bytes_max, bytes);
         set(&mut engine.close_timeout, &mut places, "engine.close_timeout", table.close_timeout, time);
@@ -448,11 +452,8 @@ impl Loader<'_> {
             let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
             return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook"]))));
         }
-        let Some(url) = &table.url else {
-            return Err(at(start, Error::invalid_config("`url` is missing").remedy("add it")));
-        };
-        let mut webhook = Webhook::new(url.get_ref()).map_err(|e| at(url.span().start, e))?;
-        places.push(("url", url.span().start));
+        let read = super::endpoints::read(&table, start, &mut places);
+        let mut webhook = read.map_err(|(offset, e)| at(offset, e))?;
         if let Some((name, _)) = table.headers.first_key_value() {
             places.push(("headers", name.span().start));
         }

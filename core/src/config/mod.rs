@@ -2,6 +2,7 @@
 //!
 //! A file is taken as a whole or refused as a whole. Errors name file, line, column, and the rule or destination.
 
+mod endpoints;
 mod format;
 mod load;
 mod network;
@@ -21,7 +22,7 @@ pub use network::NetworkConfig;
 pub(crate) use network::{Network, check_proxy};
 
 use crate::error::{Error, Result};
-use crate::event::{EVENT_BYTES_MAX, EventTypes};
+use crate::event::{EVENT_BYTES_MAX, EventTypes, KnownType};
 use crate::filter::{FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, FilterLimits, WILDCARD_STARS_MAX};
 use crate::log::recovery::SHARDS_MAX;
 use crate::rule::{OnQueueFull, RULES_MAX, Rule, RuleSet, within, within_ratio, within_time};
@@ -113,6 +114,11 @@ pub struct EngineConfig {
     pub pin_cpus: bool,
     /// The region of events that name none. Default: `us-east-1`.
     pub region: String,
+    /// The destination that is told what becomes of others: events `System:Destination:*`, when one is pending, verified,
+    /// suspended, disabled or resumed, takes nothing for long, or is left alone by its breaker. They go to it alone, through
+    /// no rule, and never about itself. Its profile must have records for them, as `cloudevents` has. Default: `None`,
+    /// that stands in the log only.
+    pub operator_destination: Option<String>,
     /// The `eventSource` of records. Default: `aws:s3`.
     pub event_source: String,
     /// The largest encoded event in bytes, 4 KiB to 64 KiB. Default: 64 KiB.
@@ -404,6 +410,7 @@ impl EngineConfig {
             idle: Idle::default(),
             pin_cpus: false,
             region: "us-east-1".to_owned(),
+            operator_destination: None,
             event_source: "aws:s3".to_owned(),
             event_bytes_max: EVENT_BYTES_MAX,
             event_types: EventTypes::default(),
@@ -441,8 +448,28 @@ impl EngineConfig {
     /// As [`EngineConfig::check_retention`], [`FilterLimits::check_rules`] and [`NetworkConfig::check`].
     pub fn check_rules(&self, rules: &RuleSet) -> Result<()> {
         self.check_retention(rules)?;
+        self.check_operator_destination(rules)?;
         rules.destinations.iter().try_for_each(|d| self.network.check(d))?;
         self.filter.check_rules(&rules.rules)
+    }
+
+    /// Checks that the destination for the operator is there, unless it may be put while running, and can be told.
+    pub(crate) fn check_operator_destination(&self, rules: &RuleSet) -> Result<()> {
+        let Some(name) = &self.operator_destination else { return Ok(()) };
+        let at = |e: Error| Err(e.at("engine.operator_destination"));
+        let Some(d) = rules.destinations.iter().find(|d| d.name == *name) else {
+            if self.rules == RulesKept::Stored {
+                return Ok(());
+            }
+            let error = Error::invalid_config(format!("unknown destination `{}`", name.escape_debug()));
+            let known = rules.destinations.iter().map(|d| d.name.as_str());
+            return at(error.remedy(crate::rule::suggest("destination", name, known)));
+        };
+        if d.format.template.is_none() && !d.profile.expressible(KnownType::SystemDestinationDisabled.into()) {
+            let what = format!("{} has a profile without records for `System:Destination:*`", d.label());
+            return at(Error::invalid_config(what).remedy("give it the profile `cloudevents`, or a template"));
+        }
+        Ok(())
     }
 
     /// Checks the limits.

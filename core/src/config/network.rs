@@ -133,7 +133,7 @@ impl NetworkConfig {
             // The URL's host is only said, not connected to.
             return Ok(());
         }
-        policy.check_url(&webhook.url)
+        webhook.urls().try_for_each(|url| policy.check_url(url))
     }
 }
 

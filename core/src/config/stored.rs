@@ -161,7 +161,7 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
     match &d.kind {
         DestinationKind::Webhook(w) => {
             set(&mut value, "type", Some("webhook".into()));
-            set(&mut value, "url", Some(w.url.as_str().into()));
+            super::endpoints::write(w, &mut value);
             set(&mut value, "timeout", Some(time(w.timeout)));
             set(&mut value, "connect_timeout", Some(time(w.connect_timeout)));
             set(&mut value, "idle", Some(time(w.idle)));
@@ -262,7 +262,10 @@ mod tests {
     use crate::net::address::Trust;
     use crate::net::proxy::Proxy;
     use crate::net::tls::{Pin, TlsVersion};
-    use crate::rule::{BatchLimits, OnQueueFull, Partial, PartialBy, Webhook};
+    use crate::rule::{
+        Balance, BatchLimits, OnQueueFull, Partial, PartialBy, Verification, VerificationMethod, Webhook,
+        WebhookEndpoint,
+    };
     use crate::wire::{Aes128Gcm, Compression, CompressionAlgorithm, Encryption, Jwe, JweAlgorithm};
 
     #[test]
@@ -361,6 +364,25 @@ mod tests {
             assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
         }
         w.proxy = ProxyChoice::Direct;
+        for method in VerificationMethod::ALL.map(|(method, _)| method) {
+            let mut several = w.clone();
+            several.unix_socket = None;
+            several.verification = Some(Verification::new(method));
+            let d = Destination::new("x", DestinationKind::Webhook(several));
+            assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        }
+        let mut far = WebhookEndpoint::new("https://b.example/y?z=1").unwrap();
+        (far.weight, far.priority, far.region) = (7, 3, Some("eu \"1\"".into()));
+        let near = WebhookEndpoint::new("https://a.example/").unwrap();
+        for balance in Balance::ALL.map(|(balance, _)| Some(balance)).into_iter().chain([None]) {
+            let mut several = Webhook::with_endpoints(vec![near.clone(), far.clone()]).unwrap();
+            several.balance = balance;
+            let mut asked = Verification::new(VerificationMethod::CloudEvents);
+            (asked.origin, asked.rate) = (Some("me.example".into()), Some(60));
+            several.verification = Some(asked.with_callback("https://me.example/v1/confirm?x=1").unwrap());
+            let d = Destination::new("x", DestinationKind::Webhook(several));
+            assert_eq!(destination_of_json(destination_json(&d)).unwrap(), d);
+        }
         let mut d = Destination::new("full-1.x", DestinationKind::Webhook(w));
         d.profile = Profile::CloudEvents;
         d.format.encoding = Encoding::NdJson;

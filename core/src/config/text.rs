@@ -42,6 +42,7 @@ pub(super) struct Engine {
     pub(super) idle: Option<super::Idle>,
     pub(super) pin_cpus: Option<bool>,
     pub(super) region: Option<Spanned<String>>,
+    pub(super) operator_destination: Option<Spanned<String>>,
     pub(super) event_source: Option<Spanned<String>>,
     pub(super) event_bytes_max: Option<Spanned<Size>>,
     #[serde(default)]
@@ -235,6 +236,9 @@ pub(super) struct DestinationTable {
     pub(super) name: Spanned<String>,
     pub(super) r#type: Spanned<String>,
     pub(super) url: Option<Spanned<String>>,
+    pub(super) endpoints: Option<Spanned<Vec<Spanned<EndpointTable>>>>,
+    pub(super) balance: Option<Spanned<String>>,
+    pub(super) verification: Option<Spanned<toml::Value>>,
     pub(super) profile: Option<Spanned<String>>,
     pub(super) encoding: Option<Spanned<String>>,
     pub(super) metadata: Option<Spanned<toml::Value>>,
@@ -279,6 +283,15 @@ pub(super) struct DestinationTable {
     #[serde(default)]
     pub(super) tls: super::tls::TlsTable,
     pub(super) http2: Option<Spanned<bool>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EndpointTable {
+    pub(super) url: Spanned<String>,
+    pub(super) weight: Option<u32>,
+    pub(super) priority: Option<u32>,
+    pub(super) region: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -47,8 +47,8 @@ pub(super) struct Http2 {
     fields: HeaderMap,
     limits: PoolLimits,
     idle: Duration,
-    /// The header that answers are to have.
-    wanted: Option<Arc<str>>,
+    /// The headers of answers that matter.
+    wanted: [Option<Arc<str>>; 2],
     body_kept: usize,
     open: RefCell<Vec<Rc<Connection>>>,
     /// What ends the tasks of connections, those too that take no requests any more.
@@ -174,7 +174,7 @@ impl Http2 {
         head: &RequestHead,
         limits: PoolLimits,
         idle: Duration,
-        wanted: Option<Arc<str>>,
+        wanted: [Option<Arc<str>>; 2],
         keeps_bodies: bool,
     ) -> Result<Http2> {
         let mut fields = HeaderMap::new();
@@ -326,7 +326,8 @@ impl Http2 {
         let (head, mut body) = answer.await.map_err(|e| (e, false))?.into_parts();
         connection.answered.set(true);
         let fields = head.headers.iter().take(HEADERS_MAX).map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let mut response = Response::of_fields(head.status.as_u16(), fields, self.wanted.as_deref());
+        let wanted = self.wanted.each_ref().map(Option::as_deref);
+        let mut response = Response::of_fields(head.status.as_u16(), fields, wanted);
         let mut read = 0;
         while read < BODY_READ_BYTES_MAX {
             let piece = match body.data().await {

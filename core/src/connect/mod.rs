@@ -7,11 +7,13 @@ mod http2;
 mod probe;
 mod reread;
 pub(crate) mod trace;
+mod verify;
 mod webhook;
 mod wrapping;
 
 pub use probe::{TestReport, test_destination};
 pub use trace::TestStep;
+pub(crate) use verify::{Unwilling, verify};
 
 use std::rc::Rc;
 use std::sync::Arc;

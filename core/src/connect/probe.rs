@@ -46,31 +46,14 @@ pub fn test_destination(destination: &Destination, engine: &EngineConfig) -> Res
 
 async fn send(destination: &Destination, config: &EngineConfig) -> Result<TestReport> {
     let network = Arc::new(Network::new(&config.network));
+    let record = match test_record(destination, config)? {
+        Ok(record) => record,
+        Err(reason) => return Ok(TestReport { steps: Vec::new(), failure: Some(reason) }),
+    };
     let DestinationKind::Webhook(webhook) = &destination.kind;
     let connector = WebhookConnector::new(webhook, (destination.profile, &destination.format), 1, &network)?;
-    let test: crate::event::EventType<'_> = KnownType::TestEvent.into();
-    let kind = if destination.profile.expressible(test) { test } else { KnownType::ObjectCreatedPut.into() };
-    let mut event = Event::new(kind, "tidewire-test", b"test");
-    event.size = Some(0);
-    let now_ns = driver::wall_ns();
-    let bytes = frame::encode_to_vec(&event, now_ns);
-    let frame = FrameView::parse(&bytes)?;
-    let id = EventId { incarnation: now_ns, shard: 0, sequence: 1 };
-    let mut out = BytesMut::new();
-    out.extend_from_slice(destination.format.separator(destination.profile));
-    let context = RecordContext {
-        id,
-        sequencer: Sequencer { clock_ns: now_ns, tie: 0, writer: 0 },
-        rule: "",
-        region: &config.region,
-        event_source: &config.event_source,
-    };
-    let story = Story { replay: None, note: None, left_out: &[] };
-    if let Err(reason) = destination.format.write(destination.profile, &frame, &context, &story, &mut out) {
-        return Ok(TestReport { steps: Vec::new(), failure: Some(reason) });
-    }
     connector.trace().begin();
-    let outcome = connector.send(&[Record { id, bytes: out.freeze() }]).await;
+    let outcome = connector.send(&[record]).await;
     let failure = match outcome {
         Outcome::Success => None,
         Outcome::Retry { reason, .. }
@@ -83,4 +66,41 @@ async fn send(destination: &Destination, config: &EngineConfig) -> Result<TestRe
         Outcome::Unwritable { events } => events.into_iter().map(|(_, reason)| reason).next(),
     };
     Ok(TestReport { steps: connector.trace().end(), failure })
+}
+
+/// The bucket of test events.
+pub(super) const TEST_BUCKET: &str = "tidewire-test";
+
+/// The id of a test event made now.
+pub(super) fn test_id() -> EventId {
+    EventId { incarnation: driver::wall_ns(), shard: 0, sequence: 1 }
+}
+
+/// The record of a test event as the destination has it, or why it has none.
+pub(super) fn test_record(
+    destination: &Destination,
+    config: &EngineConfig,
+) -> Result<std::result::Result<Record, String>> {
+    let test: crate::event::EventType<'_> = KnownType::TestEvent.into();
+    let kind = if destination.profile.expressible(test) { test } else { KnownType::ObjectCreatedPut.into() };
+    let mut event = Event::new(kind, TEST_BUCKET, b"test");
+    event.size = Some(0);
+    let now_ns = driver::wall_ns();
+    let bytes = frame::encode_to_vec(&event, now_ns);
+    let frame = FrameView::parse(&bytes)?;
+    let id = test_id();
+    let mut out = BytesMut::new();
+    out.extend_from_slice(destination.format.separator(destination.profile));
+    let context = RecordContext {
+        id,
+        sequencer: Sequencer { clock_ns: now_ns, tie: 0, writer: 0 },
+        rule: "",
+        region: &config.region,
+        event_source: &config.event_source,
+    };
+    let story = Story { replay: None, note: None, left_out: &[] };
+    if let Err(reason) = destination.format.write(destination.profile, &frame, &context, &story, &mut out) {
+        return Ok(Err(reason));
+    }
+    Ok(Ok(Record { id, bytes: out.freeze() }))
 }

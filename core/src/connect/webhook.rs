@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 use crate::event::format::{Format, open_parcel};
 use crate::event::profile::Profile;
 use crate::net::dial::{Dialer, Secured, Way};
-use crate::net::http::{self, Class, RequestHead, Response, ResponseParser, State};
+use crate::net::http::{self, Class, Method, RequestHead, Response, ResponseParser, State};
 use crate::net::pool::{Pool, Pooled};
 use crate::net::stream::Stream;
 use crate::net::tls;
-use crate::rule::{Partial, Success, Webhook};
+use crate::rule::{Partial, Success, VerificationMethod, Webhook};
 
 /// Answers are short, and the buffer is cleared for each.
 const READ_BYTES: usize = 1024;
@@ -47,8 +47,8 @@ pub(crate) struct WebhookConnector {
     keeps_bodies: bool,
     success: Success,
     partial: Option<Partial>,
-    /// The header that answers are to have.
-    header: Option<Arc<str>>,
+    /// The header that answers are to have, and another one that is looked at.
+    wanted: [Option<Arc<str>>; 2],
 }
 
 /// What a body is joined of, besides the records.
@@ -130,21 +130,63 @@ impl WebhookConnector {
         let wrapping = Wrapping::of(webhook);
         let content_type = format.content_type(profile);
         let on_the_wire = wrapping.as_ref().and_then(Wrapping::content_type).unwrap_or(content_type);
-        let posting = Self::posting(webhook, profile_headers(profile, format), on_the_wire, concurrency, network)?;
+        let origin = webhook.verification.as_ref().filter(|v| v.method == VerificationMethod::CloudEvents);
+        let origin = origin.map(|v| v.origin());
+        let mut made = profile_headers(profile, format).to_vec();
+        made.extend(origin.as_ref().map(|origin| ("WebHook-Request-Origin", origin.as_str())));
+        let posting =
+            Self::posting(webhook, (Method::Post, &made, on_the_wire), Self::wanted(webhook), concurrency, network)?;
         let (parts, content_type) = (Parts::of(format, profile), content_type.to_owned());
         Ok(WebhookConnector { parts, credentials, wrapping, content_type, ..posting })
     }
 
     /// One that asks for tokens, with [`WebhookConnector::post`].
     pub(super) fn of_tokens(webhook: &Webhook, content_type: &str, network: &Network) -> Result<WebhookConnector> {
-        let posting = Self::posting(webhook, &[], content_type, 1, network)?;
+        let posting = Self::posting(webhook, (Method::Post, &[], content_type), Self::wanted(webhook), 1, network)?;
         Ok(WebhookConnector { keeps_bodies: true, ..posting })
+    }
+
+    /// One that asks the endpoint something before it gets events, with [`WebhookConnector::ask`], and looks for
+    /// `WebHook-Allowed-Origin` and `WebHook-Allowed-Rate`.
+    pub(super) fn asking(
+        webhook: &Webhook,
+        method: Method,
+        headers: &[(&str, &str)],
+        content_type: &str,
+        network: &Arc<Network>,
+    ) -> Result<WebhookConnector> {
+        let credentials = (!webhook.auth.is_empty()).then(|| Credentials::new(webhook, network.clone()));
+        let wanted = ["WebHook-Allowed-Origin", "WebHook-Allowed-Rate"].map(|name| Some(name.into()));
+        let posting = Self::posting(webhook, (method, headers, content_type), wanted, 1, network)?;
+        Ok(WebhookConnector { credentials, ..posting })
+    }
+
+    /// The same for records that are whole bodies.
+    pub(super) fn of_documents(self) -> WebhookConnector {
+        WebhookConnector { parts: Parts::default(), ..self }
+    }
+
+    /// Sends a body, signed, and answers with what comes back, whatever it is, within the time of an attempt.
+    pub(super) async fn ask(&self, body: Bytes) -> std::result::Result<Response, String> {
+        let id = crate::event::EventId { incarnation: driver::wall_ns(), shard: 0, sequence: 1 };
+        let records = [Record { id, bytes: body.clone() }];
+        let deadline = driver::now() + self.timeout;
+        match driver::until(deadline, self.send_signed(&records, Vec::new(), &[body])).await {
+            None => Err(format!("no complete answer within {:?}", self.timeout)),
+            Some(Err(reason) | Ok(Err(reason))) => Err(reason),
+            Some(Ok(Ok(response))) => Ok(response),
+        }
+    }
+
+    /// The headers of answers that matter where events are sent.
+    fn wanted(webhook: &Webhook) -> [Option<Arc<str>>; 2] {
+        [webhook.success.header.as_ref().map(|h| h.name.as_str().into()), None]
     }
 
     fn posting(
         webhook: &Webhook,
-        of_profile: &[(&'static str, &'static str)],
-        content_type: &str,
+        (method, of_profile, content_type): (Method, &[(&str, &str)], &str),
+        wanted: [Option<Arc<str>>; 2],
         concurrency: usize,
         network: &Network,
     ) -> Result<WebhookConnector> {
@@ -154,7 +196,8 @@ impl WebhookConnector {
                 headers.push((name, value));
             }
         }
-        let mut head = RequestHead::post(&webhook.url, content_type, &headers)?;
+        let kind = (!content_type.is_empty()).then_some(content_type);
+        let mut head = RequestHead::new(method, &webhook.url, kind, &headers)?;
         let host = webhook.url.host().ok_or_else(|| Error::invalid_config("the URL has no host"))?.to_owned();
         let tls = match webhook.url.scheme() {
             "https" => {
@@ -183,10 +226,9 @@ impl WebhookConnector {
             keep_alive: user_timeout.max(KEEP_ALIVE_MIN),
         };
         let resolver = network.resolver.clone();
-        let header: Option<Arc<str>> = webhook.success.header.as_ref().map(|h| h.name.as_str().into());
         let keeps_bodies = webhook.success.reads_body() || webhook.partial.is_some();
         let http2 = webhook.http2 && tls.is_some();
-        let http2 = http2.then(|| Http2::new(&head, webhook.pool, webhook.idle, header.clone(), keeps_bodies));
+        let http2 = http2.then(|| Http2::new(&head, webhook.pool, webhook.idle, wanted.clone(), keeps_bodies));
         Ok(WebhookConnector {
             parts: Parts::default(),
             head,
@@ -201,7 +243,7 @@ impl WebhookConnector {
             keeps_bodies,
             success: webhook.success.clone(),
             partial: webhook.partial.clone(),
-            header,
+            wanted,
         })
     }
 
@@ -449,7 +491,8 @@ impl WebhookConnector {
             false => ResponseParser::new(),
             true => ResponseParser::keeping_bodies(),
         };
-        let parser = parser.looking_for(self.header.clone());
+        let [header, also] = self.wanted.clone();
+        let parser = parser.looking_for(header).looking_also_for(also);
         let made = self.pool.borrow().made(Connection { stream, parser }, driver::now());
         Ok(Line::Own(made, false))
     }

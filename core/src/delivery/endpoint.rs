@@ -80,6 +80,8 @@ pub enum Stopped {
     Failing,
     /// An operator has said so.
     Suspended,
+    /// It has not agreed to be sent events yet.
+    Pending,
 }
 
 /// A time that goes on while an engine is running.
@@ -122,6 +124,10 @@ pub struct Known {
     pub noticed: u8,
     /// For how long it has said that it is gone, ns.
     pub gone_ns: Option<u64>,
+    /// It has not agreed to be sent events yet.
+    pub pending: bool,
+    /// What it granted when it was asked, in requests per minute.
+    pub granted: Option<u32>,
 }
 
 /// When warnings are given, in percent of the time after which an endpoint is given up.
@@ -153,6 +159,11 @@ impl Permit {
         self.endpoint.rates.events.settle(self.events, events);
         self.endpoint.rates.bytes.settle(self.bytes, bytes);
         (self.events, self.bytes) = (events, bytes);
+    }
+
+    /// To which endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 }
 
@@ -195,14 +206,26 @@ pub enum Leave {
     Busy(u64),
 }
 
+/// How much a destination gets, all of its endpoints together.
 #[derive(Debug, Default)]
-struct Rates {
+pub struct Rates {
     limited: AtomicBool,
     events: Bucket,
     bytes: Bucket,
     requests: Bucket,
-    /// What the endpoint granted when it was asked, in requests.
-    granted: Bucket,
+}
+
+impl Rates {
+    /// Takes changed limits.
+    pub fn set(&self, rate: &RateLimits) {
+        let burst = rate.burst.as_secs_f64();
+        let full = |per_second: f64| (per_second * burst).max(1.0) as u64;
+        self.events.set(rate.events_per_second.map(|r| (f64::from(r), full(r.into()))));
+        self.requests.set(rate.requests_per_second.map(|r| (f64::from(r), full(r.into()))));
+        self.bytes.set(rate.bytes_per_second.map(|r| (r as f64, full(r as f64))));
+        let limited = [&self.events, &self.requests, &self.bytes].iter().any(|b| b.is_limited());
+        self.limited.store(limited, Ordering::Relaxed);
+    }
 }
 
 /// What changes when attempts end.
@@ -215,6 +238,8 @@ struct Inner {
     gone: Option<Span>,
     trouble: Option<Trouble>,
     stopped: Option<Stopped>,
+    /// It has not agreed yet.
+    pending: bool,
     /// A grant in requests per minute.
     granted: Option<u32>,
 }
@@ -222,6 +247,8 @@ struct Inner {
 /// See the module.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// Its number among those of its destination; never used again.
+    id: u32,
     in_flight: AtomicU32,
     limit: AtomicU32,
     /// All that may be on their way were.
@@ -238,7 +265,11 @@ pub struct Endpoint {
     epoch: AtomicU32,
     /// What was told last was not success, or not all is as usual yet.
     troubled: AtomicBool,
-    rates: Rates,
+    /// How long its answers take, a moving average in ns; 0 if it is not known.
+    latency_ns: AtomicU64,
+    rates: Arc<Rates>,
+    /// What it granted when it was asked, in requests.
+    granted: Bucket,
     /// Who waits for a permit, as bits, and who had the last.
     waiting: AtomicU64,
     last: AtomicU32,
@@ -250,10 +281,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One about which nothing is known.
+    /// The only one of its destination, about which nothing is known.
     pub fn new(policy: EndpointPolicy) -> Arc<Endpoint> {
+        let rates = Arc::new(Rates::default());
+        rates.set(&policy.rate);
+        Endpoint::of_several(0, policy, rates)
+    }
+
+    /// One of several, which share what their destination gets. Nothing is known of it.
+    pub fn of_several(id: u32, policy: EndpointPolicy, rates: Arc<Rates>) -> Arc<Endpoint> {
         let concurrency = Concurrency::new(clamp(policy.concurrency), policy.adapts);
-        let endpoint = Endpoint {
+        Arc::new(Endpoint {
+            id,
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(concurrency.limit()),
             saturated: AtomicBool::new(false),
@@ -264,7 +303,9 @@ impl Endpoint {
             until_ns: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             troubled: AtomicBool::new(false),
-            rates: Rates::default(),
+            latency_ns: AtomicU64::new(0),
+            rates,
+            granted: Bucket::default(),
             waiting: AtomicU64::new(0),
             last: AtomicU32::new(u32::MAX),
             inner: Mutex::new(Inner {
@@ -275,13 +316,17 @@ impl Endpoint {
                 gone: None,
                 trouble: None,
                 stopped: None,
+                pending: false,
                 granted: None,
             }),
             attempts: Mutex::default(),
             changes: AtomicU64::new(0),
-        };
-        endpoint.set_rates(&policy, None);
-        Arc::new(endpoint)
+        })
+    }
+
+    /// Its number among those of its destination.
+    pub fn id(&self) -> u32 {
+        self.id
     }
 
     /// Takes a changed policy. What is known of the endpoint stays, except of what has changed.
@@ -297,28 +342,62 @@ impl Endpoint {
         if (before.concurrency, before.adapts) != (policy.concurrency, policy.adapts) {
             inner.concurrency = Concurrency::new(clamp(policy.concurrency), policy.adapts);
         }
-        self.set_rates(&policy, inner.granted);
+        self.rates.set(&policy.rate);
         self.publish(&inner);
     }
 
-    fn set_rates(&self, policy: &EndpointPolicy, granted: Option<u32>) {
-        let (rate, rates) = (&policy.rate, &self.rates);
-        let burst = rate.burst.as_secs_f64();
-        let full = |per_second: f64, at_least: f64| (per_second * burst).max(at_least) as u64;
-        rates.events.set(rate.events_per_second.map(|r| (f64::from(r), full(r.into(), 1.0))));
-        rates.requests.set(rate.requests_per_second.map(|r| (f64::from(r), full(r.into(), 1.0))));
-        rates.bytes.set(rate.bytes_per_second.map(|r| (r as f64, full(r as f64, 1.0))));
-        rates.granted.set(granted.map(|n| (f64::from(n) / 60.0, full(f64::from(n) / 60.0, 1.0))));
-        let limited = [&rates.events, &rates.requests, &rates.bytes, &rates.granted].iter().any(|b| b.is_limited());
-        rates.limited.store(limited, Ordering::Relaxed);
+    /// It agrees to be sent so many requests per minute, `None` for as many as there are. What was in the way, but for an
+    /// operator, is so no more.
+    pub fn verified(&self, per_minute: Option<u32>) {
+        let mut inner = self.inner.lock();
+        inner.pending = false;
+        self.set_granted(&mut inner, per_minute);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.publish(&inner);
     }
 
-    /// The endpoint grants so many requests per minute; `None` for as many as there are.
-    pub fn grant(&self, per_minute: Option<u32>) {
+    /// It is to be asked whether it agrees, before it is sent anything.
+    pub fn unverified(&self) {
         let mut inner = self.inner.lock();
+        inner.pending = true;
+        self.set_granted(&mut inner, None);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.publish(&inner);
+    }
+
+    /// Nobody asks it any more.
+    pub fn needs_no_verification(&self) {
+        let mut inner = self.inner.lock();
+        if inner.pending || inner.granted.is_some() {
+            inner.pending = false;
+            self.set_granted(&mut inner, None);
+            self.changes.fetch_add(1, Ordering::SeqCst);
+            self.publish(&inner);
+        }
+    }
+
+    /// So many requests per minute, a second's worth of them at once.
+    fn set_granted(&self, inner: &mut Inner, per_minute: Option<u32>) {
         inner.granted = per_minute;
-        let policy = inner.policy;
-        self.set_rates(&policy, per_minute);
+        self.granted.set(per_minute.map(|n| {
+            let per_second = f64::from(n) / 60.0;
+            (per_second, per_second.max(1.0) as u64)
+        }));
+    }
+
+    /// It took nothing for too long, as the others of its destination.
+    pub fn give_up(&self) {
+        let mut inner = self.inner.lock();
+        if inner.stopped.is_none() {
+            inner.stopped = Some(Stopped::Failing);
+            self.changes.fetch_add(1, Ordering::SeqCst);
+            self.publish(&inner);
+        }
+    }
+
+    /// How long its answers take, ns; 0 if it is not known.
+    pub fn latency_ns(&self) -> u64 {
+        self.latency_ns.load(Ordering::Relaxed)
     }
 
     /// It is another one now: forgets what is known of it, unless it was suspended.
@@ -350,7 +429,28 @@ impl Endpoint {
 
     /// Why it gets nothing more, if so.
     pub fn stopped(&self) -> Option<Stopped> {
-        self.inner.lock().stopped
+        let inner = self.inner.lock();
+        inner.stopped.or(inner.pending.then_some(Stopped::Pending))
+    }
+
+    /// Whether it has not agreed to be sent events yet.
+    pub fn is_pending(&self) -> bool {
+        self.inner.lock().pending
+    }
+
+    /// Whether nothing is sent until somebody says otherwise.
+    pub fn is_stopped(&self) -> bool {
+        self.until_ns.load(Ordering::Relaxed) == NEVER_NS
+    }
+
+    /// Whether the breaker is open, or is being closed by probes.
+    pub fn is_open(&self) -> bool {
+        self.probing.load(Ordering::SeqCst)
+    }
+
+    /// Something about it has changed that outlives the engine.
+    pub fn touch(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// What outlives the engine.
@@ -362,6 +462,8 @@ impl Endpoint {
             failing_attempts: inner.trouble.map_or(0, |t| t.attempts),
             noticed: inner.trouble.map_or(0, |t| t.noticed),
             gone_ns: inner.gone.map(|g| g.length_ns(now_ns)),
+            pending: inner.pending,
+            granted: inner.granted,
         }
     }
 
@@ -376,6 +478,8 @@ impl Endpoint {
             noticed: known.noticed,
         });
         inner.gone = known.gone_ns.map(span);
+        inner.pending = known.pending;
+        self.set_granted(&mut inner, known.granted);
         *self.attempts.lock() = attempts.into();
         self.publish(&inner);
     }
@@ -408,8 +512,14 @@ impl Endpoint {
     /// The warning that is due about an endpoint that takes nothing, in percent of the time after which it is given up;
     /// each is given once.
     pub fn take_notice(&self, now_ns: u64) -> Option<u8> {
+        let after = self.inner.lock().policy.disable.after;
+        self.take_notice_of(after, now_ns)
+    }
+
+    /// The same for another time after which it is given up.
+    pub fn take_notice_of(&self, after: Duration, now_ns: u64) -> Option<u8> {
         let mut inner = self.inner.lock();
-        let after = (clamped_ns(inner.policy.disable.after)).max(1);
+        let after = clamped_ns(after).max(1);
         let trouble = inner.trouble.as_mut()?;
         let percent = u128::from(trouble.span.length_ns(now_ns)) * 100 / u128::from(after);
         let due = NOTICES.into_iter().rfind(|n| u128::from(*n) <= percent && *n > trouble.noticed)?;
@@ -423,6 +533,7 @@ impl Endpoint {
         let opened = inner.breaker.until_ns();
         let until = match inner.stopped {
             Some(_) => NEVER_NS,
+            None if inner.pending => NEVER_NS,
             None => inner.paused_until_ns.max(opened.unwrap_or(0)),
         };
         self.until_ns.store(until, Ordering::SeqCst);
@@ -477,7 +588,7 @@ impl Endpoint {
             events_max: usize::MAX,
             bytes_max: usize::MAX,
         };
-        if self.rates.limited.load(Ordering::Relaxed)
+        if (self.rates.limited.load(Ordering::Relaxed) || self.granted.is_limited())
             && let Err(at) = self.take_tokens(&mut permit, events as u64, bytes as u64, whole, now_ns)
         {
             return Leave::Wait(at);
@@ -490,11 +601,11 @@ impl Endpoint {
         let one_request = rates
             .requests
             .take(1, true, now_ns)
-            .and_then(|_| rates.granted.take(1, true, now_ns).inspect_err(|_| rates.requests.settle(1, 0)));
+            .and_then(|_| self.granted.take(1, true, now_ns).inspect_err(|_| rates.requests.settle(1, 0)));
         one_request?;
         let back = || {
             rates.requests.settle(1, 0);
-            rates.granted.settle(1, 0);
+            self.granted.settle(1, 0);
         };
         p.events = rates.events.take(events, whole, now_ns).inspect_err(|_| back())?;
         p.bytes = rates.bytes.take(bytes, whole, now_ns).inspect_err(|_| {
@@ -567,6 +678,12 @@ impl Endpoint {
     fn note(&self, permit: &Permit, said: Said, now_ns: u64, random: f64) {
         let rtt = now_ns.saturating_sub(permit.since_ns);
         let saturated = self.saturated.load(Ordering::Relaxed);
+        if matches!(said, Said::Works | Said::Answers) {
+            // What is lost when two shards do so at once is sample enough.
+            let before = self.latency_ns.load(Ordering::Relaxed);
+            let after = if before == 0 { rtt } else { before - before / 8 + rtt / 8 };
+            self.latency_ns.store(after.max(1), Ordering::Relaxed);
+        }
         if said == Said::Works && !self.troubled.load(Ordering::SeqCst) {
             // What another shard is just noting is sample enough.
             let Some(mut inner) = self.inner.try_lock() else { return };

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::balance::{Balancer, Want};
 use super::breaker::{Gate, backoff};
 use super::endpoint::{Endpoint, Leave, NEVER_NS, Permit, Said, Seat};
 use crate::event::Priority;
@@ -59,6 +60,8 @@ pub struct Item<T> {
     pub accepted_ns: u64,
     /// What goes first.
     pub priority: Priority,
+    /// Where it happened, as [`super::balance::region_number`] has it.
+    pub region: u32,
     /// The caller's.
     pub body: T,
 }
@@ -81,6 +84,15 @@ pub struct Batch<T> {
     permit: Option<Permit>,
     /// It was tried at once when the endpoint came back, instead of after its back-off.
     hurried: bool,
+    /// The endpoint that failed with it last.
+    failed: Option<u32>,
+}
+
+impl<T> Batch<T> {
+    /// The endpoint that it goes to, while it is on its way.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.permit.as_ref().map(Permit::endpoint)
+    }
 }
 
 /// Whose fault it is that an attempt failed.
@@ -211,6 +223,17 @@ pub enum Action<T> {
     Idle,
 }
 
+impl<T> Action<T> {
+    /// The earlier one of two times to wait for.
+    fn sooner(self, other: Action<T>) -> Action<T> {
+        match (self, other) {
+            (Action::Wait(a), Action::Wait(b)) => Action::Wait(a.min(b)),
+            (Action::Idle, other) => other,
+            (one, _) => one,
+        }
+    }
+}
+
 /// What a completion brought.
 #[derive(Debug)]
 pub struct Completed<T> {
@@ -227,6 +250,8 @@ pub struct Completed<T> {
 }
 
 const NONE: u32 = u32::MAX;
+/// So many keys are looked at for one whose endpoint has a place.
+const KEYS_LOOKED_AT: usize = 512;
 /// Between the attempts of an event that the receiver calls wrong: three attempts within about five minutes.
 const POISON_BACKOFF_NS: u64 = 60_000_000_000;
 
@@ -345,7 +370,7 @@ type KeyMap = HashMap<u64, KeyQueue, BuildHasherDefault<Identity>>;
 #[derive(Debug)]
 pub struct Lane<T> {
     policy: LanePolicy,
-    endpoint: Arc<Endpoint>,
+    endpoints: Arc<Balancer>,
     seat: Seat,
     cursor: Cursor,
     /// Sequences that were pushed and are not done.
@@ -373,11 +398,11 @@ pub struct Lane<T> {
 }
 
 impl<T> Lane<T> {
-    /// A lane that has done what `cursor` says, and sends to this endpoint.
-    pub fn new(policy: LanePolicy, endpoint: Arc<Endpoint>, seat: Seat, cursor: Cursor) -> Lane<T> {
+    /// A lane that has done what `cursor` says, and sends to these endpoints.
+    pub fn new(policy: LanePolicy, endpoints: Arc<Balancer>, seat: Seat, cursor: Cursor) -> Lane<T> {
         Lane {
             policy,
-            endpoint,
+            endpoints,
             seat,
             cursor,
             open: std::collections::BTreeSet::new(),
@@ -414,10 +439,10 @@ impl<T> Lane<T> {
         self.tried_changes
     }
 
-    /// Takes a changed policy, and perhaps another endpoint, for what is sent from now on.
-    pub fn set_policy(&mut self, policy: LanePolicy, endpoint: Arc<Endpoint>) {
+    /// Takes a changed policy, and perhaps other endpoints, for what is sent from now on.
+    pub fn set_policy(&mut self, policy: LanePolicy, endpoints: Arc<Balancer>) {
         self.policy = policy;
-        self.endpoint = endpoint;
+        self.endpoints = endpoints;
     }
 
     /// Whether another event may be pushed; if not, it stays in the log.
@@ -610,7 +635,7 @@ impl<T> Lane<T> {
     /// When the endpoint is there again, what failed with it need not wait for the end of its back-off: once, so that a batch
     /// that fails by itself does not do so each time, unless somebody says that the endpoint works.
     fn look_for_recovery(&mut self, now: Now) {
-        let recoveries = self.endpoint.recoveries();
+        let recoveries = self.endpoints.recoveries();
         if recoveries == self.recoveries {
             return;
         }
@@ -630,7 +655,7 @@ impl<T> Lane<T> {
         if self.retries.is_empty() && ready.is_none() {
             return Action::Idle;
         }
-        let probing = match self.endpoint.gate(now.mono_ns) {
+        let probing = match self.endpoints.gate(now.mono_ns) {
             Gate::Open(NEVER_NS) => return Action::Idle,
             Gate::Open(until) => return Action::Wait(until),
             Gate::Probe => true,
@@ -654,7 +679,7 @@ impl<T> Lane<T> {
         // A probe is a real batch. One that has failed before and what has never been tried take turns, until there is a
         // success; so one that fails every time does not stand for all others. Where there is nothing else its back-off is
         // cut short.
-        let answers = self.endpoint.answers();
+        let answers = self.endpoints.answers();
         let retries = match (probing, ready) {
             (true, None) => is_due(retry_at) || !answers,
             (true, Some(_)) => is_due(retry_at) && !self.probed_retry && !answers,
@@ -666,30 +691,149 @@ impl<T> Lane<T> {
                 (a, b) => Action::Wait(a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX))),
             };
         }
+        let mut nothing = Action::Idle;
+        if retries {
+            match self.ask_for_retry(now) {
+                Ok(permit) => return self.send_retry(permit, probing),
+                Err(leave) => nothing = self.later(leave, now),
+            }
+            // What waits for one endpoint does not hold up what goes to others.
+            if self.endpoints.only().is_some() || !is_due(ready_at) {
+                return nothing;
+            }
+        }
+        match self.ask_for_ready(now) {
+            Ok((permit, key)) => self.send_ready(permit, key, now),
+            Err(leave) => self.later(leave, now).sooner(nothing),
+        }
+    }
+
+    /// What is to be done after an endpoint has refused for now.
+    fn later(&self, leave: Leave, now: Now) -> Action<T> {
+        match leave {
+            Leave::Go(_) => Action::Wait(now.mono_ns),
+            Leave::Wait(NEVER_NS) => Action::Idle,
+            Leave::Wait(until) => Action::Wait(until),
+            // The end of its own attempt brings it back here, if there is one endpoint only.
+            Leave::Busy(_) if self.in_flight > 0 && self.endpoints.only().is_some() => Action::Idle,
+            Leave::Busy(again) => Action::Wait(again),
+        }
+    }
+
+    fn ask_for_retry(&self, now: Now) -> Result<Permit, Leave> {
+        let Some(Later { batch, .. }) = self.retries.peek() else { return Err(Leave::Wait(NEVER_NS)) };
+        let bytes = batch.items.iter().map(|i| i.bytes).sum();
+        let (key, region) = batch.items.first().map_or((0, 0), |i| (i.key, i.region));
+        let want = Want { events: batch.items.len(), bytes, whole: true, key, region, failed: batch.failed };
+        match self.endpoints.ask(self.seat, &want, now.mono_ns) {
+            Leave::Go(permit) => Ok(permit),
+            other => Err(other),
+        }
+    }
+
+    fn send_retry(&mut self, permit: Permit, probing: bool) -> Action<T> {
+        let Some(later) = self.retries.pop() else { return Action::Idle };
+        self.probed_retry = probing;
+        self.send(later.batch, permit)
+    }
+
+    /// Asks for what is ready: for the key that is next, or where it matters which endpoint a key goes to, for the next one
+    /// whose endpoint has a place.
+    fn ask_for_ready(&self, now: Now) -> Result<(Permit, Option<u64>), Leave> {
         let limits = self.policy.batch;
-        let (events, bytes) = match self.retries.peek().filter(|_| retries) {
-            Some(later) => (later.batch.items.len(), later.batch.items.iter().map(|i| i.bytes).sum()),
-            None => (self.ready_events.min(limits.events_max), self.ready_bytes.min(limits.bytes_max)),
+        let (events, bytes) = (self.ready_events.min(limits.events_max), self.ready_bytes.min(limits.bytes_max));
+        if let Some(only) = self.endpoints.only() {
+            return match only.ask(self.seat, events, bytes, false, now.mono_ns) {
+                Leave::Go(permit) => Ok((permit, None)),
+                other => Err(other),
+            };
+        }
+        let ask = |key: u64| {
+            let head = self.keys.get(&key).and_then(|q| self.slots.get(q.head as usize)?.item.as_ref());
+            let region = head.map_or(0, |i| i.region);
+            self.endpoints.ask(self.seat, &Want { events, bytes, whole: false, key, region, failed: None }, now.mono_ns)
         };
-        let mut permit = match self.endpoint.ask(self.seat, events, bytes, retries, now.mono_ns) {
-            Leave::Go(permit) => permit,
-            Leave::Wait(until) => return Action::Wait(until),
-            // The end of its own attempt brings it back here.
-            Leave::Busy(_) if self.in_flight > 0 => return Action::Idle,
-            Leave::Busy(again) => return Action::Wait(again),
+        let mut ready = [Priority::High, Priority::Normal, Priority::Low]
+            .into_iter()
+            .flat_map(|class| self.ready[class as usize].iter().map(move |key| (class, *key)))
+            .filter(|(class, key)| is_ready(&self.keys, *key, *class))
+            .map(|(_, key)| key);
+        let Some(first) = ready.next() else { return Err(Leave::Wait(NEVER_NS)) };
+        let refused = match ask(first) {
+            Leave::Go(permit) => return Ok((permit, self.endpoints.is_choosy().then_some(first))),
+            other => other,
         };
-        let batch = if retries {
-            self.retries.pop().map(|later| later.batch)
-        } else {
-            let events_max = limits.events_max.min(permit.events_max).max(1);
-            self.take_batch(BatchLimits { events_max, bytes_max: limits.bytes_max.min(permit.bytes_max), ..limits })
+        if self.endpoints.is_choosy() {
+            // Each endpoint refuses a few keys at most before others are found.
+            for key in ready.take(KEYS_LOOKED_AT) {
+                if let Leave::Go(permit) = ask(key) {
+                    return Ok((permit, Some(key)));
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn send_ready(&mut self, permit: Permit, key: Option<u64>, now: Now) -> Action<T> {
+        let limits = self.policy.batch;
+        let events_max = limits.events_max.min(permit.events_max).max(1);
+        let limits = BatchLimits { events_max, bytes_max: limits.bytes_max.min(permit.bytes_max), ..limits };
+        let batch = match key {
+            None => self.take_batch(limits),
+            Some(key) => self.take_batch_for(limits, permit.endpoint().id(), key, now),
         };
-        let Some(mut batch) = batch else { return Action::Idle };
-        self.probed_retry = probing && retries;
+        let Some(batch) = batch else { return Action::Idle };
+        self.probed_retry = false;
+        self.send(batch, permit)
+    }
+
+    fn send(&mut self, mut batch: Batch<T>, mut permit: Permit) -> Action<T> {
         permit.carries(batch.items.len(), batch.items.iter().map(|i| i.bytes).sum());
         batch.permit = Some(permit);
         self.in_flight += 1;
         Action::Send(batch)
+    }
+
+    /// As [`Lane::take_batch`], with only those keys that go to an endpoint; `first` is one of them, and goes first.
+    fn take_batch_for(&mut self, limits: BatchLimits, endpoint: u32, first: u64, now: Now) -> Option<Batch<T>> {
+        let class = self.keys.get(&first)?.class;
+        let mut aside: [Vec<u64>; 3] = Default::default();
+        let region = |lane: &Lane<T>, key: u64| {
+            let head = lane.keys.get(&key).and_then(|q| lane.slots.get(q.head as usize)?.item.as_ref());
+            head.map_or(0, |i| i.region)
+        };
+        let wanted = region(self, first);
+        // The others are put aside while the batch is made.
+        let mut looked_at = 0;
+        for of in [Priority::High, Priority::Normal, Priority::Low] {
+            let mut kept = VecDeque::new();
+            while looked_at < KEYS_LOOKED_AT
+                && let Some(key) = self.ready[of as usize].pop_front()
+            {
+                if !is_ready(&self.keys, key, of) || (key == first && of == class) {
+                    continue;
+                }
+                looked_at += 1;
+                let fits = region(self, key) == wanted && self.endpoints.leads_to(endpoint, key, wanted, now.mono_ns);
+                if fits {
+                    kept.push_back(key);
+                    if kept.len() >= limits.events_max {
+                        break;
+                    }
+                } else {
+                    aside[of as usize].push(key);
+                }
+            }
+            aside[of as usize].extend(std::mem::take(&mut self.ready[of as usize]));
+            self.ready[of as usize] = kept;
+        }
+        self.ready[class as usize].push_front(first);
+        let batch = self.take_batch(limits);
+        for (ready, aside) in self.ready.iter_mut().zip(aside) {
+            let left = std::mem::replace(ready, aside.into());
+            ready.extend(left);
+        }
+        batch
     }
 
     /// Takes ready events up to the limits: all that is ready of one key, then the next.
@@ -698,6 +842,7 @@ impl<T> Lane<T> {
         let mut bytes = 0;
         // Only events with attempts from before a restart have any here; a batch has one number for all of its events.
         let mut tried = Tried::default();
+        let choosy = self.endpoints.is_choosy();
         'keys: while let Some(key) = self.next_ready() {
             let Some(q) = self.keys.get_mut(&key) else { continue };
             while q.head != NONE {
@@ -713,6 +858,9 @@ impl<T> Lane<T> {
                     tried = before;
                 } else if items.len() >= limits.events_max || bytes + size > limits.bytes_max || before != tried {
                     break 'keys;
+                } else if choosy && self.slots[at].item.as_ref().map(|i| i.region) != items.first().map(|i| i.region) {
+                    // What happened elsewhere may go elsewhere, after this.
+                    break;
                 }
                 let slot = &mut self.slots[at];
                 q.head = slot.next;
@@ -737,7 +885,7 @@ impl<T> Lane<T> {
     fn batch(&mut self, items: Vec<Item<T>>, attempts: u32, poisoned: u32) -> Batch<T> {
         let id = self.next_batch;
         self.next_batch += 1;
-        Batch { id, items, attempts, poisoned, permit: None, hurried: false }
+        Batch { id, items, attempts, poisoned, permit: None, hurried: false, failed: None }
     }
 
     /// Takes the result of an attempt. `random` is uniform in [0, 1).
@@ -745,6 +893,7 @@ impl<T> Lane<T> {
         self.in_flight -= 1;
         let mut done =
             Completed { delivered: 0, retried: 0, spent: Vec::new(), delivered_items: Vec::new(), wake: None };
+        let endpoint = batch.endpoint().map(|e| e.id());
         if let Some(permit) = batch.permit.take() {
             done.wake = Endpoint::ended(permit, self.seat, said(&outcome), now.mono_ns, random);
         }
@@ -756,7 +905,16 @@ impl<T> Lane<T> {
         );
         let jittered = |d: u64| d / 2 + (d as f64 / 2.0 * random) as u64;
         let retry = self.policy.retry;
+        let is_put_off = matches!(outcome, Outcome::Throttle { .. });
+        batch.failed = endpoint.filter(|_| with_endpoint || is_put_off);
+        // Another endpoint is tried at once, until all of them have failed in a row.
+        let elsewhere = with_endpoint
+            && !(batch.attempts as usize + 1).is_multiple_of(self.endpoints.targets().len().max(1))
+            && endpoint.is_some_and(|id| self.endpoints.has_other(id, now.mono_ns));
         let backed_off = |attempts: u32| {
+            if elsewhere {
+                return now.mono_ns;
+            }
             let wait = backoff(retry.backoff_min, retry.backoff_max, attempts);
             now.mono_ns + jittered(wait.as_nanos() as u64)
         };
@@ -782,7 +940,7 @@ impl<T> Lane<T> {
                 self.keep_or_spend(batch, now, at_ns, Failure { with_endpoint, reason, status, answer }, &mut done);
             }
             Outcome::Throttle { reason, status, answer, .. } => {
-                let at_ns = self.endpoint.paused_until_ns().max(now.mono_ns + 1);
+                let at_ns = self.endpoints.paused_until_ns(now.mono_ns).max(now.mono_ns + 1);
                 self.keep_or_spend(batch, now, at_ns, Failure { with_endpoint, reason, status, answer }, &mut done);
             }
             Outcome::Poison { reason, status, answer } => {
@@ -804,7 +962,7 @@ impl<T> Lane<T> {
             }
             // The endpoint has not been asked, so that the breaker hears nothing of it.
             Outcome::Unwritable { events } => {
-                let Batch { id, items, attempts, poisoned, permit, hurried } = batch;
+                let Batch { id, items, attempts, poisoned, permit, hurried, failed } = batch;
                 let reason = |i: &Item<T>| events.iter().find(|(s, _)| *s == i.sequence).map(|(_, reason)| reason);
                 let (bad, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| reason(i).is_some());
                 let keys: Vec<u64> = bad.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
@@ -816,7 +974,7 @@ impl<T> Lane<T> {
                 self.release(keys.into_iter());
                 if !kept.is_empty() {
                     done.retried = kept.len();
-                    let batch = Batch { id, items: kept, attempts, poisoned, permit, hurried };
+                    let batch = Batch { id, items: kept, attempts, poisoned, permit, hurried, failed };
                     self.retries.push(Later { at_ns: now.mono_ns, with_endpoint, batch });
                 }
             }
@@ -856,7 +1014,7 @@ impl<T> Lane<T> {
             return self.spend(batch, &why, done);
         }
         let born_before = now.wall_ns.saturating_sub(retry.age_max.as_nanos() as u64);
-        let Batch { id, items, attempts, poisoned, hurried, .. } = batch;
+        let Batch { id, items, attempts, poisoned, hurried, failed, .. } = batch;
         let (old, kept): (Vec<_>, Vec<_>) = items.into_iter().partition(|i| i.accepted_ns < born_before);
         let keys: Vec<u64> = old.iter().map(|i| i.key).filter(|k| !kept.iter().any(|i| i.key == *k)).collect();
         for item in old {
@@ -866,7 +1024,7 @@ impl<T> Lane<T> {
         if !kept.is_empty() {
             done.retried = kept.len();
             self.remember_tried(&kept, attempts, poisoned);
-            let batch = Batch { id, items: kept, attempts, poisoned, permit: None, hurried };
+            let batch = Batch { id, items: kept, attempts, poisoned, permit: None, hurried, failed };
             self.retries.push(Later { at_ns, with_endpoint: why.with_endpoint, batch });
         }
     }
@@ -978,11 +1136,11 @@ impl<T> Lane<T> {
 
     /// What the endpoint lets through.
     pub fn gate(&self, now: Now) -> Gate {
-        self.endpoint.gate(now.mono_ns)
+        self.endpoints.gate(now.mono_ns)
     }
 
-    /// The endpoint that it sends to.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
+    /// The endpoints that it sends to.
+    pub fn endpoints(&self) -> &Arc<Balancer> {
+        &self.endpoints
     }
 }

@@ -2,6 +2,7 @@
 //! time and randomness are arguments, sending is the caller's.
 
 pub mod account;
+pub mod balance;
 pub mod behind;
 pub mod breaker;
 pub mod bucket;

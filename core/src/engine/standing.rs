@@ -1,8 +1,10 @@
 //! The states of destinations.
 
 use super::Engine;
+use crate::auth::rotation::{self, NewSecret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::standing::{Order, Standing};
+use crate::rule::DestinationKind;
 use crate::shard::Command;
 
 impl Engine {
@@ -31,6 +33,57 @@ impl Engine {
     /// [`ErrorKind::NotFound`] if there is no such destination.
     pub fn resume_destination(&self, name: &str) -> Result<()> {
         self.order(name, Order::Resume)
+    }
+
+    /// Vouches for a destination that is pending: its endpoints count as having agreed to be sent events, to so many requests
+    /// per minute if `per_minute` says so. Of one that is not pending nothing changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such destination.
+    pub fn confirm_destination(&self, name: &str, per_minute: Option<u32>) -> Result<()> {
+        self.order(name, Order::Confirm(per_minute))
+    }
+
+    /// The same by an endpoint itself, which shows the token that it was sent (see
+    /// [`crate::rule::Verification::callback`]). The rate is the one that was asked for, if `per_minute` does not say another.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if no endpoint of such a destination was sent this token and waits.
+    pub fn confirm_by_token(&self, name: &str, token: &str, per_minute: Option<u32>) -> Result<()> {
+        let shard = self.inner.shards.first();
+        let number = shard.and_then(|shard| shard.common.endpoints.show_code(name, token, per_minute));
+        let number = number.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no endpoint was sent this token, or it has agreed already")
+        })?;
+        self.inner.shards.iter().for_each(|shard| shard.command(Command::Turn(number)));
+        Ok(())
+    }
+
+    /// Rotates a secret of a destination: `given`, or a new one that is made. What was used before stays valid for
+    /// `overlap`, up to 7 days ([`crate::auth::secret::ROTATION_OVERLAP`] is usual); receivers find signatures of both
+    /// where the scheme can send several. It is kept in the data directory and takes the place of the configured secret until
+    /// the configuration has another one. The new secret is answered, and never shown again. Blocks on files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such destination; otherwise as [`crate::auth::rotation::rotate`].
+    pub fn rotate_secret(
+        &self,
+        name: &str,
+        given: Option<zeroize::Zeroizing<String>>,
+        overlap: std::time::Duration,
+    ) -> Result<NewSecret> {
+        let first = self.inner.shards.first().ok_or_else(|| unknown(name))?;
+        let settings = first.common.endpoints.settings(name).ok_or_else(|| unknown(name))?;
+        let DestinationKind::Webhook(webhook) = &settings.kind;
+        let dir = &self.inner.config.data_dir;
+        let unix = (crate::driver::wall_ns() / 1_000_000_000) as i64;
+        let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
+        if let Some(rotated) = rotation::Rotated::read(dir, name)?
+            && let Some(number) = first.common.endpoints.set_secrets(name, rotated)
+        {
+            self.inner.shards.iter().for_each(|shard| shard.command(Command::Reconnect(number)));
+        }
+        Ok(new)
     }
 
     fn order(&self, name: &str, order: Order) -> Result<()> {

@@ -130,6 +130,13 @@ known_types! {
     96 SystemCapacityWarning System "System:Capacity:Warning" data r#"{"component": string, "usedBytes": number, "totalBytes": number, "thresholdPercent": number}"#;
     97 SystemCapacityCritical System "System:Capacity:Critical" data r#"{"component": string, "usedBytes": number, "totalBytes": number, "thresholdPercent": number}"#;
     100 TestEvent Bucket "s3:TestEvent";
+    101 SystemDestinationPending System "System:Destination:Pending" data r#"{"destination": string, "reason": string}"#;
+    102 SystemDestinationVerified System "System:Destination:Verified" data r#"{"destination": string, "reason": string}"#;
+    103 SystemDestinationSuspended System "System:Destination:Suspended" data r#"{"destination": string, "reason": string}"#;
+    104 SystemDestinationDisabled System "System:Destination:Disabled" data r#"{"destination": string, "reason": string}"#;
+    105 SystemDestinationResumed System "System:Destination:Resumed" data r#"{"destination": string, "reason": string}"#;
+    106 SystemDestinationFailing System "System:Destination:Failing" data r#"{"destination": string, "reason": string, "percent": number}"#;
+    107 SystemDestinationBreakerOpened System "System:Destination:BreakerOpened" data r#"{"destination": string, "reason": string}"#;
 }
 
 /// Names that peers use for a known type. Exact names are understood everywhere, and wildcards reach them too, unless

@@ -25,7 +25,7 @@ use super::recovery::{
 };
 use super::segment::{SegmentHeader, newer_format};
 use super::taken::Taken;
-use super::{BLOCK_BYTES, FORMAT, RULES_FILE, RULES_JOURNAL, losses, names};
+use super::{BLOCK_BYTES, FORMAT, RULES_FILE, RULES_JOURNAL, losses, names, standing};
 use crate::driver;
 use crate::driver::fs::{FILE_MODE, ReadFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -151,6 +151,9 @@ pub(crate) fn export_to(
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("cannot read it", &e).at(data_dir.join(name).display().to_string())),
         }
+    }
+    for (name, bytes) in standing::files(data_dir)? {
+        archive.add(&format!("{}/{name}", standing::DIRECTORY), bytes.len() as u64, &bytes[..])?;
     }
     for shard in 0..info.shards {
         let dir = shard_path(data_dir, shard);
@@ -424,6 +427,7 @@ fn target(path: &Path) -> Option<PathBuf> {
     let segment = |s: &str| SegmentHeader::parse_file_name(s).is_some();
     let known = match parts[..] {
         [whole] => WHOLE.contains(&whole) || whole == MANIFEST,
+        [standing::DIRECTORY, name] => standing::is_kept(name),
         [dir, name] => shard(dir) && (CURSOR_FILES.contains(&name) || segment(name)),
         [dir, "dead", name] => shard(dir) && (segment(name) || Taken::parse_file_name(name).is_some()),
         [dir, losses::DIRECTORY, name] => shard(dir) && segment(name),
@@ -494,6 +498,10 @@ fn unpack(input: impl Read, dir: &Path) -> Result<Manifest> {
         for d in own.into_iter().chain([shard]) {
             driver::fs::sync_dir(&d).map_err(|e| io(&e))?;
         }
+    }
+    let states = dir.join(standing::DIRECTORY);
+    if states.is_dir() {
+        driver::fs::sync_dir(&states).map_err(|e| io(&e))?;
     }
     driver::fs::sync_dir(dir).map_err(|e| io(&e))?;
     Ok(manifest)

@@ -23,6 +23,8 @@ pub enum State {
     /// It does.
     #[default]
     Active,
+    /// It is asked whether it wants events, and has not agreed yet. Its events wait.
+    Pending,
     /// An operator has suspended it. Its events wait.
     Suspended,
     /// It was given up, because it was gone for a day or took nothing for too long. Its events wait, and become dead
@@ -35,6 +37,7 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             State::Active => "active",
+            State::Pending => "pending",
             State::Suspended => "suspended",
             State::Disabled => "disabled",
         }
@@ -61,6 +64,40 @@ pub struct AttemptNote {
     pub reason: String,
     /// The beginning of the answer's body, at most 4 KiB, with what is known to be secret left out.
     pub answer: String,
+    /// The endpoint, without its path, if there are several.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub endpoint: String,
+}
+
+/// What is kept of one endpoint of a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct EndpointStanding {
+    /// Where it is, without its path, which may be a secret.
+    pub at: String,
+    /// By what it is known again: a hash of its URL.
+    pub key: String,
+    /// Whether it gets anything.
+    pub state: State,
+    /// Why not; empty if it does.
+    pub reason: String,
+    /// Whether it is left alone for now, because it failed or asked for a pause.
+    pub left_alone: bool,
+    /// For how long it has taken nothing, ms, and the attempts in that time.
+    pub failing_ms: u64,
+    /// See above.
+    pub failing_attempts: u32,
+    /// The last warning about that, in percent.
+    pub noticed: u8,
+    /// For how long it has said that it is gone, ms.
+    pub gone_ms: u64,
+    /// How long its answers take, a moving average in microseconds; 0 if it is not known.
+    pub latency_us: u64,
+    /// To what it has agreed, as a hash; empty if to nothing.
+    pub verified: String,
+    /// The requests per minute that it granted, if it named a number.
+    pub granted_per_minute: Option<u32>,
 }
 
 /// What is known of the certificates of a destination.
@@ -97,6 +134,10 @@ pub struct Standing {
     pub gone_ms: u64,
     /// Its certificates.
     pub certificates: Certificates,
+    /// When a destination that is pending is asked next, ms since the epoch; 0 if it is not known.
+    pub next_verification_ms: u64,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStanding>,
     /// The last attempts that failed, oldest first.
     pub attempts: Vec<AttemptNote>,
 }
@@ -106,15 +147,32 @@ pub struct Standing {
 pub enum Order {
     /// Send nothing until it is resumed.
     Suspend,
-    /// Send again, at once, whatever was in the way.
+    /// Send again, at once, whatever was in the way. One that has not agreed yet is asked at once.
     Resume,
+    /// Somebody vouches for it: it counts as having agreed, to so many requests per minute if that is said.
+    Confirm(Option<u32>),
+    /// Its secrets were rotated: read them.
+    Secrets,
 }
 
 impl Order {
-    fn text(self) -> &'static str {
+    fn text(self) -> String {
         match self {
-            Order::Suspend => "suspend",
-            Order::Resume => "resume",
+            Order::Suspend => "suspend".into(),
+            Order::Resume => "resume".into(),
+            Order::Confirm(None) => "confirm".into(),
+            Order::Confirm(Some(rate)) => format!("confirm {rate}"),
+            Order::Secrets => "secrets".into(),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Option<Order> {
+        match std::str::from_utf8(text).ok()?.trim() {
+            "suspend" => Some(Order::Suspend),
+            "resume" => Some(Order::Resume),
+            "confirm" => Some(Order::Confirm(None)),
+            "secrets" => Some(Order::Secrets),
+            other => other.strip_prefix("confirm ")?.parse().ok().map(|rate| Order::Confirm(Some(rate))),
         }
     }
 }
@@ -145,8 +203,7 @@ pub fn orders(dir: &Path) -> Vec<(String, Order)> {
     let of = |file: String| {
         let name = file.strip_suffix(ORDER_ENDS)?.to_owned();
         let text = fs::read(&path(dir, &name, ORDER_ENDS)).ok()?;
-        let known = [Order::Suspend, Order::Resume];
-        known.into_iter().find(|o| o.text().as_bytes() == text.trim_ascii()).map(|order| (name, order))
+        Order::parse(&text).map(|order| (name, order))
     };
     let mut orders: Vec<_> = names.into_iter().filter_map(of).collect();
     orders.sort_by(|a, b| a.0.cmp(&b.0));
@@ -180,6 +237,31 @@ pub fn kept(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = names.iter().filter_map(|n| n.strip_suffix(ENDS)).map(str::to_owned).collect();
     names.sort();
     names
+}
+
+/// Secrets that were rotated, see [`crate::auth::rotation`].
+const SECRETS_END: &str = ".secrets";
+
+/// Whether a file of the directory has what is kept of a destination, and is not an order or in the making.
+pub(crate) fn is_kept(file: &str) -> bool {
+    [ENDS, SECRETS_END].iter().any(|ends| file.strip_suffix(ends).is_some_and(|name| !name.is_empty()))
+}
+
+/// What is kept of all destinations, as it stands in the files of the directory.
+pub(crate) fn files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut names = fs::list(&dir.join(DIRECTORY)).unwrap_or_default();
+    names.retain(|name| is_kept(name));
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        let at = dir.join(DIRECTORY).join(&name);
+        match fs::read(&at) {
+            Ok(bytes) => files.push((name, bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("cannot read it", &at, &e)),
+        }
+    }
+    Ok(files)
 }
 
 /// Keeps it, durably.

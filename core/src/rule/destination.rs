@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+use super::endpoints::{self, Balance, WebhookEndpoint};
 use super::success::{Partial, Success};
+use super::verification::Verification;
 use crate::auth::{self, Auth};
 use crate::config::check_proxy;
 use crate::error::{Error, Result};
@@ -444,6 +446,14 @@ impl Default for BreakerPolicy {
 pub struct Webhook {
     /// Where to POST: `http` or `https`, without user, password and fragment.
     pub url: Url,
+    /// Several endpoints instead of one; `url` is then that of the first. Default: empty.
+    pub endpoints: Vec<WebhookEndpoint>,
+    /// How requests are spread over them. Default: `None`, [`Balance::Affinity`], without an order
+    /// [`Balance::LeastOutstanding`].
+    pub balance: Option<Balance>,
+    /// How an endpoint is asked before it gets events, after each change of its address or of this. Until it has agreed its
+    /// events wait. Default: not.
+    pub verification: Option<Verification>,
     /// Headers to add, in this order, each name once.
     pub headers: Vec<(String, String)>,
     /// How requests are signed, and who we say that we are, up to 4 schemes that set different headers. Default: none.
@@ -503,6 +513,9 @@ impl Webhook {
     pub fn new(url: &str) -> Result<Webhook> {
         Ok(Webhook {
             url: parse_url(url)?,
+            endpoints: Vec::new(),
+            balance: None,
+            verification: None,
             headers: Vec::new(),
             auth: Vec::new(),
             compression: None,
@@ -522,9 +535,41 @@ impl Webhook {
         })
     }
 
+    /// One with several endpoints, at least one.
+    ///
+    /// # Errors
+    /// As [`Webhook::new`], and if there is none.
+    pub fn with_endpoints(endpoints: Vec<WebhookEndpoint>) -> Result<Webhook> {
+        let Some(first) = endpoints.first() else {
+            return Err(Error::invalid_config("there is no endpoint").at("endpoints").remedy("name one at least"));
+        };
+        Ok(Webhook { url: first.url.clone(), endpoints, ..Webhook::new("http://localhost/")? })
+    }
+
+    /// The URLs of all endpoints.
+    pub fn urls(&self) -> impl Iterator<Item = &Url> {
+        let only = self.endpoints.is_empty().then_some(&self.url);
+        only.into_iter().chain(self.endpoints.iter().map(|e| &e.url))
+    }
+
+    /// The webhook of one of several endpoints, by its place.
+    pub(crate) fn of_endpoint(&self, at: usize) -> Webhook {
+        let url = self.endpoints.get(at).map_or(&self.url, |e| &e.url).clone();
+        Webhook { url, endpoints: Vec::new(), ..self.clone() }
+    }
+
     /// `made` are the names of headers that each event has of its own.
     fn validate(&self, made: &[&str]) -> Result<()> {
         check_url(&self.url)?;
+        endpoints::validate(&self.endpoints, check_url)?;
+        if self.endpoints.first().is_some_and(|first| first.url != self.url) {
+            return Err(Error::invalid_config("the URL is not that of the first endpoint")
+                .at("endpoints")
+                .remedy("make it with Webhook::with_endpoints"));
+        }
+        if let Some(verification) = &self.verification {
+            verification.validate()?;
+        }
         if self.headers.len() > HEADERS_MAX {
             return Err(too_many("headers", self.headers.len(), HEADERS_MAX));
         }
@@ -564,6 +609,11 @@ impl Webhook {
         if let ProxyChoice::Through(proxy) = &self.proxy {
             check_proxy(proxy)?;
         }
+        if self.unix_socket.is_some() && self.endpoints.len() > 1 {
+            return Err(Error::invalid_config("several endpoints cannot be reached through one Unix socket")
+                .at("unix_socket")
+                .remedy("leave one of both out"));
+        }
         if let Some(path) = &self.unix_socket {
             let bytes = path.as_os_str().len();
             if !path.is_absolute() || bytes > UNIX_SOCKET_BYTES_MAX || path.as_os_str().as_bytes().contains(&0) {
@@ -577,7 +627,7 @@ impl Webhook {
                     .remedy("leave one of both out"));
             }
         }
-        let has_tls = self.url.scheme() == "https";
+        let has_tls = self.urls().all(|url| url.scheme() == "https");
         if self.http2 && !has_tls {
             return Err(Error::invalid_config("HTTP/2 is allowed for a URL without TLS, where it cannot be agreed on")
                 .at("http2")
@@ -593,6 +643,9 @@ impl fmt::Debug for Webhook {
         let names: Vec<&str> = self.headers.iter().map(|(n, _)| n.as_str()).collect();
         f.debug_struct("Webhook")
             .field("url", &format_args!("{}/…", self.url.origin().ascii_serialization()))
+            .field("endpoints", &self.endpoints)
+            .field("balance", &self.balance)
+            .field("verification", &self.verification)
             .field("headers", &names)
             .field("auth", &self.auth)
             .field("compression", &self.compression)
@@ -616,7 +669,7 @@ impl fmt::Debug for Webhook {
 /// The shortest wait that can be configured where zero makes no sense.
 const TICK: Duration = Duration::from_millis(1);
 
-fn parse_url(text: &str) -> Result<Url> {
+pub(super) fn parse_url(text: &str) -> Result<Url> {
     let bad = |what: String| Err(Error::invalid_config(what).at("url").remedy("write it as https://host[:port]/path"));
     // The parser repairs much (tabs, backslashes, a missing slash); what needs repair is more likely a mistake.
     if text.bytes().any(|b| b <= b' ' || b == 0x7f || b == b'\\') {

@@ -2,12 +2,14 @@
 
 mod arn;
 mod destination;
+mod endpoints;
 mod lint;
 mod live;
 mod notification;
 mod place;
 mod set;
 mod success;
+mod verification;
 
 pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use arn::Arns;
@@ -15,16 +17,19 @@ pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,
     Order, ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,
 };
+pub use endpoints::{Balance, WebhookEndpoint};
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
 pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
 pub use set::RuleSet;
 pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
+pub use verification::{Verification, VerificationMethod};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};
 pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
+pub(crate) use verification::fingerprint;
 
 use crate::error::{Error, Result};
 use crate::event::{BUCKET_BYTES_MAX, EventPattern, EventTypes, Priority};

@@ -490,7 +490,7 @@ impl Shard {
     }
 
     /// Appends a record for one destination to the log. Its sequence.
-    fn append(&self, kind: Kind, route: Route, extensions: &Extensions, body: &[u8], wall: u64) -> u64 {
+    pub(super) fn append(&self, kind: Kind, route: Route, extensions: &Extensions, body: &[u8], wall: u64) -> u64 {
         let mut appender = self.appender.borrow_mut();
         let sequence = appender.append_extended(kind, &[route], extensions, body, wall);
         appender.want_synced();
@@ -517,7 +517,7 @@ impl Shard {
     }
 
     /// Whether a destination's queue has no place for an event that comes out of the dead letters.
-    fn is_full_for(&self, destination: u32, priority: Priority) -> bool {
+    pub(super) fn is_full_for(&self, destination: u32, priority: Priority) -> bool {
         self.lanes.borrow().get(&destination).is_some_and(|slot| slot.queue.level().excludes(priority))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -12,10 +13,11 @@ use super::handover::{DELIVERY, Handed, lane_of};
 use super::lanes::{Body, LaneSlot, Place, Saved, Way};
 use super::snapshot::Snapshot;
 use super::{EverDestinations, Shard};
+use crate::delivery::balance::region_number;
 use crate::delivery::behind::KeysBehind;
 use crate::delivery::endpoint::Seat;
 use crate::delivery::lane::Item;
-use crate::driver::DiskFile;
+use crate::driver::{self, DiskFile};
 use crate::error::{Error, Result};
 use crate::event::format::Format;
 use crate::event::profile::{DeadNote, Profile, RecordContext, Story};
@@ -37,6 +39,8 @@ pub(super) const READ_ON_ROOM: usize = 64;
 
 /// Lanes of a shard that note whose events they leave in the log; each takes [`KeysBehind::BYTES`].
 const KEY_TABLES_MAX: usize = 16;
+/// How often closing looks whether a destination was suspended meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 /// More events than a lane can have tried.
 const TRIED_MAX: u64 = 1 << 24;
 
@@ -215,12 +219,17 @@ impl Shard {
         let way = if number & DELIVERY == 0 { self.way(destination.as_deref()) } else { Way::OF_DELIVERY };
         let events_max = self.config.delivery.lane_events_max;
         let queue = self.queues.of(number & !DELIVERY, destination.as_ref().map(|d| &d.queue));
-        let place =
-            Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, false) };
+        let place = self.place(false);
         let slot =
             Rc::new(LaneSlot::new(number, destination, way, saved, backlog, holds, stats, queue, place, events_max));
         self.lanes.borrow_mut().insert(number, slot.clone());
         slot
+    }
+
+    /// Where a lane of this shard asks whether it may send.
+    pub(super) fn place(&self, replays: bool) -> Place {
+        let region = region_number(&self.config.region);
+        Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, replays), region }
     }
 
     /// Takes the rules into force that hold from a ring position on.
@@ -450,7 +459,7 @@ impl Shard {
             // One that comes out of the dead letters has a fresh budget.
             _ => record.header().clock_ns,
         };
-        if slot.push(record.sequence(), frame.resource_hash(), accepted_ns, route.priority, body, now) {
+        if slot.push(record.sequence(), &frame, accepted_ns, route.priority, body, now) {
             self.held_bytes.set(self.held_bytes.get() + len);
             self.shared.stats.held_bytes.set(self.held_bytes.get() as u64);
         }
@@ -811,8 +820,11 @@ impl Shard {
 
     /// Resolves once no lane has anything left.
     pub(super) async fn all_delivered(&self) {
-        while self.lanes_low() < self.dispatched.get() {
-            self.lane_settled.notified().await;
+        let head = self.dispatched.get();
+        // What waits until somebody says otherwise is not waited for here.
+        let waits = |s: &Rc<LaneSlot>| s.low(head) < head && !s.is_left();
+        while self.lanes.borrow().values().any(waits) {
+            let _ = driver::within(LOOK, self.lane_settled.notified()).await;
         }
     }
 }

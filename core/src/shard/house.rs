@@ -49,6 +49,7 @@ impl Shard {
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             self.note_host_cursor();
+            self.ask_endpoints();
             self.reap_replays().await;
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
@@ -68,9 +69,7 @@ impl Shard {
             if driver::since(expired) > EXPIRE_EVERY {
                 expired = driver::now();
                 for slot in self.lanes.borrow().values() {
-                    if let Some(c) = slot.connector() {
-                        c.expire(expired);
-                    }
+                    slot.connectors().iter().for_each(|c| c.expire(expired));
                 }
                 // Retention releases by time too.
                 self.remove_passed_segments(false).await;
@@ -88,10 +87,13 @@ impl Shard {
         let (endpoints, dir) = (self.shared.common.endpoints.clone(), self.config.data_dir.clone());
         let (now_ns, wall_ms) = (self.now().mono_ns, wall_ns() / 1_000_000);
         let tended = driver::blocking(move || Ok(endpoints.tend(&dir, now_ns, wall_ms, last))).await;
-        for number in tended.unwrap_or_default() {
-            for peer in self.peers.iter() {
-                peer.command(Command::Turn(number));
-            }
+        let tended = tended.unwrap_or_default();
+        if !last {
+            tended.notices.iter().for_each(|notice| self.tell_operator(notice));
+        }
+        for peer in self.peers.iter() {
+            tended.rotated.iter().for_each(|number| peer.command(Command::Reconnect(*number)));
+            tended.turns.iter().for_each(|number| peer.command(Command::Turn(*number)));
         }
     }
 

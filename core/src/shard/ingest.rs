@@ -368,6 +368,7 @@ impl Shard {
                 }
                 Command::Bury { letter, reply } => self.dead.bury(letter, reply),
                 Command::Turn(number) => self.wake_lanes_of(number),
+                Command::Reconnect(number) => self.reconnect_lanes_of(number),
                 Command::Look => self.lanes.borrow().values().for_each(|slot| slot.notify.notify()),
                 Command::Close { deadline } => {
                     self.close.set(Some(deadline));

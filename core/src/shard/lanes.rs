@@ -26,22 +26,24 @@ use super::walk::Walk;
 use super::{Command, Shard, handover};
 use crate::connect;
 use crate::delivery::account::{Account, Sum};
+use crate::delivery::balance::{Balancer, region_number};
 use crate::delivery::behind::KeysBehind;
-use crate::delivery::endpoint::{Endpoint, Seat};
+use crate::delivery::endpoint::Seat;
 use crate::delivery::lane::{Action, Batch, BatchId, Item, Lane, LanePolicy, Now};
 use crate::delivery::quota::{Level, Load};
 use crate::delivery::{Connector, Fault, Outcome, Record};
 use crate::driver::{self, Notify, Task};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::frame::Field as FrameField;
 use crate::event::profile::Profile;
-use crate::event::{EventId, Priority};
+use crate::event::{EventId, FrameView, Priority};
 use crate::log::appender::Position;
 use crate::log::attempts::Tried;
 use crate::log::cursor::Cursor;
 use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
 use crate::log::standing::AttemptNote;
-use crate::rule::{Destination, Order};
+use crate::rule::{Destination, DestinationKind, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
@@ -97,11 +99,13 @@ impl Saved {
 pub(super) struct Place {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) seat: Seat,
+    /// Where events happened that do not say where.
+    pub(super) region: u32,
 }
 
 impl Place {
-    /// The endpoint of a lane that goes this way.
-    fn endpoint(&self, number: u32, destination: Option<&Destination>, way: Way) -> Arc<Endpoint> {
+    /// The endpoints of a lane that goes this way.
+    fn endpoints(&self, number: u32, destination: Option<&Destination>, way: Way) -> Arc<Balancer> {
         match destination {
             Some(d) if way.home.is_none() => self.endpoints.of(number & !DELIVERY, d),
             _ => Endpoints::none(),
@@ -139,7 +143,8 @@ pub(super) struct LaneSlot {
     destination: RefCell<Option<Arc<Destination>>>,
     /// How often the format has changed.
     formats: Cell<u32>,
-    connector: RefCell<Option<Rc<dyn Connector>>>,
+    /// By the numbers of endpoints.
+    connectors: RefCell<BTreeMap<u32, Rc<dyn Connector>>>,
     lane: RefCell<Lane<Body>>,
     /// Where to read on, if the lane does not keep up.
     backlog: RefCell<Option<Backlog>>,
@@ -221,8 +226,8 @@ impl LaneSlot {
         let inherited = backlog.as_ref().map(|_| Inherited { cursor: cursor.clone(), shed: shed.clone() });
         // Of what earlier runs left it is not known how old it is.
         let oldest_ns = if inherited.is_some() { 0 } else { driver::wall_ns() };
-        let endpoint = place.endpoint(number, destination.as_deref(), way);
-        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), endpoint, place.seat, cursor);
+        let endpoints = place.endpoints(number, destination.as_deref(), way);
+        let mut lane = Lane::new(policy(destination.as_deref(), way, events_max), endpoints, place.seat, cursor);
         lane.restore_tried(tried);
         LaneSlot {
             number: number & !DELIVERY,
@@ -234,7 +239,7 @@ impl LaneSlot {
             lane: RefCell::new(lane),
             destination: RefCell::new(destination),
             formats: Cell::new(0),
-            connector: RefCell::new(None),
+            connectors: RefCell::default(),
             backlog: RefCell::new(backlog),
             holds: RefCell::new(holds),
             notify: Notify::default(),
@@ -297,7 +302,7 @@ impl LaneSlot {
             attempt.stop.notify();
             attempt.task.await;
         }
-        *self.connector.borrow_mut() = None;
+        self.connectors.borrow_mut().clear();
     }
 
     /// Takes changed settings; the next attempt uses them. Another way is taken once what the lane holds is out: events
@@ -358,9 +363,14 @@ impl LaneSlot {
     fn use_settings(&self) {
         let (destination, way) = (self.destination.borrow(), self.way.get());
         let policy = policy(destination.as_deref(), way, self.events_max);
-        let endpoint = self.place.endpoint(self.number, destination.as_deref(), way);
-        self.lane.borrow_mut().set_policy(policy, endpoint);
-        *self.connector.borrow_mut() = None;
+        let endpoints = self.place.endpoints(self.number, destination.as_deref(), way);
+        self.lane.borrow_mut().set_policy(policy, endpoints);
+        self.reconnect();
+    }
+
+    /// Connects anew for what is sent from now on.
+    pub(super) fn reconnect(&self) {
+        self.connectors.borrow_mut().clear();
     }
 
     /// Takes the next way, if there is one and nothing is left on the old one.
@@ -388,7 +398,12 @@ impl LaneSlot {
 
     /// Whether nothing is sent until somebody says otherwise.
     pub(super) fn is_stopped(&self) -> bool {
-        self.lane.borrow().endpoint().stopped().is_some()
+        self.lane.borrow().endpoints().is_stopped()
+    }
+
+    /// Whether nothing is on its way, and nothing will be until somebody says otherwise.
+    pub(super) fn is_left(&self) -> bool {
+        self.is_stopped() && self.lane.borrow().in_flight() == 0
     }
 
     pub(super) fn destination(&self) -> Option<Arc<Destination>> {
@@ -733,16 +748,23 @@ impl LaneSlot {
     pub(super) fn push(
         &self,
         sequence: u64,
-        resource_hash: u64,
+        frame: &FrameView<'_>,
         accepted_ns: u64,
         priority: Priority,
         body: Body,
         now: Now,
     ) -> bool {
-        let key = self.order_key(resource_hash, sequence);
+        let key = self.order_key(frame.resource_hash(), sequence);
         let mut lane = self.lane.borrow_mut();
+        let region = match lane.endpoints().has_regions() {
+            false => 0,
+            true => match frame.text(FrameField::Region) {
+                "" => self.place.region,
+                named => region_number(named),
+            },
+        };
         let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
-        let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, body }, now);
+        let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, region, body }, now);
         if pushed {
             self.held.set(self.held.get() + bytes);
             if self.replay.is_some() {
@@ -805,21 +827,26 @@ impl LaneSlot {
         self.lane.borrow_mut().cursor(seen).clone()
     }
 
-    pub(super) fn connector(&self) -> Option<Rc<dyn Connector>> {
-        self.connector.borrow().clone()
+    pub(super) fn connectors(&self) -> Vec<Rc<dyn Connector>> {
+        self.connectors.borrow().values().cloned().collect()
     }
 
-    /// The connector, made when it is first needed: a destination that is down never delays the start.
-    fn connect(&self, shard: &Shard) -> Result<Option<Rc<dyn Connector>>> {
+    /// The connector of an endpoint, made when it is first needed: a destination that is down never delays the start.
+    fn connect(&self, shard: &Shard, endpoint: u32) -> Result<Option<Rc<dyn Connector>>> {
         let Some(destination) = self.destination.borrow().clone() else { return Ok(None) };
-        if let Some(c) = self.connector.borrow().as_ref() {
+        if let Some(c) = self.connectors.borrow().get(&endpoint) {
             return Ok(Some(c.clone()));
         }
         let c = match self.home() {
             Some(home) => shard.hand_over_to(home),
-            None => connect::connector(&destination, &shard.shared.common.network)?,
+            None => {
+                let at = self.lane.borrow().endpoints().place_of(endpoint);
+                let at = at.ok_or_else(|| Error::new(ErrorKind::NotFound, "the endpoint is configured no more"))?;
+                let reached = self.place.endpoints.reached(self.number, &destination, at);
+                connect::connector(&reached, &shard.shared.common.network)?
+            }
         };
-        *self.connector.borrow_mut() = Some(c.clone());
+        self.connectors.borrow_mut().insert(endpoint, c.clone());
         Ok(Some(c))
     }
 }
@@ -967,8 +994,11 @@ impl Shard {
         // The way does not change while the lane holds anything.
         let handed_over = slot.home().is_some();
         stats.requests.add(u64::from(!handed_over && !matches!(outcome, Outcome::Unwritable { .. })));
-        if let Some(c) = slot.connector().filter(|_| !handed_over) {
-            stats.connections.set(c.connections());
+        if !handed_over {
+            let connectors = slot.connectors();
+            if !connectors.is_empty() {
+                stats.connections.set(connectors.iter().map(|c| c.connections()).sum());
+            }
         }
         let now = self.now();
         let mut freed = 0;
@@ -1042,6 +1072,15 @@ impl Shard {
         of_it.for_each(|slot| slot.notify.notify());
     }
 
+    /// The lanes of a destination here connect anew.
+    pub(super) fn reconnect_lanes_of(&self, number: u32) {
+        let lanes = self.lanes.borrow();
+        let replays = self.keeping.replays.borrow();
+        lanes.values().chain(replays.values()).filter(|slot| slot.number == number).for_each(|slot| slot.reconnect());
+        drop((lanes, replays));
+        self.wake_lanes_of(number);
+    }
+
     /// Tells those who have the seat that an attempt of another one has ended.
     fn tell_turn(&self, number: u32, seat: Seat) {
         for peer in self.peers.iter().filter(|p| seat.is_of(p.index)) {
@@ -1064,8 +1103,7 @@ impl Shard {
 impl LaneSlot {
     /// Remembers an attempt that failed, or the first one after such that did not.
     fn remember(&self, batch: &Batch<Body>, outcome: &Outcome, begun: Instant) {
-        let lane = self.lane.borrow();
-        let endpoint = lane.endpoint();
+        let Some(endpoint) = batch.endpoint() else { return };
         if (*outcome == Outcome::Success && !endpoint.is_troubled()) || self.home().is_some() {
             return;
         }
@@ -1092,11 +1130,21 @@ impl LaneSlot {
             status,
             reason: reason.clone(),
             answer: String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_KEPT_BYTES)]).into_owned(),
+            endpoint: self.address_of(endpoint.id()),
         });
     }
 
+    /// Where an endpoint is, without its path, if there are several.
+    fn address_of(&self, endpoint: u32) -> String {
+        let at = self.lane.borrow().endpoints().place_of(endpoint);
+        let destination = self.destination.borrow();
+        let Some(DestinationKind::Webhook(w)) = destination.as_ref().map(|d| &d.kind) else { return String::new() };
+        let url = at.and_then(|at| w.endpoints.get(at)).filter(|_| w.endpoints.len() > 1);
+        url.map_or(String::new(), |e| e.url.origin().ascii_serialization())
+    }
+
     async fn attempt(&self, shard: &Shard, batch: &Batch<Body>) -> Outcome {
-        match self.connect(shard) {
+        match self.connect(shard, batch.endpoint().map_or(0, |e| e.id())) {
             Ok(Some(connector)) => {
                 let record = |i: &Item<Body>| Record { id: i.body.id, bytes: i.body.record.clone() };
                 let mut records: Vec<Record> = batch.items.iter().map(record).collect();

@@ -25,6 +25,7 @@ mod kept;
 mod lanes;
 pub(crate) mod losses;
 pub(crate) mod message;
+mod notices;
 pub mod progress;
 pub(crate) mod queues;
 pub(crate) mod replay;
@@ -34,6 +35,7 @@ pub(crate) mod stats;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod walk;
 
 use std::cell::{Cell, RefCell};
@@ -139,7 +141,7 @@ impl Common {
 
     /// What is known of a destination, by name.
     pub(crate) fn standing_of(&self, name: &str) -> Option<Standing> {
-        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64)
+        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64, wall_ns() / 1_000_000)
     }
 
     /// The table that a key belongs in.
@@ -256,6 +258,8 @@ pub(crate) enum Command {
     Look,
     /// The lanes of this destination may send again.
     Turn(u32),
+    /// The secrets of this destination have changed.
+    Reconnect(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
 }
@@ -467,6 +471,8 @@ pub(crate) struct Shard {
     lane_settled: Notify,
     stopping: Cell<bool>,
     house_wake: Notify,
+    /// Endpoints that are being asked whether they want events.
+    asking: RefCell<Vec<verify::Asking>>,
 }
 
 impl Shard {
@@ -565,6 +571,7 @@ impl Shard {
             lane_settled: Notify::default(),
             stopping: Cell::new(false),
             house_wake: Notify::default(),
+            asking: RefCell::default(),
             shared,
             peers,
         });
@@ -626,6 +633,7 @@ impl Shard {
         commit.await;
         self.house_wake.notify();
         house.await;
+        self.stop_asking().await;
         self.note_host_cursor();
         self.files.wake();
         prepare.await;

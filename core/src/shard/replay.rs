@@ -10,10 +10,9 @@ use super::Shard;
 use super::bell::Bell;
 use super::dispatch::Backlog;
 use super::gate::Holds;
-use super::lanes::{LaneSlot, Place, Saved, Way};
+use super::lanes::{LaneSlot, Saved, Way};
 use super::queues::Queue;
 use super::stats::LaneStats;
-use crate::delivery::endpoint::Seat;
 use crate::delivery::pace::Pace;
 use crate::driver;
 use crate::filter::EventFilter;
@@ -196,7 +195,7 @@ impl Shard {
             Holds::default(),
             part.stats.clone(),
             Queue::of_replay(),
-            Place { endpoints: self.shared.common.endpoints.clone(), seat: Seat::new(self.shared.index, true) },
+            self.place(true),
             self.config.delivery.lane_events_max.min(EVENTS_MAX),
         );
         slot.replay = Some(ReplayLane { replay: replay.clone(), shard: self.shared.index });

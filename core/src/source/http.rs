@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/events` (or `/`) | takes the events of the body; 200 `{"accepted":n,"no_match":m}` |
 //! | `GET /v1/stats` | the engine's counters, destinations and latencies, as JSON |
+//! | `GET /v1/confirm`, `POST` | an endpoint agrees to be sent events, with the token that it was sent |
 //! | `GET /healthz` | 200 if all is well, 503 with the reasons if not |
 //!
 //! The body is one of the documents of [`crate::event::ingest`]: S3 `Records`, CloudEvents (structured, batched, or

@@ -20,7 +20,7 @@ use tidewire::filter::Filter;
 use tidewire::log::names::Names;
 use tidewire::log::record::DeadLetter;
 use tidewire::log::recovery;
-use tidewire::rule::{Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook};
+use tidewire::rule::{Balance, Destination, DestinationKind, Expect, Order, Rule, RuleSet, Webhook, WebhookEndpoint};
 use tidewire::sim::disk::Faults;
 use tidewire::sim::{Rng, World};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Receipt};
@@ -31,6 +31,8 @@ use oracle::Oracle;
 
 const SECOND: u64 = 1_000_000_000;
 const PORT: u16 = 9000;
+/// So many endpoints each destination may have.
+const ENDPOINTS: usize = 2;
 const BUCKET: &str = "bucket";
 /// The id of the rule that the host puts.
 const PUT: &str = "put";
@@ -123,12 +125,33 @@ struct PlannedRule {
     destinations: Vec<usize>,
 }
 
+/// The port of an endpoint of a destination.
+fn port(destination: usize, endpoint: usize) -> u16 {
+    PORT + 100 * endpoint as u16 + destination as u16
+}
+
 fn plan(rng: &mut Rng) -> Plan {
     let ms = Duration::from_millis;
     let destinations = (0..rng.between(1, 3))
         .map(|n| {
-            let url = format!("http://127.0.0.1:{}/{n}", u64::from(PORT) + n);
-            let mut webhook = Webhook::new(&url).expect("a URL");
+            let url = |i: u64| format!("http://127.0.0.1:{}/{n}", u64::from(port(n as usize, i as usize)));
+            let mut webhook = Webhook::new(&url(0)).expect("a URL");
+            if rng.percent(40) {
+                let endpoint = |i: u64| {
+                    let mut e = WebhookEndpoint::new(&url(i)).expect("a URL");
+                    e.weight = rng.between(1, 4) as u32;
+                    e.priority = rng.below(2) as u32;
+                    e.region = rng.percent(20).then(|| ["us-east-1", "eu-1"][rng.below(2) as usize].to_owned());
+                    e
+                };
+                webhook = Webhook::with_endpoints((0..ENDPOINTS as u64).map(endpoint).collect()).expect("endpoints");
+                webhook.balance = match rng.below(5) {
+                    0 => Some(Balance::RoundRobin),
+                    1 => Some(Balance::LeastOutstanding),
+                    2 => Some(Balance::Weighted),
+                    _ => None,
+                };
+            }
             webhook.timeout = Duration::from_secs(rng.between(1, 15));
             webhook.connect_timeout = Duration::from_secs(1);
             let mut d = Destination::new(format!("d{n}"), DestinationKind::Webhook(webhook));
@@ -242,9 +265,9 @@ pub fn run(seed: u64) -> Report {
     let entered = world.enter();
     let plan = plan(&mut rng);
     let oracle = Rc::new(RefCell::new(Oracle::default()));
-    let endpoints = (0..plan.destinations.len())
-        .map(|n| Endpoint::start(&world, PORT + n as u16, n, oracle.clone(), Rng::new(rng.draw())))
-        .collect();
+    let places = (0..plan.destinations.len()).flat_map(|n| (0..ENDPOINTS).map(move |i| (n, i)));
+    let endpoints =
+        places.map(|(n, i)| Endpoint::start(&world, port(n, i), n, oracle.clone(), Rng::new(rng.draw()))).collect();
     let mut run = Run {
         world: world.clone(),
         plan,

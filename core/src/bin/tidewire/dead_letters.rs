@@ -143,7 +143,7 @@ impl Which {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let d = text.parse::<jiff::SignedDuration>().map_err(|e| e.to_string())?;
     Duration::try_from(d).map_err(|_| "a length of time is not negative".to_owned())
 }

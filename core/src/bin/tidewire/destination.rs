@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
+use tidewire::auth::rotation;
 use tidewire::config::Config;
-use tidewire::log::standing::{self, Order, Standing, State};
+use tidewire::log::standing::{self, EndpointStanding, Order, Standing, State};
 use tidewire::rule::DestinationKind;
 use tidewire::{Error, ErrorKind};
+
+use zeroize::Zeroizing;
 
 use crate::Failure;
 
@@ -43,6 +46,30 @@ pub(crate) enum Action {
     Resume {
         /// Its name
         name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Vouches for one that is pending: it counts as having agreed to be sent events
+    Confirm {
+        /// Its name
+        name: String,
+        /// The requests per minute that it allows
+        #[arg(long, value_name = "N")]
+        rate: Option<u32>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Makes a new secret and prints it once; the one of before stays valid for a while. A running engine uses it within a
+    /// second, until the configuration has another secret
+    RotateSecret {
+        /// Its name
+        name: String,
+        /// How long the secret of before stays valid, up to 168h
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = crate::dead_letters::duration)]
+        overlap: Duration,
+        /// Takes the new secret from a file instead of making one; it is not printed
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         #[command(flatten)]
         place: Place,
     },
@@ -90,6 +117,8 @@ pub(crate) fn act(action: &Action, out: &mut impl Write) -> Result<(), Failure> 
         Action::Show { name, place, json } => show(name, place, *json, out),
         Action::Suspend { name, place } => order(name, place, Order::Suspend, out),
         Action::Resume { name, place } => order(name, place, Order::Resume, out),
+        Action::Confirm { name, rate, place } => order(name, place, Order::Confirm(*rate), out),
+        Action::RotateSecret { name, overlap, from, place } => rotate(name, place, *overlap, from.as_deref(), out),
         Action::Test { name, place } => test(name, place, out),
     }
 }
@@ -102,6 +131,8 @@ fn ordered(dir: &Path, name: &str) -> &'static str {
     match standing::orders(dir).into_iter().find(|(n, _)| n == name) {
         Some((_, Order::Suspend)) => "; it is to be suspended",
         Some((_, Order::Resume)) => "; it is to be resumed",
+        Some((_, Order::Confirm(_))) => "; it is to be confirmed",
+        Some((_, Order::Secrets)) => "; its secrets are to be read",
         None => "",
     }
 }
@@ -156,11 +187,20 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         return Ok(());
     }
     writeln!(out, "{name}: {}{}{}", s.state.name(), because(&s), ordered(dir, name))?;
+    if s.next_verification_ms > 0 && s.state == State::Pending {
+        let at = crate::values::rfc3339(s.next_verification_ms.saturating_mul(1_000_000));
+        writeln!(out, "  it is asked again at {at}")?;
+    }
     if let Some(d) = config.rules.destinations.iter().find(|d| d.name == name)
         && let DestinationKind::Webhook(w) = &d.kind
     {
         // The path may be a secret.
-        writeln!(out, "  at {}", w.url.origin().ascii_serialization())?;
+        let several = w.endpoints.len() > 1;
+        for (i, url) in w.urls().enumerate() {
+            let at = url.origin().ascii_serialization();
+            let of = s.endpoints.get(i).filter(|e| e.at == at);
+            writeln!(out, "  at {at}{}", of.map_or(String::new(), |e| about(e, several)))?;
+        }
     }
     for (what, expires) in [
         ("client certificate", s.certificates.client_expires),
@@ -196,13 +236,81 @@ fn expiry(unix: i64) -> String {
     }
 }
 
+/// What is known of an endpoint.
+fn about(e: &EndpointStanding, several: bool) -> String {
+    let mut text = String::new();
+    if several {
+        text += &format!(": {}", e.state.name());
+        if !e.reason.is_empty() {
+            text += &format!(": {}", e.reason);
+        }
+        if e.left_alone {
+            text += ", left alone for now";
+        }
+        if e.failing_attempts > 0 {
+            let time = Duration::from_secs(e.failing_ms / 1000);
+            text += &format!(", {} attempts have failed for {time:?}", e.failing_attempts);
+        }
+    }
+    if let Some(rate) = e.granted_per_minute {
+        text += &format!(", allows {rate} requests per minute");
+    }
+    if e.latency_us > 0 {
+        text += &format!(", answers in {:.1} ms", e.latency_us as f64 / 1000.0);
+    }
+    text
+}
+
+fn rotate(
+    name: &str,
+    place: &Place,
+    overlap: Duration,
+    from: Option<&Path>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let (config, names) = open(place)?;
+    let destination = config.rules.destinations.iter().find(|d| d.name == name);
+    let Some(destination) = destination else { return Err(unknown(name, &names)) };
+    let DestinationKind::Webhook(webhook) = &destination.kind else { return Err(unknown(name, &names)) };
+    let given = from.map(read_secret).transpose()?;
+    let made = given.is_none();
+    let dir = &config.engine.data_dir;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let unix = now.as_secs() as i64;
+    let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
+    standing::give_order(dir, name, Order::Secrets)?;
+    if made {
+        writeln!(out, "{}", new.secret.as_str())?;
+    }
+    if let Some(public) = &new.public {
+        writeln!(out, "receivers verify with {public}")?;
+    }
+    Ok(())
+}
+
+/// The contents of a file, without the line break at its end.
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let io = |e: std::io::Error| {
+        let e = Error::new(ErrorKind::Io, format!("reading {}: {e}", path.display()));
+        Failure::Failed(e.remedy("check the path and its permissions"))
+    };
+    let mut text = Zeroizing::new(std::fs::read_to_string(path).map_err(io)?);
+    let end = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(end);
+    Ok(text)
+}
+
 fn order(name: &str, place: &Place, order: Order, out: &mut impl Write) -> Result<(), Failure> {
     let (config, names) = open(place)?;
     if !names.iter().any(|n| n == name) {
         return Err(unknown(name, &names));
     }
     standing::give_order(&config.engine.data_dir, name, order)?;
-    let what = if order == Order::Suspend { "suspended" } else { "resumed" };
+    let what = match order {
+        Order::Suspend => "suspended",
+        Order::Confirm(_) => "confirmed",
+        _ => "resumed",
+    };
     writeln!(out, "{name} is {what} within a second if an engine is running, else when one is started")?;
     Ok(())
 }

@@ -208,7 +208,7 @@ fn a_suspended_endpoint_stays_so_until_it_is_resumed() {
 fn what_is_granted_holds_beside_what_is_configured() {
     let rate = RateLimits { requests_per_second: Some(100), burst: Duration::from_secs(1), ..RateLimits::default() };
     let e = Endpoint::new(EndpointPolicy { rate, adapts: false, ..policy() });
-    e.grant(Some(60));
+    e.verified(Some(60));
     let sent = |from: u64| {
         let mut n = 0;
         for ms in from * 1000..(from + 10) * 1000 {
@@ -220,7 +220,7 @@ fn what_is_granted_holds_beside_what_is_configured() {
         n
     };
     assert_eq!(sent(0), 10);
-    e.grant(None);
+    e.verified(None);
     let n = sent(100);
     assert!((1000..=1101).contains(&n), "{n}");
 }

@@ -29,11 +29,11 @@ fn endpoint() -> EndpointPolicy {
 }
 
 fn made(policy: LanePolicy, endpoint: EndpointPolicy, cursor: Cursor) -> Lane<u64> {
-    Lane::new(policy, Endpoint::new(endpoint), Seat::default(), cursor)
+    Lane::new(policy, Balancer::single(Endpoint::new(endpoint)), Seat::default(), cursor)
 }
 
 fn item(sequence: u64, key: u64) -> Item<u64> {
-    Item { sequence, key, bytes: 50, accepted_ns: sequence, priority: Priority::Normal, body: sequence }
+    Item { sequence, key, bytes: 50, accepted_ns: sequence, priority: Priority::Normal, region: 0, body: sequence }
 }
 
 fn at(mono_ns: u64) -> Now {
@@ -399,12 +399,14 @@ fn what_is_gone_is_asked_each_hour_for_a_day_and_then_no_more() {
         assert!(apart, "{asked:?}");
         match back_after {
             None => {
-                assert_eq!((asked.len(), l.endpoint().stopped()), (25, Some(Stopped::Gone)));
+                assert_eq!((asked.len(), l.endpoints().only().unwrap().stopped()), (25, Some(Stopped::Gone)));
                 assert_eq!(l.open_events(), 3, "nothing is lost by it");
-                l.endpoint().reset();
+                l.endpoints().only().unwrap().reset();
                 assert_eq!(sequences(&send(&mut l, at(now))).len(), 3);
             }
-            Some(n) => assert_eq!((asked.len(), l.endpoint().stopped(), l.open_events()), (n + 1, None, 0)),
+            Some(n) => {
+                assert_eq!((asked.len(), l.endpoints().only().unwrap().stopped(), l.open_events()), (n + 1, None, 0))
+            }
         }
     }
 }
@@ -727,8 +729,8 @@ proptest! {
                 let low = l.cursor(pushed as u64).low();
                 prop_assert!((1..=low).all(|s| ended.contains(&s)));
                 prop_assert!(low == pushed as u64 || !ended.contains(&(low + 1)));
-            } else if l.endpoint().stopped().is_some() {
-                l.endpoint().reset();
+            } else if l.endpoints().only().unwrap().stopped().is_some() {
+                l.endpoints().only().unwrap().reset();
             } else if let Some(until) = wait {
                 prop_assert!(until > now);
                 now = until;

@@ -85,6 +85,13 @@ fn numbers_are_those_that_logs_hold() {
         (96, "System:Capacity:Warning"),
         (97, "System:Capacity:Critical"),
         (100, "s3:TestEvent"),
+        (101, "System:Destination:Pending"),
+        (102, "System:Destination:Verified"),
+        (103, "System:Destination:Suspended"),
+        (104, "System:Destination:Disabled"),
+        (105, "System:Destination:Resumed"),
+        (106, "System:Destination:Failing"),
+        (107, "System:Destination:BreakerOpened"),
     ];
     let now: Vec<(u16, &str)> = KnownType::ALL.iter().map(|t| (*t as u16, t.name())).collect();
     assert_eq!(now, golden);

@@ -60,6 +60,8 @@ pub struct Response {
     pub keep_alive_timeout: Option<Duration>,
     /// The value of the header that the parser was told to look for, as [`Response::location`].
     pub header: Option<String>,
+    /// The value of the other one.
+    pub also: Option<String>,
     /// The first [`BODY_KEPT_BYTES_MAX`] bytes of the body, as they came; more if the parser was made so.
     pub body_start: Vec<u8>,
     /// Bytes that followed a complete answer and do not belong to it.
@@ -67,21 +69,24 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer of HTTP/2, whose framing is not ours to look at; its body is the caller's to add. `wanted` is the header
-    /// whose value goes into [`Response::header`].
+    /// An answer of HTTP/2, whose framing is not ours to look at; its body is the caller's to add. `wanted` are the headers
+    /// whose values go into [`Response::header`] and [`Response::also`].
     pub fn of_fields<'a>(
         status: u16,
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-        wanted: Option<&str>,
+        wanted: [Option<&str>; 2],
     ) -> Response {
-        let (mut known, mut header) = (Fields::default(), None);
+        let (mut known, mut found) = (Fields::default(), [None, None]);
         for (name, value) in fields {
             // Nothing that the framing of HTTP/1.1 would refuse matters here.
             let _ = known.take(name, value);
-            if header.is_none() && wanted.is_some_and(|w| w.eq_ignore_ascii_case(name)) {
-                header = Some(printable(value));
+            for (found, wanted) in found.iter_mut().zip(wanted) {
+                if found.is_none() && wanted.is_some_and(|w| w.eq_ignore_ascii_case(name)) {
+                    *found = Some(printable(value));
+                }
             }
         }
+        let [header, also] = found;
         Response {
             status,
             retry_after: known.retry_after,
@@ -89,6 +94,7 @@ impl Response {
             keep_alive: true,
             keep_alive_timeout: None,
             header,
+            also,
             body_start: Vec::new(),
             bytes_after: 0,
         }
@@ -157,6 +163,7 @@ pub struct ResponseParser {
     kept_more: usize,
     /// A header whose value is kept.
     wanted: Option<Arc<str>>,
+    also_wanted: Option<Arc<str>>,
     any_byte: bool,
     response: Option<Response>,
 }
@@ -203,6 +210,13 @@ impl ResponseParser {
     #[must_use]
     pub fn looking_for(mut self, header: Option<Arc<str>>) -> Self {
         self.wanted = header;
+        self
+    }
+
+    /// The same with the value of another header in [`Response::also`].
+    #[must_use]
+    pub fn looking_also_for(mut self, header: Option<Arc<str>>) -> Self {
+        self.also_wanted = header;
         self
     }
 
@@ -282,8 +296,8 @@ impl ResponseParser {
     pub fn reset(&mut self) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
-        let wanted = self.wanted.take();
-        *self = ResponseParser { head, kept_more: self.kept_more, wanted, ..Self::default() };
+        let (wanted, also_wanted) = (self.wanted.take(), self.also_wanted.take());
+        *self = ResponseParser { head, kept_more: self.kept_more, wanted, also_wanted, ..Self::default() };
     }
 
     fn count_after(&mut self, state: State, bytes: usize) {
@@ -319,7 +333,7 @@ impl ResponseParser {
             return Ok(window.len());
         };
         let section = if before == 0 { &window[..end] } else { &self.head[..end] };
-        let next = parse_section(section, self.wanted.as_deref())?;
+        let next = parse_section(section, [self.wanted.as_deref(), self.also_wanted.as_deref()])?;
         self.head.clear();
         self.head_bytes += end - before;
         match next {
@@ -475,7 +489,7 @@ struct Fields {
 }
 
 /// A complete header section: `None` if it is an interim answer.
-fn parse_section(section: &[u8], wanted: Option<&str>) -> Result<Option<(Response, Phase)>, ResponseError> {
+fn parse_section(section: &[u8], wanted: [Option<&str>; 2]) -> Result<Option<(Response, Phase)>, ResponseError> {
     let mut room = [const { MaybeUninit::<Header<'_>>::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     // Both are old habits that RFC 9112 lets a client repair; refusing would only repeat delivered events.
@@ -502,13 +516,16 @@ fn parse_section(section: &[u8], wanted: Option<&str>) -> Result<Option<(Respons
         _ => {}
     }
     let mut fields = Fields::default();
-    let mut found = None;
+    let mut found = [None, None];
     for header in parsed.headers.iter() {
         fields.take(header.name, header.value)?;
-        if found.is_none() && wanted.is_some_and(|name| name.eq_ignore_ascii_case(header.name)) {
-            found = Some(printable(header.value));
+        for (wanted, found) in wanted.iter().zip(&mut found) {
+            if found.is_none() && wanted.is_some_and(|name| name.eq_ignore_ascii_case(header.name)) {
+                *found = Some(printable(header.value));
+            }
         }
     }
+    let [found, also] = found;
     if fields.length.is_some() && fields.transfer_encoding {
         return Err(ResponseError::Malformed("both Content-Length and Transfer-Encoding"));
     }
@@ -525,6 +542,7 @@ fn parse_section(section: &[u8], wanted: Option<&str>) -> Result<Option<(Respons
         keep_alive: version == 1 && !fields.close && !matches!(phase, Phase::UntilClose),
         keep_alive_timeout: fields.keep_alive_timeout,
         header: found,
+        also,
         body_start: Vec::new(),
         bytes_after: 0,
     };

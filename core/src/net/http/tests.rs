@@ -56,6 +56,7 @@ fn plain(status: u16) -> Response {
         body_start: Vec::new(),
         bytes_after: 0,
         header: None,
+        also: None,
     }
 }
 

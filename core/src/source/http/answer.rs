@@ -107,6 +107,8 @@ impl Service {
             "/" | "/v1/events" => wrong_method("POST"),
             "/v1/stats" if reading => json_answer(StatusCode::OK, &self.stats()),
             "/healthz" if reading => self.health(),
+            "/v1/confirm" if head.method == Method::GET || head.method == Method::POST => self.confirm(&head),
+            "/v1/confirm" => wrong_method("GET, POST"),
             "/v1/stats" | "/healthz" => wrong_method("GET, HEAD"),
             _ => {
                 let error = "there is nothing at this path; use /v1/events, /v1/stats or /healthz";
@@ -262,6 +264,32 @@ impl Service {
                 "last_error": d.last_error,
             })).collect::<Vec<_>>(),
         })
+    }
+
+    /// An endpoint confirms that it wants events, with the token that it was sent.
+    fn confirm(&self, head: &Parts) -> Answer {
+        let query = head.uri.query().unwrap_or_default();
+        let of = |key: &str| {
+            url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == key).map(|(_, value)| value.into_owned())
+        };
+        let (Some(name), Some(token)) = (of("destination"), of("token")) else {
+            let error = "query: `destination` and `token` are missing; use the address as it was sent";
+            return Refusal::new(StatusCode::BAD_REQUEST, error).answer();
+        };
+        let rate = match head.headers.get("webhook-allowed-rate").map(|v| v.to_str().unwrap_or("?").trim()) {
+            None | Some("*") => None,
+            Some(text) => match text.parse::<u32>() {
+                Ok(n) if n > 0 => Some(n),
+                _ => {
+                    let error = "WebHook-Allowed-Rate is no number of requests per minute";
+                    return Refusal::new(StatusCode::BAD_REQUEST, error).answer();
+                }
+            },
+        };
+        match self.engine.confirm_by_token(&name, &token, rate) {
+            Ok(()) => json_answer(StatusCode::OK, &json!({ "status": "confirmed" })),
+            Err(e) => Refusal::new(StatusCode::NOT_FOUND, e.message().to_owned()).answer(),
+        }
     }
 
     fn health(&self) -> Answer {
