@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
@@ -80,19 +81,18 @@ impl Shard {
         let mut fresh = false;
         let mut burst = None;
         loop {
-            // In this order: whoever has changed the rules and then published finds his event matched by the new ones.
-            let mut tail = self.shared.ring.tail();
+            // Whoever has changed the rules and then published finds his event matched by the new ones: no event is taken
+            // before which there were more commands than these.
+            let obeyed = self.shared.commands_given.load(Ordering::Acquire);
             self.obey();
             // And what he had published before, by those of before.
             self.adopt_rules(consumer.position());
-            if let Some((from, _)) = self.next_snapshots.borrow().front() {
-                tail = tail.min(*from);
-            }
+            let limit = self.next_snapshots.borrow().front().map_or(u64::MAX, |(from, _)| *from);
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
             }
-            if let Some(drained) = self.drain(&mut consumer, tail, &mut scratch, &mut routes) {
+            if let Some(drained) = self.drain(&mut consumer, (limit, obeyed), &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
                 let begun = *burst.get_or_insert(last_active);
@@ -170,11 +170,12 @@ impl Shard {
         ring.reserved() == 0 && self.all_handed_over()
     }
 
-    /// Matches and packs what the ring has, a turn's worth. `None` if there was nothing.
+    /// Matches and packs what the ring has, a turn's worth, up to a position and while no more commands were given than
+    /// are obeyed. `None` if there was nothing.
     fn drain(
         &self,
         consumer: &mut Consumer<'_>,
-        tail: u64,
+        (limit, obeyed): (u64, u64),
         scratch: &mut Scratch,
         routes: &mut Vec<Route>,
     ) -> Option<Drained> {
@@ -185,7 +186,8 @@ impl Shard {
         let (mut accepted, mut unmatched, mut stored, mut routed, mut evaluations) = (0, 0, 0, 0, 0);
         let mut matches = self.matches.borrow_mut();
         let mut wants = Ack::Memory;
-        let taken = consumer.drain_to(tail, TURN_BYTES, |payload, tag, _| {
+        let may = || self.shared.commands_given.load(Ordering::Relaxed) == obeyed;
+        let taken = consumer.drain_to(limit, TURN_BYTES, may, |payload, tag, _| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
             let (prefix, frame) =

@@ -193,6 +193,8 @@ pub(crate) struct Shared {
     pins: AtomicUsize,
     /// `None` once nobody will obey any more.
     commands: Mutex<Option<Vec<Command>>>,
+    /// How many there have been.
+    commands_given: AtomicU64,
 }
 
 /// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
@@ -285,6 +287,7 @@ impl Shared {
             head: AtomicU64::new(state.next_sequence - 1),
             pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
+            commands_given: AtomicU64::new(0),
         }
     }
 
@@ -315,6 +318,8 @@ impl Shared {
     pub(crate) fn command(&self, command: Command) {
         if let Some(commands) = &mut *self.commands.lock() {
             commands.push(command);
+            // Release: who sees what the caller publishes next sees that there is a command before it.
+            self.commands_given.fetch_add(1, Ordering::Release);
         }
         self.ring.wake();
     }

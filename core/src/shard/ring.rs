@@ -129,6 +129,9 @@ pub struct Ring {
     producers: CachePadded<Producers>,
     head: CachePadded<AtomicU64>,
     state: CachePadded<AtomicU8>,
+    /// [`CLOSED`] and [`SEALED`] once more, set right after those in `tail`: the consumer asks often, and a look at `tail`
+    /// would take that line away from the publishers.
+    ended: AtomicU64,
     fences: Fences,
     waker: AtomicWaker,
     waiting_for_space: CachePadded<AtomicUsize>,
@@ -160,6 +163,7 @@ impl Ring {
             }),
             head: CachePadded::new(AtomicU64::new(0)),
             state: CachePadded::new(AtomicU8::new(AWAKE)),
+            ended: AtomicU64::new(0),
             fences: Fences::new(),
             waker: AtomicWaker::new(),
             waiting_for_space: CachePadded::new(AtomicUsize::new(0)),
@@ -452,6 +456,7 @@ impl Ring {
 
     fn end(&self, flags: u64) {
         self.producers.tail.fetch_or(flags, Ordering::SeqCst);
+        self.ended.fetch_or(flags, Ordering::SeqCst);
         self.wake();
         let _guard = self.space_lock.lock();
         self.space.notify_all();
@@ -460,12 +465,12 @@ impl Ring {
     /// Whether [`Ring::close`] or [`Ring::seal`] was called.
     pub fn is_closed(&self) -> bool {
         // In one order with the release of a reservation: either who releases sees the close, or who closes the release.
-        self.producers.tail.load(Ordering::SeqCst) & CLOSED != 0
+        self.ended.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Whether [`Ring::seal`] was called.
     pub fn is_sealed(&self) -> bool {
-        self.producers.tail.load(Ordering::SeqCst) & SEALED != 0
+        self.ended.load(Ordering::SeqCst) & SEALED != 0
     }
 }
 
@@ -492,21 +497,28 @@ impl<'a> Consumer<'a> {
     /// Hands committed records to `each` as (payload, tag, position after it), until there are no more, `bytes_max` bytes
     /// were consumed, or `each` answers `false` (that record counts as consumed). Returns how many bytes were consumed.
     pub fn drain(&mut self, bytes_max: u64, each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
-        // Not beyond what is claimed by now: to look at the header of a record that a publisher is just writing takes its
-        // line away from him, each time. Whoever follows a burst too closely slows it down several times.
-        self.drain_to(self.ring.tail(), bytes_max, each)
+        self.drain_to(u64::MAX, bytes_max, || true, each)
     }
 
-    /// As [`Consumer::drain`], up to a position that [`Ring::tail`] was at.
-    pub fn drain_to(&mut self, tail: u64, bytes_max: u64, mut each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
+    /// As [`Consumer::drain`], up to a position, and for as long as `may` says so: it is asked after the next record was seen
+    /// and before it is consumed, so that it knows what that record's publisher did before.
+    ///
+    /// The tail is not looked at: that would take its line away from the publisher, who needs it first.
+    pub fn drain_to(
+        &mut self,
+        limit: u64,
+        bytes_max: u64,
+        may: impl Fn() -> bool,
+        mut each: impl FnMut(&[u8], u32, u64) -> bool,
+    ) -> u64 {
         let ring = self.ring;
         let start = ring.head.load(Ordering::Relaxed);
         let mut at = start;
         let mut go_on = true;
-        let end = start + bytes_max.min(tail - start);
+        let end = limit.min(start.saturating_add(bytes_max));
         while go_on && at < end {
             let header = ring.header(at);
-            if header[1].load(Ordering::Acquire) != ring.stamp(at) {
+            if header[1].load(Ordering::Acquire) != ring.stamp(at) || !may() {
                 break;
             }
             let word = header[0].load(Ordering::Relaxed);
