@@ -248,7 +248,8 @@ impl Ring {
         // across its end), and the consumer does not look past an uncommitted header.
         unsafe { self.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
         self.commit(start, len as u64 | u64::from(tag) << 32);
-        self.prefetch(start + need);
+        // The consumer's core has the next lines from an earlier lap.
+        self.prefetch(start + need, PREFETCH_BYTES);
         Ok(start + need)
     }
 
@@ -258,7 +259,9 @@ impl Ring {
         // Acquire, and Release below: who sees a tail sees the reservations that were made before it, and a head that is
         // at least the one it was checked against.
         let mut seen = self.producers.tail.load(Ordering::Acquire);
-        self.prefetch_record(seen & POSITION, need);
+        // The consumer's core reads ahead by itself while it follows a burst, and has taken away again what was asked for
+        // behind the last record.
+        self.prefetch(seen & POSITION, need.min(PREFETCH_BYTES));
         loop {
             let refused = if right == Right::Publish { CLOSED | SEALED } else { SEALED };
             if seen & refused != 0 {
@@ -358,22 +361,11 @@ impl Ring {
         Reserved(self.producers.reserved.load(Ordering::SeqCst)).bytes()
     }
 
-    /// Asks for the lines of the record that is about to be claimed, all at once and together with that of the tail. They were
-    /// asked for after the last record, but the consumer's core reads ahead by itself while it follows a burst, and takes
-    /// away the lines behind its end: without this the next burst would wait for them one after the other.
+    /// Asks for the cache lines from a position on, all at once: records after one another would wait for them one by one.
     #[inline(always)]
-    fn prefetch_record(&self, position: u64, need: u64) {
-        for line in (0..need.min(PREFETCH_BYTES)).step_by(64) {
+    fn prefetch(&self, position: u64, bytes: u64) {
+        for line in (0..bytes).step_by(64) {
             self.memory.prefetch(self.offset(position + line));
-        }
-    }
-
-    /// Asks for the cache lines that the next record of about this size will be written to. The consumer's core has them
-    /// from an earlier lap, and without this each record would wait for its predecessor's lines, one by one.
-    #[inline]
-    fn prefetch(&self, position: u64) {
-        for ahead in (0..PREFETCH_BYTES).step_by(64) {
-            self.memory.prefetch(self.offset(position + ahead));
         }
     }
 
