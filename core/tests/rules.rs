@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidewire::config::{EngineConfig, RulesKept};
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;
-use tidewire::rule::{Backlog, Destination, Expect, Owner, Rule, RuleSet};
+use tidewire::rule::{Backlog, Destination, Expect, OnQueueFull, Owner, Rule, RuleSet};
 use tidewire::{
     Ack, DeadLetterFilter, Engine, ErrorKind, Event, KnownType, LossReason, PublishOptions, Published, RedriveOptions,
 };
@@ -73,6 +73,37 @@ fn a_rule_is_in_force_when_the_call_returns_and_out_of_it_when_it_is_deleted() {
     assert_eq!(e.kind(), ErrorKind::NotFound);
     engine.close(WAIT).unwrap();
     assert_eq!(engine.put_rule(rule("r", "b", ""), Expect::Anything).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_rule_is_in_force_for_an_event_that_a_busy_shard_takes_in_the_same_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let mut crowd = hook("crowd", &refusing().url());
+    crowd.queue.events_max = Some(1);
+    crowd.queue.on_full = OnQueueFull::DropNewest;
+    let mut c = config(dir.path());
+    c.shards = Some(1);
+    c.rules = RulesKept::Host;
+    let engine = Engine::open_with(c, configured(vec![hook("hook", &r.url()), crowd])).unwrap();
+    let mut to_crowd = rule("to-crowd", "b", "crowd/");
+    to_crowd.destinations = vec!["crowd".into()];
+    engine.put_rule(to_crowd, Expect::Absent).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                publish(&engine, "b", "crowd/x");
+            }
+        });
+        for n in 0..400 {
+            engine.put_rule(rule("r", "b", &format!("{n}/")), Expect::Anything).unwrap();
+            publish(&engine, "b", &format!("{n}/yes"));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    until("all have arrived", || told(&r).len() >= 400);
+    engine.close(Duration::ZERO).unwrap();
 }
 
 #[test]

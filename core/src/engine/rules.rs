@@ -17,7 +17,6 @@ use crate::rule::{
     Backlog, Destination, DestinationKind, Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner,
     Plan, Rule, RuleSet, key,
 };
-use crate::shard::Command;
 use crate::shard::snapshot::Snapshot;
 
 /// From so many changes on, and a quarter of all rules, everything is compiled anew: that is quicker.
@@ -573,7 +572,7 @@ impl Inner {
         let earlier = self.snapshot.swap(snapshot.clone());
         self.everywhere.follow(&snapshot);
         for shard in &self.shards {
-            shard.command(Command::Reload { position: shard.ring.tail(), snapshot: snapshot.clone() });
+            shard.change_rules(snapshot.clone());
         }
         life.control.earlier.push(earlier);
         life.control.earlier.retain(|s| Arc::strong_count(s) > 1);

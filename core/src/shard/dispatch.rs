@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -237,6 +238,7 @@ impl Shard {
         let mut next = self.next_snapshots.borrow_mut();
         while next.front().is_some_and(|(from, _)| *from <= position) {
             if let Some((_, snapshot)) = next.pop_front() {
+                self.shared.rules_ahead.fetch_sub(1, Ordering::Release);
                 let before = std::mem::replace(&mut *self.snapshot.borrow_mut(), snapshot.clone());
                 if !Arc::ptr_eq(&before.destinations, &snapshot.destinations) {
                     let gone = |n: u32| before.destinations.retired().contains_key(&n);

@@ -57,9 +57,6 @@ fn of_part(whole: &Extensions, first: bool, last: bool) -> Extensions {
     }
 }
 
-/// So many changes of the rules are kept apart while the ring is not emptied; of more, the last counts.
-const NEXT_SNAPSHOTS_MAX: usize = 64;
-
 /// Of one event in so many the time is taken that matching it needs.
 const TIMED_ONE_IN: u64 = 64;
 
@@ -350,9 +347,12 @@ impl Shard {
                 Command::Reload { position, snapshot } => {
                     self.reload_lanes(&snapshot);
                     let mut next = self.next_snapshots.borrow_mut();
-                    let many = next.len() >= NEXT_SNAPSHOTS_MAX;
+                    let many = next.len() >= super::RULES_AHEAD_MAX;
                     match next.back_mut() {
-                        Some((from, last)) if many || *from == position => *last = snapshot,
+                        Some((from, last)) if many || *from == position => {
+                            *last = snapshot;
+                            self.shared.rules_ahead.fetch_sub(1, Ordering::Release);
+                        }
                         _ => next.push_back((position, snapshot)),
                     }
                 }

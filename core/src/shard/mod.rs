@@ -195,7 +195,16 @@ pub(crate) struct Shared {
     commands: Mutex<Option<Vec<Command>>>,
     /// How many there have been.
     commands_given: AtomicU64,
+    /// Changes of the rules that were given and are not yet in force.
+    rules_ahead: AtomicUsize,
 }
+
+/// So many changes of the rules may wait in a shard for the events before them.
+const RULES_AHEAD_MAX: usize = 64;
+
+/// So long a change of the rules waits for a shard that has too many ahead of it, and may be stuck at a disk. Then, of
+/// those that wait, the last counts.
+const RULES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
 /// system nothing to record, which makes the sync several times faster than one of a growing file.
@@ -288,6 +297,7 @@ impl Shared {
             pins: AtomicUsize::new(0),
             commands: Mutex::new(Some(Vec::new())),
             commands_given: AtomicU64::new(0),
+            rules_ahead: AtomicUsize::new(0),
         }
     }
 
@@ -322,6 +332,21 @@ impl Shared {
             self.commands_given.fetch_add(1, Ordering::Release);
         }
         self.ring.wake();
+    }
+
+    /// Changes the rules for what is published from now on. Waits for a shard that is many changes behind, so that each event
+    /// is matched by the rules of its time and the memory for those is bounded.
+    pub(crate) fn change_rules(&self, snapshot: Arc<Snapshot>) {
+        let begun = Instant::now();
+        while self.rules_ahead.load(Ordering::Acquire) >= RULES_AHEAD_MAX
+            && begun.elapsed() < RULES_PATIENCE
+            && self.progress.failure().is_none()
+            && self.commands.lock().is_some()
+        {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.rules_ahead.fetch_add(1, Ordering::AcqRel);
+        self.command(Command::Reload { position: self.ring.tail(), snapshot });
     }
 
     fn take_commands(&self) -> Vec<Command> {
