@@ -369,6 +369,7 @@ fn manual_retry_is_swallowed_by_its_idempotency_key() {
     let types = EventTypes::default();
     let mut hook = Destination::new("hook", DestinationKind::Webhook(Webhook::new(&r.url()).unwrap()));
     hook.retry.attempts_max = Some(1);
+    (hook.breaker.consecutive_failures, hook.breaker.calls_min) = (1_000_000, 1_000_000);
     let rule = Rule::new("all", ["s3:ObjectCreated:*"], &types).unwrap().with_destination("hook");
     let rules = RuleSet::build(vec![rule], vec![hook], types).unwrap();
     let engine = Engine::open_with(config(dir.path()), rules.clone()).unwrap();

@@ -208,12 +208,13 @@ fn a_client_certificate_that_expires_holds_events_until_it_is_renewed() {
     let Some(nginx) = strict(&ca, &clients.pem(), "", &r.url()) else { return };
     write_pair(dir.path(), "own", &clients.leaf("client-1", &[], Duration::from_secs(4)));
     let root = file(dir.path(), "ca.pem", &ca.pem());
-    let d = edited("hook", &nginx.url(), |w| {
+    let mut d = edited("hook", &nginx.url(), |w| {
         w.tls.ca = vec![root.clone()];
         w.tls.client_cert = Some(dir.path().join("own.pem"));
         w.tls.client_key = Some(dir.path().join("own.key"));
         w.pool.lifetime = Duration::from_millis(50);
     });
+    (d.breaker.consecutive_failures, d.breaker.calls_min) = (1_000_000, 1_000_000);
     let engine = Engine::open_with(config(&dir.path().join("data"), 1), passing(vec![d])).unwrap();
     let mut n = 0;
     until("it has expired", || {

@@ -23,7 +23,7 @@ use crate::net::proxy::{Proxy, tunnel_is_open};
 use crate::net::resolve::Resolver;
 use crate::net::stream::Stream;
 use crate::net::tls;
-use crate::net::tls::keeper::{Shared, day};
+use crate::net::tls::keeper::{Built, Shared, day};
 
 /// How long an address that failed is tried after the others.
 const FAILED_KEPT: Duration = Duration::from_secs(60);
@@ -50,6 +50,23 @@ pub(crate) struct Secured {
     pub(crate) name: ServerName<'static>,
     /// HTTP/1.1 alone is offered: the endpoint has said that it wants that.
     pub(crate) http1_only: Cell<bool>,
+}
+
+/// How a connection is to be secured, and what it takes.
+type Ready<'a> = (&'a Secured, Arc<Built>);
+
+/// Makes what new connections are secured with, if it was not made, and says whether it may be used now.
+async fn present(secured: &Secured) -> Result<Arc<Built>, String> {
+    let built = match secured.shared.present() {
+        Some(built) => built,
+        None => {
+            // On a helper thread: files are read, and the first one makes it for all.
+            let shared = secured.shared.clone();
+            driver::blocking(move || shared.load()).await.map_err(|e| e.to_string())?
+        }
+    };
+    built.check_time((driver::wall_ns() / 1_000_000_000) as i64).map_err(|e| e.to_string())?;
+    Ok(built)
 }
 
 /// Makes the connections of one destination on one shard.
@@ -102,22 +119,31 @@ impl Dialer {
     /// What went wrong, as a sentence.
     pub(crate) async fn dial(&self) -> Result<Stream, String> {
         let deadline = driver::now() + self.timeout;
+        // First: without certificates nobody need be asked.
+        let tls = match &self.tls {
+            Some(secured) => match driver::until(deadline, present(secured)).await {
+                Some(built) => Some((secured, built?)),
+                None => return Err(format!("the certificates could not be read within {:?}", self.timeout)),
+            },
+            None => None,
+        };
+        let tls = tls.as_ref();
         match &self.way {
-            Way::Direct => self.reach(&self.host, self.port, &self.policy, deadline).await,
+            Way::Direct => self.reach(&self.host, self.port, &self.policy, tls, deadline).await,
             Way::Proxy(proxy, policy) => {
                 // A name is the proxy's to look up, and to judge.
                 if let Some(ip) = literal(&self.host) {
                     let judged = self.policy.judge(SocketAddr::new(ip, self.port));
                     judged.map_err(|refusal| refusal.error().to_string())?;
                 }
-                let reached = self.reach(proxy.host(), proxy.port(), policy, deadline).await;
+                let reached = self.reach(proxy.host(), proxy.port(), policy, tls, deadline).await;
                 reached.map_err(|e| format!("by the proxy: {e}"))
             }
             Way::Unix(path) => {
                 let connected = driver::until(deadline, driver::Stream::connect_unix(path, &self.options)).await;
                 let failed = |why: String| format!("cannot connect to the Unix socket {}: {why}", path.display());
                 let socket = connected.ok_or_else(|| failed(format!("not within {:?}", self.timeout)))?;
-                self.prepare(socket.map_err(|e| failed(e.to_string()))?, deadline).await
+                self.prepare(socket.map_err(|e| failed(e.to_string()))?, tls, deadline).await
             }
         }
     }
@@ -141,6 +167,7 @@ impl Dialer {
         host: &Host<String>,
         port: u16,
         policy: &AddressPolicy,
+        tls: Option<&Ready<'_>>,
         deadline: Instant,
     ) -> Result<Stream, String> {
         let (name, addresses) = match host {
@@ -173,7 +200,7 @@ impl Dialer {
             match driver::until(now + share, driver::Stream::connect(*address, &self.options)).await {
                 Some(Ok(socket)) => {
                     self.trace.note(|| format!("connected to {address}"));
-                    let stream = self.prepare(socket, deadline).await;
+                    let stream = self.prepare(socket, tls, deadline).await;
                     // Also one whose TLS is broken: another may do better.
                     self.note(address.ip(), stream.is_ok());
                     return stream;
@@ -193,8 +220,13 @@ impl Dialer {
     }
 
     /// The tunnel, if there is one to make, and TLS.
-    async fn prepare(&self, mut socket: driver::Stream, deadline: Instant) -> Result<Stream, String> {
-        let Some(secured) = &self.tls else { return Ok(Stream::Plain(socket)) };
+    async fn prepare(
+        &self,
+        mut socket: driver::Stream,
+        tls: Option<&Ready<'_>>,
+        deadline: Instant,
+    ) -> Result<Stream, String> {
+        let Some(tls) = tls else { return Ok(Stream::Plain(socket)) };
         let late = |what: &str| format!("{what} {}:{} within {:?}", self.host, self.port, self.timeout);
         if let Way::Proxy(proxy, _) = &self.way {
             match driver::until(deadline, self.tunnel(proxy, &mut socket)).await {
@@ -202,22 +234,13 @@ impl Dialer {
                 None => return Err(late("no tunnel to")),
             }
         }
-        match driver::until(deadline, self.secure(secured, socket)).await {
+        match driver::until(deadline, self.secure(tls, socket)).await {
             Some(stream) => stream,
             None => Err(late("no TLS with")),
         }
     }
 
-    async fn secure(&self, secured: &Secured, socket: driver::Stream) -> Result<Stream, String> {
-        let built = match secured.shared.present() {
-            Some(built) => built,
-            None => {
-                // On a helper thread: files are read, and the first one makes it for all.
-                let shared = secured.shared.clone();
-                driver::blocking(move || shared.load()).await.map_err(|e| e.to_string())?
-            }
-        };
-        built.check_time((driver::wall_ns() / 1_000_000_000) as i64).map_err(|e| e.to_string())?;
+    async fn secure(&self, (secured, built): &Ready<'_>, socket: driver::Stream) -> Result<Stream, String> {
         let config = if secured.http1_only.get() { &built.http1 } else { &built.config };
         let connecting = TlsConnector::from(config.clone()).connect(secured.name.clone(), socket);
         let stream = connecting.await.map_err(|e| self.explain(&e))?;
