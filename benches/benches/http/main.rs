@@ -5,9 +5,12 @@
 //! 100; connections are kept and each carries one request at a time. What is told is the median of the rounds; ratios are
 //! medians of the ratios within rounds.
 //!
-//! Options: `--rounds N` (5), `--seconds N` (1) per client and round, `--only PART` (`plain`, `many`, `tls`, `engine`),
+//! Copies of the payload are counted by instructions; see `copies.rs`.
+//!
+//! Options: `--rounds N` (5), `--seconds N` (1) per client and round, `--only PART` (`plain`, `many`, `tls`, `engine`, `copies`),
 //! `--connections N`, `--client NAME` (`ours`, `wrk`, `hyper`, `runtime`; ours is measured in any case).
 
+mod copies;
 mod engine;
 mod nginx;
 mod peers;
@@ -94,6 +97,8 @@ fn ours(webhook: &Webhook, sockets: Sockets, connections: usize, records: &[Reco
         connections,
         records: records.to_vec(),
         duration: Duration::from_secs(seconds),
+        requests: u64::MAX,
+        copied: false,
         cpu: CLIENT,
     };
     let run = run(load).expect("requests");
@@ -109,6 +114,8 @@ fn request(address: SocketAddr, records: &[Record]) -> Vec<u8> {
         connections: 1,
         records: records.to_vec(),
         duration: Duration::ZERO,
+        requests: u64::MAX,
+        copied: false,
         cpu: CLIENT,
     };
     std::thread::spawn(move || {
@@ -197,6 +204,9 @@ fn options() -> Options {
 }
 
 fn main() {
+    if copies::is_asked() {
+        return;
+    }
     let options = options();
     let wants = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     let with = |client: &str| options.client.as_deref().is_none_or(|only| only == client);
@@ -278,6 +288,9 @@ fn main() {
     }
     if wants("engine") {
         engine::measure(&mut figures, options.rounds);
+    }
+    if wants("copies") {
+        copies::measure(&mut figures);
     }
     let counts = tidewire::net::socket_counts();
     println!(

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::webhook::WebhookConnector;
 use crate::config::{Network, NetworkConfig, Sockets};
 use crate::delivery::{Connector, Outcome, Record};
@@ -27,6 +29,10 @@ pub struct Load {
     /// Of each request, with their separators.
     pub records: Vec<Record>,
     pub duration: Duration,
+    /// So many requests on each connection, if the time is not over before.
+    pub requests: u64,
+    /// Each record is copied once before each request: what a way out that copies would cost.
+    pub copied: bool,
     /// Where the shard runs.
     pub cpu: usize,
 }
@@ -65,7 +71,7 @@ async fn on_shard(load: Load, network: &Arc<Network>) -> Result<Run> {
     let connector: Rc<dyn Connector> = Rc::new(connector);
     let all = async |requests: u64, end: Option<Instant>| {
         let tasks: Vec<_> = (0..load.connections)
-            .map(|_| driver::spawn(requests_of(connector.clone(), load.records.clone(), requests, end)))
+            .map(|_| driver::spawn(requests_of(connector.clone(), load.records.clone(), load.copied, requests, end)))
             .collect();
         let mut sum = 0;
         for task in tasks {
@@ -75,19 +81,24 @@ async fn on_shard(load: Load, network: &Arc<Network>) -> Result<Run> {
     };
     all(WARM_UP, None).await?;
     let (begun, cpu) = (driver::now(), thread_cpu());
-    let requests = all(u64::MAX, Some(begun + load.duration)).await?;
+    let requests = all(load.requests, Some(begun + load.duration)).await?;
     Ok(Run { requests, elapsed: driver::since(begun), cpu: thread_cpu().saturating_sub(cpu) })
 }
 
 async fn requests_of(
     connector: Rc<dyn Connector>,
     records: Vec<Record>,
+    copied: bool,
     most: u64,
     end: Option<Instant>,
 ) -> Result<u64> {
     let mut done = 0;
     while done < most && end.is_none_or(|end| driver::now() < end) {
-        match connector.send(&records).await {
+        let copies: Vec<Record> = match copied {
+            true => records.iter().map(|r| Record { id: r.id, bytes: Bytes::copy_from_slice(&r.bytes) }).collect(),
+            false => Vec::new(),
+        };
+        match connector.send(if copied { &copies } else { &records }).await {
             Outcome::Success => done += 1,
             other => return Err(Error::new(ErrorKind::Io, format!("an attempt failed: {other:?}"))),
         }

@@ -366,6 +366,7 @@ impl Engine {
                 None => Ok(()),
             })
             .and_then(|()| webhook.tls.check_files())
+            .and_then(|()| webhook.tls.check_time(unix))
             .map_err(|e| e.at(destination.label()))?;
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };

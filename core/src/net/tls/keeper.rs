@@ -107,11 +107,20 @@ impl Built {
     /// Whether the client certificate is still valid. With one that is not, an endpoint would answer as it likes, nginx for
     /// instance with 400, as if the events were at fault.
     pub(crate) fn check_time(&self, unix: i64) -> Result<()> {
-        match self.client_ends {
-            Some(ends) if ends < unix => Err(expired(ends)),
-            _ => Ok(()),
-        }
+        check_end(self.client_ends, unix)
     }
+}
+
+/// Whether a client certificate that ends then is valid.
+pub(super) fn check_end(ends: Option<i64>, unix: i64) -> Result<()> {
+    match ends {
+        Some(ends) if ends < unix => Err(expired(ends)),
+        _ => Ok(()),
+    }
+}
+
+fn unix_now() -> i64 {
+    (driver::wall_ns() / 1_000_000_000) as i64
 }
 
 #[cold]
@@ -168,12 +177,6 @@ fn provider() -> Arc<CryptoProvider> {
 fn identity(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result<(CertifiedKey, Option<i64>)> {
     let chain = certificates_of(cert).map_err(|e| e.at("tls.client_cert"))?;
     let ends = first_end(&chain);
-    let unix = (driver::wall_ns() / 1_000_000_000) as i64;
-    if let Some(ends) = ends.filter(|ends| *ends < unix) {
-        let error = Error::invalid_config(format!("the client certificate expired on {}", day(ends)));
-        let error = error.at(cert.display().to_string()).at("tls.client_cert");
-        return Err(error.remedy("renew it, and check this machine's clock"));
-    }
     let wrong = |e: rustls::Error| {
         Error::invalid_config(format!("the private key cannot be used with {}: {e}", cert.display()))
             .at(key.display().to_string())
@@ -316,7 +319,9 @@ impl Shared {
             self.trouble.lock().clear();
             return;
         }
-        match build(&self.key, &self.roots) {
+        // One that has ended is no reason to give up one that may still be valid.
+        let built = build(&self.key, &self.roots).and_then(|b| b.check_time(unix_now()).map(|()| b));
+        match built {
             Ok(built) => {
                 self.present.store(Some(Arc::new(built)));
                 *failed = 0;

@@ -155,13 +155,21 @@ impl Tls {
         within_time("tls.expiry_warning", self.expiry_warning, Duration::ZERO, 400 * DAY)
     }
 
-    /// Reads the files and sees whether they are what they should be, and whether the client certificate is valid now.
-    /// Blocks.
+    /// Reads the files and sees whether they are what they should be. Whether the client certificate is valid now is not asked:
+    /// that changes by itself, and must not keep an engine from opening; see [`Tls::check_time`]. Blocks.
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidConfig`] or [`crate::ErrorKind::Io`], with the key and the file as its place.
     pub fn check_files(&self) -> Result<()> {
         super::keeper::check(self)
+    }
+
+    /// Sees whether the client certificate is valid at a time, in seconds since the Unix epoch. Blocks.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] if it has expired.
+    pub fn check_time(&self, unix: i64) -> Result<()> {
+        super::keeper::check_end(self.client_expires(), unix)
     }
 
     /// When the client certificate expires, in seconds since the Unix epoch; `None` if there is none, or it cannot be read.
