@@ -18,9 +18,10 @@ use common::{WAIT, config, hook, passing, put, receiver, until};
 use h2::Reason;
 use h2_server::{Act, Server, Settings, ok};
 use nginx::{Ca, Nginx, YEAR, free_port, program, write_pair};
-use tidewire::rule::{Destination, DestinationKind, Webhook};
+use tidewire::log::standing::State;
+use tidewire::rule::{Destination, DestinationKind, Verification, VerificationMethod, Webhook};
 use tidewire::{DestinationStats, Engine, test_destination};
-use tidewire_receiver::Behaviour;
+use tidewire_receiver::{Behaviour, Reply};
 
 fn of(engine: &Engine, name: &str) -> DestinationStats {
     engine.stats().destinations.into_iter().find(|d| d.name == name).unwrap()
@@ -74,6 +75,30 @@ impl Place {
 
 fn all_at_once(engine: &Engine, count: u64) {
     (0..count).for_each(|n| put(engine, &format!("k{n}"), n));
+}
+
+/// The handshake and what it allows go the same way.
+#[test]
+fn consent_is_asked_for_over_http2_and_refused_or_given() {
+    let (place, r) = (Place::new(), receiver(Behaviour::Status(204)));
+    let Some(nginx) = Nginx::start(place.leaf(), None, "http2", "", &r.url()) else { return };
+    let mut verification = Verification::new(VerificationMethod::CloudEvents);
+    verification.origin = Some("store.example.com".into());
+    let engine = place.open(1, hook2(&nginx.url(), &place.root, |w| w.verification = Some(verification)));
+    all_at_once(&engine, 50);
+    let standing = || engine.destination_standing("hook").unwrap();
+    until("it is told why", || standing().reason.contains("without WebHook-Allowed-Origin"));
+    assert_eq!((standing().state, of(&engine, "hook").delivered), (State::Pending, 0));
+    r.set_behaviour(Behaviour::decide(|hit| match hit.records.is_empty() {
+        true => Reply::status(200).header("WebHook-Allowed-Origin", "store.example.com"),
+        false => Reply::status(204),
+    }));
+    engine.resume_destination("hook").unwrap();
+    engine.flush(WAIT).unwrap();
+    assert_eq!((standing().state, of(&engine, "hook").delivered), (State::Active, 50));
+    until("all are logged", || nginx.lines().len() >= 52);
+    assert!(nginx.lines().iter().all(|l| l.protocol == "HTTP/2.0"), "{:?}", nginx.lines());
+    engine.close(WAIT).unwrap();
 }
 
 #[test]
