@@ -410,11 +410,15 @@ impl Shard {
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
     /// who would wake it later. For high priority there is an eighth more memory.
     pub(super) fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
+        let (held, max) = (self.held_bytes.get() as u64, self.config.delivery.memory_bytes);
+        if held <= max / 2 {
+            return false;
+        }
         // Replays, and what cannot go out for now, leave half of it to what can.
         let leaves_half = slot.replay.is_some() || slot.is_held_up(self.now());
-        let max = self.config.delivery.memory_bytes / if leaves_half { 2 } else { 1 };
+        let max = if leaves_half { max / 2 } else { max };
         let max = if priority == Priority::High { max + max / 8 } else { max };
-        self.held_bytes.get() as u64 > max && !slot.is_empty()
+        held > max && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
