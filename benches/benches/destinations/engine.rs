@@ -75,9 +75,16 @@ fn publish(engine: &Engine, plan: &Plan, buckets: &[String], duration: Duration,
 fn settle(engine: &Engine, plan: &Plan) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_dead = |name: &str| plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n % DEAD_OF == 0);
-    while engine.stats().destinations.iter().any(|d| d.waiting > 0 && !is_dead(&d.name)) {
+    loop {
+        let all = engine.stats().destinations;
+        let healthy = || all.iter().filter(|d| !is_dead(&d.name));
+        let failed = healthy().find(|d| d.failures > 0);
+        assert!(failed.is_none(), "what is healthy has failed: {failed:?}");
+        if healthy().all(|d| d.waiting == 0) {
+            return;
+        }
         assert!(Instant::now() < deadline, "the healthy ones get everything");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 

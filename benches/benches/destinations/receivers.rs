@@ -14,13 +14,22 @@ use tokio::task::{LocalSet, spawn_local};
 use super::{Addresses, Arrivals, DEAD_OF, hear, monotonic_ns, raise_descriptors, say};
 
 const HEALTHY: usize = 4;
+/// Ten thousand connections come at nearly the same time.
+const BACKLOG: i32 = 4096;
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 type Times = Rc<RefCell<Histogram<u64>>>;
 
+/// So many connections may wait to be accepted.
+fn wait_in_line(listener: &Listener, most: i32) {
+    // SAFETY: the call takes no pointers, and the descriptor is open.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), most) }, 0);
+}
+
 fn listen() -> (Listener, String) {
     let listener = Listener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a plain socket");
+    wait_in_line(&listener, BACKLOG);
     let address = listener.local_addr().expect("an address").to_string();
     (listener, address)
 }
@@ -120,8 +129,7 @@ fn serve<F: Future<Output = ()> + 'static>(listener: Listener, with: impl Fn(Tcp
 /// A listener that nobody accepts at, with no room for more connections: the next ones wait for ever.
 fn full() -> (String, Vec<Box<dyn std::any::Any>>) {
     let (listener, address) = listen();
-    // SAFETY: the call takes no pointers, and the descriptor is open.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    wait_in_line(&listener, 0);
     let at: SocketAddr = address.parse().expect("an address");
     let mut kept: Vec<Box<dyn std::any::Any>> = vec![Box::new(listener)];
     while let Ok(c) = std::net::TcpStream::connect_timeout(&at, Duration::from_millis(200)) {

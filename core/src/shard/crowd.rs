@@ -11,6 +11,9 @@ use crate::driver;
 /// So many lanes are looked at before others have their turn.
 pub(super) const LANES_AT_ONCE: usize = 256;
 
+/// With each so many lanes, all of them are looked at less often.
+const LANES_MANY: usize = 2048;
+
 /// Finds out when all lanes have come so far, by looking at one of them that has not: only when that one has, at those
 /// after it. So all lanes are looked at once, however often it is asked.
 #[derive(Debug, Default)]
@@ -57,6 +60,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// How many times as long it takes until all lanes are looked at again as where there are few.
+    pub(super) fn many(&self) -> u32 {
+        1 + (self.lanes.borrow().len() / LANES_MANY) as u32
     }
 
     /// Something of a lane has changed that is saved with the cursors.

@@ -104,7 +104,7 @@ impl Shard {
                 driver::sleep(TROUBLE_PAUSE).await;
             }
             let tick = if self.guarded_any.get() || self.queues.is_log_limited() { TICK } else { IDLE_TICK };
-            let _ = driver::within(tick, self.guard_wake.notified()).await;
+            let _ = driver::within(tick * self.many(), self.guard_wake.notified()).await;
         }
     }
 

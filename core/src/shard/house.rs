@@ -46,20 +46,24 @@ pub(super) fn dedup_files(state: &ShardState, disk: Rc<Disk>, plan: SegmentPlan)
 impl Shard {
     /// Saves cursors while they move, until the shard stops.
     pub(super) async fn housekeeping(self: Rc<Self>) {
-        let mut saved = Vec::new();
+        let (mut saved, mut saved_at) = (Vec::new(), None);
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             self.note_host_cursor();
             self.ask_endpoints();
             self.reap_replays().await;
+            // All cursors are written at once: where there are many lanes, less often.
+            let pause = self.config.delivery.cursor_interval * self.many();
+            let is_due = saved_at.is_none_or(|at| driver::since(at) + self.config.delivery.cursor_interval / 2 >= pause);
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
-            if marks != saved || clock_due {
+            if (is_due && marks != saved) || clock_due {
                 match self.save_cursors(CLOCK_AHEAD_NS).await {
                     Ok(()) => {
                         saved = marks;
+                        saved_at = Some(driver::now());
                         self.remove_passed_segments(false).await;
                     }
                     Err(e) => {
