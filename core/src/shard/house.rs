@@ -54,8 +54,9 @@ impl Shard {
             self.ask_endpoints();
             self.reap_replays().await;
             // All cursors are written at once: where there are many lanes, less often.
-            let pause = self.config.delivery.cursor_interval * self.many();
-            let is_due = saved_at.is_none_or(|at| driver::since(at) + self.config.delivery.cursor_interval / 2 >= pause);
+            let interval = self.config.delivery.cursor_interval;
+            let pause = interval * (self.many() - 1);
+            let is_due = saved_at.is_none_or(|at| driver::since(at) >= pause);
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
