@@ -488,6 +488,7 @@ impl Engine {
             s.dead_letters_redriven += c.dead_redriven.get();
             s.dead_letters_purged += c.dead_purged.get();
             s.dead_letters_warning |= c.dead_warning.get() > 0;
+            c.latency.add_to(&mut latency);
             if let Some(e) = shard.progress.failure().cloned().or_else(|| shard.progress.stalled()) {
                 s.unhealthy.push(e.to_string());
             }
@@ -513,7 +514,6 @@ impl Engine {
                 if !last.is_empty() {
                     d.last_error.clone_from(&last);
                 }
-                lane.latency.add_to(&mut latency);
             }
         }
         for (number, mut d) in all {

@@ -263,6 +263,82 @@ fn ssrf_by_a_name_that_leads_to_private_addresses() {
     engine.close(Duration::ZERO).unwrap();
 }
 
+/// What names answer, and whether an operator's and a tenant's destination gets there; `None` if nobody is there. A tenant
+/// may reach 127.0.0.1, and nothing else that is private.
+fn answers() -> Vec<(&'static str, DnsAnswer, Option<bool>, bool)> {
+    let of = |list: &[&str]| DnsAnswer::Addresses(ips(list), 60);
+    let alias = |list: &[&str]| DnsAnswer::Aliases(3, ips(list));
+    let (yes, no) = (Some(true), Some(false));
+    vec![
+        ("granted", of(&["127.0.0.1"]), yes, true),
+        ("private", of(&["127.0.0.2"]), yes, false),
+        ("mixed", of(&["127.0.0.2", "127.0.0.1", "::1"]), yes, true),
+        ("alias", alias(&["127.0.0.2"]), yes, false),
+        ("alias-of-granted", alias(&["127.0.0.1"]), yes, true),
+        ("mapped", of(&["::ffff:127.0.0.2"]), None, false),
+        ("compatible", of(&["::127.0.0.2"]), None, false),
+        ("loopback", of(&["::1"]), None, false),
+        ("unique-local", of(&["fd12:3456::1"]), None, false),
+        ("carrier", of(&["100.64.0.1"]), None, false),
+        ("benchmark", of(&["198.18.0.1"]), None, false),
+        ("documentation", of(&["2001:db8::1"]), None, false),
+        ("translated", of(&["64:ff9b::7f00:2"]), None, false),
+        ("tunnelled", of(&["2002:7f00:2::1"]), None, false),
+        ("metadata", of(&["169.254.169.254"]), no, false),
+        ("metadata-alias", alias(&["169.254.169.254"]), no, false),
+        ("metadata-and-granted", of(&["169.254.169.254", "127.0.0.1"]), yes, true),
+        ("metadata-mapped", of(&["::ffff:169.254.169.254"]), no, false),
+        ("metadata-translated", of(&["64:ff9b::a9fe:a9fe"]), no, false),
+        ("metadata-tunnelled", of(&["2002:a9fe:a9fe::1"]), no, false),
+        ("metadata-teredo", of(&["2001:0:808:808:0:0:5601:5601"]), no, false),
+        ("aws", of(&["fd00:ec2::254"]), no, false),
+        ("google", of(&["fd20:ce::254"]), no, false),
+        ("azure", of(&["168.63.129.16"]), no, false),
+        ("alibaba", of(&["100.100.100.200"]), no, false),
+        ("oracle", of(&["192.0.0.192", "fd00:c1::a9fe:a9fe"]), no, false),
+        ("link-local", of(&["fe80::1"]), no, false),
+        ("unspecified", of(&["0.0.0.0", "::"]), no, false),
+        ("multicast", of(&["224.0.0.1", "ff02::1"]), no, false),
+        ("broadcast", of(&["255.255.255.255"]), no, false),
+    ]
+}
+
+/// A name is judged by what it leads to, whoever names it.
+#[test]
+fn ssrf_by_names_of_every_kind() {
+    let server = DnsServer::start().unwrap();
+    let (port, r) = receivers(&["127.0.0.1", "127.0.0.2"]);
+    for (name, answer, ..) in answers() {
+        server.set(&format!("{name}.example"), answer);
+    }
+    for trust in [Trust::Tenant, Trust::Operator] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut c = names(dir.path(), 1, &server);
+        c.network.tenant.https_only = false;
+        let is_tenant = trust == Trust::Tenant;
+        let expected: Vec<(&str, bool)> = answers()
+            .into_iter()
+            .filter_map(|(name, _, operator, tenant)| Some((name, if is_tenant { tenant } else { operator? })))
+            .collect();
+        let url = |name: &str| format!("http://{name}.example:{port}/");
+        let with = |w: &mut Webhook| if is_tenant { tenant(w) };
+        let hooks = expected.iter().map(|(name, _)| single(name, &url(name), with)).collect();
+        let engine = Engine::open_with(c, passing(hooks)).unwrap();
+        put(&engine, "k", 0);
+        for (name, gets_there) in expected {
+            until(name, || {
+                let d = of(&engine, name);
+                if gets_there { d.delivered == 1 } else { d.last_error.contains("is refused") }
+            });
+            assert_eq!(of(&engine, name).delivered, u64::from(gets_there), "{name} for {trust:?}");
+        }
+        if is_tenant {
+            assert_eq!(r[1].requests(), 0);
+        }
+        engine.close(Duration::ZERO).unwrap();
+    }
+}
+
 #[test]
 fn a_redirect_to_a_private_address_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use url::Host;
 
 use crate::driver::Sockets;
+use crate::connect::tokens::Tokens;
 use crate::error::{Error, Result};
 use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
@@ -174,12 +175,13 @@ pub(crate) struct Network {
     pub(crate) config: NetworkConfig,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: Arc<Keeper>,
+    pub(crate) tokens: Tokens,
 }
 
 impl Network {
     /// To be called where no CPU is chosen for the calling thread.
     pub(crate) fn new(config: &NetworkConfig) -> Network {
         let resolver = Arc::new(Resolver::new(config.resolver.clone()));
-        Network { config: config.clone(), resolver, tls: Arc::new(Keeper::new()) }
+        Network { config: config.clone(), resolver, tls: Arc::new(Keeper::new()), tokens: Tokens::default() }
     }
 }

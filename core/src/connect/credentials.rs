@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use ring::rand::SystemRandom;
 
 use super::reread::Reread;
+use super::tokens::Token;
 use super::webhook::WebhookConnector;
-use crate::auth::oauth::{Ask, FORM, Moment, Step, TokenPolicy, TokenSource, TokenState, read_answer};
+use crate::auth::oauth::{Ask, FORM, Moment, Step, TokenSource, read_answer};
 use crate::auth::{Auth, Request, Signed, Signer, batch_id};
 use crate::config::Network;
 use crate::delivery::Record;
@@ -29,23 +30,23 @@ pub(super) struct Credentials {
     network: Arc<Network>,
     auth: Arc<[Auth]>,
     signer: Reread<Signer>,
-    token: RefCell<TokenState>,
+    /// The same for all shards.
+    token: Arc<Token>,
     /// The way to the token endpoint.
     client: RefCell<Option<Rc<WebhookConnector>>>,
-    started: Instant,
     random: SystemRandom,
 }
 
 impl Credentials {
     pub(super) fn new(webhook: &Webhook, network: Arc<Network>) -> Credentials {
+        let auth: Arc<[Auth]> = webhook.auth.clone().into();
         Credentials {
             webhook: webhook.clone(),
+            token: network.tokens.of(webhook.url.as_str(), &auth),
             network,
-            auth: webhook.auth.clone().into(),
+            auth,
             signer: Reread::new(),
-            token: RefCell::new(TokenState::new(TokenPolicy::default())),
             client: RefCell::default(),
-            started: driver::now(),
             random: SystemRandom::new(),
         }
     }
@@ -94,9 +95,9 @@ impl Credentials {
     /// Whether the endpoint has refused the token, and another one is worth trying at once.
     pub(super) fn is_token_refused(&self, token: Option<u64>, status: u16) -> bool {
         let Some(generation) = token else { return false };
-        let mut state = self.token.borrow_mut();
+        let mut state = self.token.state.lock();
         match status {
-            401 => state.rejected(self.now_ns(), generation, jitter()),
+            401 => state.rejected(self.token.now_ns(), generation, jitter()),
             200..300 => {
                 state.accepted(generation);
                 false
@@ -121,17 +122,20 @@ impl Credentials {
     /// Adds the token, fetched or made if need be.
     async fn add_token(&self, signer: &Signer, signed: &mut Signed) -> Result<u64> {
         loop {
-            let step = self.token.borrow_mut().poll(self.now_ns());
-            match step {
-                Step::Use(generation) => {
-                    if let Some(token) = self.token.borrow().token() {
-                        signed.bearer(token);
-                    }
-                    return Ok(generation);
+            let step = {
+                let mut state = self.token.state.lock();
+                let step = state.poll(self.token.now_ns());
+                // At once: on another shard it may be refused meanwhile.
+                if let (Step::Use(_), Some(token)) = (&step, state.token()) {
+                    signed.bearer(token);
                 }
+                step
+            };
+            match step {
+                Step::Use(generation) => return Ok(generation),
                 Step::Busy => driver::sleep(TOKEN_LOOK).await,
                 Step::Wait(_) => {
-                    let reason = self.token.borrow().reason().to_owned();
+                    let reason = self.token.state.lock().reason().to_owned();
                     return Err(Error::new(ErrorKind::Io, format!("there is no token: {reason}")).at("auth"));
                 }
                 Step::Fetch => {
@@ -140,7 +144,7 @@ impl Credentials {
                     std::mem::forget(fetching);
                     if let Err(e) = result {
                         log::debug!("no token: {e}");
-                        self.token.borrow_mut().failed(self.now_ns(), e.to_string(), jitter());
+                        self.token.state.lock().failed(self.token.now_ns(), e.to_string(), jitter());
                     }
                 }
             }
@@ -161,7 +165,7 @@ impl Credentials {
                 (given.token, given.lifetime_s)
             }
         };
-        self.token.borrow_mut().fetched(self.now_ns(), token, lifetime_s, jitter());
+        self.token.state.lock().fetched(self.token.now_ns(), token, lifetime_s, jitter());
         Ok(())
     }
 
@@ -185,9 +189,13 @@ impl Credentials {
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
     }
+}
 
-    fn now_ns(&self) -> u64 {
-        u64::try_from(driver::since(self.started).as_nanos()).unwrap_or(u64::MAX)
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        let (url, network) = (self.webhook.url.as_str().to_owned(), self.network.clone());
+        self.token = Arc::default();
+        network.tokens.forget(&url);
     }
 }
 
@@ -196,7 +204,7 @@ struct Fetching<'a>(&'a Credentials);
 
 impl Drop for Fetching<'_> {
     fn drop(&mut self) {
-        self.0.token.borrow_mut().abandoned();
+        self.0.token.state.lock().abandoned();
     }
 }
 

@@ -6,6 +6,7 @@ mod credentials;
 mod http2;
 mod probe;
 mod reread;
+pub(crate) mod tokens;
 pub(crate) mod trace;
 mod verify;
 mod webhook;

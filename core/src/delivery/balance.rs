@@ -158,6 +158,12 @@ impl Balancer {
         self.targets.iter().all(|t| t.endpoint.is_stopped())
     }
 
+    /// Whether all of them are left alone, or fail.
+    pub fn is_held_up(&self, now_ns: u64) -> bool {
+        let is_held_up = |t: &Target| t.endpoint.is_troubled() || matches!(t.endpoint.gate(now_ns), Gate::Open(_));
+        self.targets.iter().all(is_held_up)
+    }
+
     /// Whether the last probe of one succeeded, and more are to.
     pub fn answers(&self) -> bool {
         self.targets.iter().any(|t| t.endpoint.answers())

@@ -476,6 +476,11 @@ impl<T> Lane<T> {
         ready.chain(self.retries.iter().flat_map(|l| &l.batch.items))
     }
 
+    /// The events that have not been tried since they were pushed, each with when that was (monotonic ns).
+    pub fn ready_mut(&mut self) -> impl Iterator<Item = (&mut Item<T>, u64)> {
+        self.slots.iter_mut().filter_map(|s| Some((s.item.as_mut()?, s.pushed_ns)))
+    }
+
     /// The sequences that were pushed and are not done, but do not wait in the lane: they are on their way, or given up and
     /// about to be stored. With `retries`, also those that wait for another attempt.
     pub fn busy(&self, retries: bool) -> std::collections::BTreeSet<u64> {

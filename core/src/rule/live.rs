@@ -614,7 +614,8 @@ impl LiveRules {
         let mut table = self.table.clone();
         slots.iter().for_each(|s| table.set(s.place, s.after.clone()));
         let of_owner = |all: &LiveDestinations, name: &str| {
-            all.all().find(|d| d.owner == owner && d.destination.name == *name).cloned()
+            let both = [all.by_name.get(name), all.inactive.get(name)];
+            both.into_iter().flatten().find(|d| d.owner == owner).cloned()
         };
         let mut changed_destinations = Vec::new();
         for name in touched {

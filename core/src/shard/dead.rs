@@ -484,6 +484,7 @@ impl Shard {
             slot.pass_holds(self.dispatched.get());
             slot.notify.notify();
         }
+        self.lane_moved();
         self.lane_settled.notify();
         self.answer_flushes();
         Ok(())

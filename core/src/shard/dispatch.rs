@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 
+use super::crowd::Straggler;
 use super::gate::Holds;
 use super::handover::{DELIVERY, Handed, lane_of};
 use super::lanes::{Body, LaneSlot, Place, Saved, Way};
@@ -52,6 +53,7 @@ pub(super) struct FlushRequest {
     destination: Option<u32>,
     /// The last sequence that counts, once the position has been dispatched.
     sequence: Option<u64>,
+    straggler: Straggler,
     reply: Option<oneshot::Sender<()>>,
 }
 
@@ -276,7 +278,9 @@ impl Shard {
         // Records that are not dispatched yet may be for a new destination, if another shard has handed them over.
         let head = self.dispatched.get();
         let is_newest = snapshot.version >= version;
-        for (number, destination) in destinations.by_number() {
+        // Most are as they were, whose lanes were seen to.
+        let changed = destinations.by_number().filter(|(n, d)| !known.get(*n).is_some_and(|k| Arc::ptr_eq(k, d)));
+        for (number, destination) in changed {
             let way = self.way(Some(destination));
             let mut own = vec![(number, way)];
             if way.home == Some(self.shared.index) || self.lanes.borrow().contains_key(&(number | DELIVERY)) {
@@ -393,8 +397,8 @@ impl Shard {
             }
         } else if !slot.has_room(priority) || self.out_of_memory_for(slot, priority) {
             // Keys are noted only where there is something that could go before others.
-            let noting = self.lanes.borrow().values().filter(|s| s.notes_keys()).count();
-            let keys = (self.prioritised.get() && noting < KEY_TABLES_MAX).then(KeysBehind::default);
+            let noting = || self.lanes.borrow().values().filter(|s| s.notes_keys()).count();
+            let keys = (self.prioritised.get() && noting() < KEY_TABLES_MAX).then(KeysBehind::default);
             slot.fall_behind(Backlog::at(position, record.sequence() - 1), keys);
             if slot.notes_keys() {
                 slot.leave(key(), record.sequence());
@@ -408,10 +412,15 @@ impl Shard {
     /// Whether a lane must leave its events in the log for now. One that holds nothing always gets some: it has nobody else
     /// who would wake it later. For high priority there is an eighth more memory.
     pub(super) fn out_of_memory_for(&self, slot: &LaneSlot, priority: Priority) -> bool {
-        // Replays leave half of it to the live lanes.
-        let max = self.config.delivery.memory_bytes / if slot.replay.is_some() { 2 } else { 1 };
+        let (held, max) = (self.held_bytes.get() as u64, self.config.delivery.memory_bytes);
+        if held <= max / 2 {
+            return false;
+        }
+        // Replays, and what cannot go out for now, leave half of it to what can.
+        let leaves_half = slot.replay.is_some() || slot.is_held_up(self.now());
+        let max = if leaves_half { max / 2 } else { max };
         let max = if priority == Priority::High { max + max / 8 } else { max };
-        self.held_bytes.get() as u64 > max && !slot.is_empty()
+        held > max && !slot.is_empty()
     }
 
     /// Renders an event, or takes what was rendered for another destination, and pushes it.
@@ -451,9 +460,12 @@ impl Shard {
         let len = bytes.len();
         let log_bytes = record.padded_len() as u32;
         let id = event_id(&origin);
-        let (rule, shared, format) = (route.rule, !handed_over, slot.format_number());
-        let body = Body { id, record: bytes, position, rule, log_bytes, shared, unwritable, format };
+        let (rule, format) = (route.rule, slot.format_number());
         let now = self.now();
+        // What will wait for long must not hold the memory that it shares with others.
+        let shared = !handed_over && !slot.is_held_up(now);
+        let bytes = if handed_over || shared { bytes } else { Bytes::copy_from_slice(&bytes) };
+        let body = Body { id, record: bytes, position, rule, log_bytes, shared, unwritable, format };
         let accepted_ns = match hops {
             // An old event that is replayed is as young as the replay: its budget begins now.
             _ if slot.replay.is_some() => now.wall_ns,
@@ -544,6 +556,7 @@ impl Shard {
         }
         // A lane for which there was nothing more has come further without delivering anything.
         slot.pass_holds(self.dispatched.get());
+        self.lane_moved();
         self.lane_settled.notify();
         self.answer_flushes();
         result
@@ -771,7 +784,8 @@ impl Shard {
     pub(super) fn flush(&self, position: u64, destination: Option<u32>, reply: oneshot::Sender<()>) {
         // Already written, or nothing of it was worth writing: what is dispatched counts.
         let sequence = (self.shared.progress.written() >= position).then(|| self.dispatched.get());
-        self.flushes.borrow_mut().push(FlushRequest { position, destination, sequence, reply: Some(reply) });
+        let straggler = Straggler::default();
+        self.flushes.borrow_mut().push(FlushRequest { position, destination, sequence, straggler, reply: Some(reply) });
         self.set_flushing(true);
         self.answer_flushes();
     }
@@ -789,8 +803,8 @@ impl Shard {
         }
         let written = self.shared.progress.written();
         let dispatched = self.dispatched.get();
-        let all_low = self.lanes_low();
-        let lane_low = |number: u32| self.lanes.borrow().get(&number).map_or(dispatched, |slot| slot.low(dispatched));
+        let lanes = self.lanes.borrow();
+        let lane_low = |number: u32| lanes.get(&number).map_or(dispatched, |slot| slot.low(dispatched));
         let mut flushes = self.flushes.borrow_mut();
         flushes.retain_mut(|f| {
             if f.sequence.is_none() && written >= f.position {
@@ -799,7 +813,12 @@ impl Shard {
             if f.reply.as_ref().is_none_or(oneshot::Sender::is_canceled) {
                 return false;
             }
-            if f.sequence.is_some_and(|s| f.destination.map_or(all_low, lane_low) >= s) {
+            let straggler = &mut f.straggler;
+            let is_through = |s: u64| match f.destination {
+                Some(number) => lane_low(number) >= s,
+                None => straggler.all(&lanes, |slot| slot.low(dispatched) >= s),
+            };
+            if f.sequence.is_some_and(is_through) {
                 if let Some(reply) = f.reply.take() {
                     let _ = reply.send(());
                 }
@@ -808,24 +827,19 @@ impl Shard {
             true
         });
         let idle = flushes.is_empty() && self.close.get().is_none();
-        drop(flushes);
+        drop((flushes, lanes));
         if idle {
             self.set_flushing(false);
         }
-    }
-
-    /// Everything up to here is done in every lane.
-    pub(super) fn lanes_low(&self) -> u64 {
-        let head = self.dispatched.get();
-        self.lanes.borrow().values().map(|s| s.low(head)).min().unwrap_or(head)
     }
 
     /// Resolves once no lane has anything left.
     pub(super) async fn all_delivered(&self) {
         let head = self.dispatched.get();
         // What waits until somebody says otherwise is not waited for here.
-        let waits = |s: &Rc<LaneSlot>| s.low(head) < head && !s.is_left();
-        while self.lanes.borrow().values().any(waits) {
+        let is_out = |s: &Rc<LaneSlot>| s.low(head) >= head || s.is_left();
+        let mut straggler = Straggler::default();
+        while !straggler.all_at_once(&self.lanes.borrow(), is_out) {
             let _ = driver::within(LOOK, self.lane_settled.notified()).await;
         }
     }

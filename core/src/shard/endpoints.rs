@@ -631,7 +631,11 @@ impl Endpoints {
             taken_up.push(name);
         }
         let mut due = Vec::new();
-        for (number, entry) in self.all.lock().iter_mut() {
+        // Shards ask for endpoints meanwhile, and must not wait for the look at all of them.
+        let numbers: Vec<u32> = self.all.lock().keys().copied().collect();
+        for number in numbers {
+            let mut all = self.all.lock();
+            let Some(entry) = all.get_mut(&number) else { continue };
             let name = entry.destination.name.clone();
             let mut tell = |what: News, reason: &str| {
                 tended.notices.push(Notice { name: name.clone(), what, reason: reason.to_owned() });
@@ -676,7 +680,7 @@ impl Endpoints {
             let waited = now_ns.saturating_sub(entry.written_ns) >= WRITE_EVERY_NS || entry.written == 0;
             let is_news = changes != entry.written || entry.certificates != entry.written_certificates;
             if decided || taken_up.contains(&name) || (is_news && (waited || last)) {
-                due.push((*number, changes, decided));
+                due.push((number, changes, decided));
             }
         }
         // What was decided goes first.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use futures::channel::oneshot;
 
 use super::Shard;
+use super::crowd::LANES_AT_ONCE;
 use super::dead::{DeadEntry, ReadEvent};
 use super::handover::lane_of;
 use super::lanes::{Body, LaneSlot, TROUBLE_PAUSE};
 use super::walk::{Look, Walk, Walked};
 use crate::delivery::account::Sum;
 use crate::delivery::lane::Item;
-use crate::delivery::quota::Load;
+use crate::delivery::quota::{Level, Load};
 use crate::driver::{self, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{EventId, FrameView, Priority};
@@ -102,15 +103,24 @@ impl Shard {
                 log::error!("shard {}: the queues cannot be kept within their limits: {e}", self.shared.index);
                 driver::sleep(TROUBLE_PAUSE).await;
             }
-            let waits = self.lanes.borrow().values().any(|slot| slot.waiting().events > 0);
-            let tick = if waits || self.queues.is_log_limited() { TICK } else { IDLE_TICK };
-            let _ = driver::within(tick, self.guard_wake.notified()).await;
+            let tick = if self.guarded_any.get() || self.queues.is_log_limited() { TICK } else { IDLE_TICK };
+            let _ = driver::within(tick * self.many(), self.guard_wake.notified()).await;
         }
     }
 
     async fn guard_once(self: &Rc<Self>, age_due: bool) -> Result<()> {
-        let slots: Vec<Rc<LaneSlot>> = self.lanes.borrow().values().cloned().collect();
-        for slot in slots {
+        let mut waiting: Vec<Rc<LaneSlot>> = Vec::new();
+        self.each_lane(|_, slot| {
+            if slot.waiting().events > 0 || slot.queue.level() > Level::Free {
+                waiting.push(slot.clone());
+            }
+        })
+        .await;
+        self.guarded_any.set(waiting.iter().any(|slot| slot.waiting().events > 0));
+        for (n, slot) in waiting.into_iter().enumerate() {
+            if n % LANES_AT_ONCE == LANES_AT_ONCE - 1 {
+                driver::turn().await;
+            }
             // Other shards may have changed what waits in all.
             self.settle_queue(&slot);
             if self.is_to_shed(&slot) {
@@ -380,6 +390,7 @@ impl Shard {
         slot.has_shed(priority, on_disk, &taken);
         self.settle_queue(slot);
         slot.pass_holds(self.dispatched.get());
+        self.lane_moved();
         self.lane_settled.notify();
         self.answer_flushes();
         slot.notify.notify();

@@ -24,6 +24,8 @@ use crate::log::shed::{self, Shed};
 /// Clock readings are promised so far ahead, so that the promise is renewed seldom.
 pub(super) const CLOCK_AHEAD_NS: u64 = 2_000_000_000;
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// What waits for longer does not share memory with others any more.
+const SHARED_MAX: Duration = Duration::from_secs(1);
 
 /// Size of a file of keys.
 const DEDUP_SEGMENT_BYTES: u64 = 1 << 20;
@@ -44,20 +46,25 @@ pub(super) fn dedup_files(state: &ShardState, disk: Rc<Disk>, plan: SegmentPlan)
 impl Shard {
     /// Saves cursors while they move, until the shard stops.
     pub(super) async fn housekeeping(self: Rc<Self>) {
-        let mut saved = Vec::new();
+        let (mut saved, mut saved_at) = (Vec::new(), None);
         let mut expired = driver::now();
         while !self.stopping.get() {
             let _ = driver::within(self.config.delivery.cursor_interval, self.house_wake.notified()).await;
             self.note_host_cursor();
             self.ask_endpoints();
             self.reap_replays().await;
+            // All cursors are written at once: where there are many lanes, less often.
+            let interval = self.config.delivery.cursor_interval;
+            let pause = interval * (self.many() - 1);
+            let is_due = saved_at.is_none_or(|at| driver::since(at) >= pause);
             let marks = self.cursor_marks();
             // A promise is renewed only while readings are given out.
             let clock_due = self.appender.borrow().clock_ns() + CLOCK_AHEAD_NS / 2 > self.clock_ceiling_ns.get();
-            if marks != saved || clock_due {
+            if (is_due && marks != saved) || clock_due {
                 match self.save_cursors(CLOCK_AHEAD_NS).await {
                     Ok(()) => {
                         saved = marks;
+                        saved_at = Some(driver::now());
                         self.remove_passed_segments(false).await;
                     }
                     Err(e) => {
@@ -68,9 +75,12 @@ impl Shard {
             }
             if driver::since(expired) > EXPIRE_EVERY {
                 expired = driver::now();
-                for slot in self.lanes.borrow().values() {
+                let before_ns = self.now().mono_ns.saturating_sub(SHARED_MAX.as_nanos() as u64);
+                self.each_lane(|_, slot| {
                     slot.connectors().iter().for_each(|c| c.expire(expired));
-                }
+                    slot.part_waiting(before_ns);
+                })
+                .await;
                 // Retention releases by time too.
                 self.remove_passed_segments(false).await;
                 self.tend_endpoints(false).await;
@@ -99,12 +109,9 @@ impl Shard {
 
     /// What tells whether cursors have moved since they were saved, cheaply.
     fn cursor_marks(&self) -> Vec<[u64; 4]> {
-        let head = self.dispatched.get();
-        let mut marks: Vec<_> = self.lanes.borrow().values().map(|s| s.marks(head)).collect();
-        if marks.is_empty() {
-            // A log that is only kept is passed as it grows.
-            marks.push([head, head, 0, 0]);
-        }
+        // All lanes that have nothing are passed as the log grows.
+        let (head, lanes) = (self.dispatched.get(), self.lanes.borrow().len() as u64);
+        let mut marks = vec![[head, self.lane_moves.get(), lanes, 0]];
         marks.extend(self.kept_marks());
         let checkpoint = self.checkpoint.borrow();
         marks.push([checkpoint.low(), checkpoint.host_cursor(), checkpoint.dedup().len() as u64, 0]);
@@ -112,7 +119,7 @@ impl Shard {
     }
 
     /// What is saved with the cursors.
-    fn sections(&self, head: u64) -> BTreeMap<u16, Vec<u8>> {
+    fn sections(&self, shed: &BTreeMap<u32, Shed>, tried: &AllTried) -> BTreeMap<u16, Vec<u8>> {
         let mut sections = BTreeMap::new();
         sections.insert(section::NEXT_SEGMENT, self.appender.borrow().next_segment().to_le_bytes().to_vec());
         let (segment, last) = self.run;
@@ -121,13 +128,10 @@ impl Shard {
         sections.insert(section::NEXT_DEAD, [segment.to_le_bytes(), letter.to_le_bytes()].concat());
         let (segment, loss) = self.losses.next();
         sections.insert(section::LOSSES, [segment.to_le_bytes(), loss.to_le_bytes()].concat());
-        let shed: BTreeMap<u32, Shed> =
-            self.lanes.borrow().iter().filter_map(|(n, s)| Some((*n, s.shed_to_save(s.low(head))?))).collect();
         if !shed.is_empty() {
-            sections.insert(section::SHED, shed::encode(&shed));
+            sections.insert(section::SHED, shed::encode(shed));
         }
-        let tried: AllTried = self.lanes.borrow().iter().map(|(n, s)| (*n, s.tried())).collect();
-        let tried = attempts::encode(&tried);
+        let tried = attempts::encode(tried);
         if !tried.is_empty() {
             sections.insert(section::ATTEMPTS, tried);
         }
@@ -167,18 +171,26 @@ impl Shard {
             // Not a reason to keep the cursors, and with them segments that could make room: the log has the keys.
             log::error!("shard {}: {e}", self.shared.index);
         }
+        // Each lane's part is true by itself, whenever it is looked at; of what comes meanwhile nothing is said.
         let head = self.dispatched.get();
+        let (mut lanes, mut shed, mut tried) = (BTreeMap::new(), BTreeMap::new(), AllTried::new());
+        self.each_lane(|number, slot| {
+            lanes.insert(number, slot.cursor(head));
+            shed.extend(slot.shed_to_save(slot.low(head)).map(|s| (number, s)));
+            tried.extend(slot.tried().map(|t| (number, t)));
+        })
+        .await;
         let generation = self.saved_generation.get() + 1;
         let clock_ns = self.appender.borrow().clock_ns();
         let clock_ceiling_ns = if clock_ahead_ns == 0 { clock_ns } else { clock_ns.max(wall_ns()) + clock_ahead_ns };
         let mut kept = self.kept_sections();
-        let mut sections = self.sections(head);
+        let mut sections = self.sections(&shed, &tried);
         sections.append(&mut kept.sections);
         let mut cursors = Cursors {
             generation,
             next_sequence: self.appender.borrow().next_sequence(),
             clock_ceiling_ns,
-            lanes: self.lanes.borrow().iter().map(|(n, s)| (*n, s.cursor(head))).collect(),
+            lanes,
             sections,
         };
         let (checkpoint_low, host_cursor) = {

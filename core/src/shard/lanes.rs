@@ -74,6 +74,16 @@ pub(super) struct Body {
     pub(super) format: u32,
 }
 
+impl Body {
+    /// Takes the record out of memory that it shares with others.
+    fn part(&mut self) {
+        if self.shared {
+            self.record = Bytes::copy_from_slice(&self.record);
+            self.shared = false;
+        }
+    }
+}
+
 /// An attempt under way.
 struct Running {
     task: Task<()>,
@@ -177,6 +187,8 @@ pub(super) struct LaneSlot {
     ended: RefCell<Vec<BatchId>>,
     /// Bytes of records that it holds.
     held: Cell<usize>,
+    /// Some of what waits may share its memory with others.
+    shares: Cell<bool>,
     /// The lane is a replay's: its events come from the log, by a filter of its own.
     pub(super) replay: Option<ReplayLane>,
 }
@@ -260,6 +272,7 @@ impl LaneSlot {
             attempts: RefCell::default(),
             ended: RefCell::default(),
             held: Cell::new(0),
+            shares: Cell::new(false),
             replay: None,
         }
     }
@@ -763,10 +776,11 @@ impl LaneSlot {
                 named => region_number(named),
             },
         };
-        let (bytes, log_bytes) = (body.record.len(), u64::from(body.log_bytes));
+        let (bytes, log_bytes, shared) = (body.record.len(), u64::from(body.log_bytes), body.shared);
         let pushed = lane.push(Item { sequence, key, bytes, accepted_ns, priority, region, body }, now);
         if pushed {
             self.held.set(self.held.get() + bytes);
+            self.shares.set(self.shares.get() || shared);
             if self.replay.is_some() {
                 // It is not dispatched: this is where it comes to be waited for.
                 self.stats.routed.add(1);
@@ -793,7 +807,28 @@ impl LaneSlot {
 
     pub(super) fn set_flushing(&self, on: bool) {
         self.lane.borrow_mut().set_flushing(on);
-        self.notify.notify();
+        if !self.is_empty() {
+            self.notify.notify();
+        }
+    }
+
+    /// Whether what is pushed now will wait: its endpoints are left alone, or fail.
+    pub(super) fn is_held_up(&self, now: Now) -> bool {
+        self.lane.borrow().endpoints().is_held_up(now.mono_ns)
+    }
+
+    /// What was pushed before a time (monotonic ns) and still waits must not hold the memory that it shares with others.
+    pub(super) fn part_waiting(&self, before_ns: u64) {
+        if self.shares.get() {
+            let (mut lane, mut shares) = (self.lane.borrow_mut(), false);
+            for (item, pushed_ns) in lane.ready_mut() {
+                if pushed_ns < before_ns {
+                    item.body.part();
+                }
+                shares |= item.body.shared;
+            }
+            self.shares.set(shares);
+        }
     }
 
     /// Marks an event done for good: its dead letter is kept.
@@ -816,9 +851,9 @@ impl LaneSlot {
         [c.low(), c.high(), changes, self.shedding.borrow().saved.iter().fold(0, |sum, mark| sum.wrapping_add(*mark))]
     }
 
-    /// The attempts that events have behind them which are not done.
-    pub(super) fn tried(&self) -> BTreeMap<u64, Tried> {
-        self.lane.borrow().tried().clone()
+    /// The attempts that events have behind them which are not done, if any.
+    pub(super) fn tried(&self) -> Option<BTreeMap<u64, Tried>> {
+        Some(self.lane.borrow().tried()).filter(|t| !t.is_empty()).cloned()
     }
 
     /// The lane's cursor as it is to be saved.
@@ -1006,9 +1041,8 @@ impl Shard {
             freed += items.iter().map(|i| i.bytes).sum::<usize>();
             slot.release(items);
             if !handed_over {
-                stats
-                    .latency
-                    .record(items.iter().map(|i| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns))));
+                let age = |i: &Item<Body>| Duration::from_nanos(now.wall_ns.saturating_sub(i.accepted_ns));
+                self.shared.stats.latency.record(items.iter().map(age));
             }
         };
         match &outcome {
@@ -1030,10 +1064,7 @@ impl Shard {
                 log::debug!("shard {}, destination #{}: {reason}", self.shared.index, slot.number);
                 *stats.last_error.lock() = reason.clone();
                 // What may wait for hours must not hold the memory that it shares with others.
-                for item in batch.items.iter_mut().filter(|i| i.body.shared) {
-                    item.body.record = Bytes::copy_from_slice(&item.body.record);
-                    item.body.shared = false;
-                }
+                batch.items.iter_mut().for_each(|item| item.body.part());
             }
         }
         let done = slot.lane.borrow_mut().complete(batch, outcome, now, self.random());
@@ -1052,6 +1083,7 @@ impl Shard {
         self.settle_queue(slot);
         slot.pass_holds(self.dispatched.get());
         slot.notify.notify();
+        self.lane_moved();
         if done.delivered > 0 {
             self.lane_settled.notify();
             self.answer_flushes();
@@ -1066,19 +1098,20 @@ impl Shard {
 impl Shard {
     /// The lanes of a destination here may have something to send again.
     pub(super) fn wake_lanes_of(&self, number: u32) {
-        let lanes = self.lanes.borrow();
-        let replays = self.keeping.replays.borrow();
-        let of_it = lanes.values().chain(replays.values()).filter(|slot| slot.number == number);
-        of_it.for_each(|slot| slot.notify.notify());
+        self.lanes_of(number).iter().for_each(|slot| slot.notify.notify());
     }
 
     /// The lanes of a destination here connect anew.
     pub(super) fn reconnect_lanes_of(&self, number: u32) {
-        let lanes = self.lanes.borrow();
-        let replays = self.keeping.replays.borrow();
-        lanes.values().chain(replays.values()).filter(|slot| slot.number == number).for_each(|slot| slot.reconnect());
-        drop((lanes, replays));
+        self.lanes_of(number).iter().for_each(|slot| slot.reconnect());
         self.wake_lanes_of(number);
+    }
+
+    /// The lanes of a destination here: its own, what delivers what was handed over to it, replays.
+    fn lanes_of(&self, number: u32) -> Vec<Rc<LaneSlot>> {
+        let (lanes, replays) = (self.lanes.borrow(), self.keeping.replays.borrow());
+        let own = [number, number | DELIVERY].into_iter().filter_map(|n| lanes.get(&n));
+        own.chain(replays.values().filter(|slot| slot.number == number)).cloned().collect()
     }
 
     /// Tells those who have the seat that an attempt of another one has ended.

@@ -7,6 +7,7 @@
 pub(crate) mod bell;
 mod certificates;
 mod commit;
+mod crowd;
 pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
@@ -499,6 +500,10 @@ pub(crate) struct Shard {
     appending_ended: Cell<bool>,
     close: Cell<Option<Instant>>,
     lane_settled: Notify,
+    /// Grows with what is saved with the cursors.
+    lane_moves: Cell<u64>,
+    /// Whether anything waited when the guard looked last.
+    guarded_any: Cell<bool>,
     stopping: Cell<bool>,
     house_wake: Notify,
     /// Endpoints that are being asked whether they want events.
@@ -599,6 +604,8 @@ impl Shard {
             appending_ended: Cell::new(false),
             close: Cell::new(None),
             lane_settled: Notify::default(),
+            lane_moves: Cell::new(0),
+            guarded_any: Cell::new(false),
             stopping: Cell::new(false),
             house_wake: Notify::default(),
             asking: RefCell::default(),

@@ -70,6 +70,7 @@ pub(crate) struct ShardStats {
     pub(crate) evaluations: Count,
     pub(crate) evaluations_timed: Count,
     pub(crate) evaluations_ns: Count,
+    pub(crate) latency: Latency,
 }
 
 /// Counters of one destination on one shard.
@@ -90,10 +91,9 @@ pub(crate) struct LaneStats {
     pub(crate) lost: [Count; LossReason::ALL.len()],
     pub(crate) connections: Count,
     pub(crate) last_error: Mutex<String>,
-    pub(crate) latency: Latency,
 }
 
-/// Times from acceptance to delivery.
+/// Times from acceptance to delivery, of all destinations: a histogram for each would take more memory than all the rest.
 #[derive(Debug)]
 pub(crate) struct Latency(Mutex<Histogram<u64>>);
 

@@ -13,14 +13,14 @@ fail() {
 }
 
 cargo build --quiet -p tidewire --bin tidewire || fail "the command does not build"
-if ! "$venv/bin/python" -c 'import azure.eventgrid, cloudevents, http_ece, http_message_signatures, jwcrypto, jwt, standardwebhooks, zstandard' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import authlib.oauth2.rfc7523, azure.eventgrid, cloudevents, http_ece, http_message_signatures, jwcrypto, jwt, standardwebhooks, zstandard' 2>/dev/null; then
     rm -rf "$venv"
     python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check 'standardwebhooks>=1,<2' \
-        'http-message-signatures>=2,<4' 'pyjwt>=2.9,<3' 'cryptography>=43' \
+        'http-message-signatures>=2,<4' 'authlib>=1.6,<2' 'pyjwt>=2.9,<3' 'cryptography>=43' \
         'jwcrypto>=1.5,<2' 'http-ece>=1.2,<2' 'zstandard>=0.23' 'cloudevents>=1.11,<2' 'azure-eventgrid>=4.17,<5' || fail "the libraries cannot be installed"
 fi
 passed=0 failed=0
-for part in auth formats; do
+for part in auth oauth formats; do
     last=
     while IFS= read -r line; do
         echo "$line"

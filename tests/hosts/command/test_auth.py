@@ -60,6 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request = types.SimpleNamespace(method=self.command, url=url, path=self.path, headers=self.headers, body=body)
         with self.server.changed:
             status, answer = self.server.answer(request)
+            request.status = status
             self.server.requests.append(request)
             self.server.changed.notify_all()
         self.send_response(status)
@@ -76,14 +77,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Command:
     """`tidewire run` with one destination."""
 
-    def __init__(self, url, auth, *, path="/hook?x=1", environment=None):
+    def __init__(self, url, auth, *, path="/hook?x=1", environment=None, shards=1):
         self.dir = tempfile.TemporaryDirectory()
         root = pathlib.Path(self.dir.name)
         (root / "t.toml").write_text(
             f"""
 [engine]
 data_dir = "data"
-shards = 1
+shards = {shards}
 close_timeout = "1s"
 [[source]]
 type = "http"

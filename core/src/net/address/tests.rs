@@ -39,6 +39,14 @@ const LITERALS: &[(&str, bool, bool)] = &[
     ("127.0.0.1.", true, false),
     ("①②⑦.⓪.⓪.①", true, false),
     ("%31%32%37.0.0.1", true, false),
+    ("１２７.０.０.１", true, false),
+    ("127。0。0。1", true, false),
+    ("127．1", true, false),
+    ("0x7f。1", true, false),
+    ("127\u{ad}.0.0.1", true, false),
+    ("0x00000000000000007f.1", true, false),
+    ("127.0x1", true, false),
+    ("127.65537", true, false),
     ("10.0.0.1", true, false),
     ("10.255.255.255", true, false),
     ("012.1.2.3", true, false),
@@ -53,6 +61,10 @@ const LITERALS: &[(&str, bool, bool)] = &[
     ("[fd12:3456::1]", true, false),
     ("[fc00::1]", true, false),
     ("[fec0::1]", true, false),
+    ("192.168.0257.1", true, false),
+    ("10.0.258", true, false),
+    ("0xac.0x10.1", true, false),
+    ("[fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]", true, false),
     // IPv4 inside IPv6.
     ("[::ffff:127.0.0.1]", true, false),
     ("[::ffff:7f00:1]", true, false),
@@ -80,6 +92,21 @@ const LITERALS: &[(&str, bool, bool)] = &[
     ("169.254.169.254", false, false),
     ("0xa9fea9fe", false, false),
     ("2852039166", false, false),
+    ("169.254.169.254.", false, false),
+    ("169.254.43518", false, false),
+    ("169.16689662", false, false),
+    ("0xA9.0xFE.0xA9.0xFE", false, false),
+    ("025177524776", false, false),
+    ("１６９.２５４.１６９.２５４", false, false),
+    ("169。254。169。254", false, false),
+    ("%31%36%39.254.169.254", false, false),
+    ("[::FFFF:169.254.169.254]", false, false),
+    ("[0000:0000:0000:0000:0000:ffff:a9fe:a9fe]", false, false),
+    ("[64:ff9b:1:6440:c8:6464::]", false, false),
+    ("[2002:6464:64c8::]", false, false),
+    ("[2001:0:a9fe:a9fe:0:0:f7f7:f7f7]", false, false),
+    ("[::ffff:0:a9fe:a9fe]", false, false),
+    ("[fe80::200:5efe:808:808]", false, false),
     ("0251.0376.0251.0376", false, false),
     ("169.254.170.2", false, false),
     ("169.254.0.1", false, false),
@@ -151,6 +178,59 @@ fn ssrf_through_mapped_translated_and_tunneled_addresses() {
             if let Err(e) = verdict {
                 assert_eq!((e.kind(), e.place()), (ErrorKind::InvalidConfig, Some("url")));
                 assert!(e.remedy_text().is_some(), "{e}");
+            }
+        }
+    }
+}
+
+/// URLs that look as if they led elsewhere, and the host that they lead to, or nothing if they are refused as they are.
+const DISGUISED: &[(&str, Option<&str>)] = &[
+    ("https://8.8.8.8@169.254.169.254/", None),
+    ("https://hooks.example:443@10.0.0.1/", None),
+    ("https://hooks.example%40127.0.0.1/", None),
+    ("https://@127.0.0.1/", Some("127.0.0.1")),
+    ("https://:@127.0.0.1/", Some("127.0.0.1")),
+    ("https://127.0.0.1#@8.8.8.8/", None),
+    ("https://127.0.0.1\\@8.8.8.8/", None),
+    ("https://127.0.0.1\t.8.8.8.8/", None),
+    ("https://127.0.0.1?@8.8.8.8/", Some("127.0.0.1")),
+    ("https://127.0.0.1/@8.8.8.8/", Some("127.0.0.1")),
+    ("https:127.0.0.1/", None),
+    ("https:/127.0.0.1/", None),
+    ("https:///127.0.0.1/", Some("127.0.0.1")),
+    ("HTTPS://127.0.0.1/", Some("127.0.0.1")),
+    (" https://127.0.0.1/", None),
+    ("//127.0.0.1/", None),
+    ("file:///etc/passwd", None),
+    ("gopher://127.0.0.1:6379/_FLUSHALL", None),
+    ("unix:///run/receiver.sock", None),
+    ("https://[::ffff:127.0.0.1%25lo]/", None),
+    ("https://[fe80::1%25eth0]/", None),
+    ("https://127.0.0.1:0/", None),
+    ("https://127.0.0.1:65536/", None),
+    ("https://0xa9fea9fe/", Some("169.254.169.254")),
+    ("https://0xa9fea9fe.hooks.example/", Some("0xa9fea9fe.hooks.example")),
+    ("https://127.0.0.1.hooks.example/", Some("127.0.0.1.hooks.example")),
+    ("https://localhost./", Some("localhost.")),
+    ("https://ＬＯＣＡＬＨＯＳＴ/", Some("localhost")),
+    ("https://ⓛocalhost/", Some("localhost")),
+];
+
+#[test]
+fn ssrf_through_urls_that_seem_to_lead_elsewhere() {
+    for &(text, expected) in DISGUISED {
+        let webhook = crate::rule::Webhook::new(text);
+        match expected {
+            None => {
+                let e = webhook.map(|w| w.url).expect_err(text);
+                assert_eq!((e.kind(), e.place()), (ErrorKind::InvalidConfig, Some("url")), "{text}");
+            }
+            Some(host) => {
+                let url = webhook.expect(text).url;
+                assert_eq!(url.host_str(), Some(host), "{text}");
+                let is_name = matches!(url.host(), Some(Host::Domain(_)));
+                // A name is judged by its answer, when it is connected to.
+                assert_eq!(policy(Trust::Tenant).check_url(&url).is_ok(), is_name, "{text}");
             }
         }
     }
