@@ -60,8 +60,14 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::register(&ring)?;
-        let mut ring =
-            Ring { ring, ops: Slab::new(), buffers: Some(buffers), backlog: VecDeque::new(), completed: Vec::new(), counted: 0 };
+        let mut ring = Ring {
+            ring,
+            ops: Slab::new(),
+            buffers: Some(buffers),
+            backlog: VecDeque::new(),
+            completed: Vec::new(),
+            counted: 0,
+        };
         ring.try_out()?;
         Ok(ring)
     }
