@@ -482,6 +482,7 @@ impl Engine {
             s.held_bytes += c.held_bytes.get();
             s.log_file_bytes += c.log_file_bytes.get();
             s.losses_untold += c.losses_untold.get();
+            s.tasks += c.tasks.get().map_or(0, |tasks| tasks.load(Ordering::Relaxed));
             s.dead_letters_kept += c.dead_kept.get();
             s.dead_letters_bytes += c.dead_bytes.get();
             s.dead_letters_lost += c.dead_lost.get();
@@ -855,6 +856,9 @@ pub struct Stats {
     pub dead_letters_purged: u64,
     /// Whether some shard has so many dead letters that the oldest will soon be dropped.
     pub dead_letters_warning: bool,
+    /// Tasks of the shards: some for each shard and each destination, one for each request under way and for each connection
+    /// of HTTP/2. Where nothing is under way it does not grow.
+    pub tasks: u64,
     /// What is wrong, per shard that is not well.
     pub unhealthy: Vec<String>,
     /// Per destination.
@@ -903,6 +907,7 @@ impl Default for Stats {
             dead_letters_redriven: 0,
             dead_letters_purged: 0,
             dead_letters_warning: false,
+            tasks: 0,
             unhealthy: Vec::new(),
             destinations: Vec::new(),
             latency: stats::new_histogram(),

@@ -757,7 +757,7 @@ impl Endpoint {
             }
             Said::Wait { after_ns, too_much } => {
                 let max = inner.policy.retry_after_max_ns.max(THROTTLE_MIN_NS);
-                let pause = after_ns.map_or(THROTTLE_DEFAULT_NS, |n| n.clamp(THROTTLE_MIN_NS, max));
+                let pause = after_ns.unwrap_or(THROTTLE_DEFAULT_NS).clamp(THROTTLE_MIN_NS, max);
                 inner.paused_until_ns = inner.paused_until_ns.max(now_ns + pause);
                 if too_much {
                     inner.concurrency.too_much(rtt, now_ns);

@@ -25,7 +25,7 @@ pub use sockets::{SocketCounts, socket_counts};
 pub use stream::{SocketOptions, Sockets, Stream};
 pub use task::{
     ShardThread, Task, block_on, blocking, has_threads, sleep, spawn, spawn_helper, spawn_shard, spawn_urgent, spins,
-    turn,
+    task_count, turn,
 };
 
 use std::future::Future;

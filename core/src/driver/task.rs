@@ -3,9 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
+
+use futures::FutureExt;
 
 use super::glommio as ring;
 #[cfg(feature = "sim")]
@@ -86,13 +89,54 @@ impl<T> Future for Task<T> {
     }
 }
 
+thread_local! {
+    static TASKS: Arc<AtomicU64> = Arc::default();
+}
+
+/// How many tasks this thread has, those of a simulation aside. Any thread may read it.
+pub fn task_count() -> Arc<AtomicU64> {
+    TASKS.with(Arc::clone)
+}
+
+/// One task of this thread, for as long as its future is there.
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        Counted::add(1);
+        Counted
+    }
+
+    fn add(n: u64) {
+        // Only this thread writes. Where its variables are gone already, nobody reads any more.
+        let _ = TASKS.try_with(|tasks| {
+            tasks.store(tasks.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        });
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        Counted::add(u64::MAX);
+    }
+}
+
+fn counted<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let counted = Counted::new();
+    // Not an async block, which would hold the future twice.
+    future.map(move |out| {
+        drop(counted);
+        out
+    })
+}
+
 /// Runs a future as a task of this shard.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
         return Task::Sim(world.spawn(future));
     }
-    Task::Ring(ring::spawn(future))
+    Task::Ring(ring::spawn(counted(future)))
 }
 
 /// Runs a future as a task that goes before the ordinary ones.
@@ -101,7 +145,7 @@ pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
     if let Some(world) = sim::current() {
         return Task::Sim(world.spawn(future));
     }
-    Task::Ring(ring::spawn_urgent(future))
+    Task::Ring(ring::spawn_urgent(counted(future)))
 }
 
 /// See [`sleep`].

@@ -223,7 +223,8 @@ pub struct RetryPolicy {
     pub attempts_max: Option<u32>,
     /// How many attempts an event has whose contents the receiver refuses (400, 413, 415, 422), 1 to 1000. Default: 3.
     pub poison_attempts: u32,
-    /// The longest pause that the endpoint may ask for with `Retry-After`, 1 s to 24 h; what is longer counts as this.
+    /// The longest pause that the endpoint may ask for with `Retry-After`, 1 s to 24 h; what is longer counts as this. Also
+    /// where it says 429 and not for how long, which are 30 s else.
     /// Default: 1 h.
     pub retry_after_max: Duration,
 }

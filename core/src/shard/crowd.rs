@@ -8,8 +8,8 @@ use super::Shard;
 use super::lanes::LaneSlot;
 use crate::driver;
 
-/// So many lanes are looked at before others have their turn.
-pub(super) const LANES_AT_ONCE: usize = 256;
+/// So many lanes are looked at before others have their turn. The simulator has few lanes, and has to see what comes between.
+pub(super) const LANES_AT_ONCE: usize = if cfg!(feature = "sim") { 1 } else { 256 };
 
 /// With each so many lanes, all of them are looked at less often.
 const LANES_MANY: usize = 2048;

@@ -1133,6 +1133,13 @@ impl Shard {
     }
 }
 
+/// The beginning of an answer. What is no text takes more room as such, and is bounded all the same.
+fn text_of(answer: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_KEPT_BYTES)]).into_owned();
+    text.truncate(text.floor_char_boundary(ANSWER_KEPT_BYTES));
+    text
+}
+
 impl LaneSlot {
     /// Remembers an attempt that failed, or the first one after such that did not.
     fn remember(&self, batch: &Batch<Body>, outcome: &Outcome, begun: Instant) {
@@ -1162,7 +1169,7 @@ impl LaneSlot {
             outcome: word.to_owned(),
             status,
             reason: reason.clone(),
-            answer: String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_KEPT_BYTES)]).into_owned(),
+            answer: text_of(answer),
             endpoint: self.address_of(endpoint.id()),
         });
     }

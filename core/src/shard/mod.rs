@@ -392,6 +392,7 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
+        let _ = end.0.stats.tasks.set(driver::task_count());
         let (shard, replays) = Shard::new(start, disk);
         let _ = ready_tx.send(());
         if AssertUnwindSafe(shard.run(replays)).catch_unwind().await.is_err() {

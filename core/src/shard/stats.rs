@@ -1,6 +1,7 @@
 //! What a shard counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -71,6 +72,8 @@ pub(crate) struct ShardStats {
     pub(crate) evaluations_timed: Count,
     pub(crate) evaluations_ns: Count,
     pub(crate) latency: Latency,
+    /// Of the shard's thread, once it runs.
+    pub(crate) tasks: OnceLock<Arc<AtomicU64>>,
 }
 
 /// Counters of one destination on one shard.

@@ -14,12 +14,14 @@
 
 mod behaviour;
 mod dns;
+mod hostile;
 mod log;
 mod record;
 mod server;
 
 pub use behaviour::{Behaviour, Hit, Reply};
 pub use dns::{DnsAnswer, DnsServer};
+pub use hostile::{Hostile, HostileSettings, Trick};
 pub use log::{LogLine, read_log};
 pub use record::{
     Record, Violation, check_per_key_order, compare_sequencers, decode_key, duplicates, missing, parse_body,

@@ -390,7 +390,7 @@ impl Shared {
     }
 }
 
-fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
+pub(crate) fn acceptor(tls: &Tls) -> io::Result<TlsAcceptor> {
     let bad = |e: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, e.to_string());
     let chain = CertificateDer::pem_slice_iter(tls.certificates.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|e| bad(&e))?;

@@ -195,3 +195,34 @@ fn the_log_outlives_a_kill() {
     let usage = Command::new(env!("CARGO_BIN_EXE_tidewire-receiver")).output().expect("a process");
     assert_eq!(usage.status.code(), Some(2));
 }
+
+#[test]
+fn the_command_is_hostile_for_some_turns_and_tells_what_it_can_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority = directory.path().join("authority.pem");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewire-receiver"));
+        command.args(["--listen", "127.0.0.1:0", "--hostile"]).args(more);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Killed(command.spawn().expect("a process"));
+        let mut line = String::new();
+        BufReader::new(child.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        (child, line.trim().strip_prefix("listening on ").map(|a| a.parse().expect("an address")))
+    };
+    let (_child, address) = run(&["half-response", "--turns", "1"]);
+    let mut stream = connect(address.expect("it listens"));
+    stream.write_all(&request(&[record("1", "k", "")])).expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("half of an answer");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n") && text.len() < 80, "{text}");
+    assert_eq!(status(&mut connect(address.expect("it listens")), &[record("2", "k", "")]), Some(204));
+
+    let (_child, address) = run(&["other-name", "--authority", authority.to_str().expect("a path")]);
+    assert!(address.is_some() && std::fs::read_to_string(&authority).expect("written").contains("BEGIN CERTIFICATE"));
+    for wrong in [&["no-such-trick"][..], &["other-name"]] {
+        let (mut child, address) = run(wrong);
+        let mut told = String::new();
+        child.0.stderr.take().expect("piped").read_to_string(&mut told).expect("text");
+        assert!(address.is_none() && told.contains("retry-after-date"), "{told}");
+    }
+}

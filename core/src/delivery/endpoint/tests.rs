@@ -126,6 +126,7 @@ fn a_pause_is_everybodys_and_bounded_and_too_much_halves_what_goes_at_once() {
     let day = 24 * 3600;
     for (after, max, expect) in [
         (None, 3600, 30),
+        (None, 5, 5),
         (Some(0), 3600, 1),
         (Some(7), 3600, 7),
         (Some(day), 3600, 3600),

@@ -49,6 +49,7 @@ const FAILED_PAUSE: Duration = Duration::from_millis(10);
 static RINGS: AtomicU64 = AtomicU64::new(0);
 static STARVED: AtomicU64 = AtomicU64::new(0);
 static RESCUES: AtomicU64 = AtomicU64::new(0);
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// What has happened in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +61,14 @@ pub struct SocketCounts {
     pub starved: u64,
     /// Completions that were there, and nothing but the watching timer has told of.
     pub rescues: u64,
+    /// Operations that the kernel has under way. An open connection that is idle has one: it is being read from.
+    pub operations: u64,
 }
 
 /// Of all shards.
 pub fn socket_counts() -> SocketCounts {
     let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
-    SocketCounts { rings: of(&RINGS), starved: of(&STARVED), rescues: of(&RESCUES) }
+    SocketCounts { rings: of(&RINGS), starved: of(&STARVED), rescues: of(&RESCUES), operations: of(&OPERATIONS) }
 }
 
 thread_local! {

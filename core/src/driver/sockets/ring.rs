@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 use socket2::SockAddr;
 
+use super::OPERATIONS;
 use super::buffers::{self, Buffers};
 use super::op::{Connecting, End, Message, Op, Receiving, Socket, State};
 
@@ -35,6 +37,8 @@ pub(super) struct Ring {
     /// What did not fit into the submission queue.
     backlog: VecDeque<squeue::Entry>,
     completed: Vec<cqueue::Entry>,
+    /// So many of `ops` are in the count of all shards.
+    counted: usize,
 }
 
 /// What a round has brought.
@@ -56,8 +60,14 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
         let buffers = Buffers::register(&ring)?;
-        let mut ring =
-            Ring { ring, ops: Slab::new(), buffers: Some(buffers), backlog: VecDeque::new(), completed: Vec::new() };
+        let mut ring = Ring {
+            ring,
+            ops: Slab::new(),
+            buffers: Some(buffers),
+            backlog: VecDeque::new(),
+            completed: Vec::new(),
+            counted: 0,
+        };
         ring.try_out()?;
         Ok(ring)
     }
@@ -213,7 +223,17 @@ impl Ring {
             }
         }
         self.completed = completed;
+        self.count();
         Ok(round)
+    }
+
+    /// Once per round, so that a request costs no word that shards contend for.
+    fn count(&mut self) {
+        let now = self.ops.len();
+        if now != self.counted {
+            OPERATIONS.fetch_add((now as u64).wrapping_sub(self.counted as u64), Ordering::Relaxed);
+            self.counted = now;
+        }
     }
 
     fn complete(&mut self, key: usize, result: i32, flags: u32, wakers: &mut Vec<Waker>, round: &mut Round) {
@@ -324,6 +344,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        self.count();
         let free = self.buffers.as_ref().is_none_or(|b| b.unregister(&self.ring).is_ok());
         if !self.ops.is_empty() || !free {
             // The kernel may still use what they hold.
