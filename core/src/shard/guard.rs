@@ -118,7 +118,7 @@ impl Shard {
         .await;
         self.guarded_any.set(waiting.iter().any(|slot| slot.waiting().events > 0));
         for (n, slot) in waiting.into_iter().enumerate() {
-            if n % LANES_AT_ONCE == LANES_AT_ONCE - 1 {
+            if (n + 1).is_multiple_of(LANES_AT_ONCE) {
                 driver::turn().await;
             }
             // Other shards may have changed what waits in all.
