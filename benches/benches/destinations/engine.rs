@@ -75,7 +75,7 @@ fn publish(engine: &Engine, plan: &Plan, buckets: &[String], duration: Duration,
 fn settle(engine: &Engine, plan: &Plan) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_dead = |name: &str| {
-        plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n % DEAD_OF == 0)
+        plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n.is_multiple_of(DEAD_OF))
     };
     loop {
         let all = engine.stats().destinations;
