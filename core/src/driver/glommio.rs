@@ -34,6 +34,9 @@ const RING_DEPTH: usize = 256;
 /// completion is looked at. Whoever polls uses [`turn`], which lets the executor go round.
 const PREEMPT: Duration = Duration::from_secs(3600);
 
+/// So much too early the runtime ends a timer at most.
+const EARLY_MAX: Duration = Duration::from_millis(1);
+
 thread_local! {
     static URGENT: Cell<Option<TaskQueueHandle>> = const { Cell::new(None) };
     static ALWAYS_READABLE: RefCell<Option<Rc<PollableFd<OwnedFd>>>> = const { RefCell::new(None) };
@@ -146,6 +149,10 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// glommio's timer enters itself into the wheel anew with each poll and takes only the last entry out again. A timer beside
 /// another future, polled whenever that one has news, would leave an entry for each poll there until its time comes, and
 /// with it the memory of the task. So it is polled once per waker here.
+///
+/// And the wheel, which it uses once it has had more than 256 timers at a time, takes the time in whole milliseconds: on a
+/// thread that is awake anyway a timer ends up to one before its time, and wakes no second time. So near its time it is
+/// armed anew, to end a little after it.
 pub struct Sleep {
     when: Instant,
     armed: Option<(::glommio::timer::Timer, Waker)>,
@@ -160,12 +167,20 @@ impl Future for Sleep {
             self.armed = None;
             return Poll::Ready(());
         }
-        if self.armed.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
-            return Poll::Pending;
+        let left = self.when - now;
+        let mut pause = left;
+        if let Some((_, waker)) = &self.armed {
+            let may_have_ended = left <= EARLY_MAX;
+            if !may_have_ended && waker.will_wake(cx.waker()) {
+                return Poll::Pending;
+            }
+            if may_have_ended {
+                pause += EARLY_MAX;
+            }
         }
         // The old one, if there is one, takes its entry with it.
         self.armed = None;
-        let mut timer = ::glommio::timer::Timer::new(self.when - now);
+        let mut timer = ::glommio::timer::Timer::new(pause);
         if Pin::new(&mut timer).poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -369,6 +384,42 @@ byte_stream!(UnixStream);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The runtime's wheel of timers ends them up to a millisecond early while its thread is awake.
+    #[test]
+    fn no_sleep_is_lost_beside_hundreds_of_others() {
+        let (done, all_done) = std::sync::mpsc::channel();
+        let shard = spawn_shard("timers", None, move || async move {
+            let mut others: Vec<_> = (0..300).map(|_| sleep(Duration::from_secs(3600))).collect();
+            std::future::poll_fn(|cx| {
+                others.iter_mut().for_each(|other| assert!(Pin::new(other).poll(cx).is_pending()));
+                Poll::Ready(())
+            })
+            .await;
+            let over = Rc::new(Cell::new(false));
+            let seen = over.clone();
+            let awake = spawn(async move {
+                while !seen.get() {
+                    turn().await;
+                }
+            });
+            let sleeper = |n: u64| async move {
+                for _ in 0..50 {
+                    sleep(Duration::from_micros(1000 + 37 * n)).await;
+                }
+            };
+            let sleepers: Vec<_> = (0..100).map(|n| spawn(sleeper(n))).collect();
+            for task in sleepers {
+                task.await;
+            }
+            over.set(true);
+            awake.await;
+            let _ = done.send(());
+        });
+        let shard = shard.expect("a shard");
+        all_done.recv_timeout(Duration::from_secs(60)).expect("all have slept");
+        shard.join().expect("it ends");
+    }
 
     #[test]
     fn a_file_that_is_removed_while_it_is_opened_is_not_there() {
