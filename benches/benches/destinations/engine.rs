@@ -78,14 +78,15 @@ fn settle(engine: &Engine, plan: &Plan) {
         plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n.is_multiple_of(DEAD_OF))
     };
     loop {
-        let all = engine.stats().destinations;
+        let mut stats = engine.stats();
+        let all = std::mem::take(&mut stats.destinations);
         let healthy = || all.iter().filter(|d| !is_dead(&d.name));
         let failed = healthy().find(|d| d.failures > 0);
         assert!(failed.is_none(), "what is healthy has failed: {failed:?}");
         if healthy().all(|d| d.waiting == 0) {
             return;
         }
-        assert!(Instant::now() < deadline, "the healthy ones get everything");
+        assert!(Instant::now() < deadline, "the healthy ones do not get everything: {stats:?}");
         std::thread::sleep(Duration::from_millis(200));
     }
 }

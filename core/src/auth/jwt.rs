@@ -25,7 +25,7 @@ pub struct JwtBearer {
     pub subject: Option<String>,
     /// `aud`: who shall accept it.
     pub audience: String,
-    /// `scope`. Default: none.
+    /// `scope`, as a claim, and also asked for at a token endpoint. Default: none.
     pub scope: Option<String>,
     /// Further claims. Default: none.
     pub claims: Map<String, Value>,
@@ -201,7 +201,10 @@ impl TokenSource for Tokens {
             None => Ask::Made { token, lifetime_s: self.config.lifetime_s.into() },
             Some(_) => {
                 let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-                Ask::Post { body: form([("grant_type", grant), ("assertion", &token)]), authorization: None }
+                let mut fields = vec![("grant_type", grant), ("assertion", &token)];
+                // Besides the claim, which some endpoints read: it is a parameter of the request (RFC 7521, 4.1).
+                fields.extend(self.config.scope.as_deref().map(|s| ("scope", s)));
+                Ask::Post { body: form(fields), authorization: None }
             }
         })
     }
