@@ -584,6 +584,7 @@ fn a_name_that_is_not_there() {
     let mut taken = names.taken();
     taken.remove("probe");
     all_taken("no such name", &taken, count, true);
+    drop(taken);
     scene.leaves_nothing(count, || names.connections());
     scene.close(|| names.connections());
 }

@@ -196,8 +196,12 @@ impl Peer<'_> {
                 return Ok(true);
             }
             Trick::HugeHead => {
-                let head = [b"HTTP/1.1 200 OK\r\nX: ", &vec![b'x'; HUGE_HEAD_BYTES][..], b"\r\n\r\n"].concat();
-                self.line.write_all(&head).await?;
+                self.line.write_all(b"HTTP/1.1 200 OK\r\nX: ").await?;
+                let piece = [b'x'; 1024];
+                for _ in 0..HUGE_HEAD_BYTES / piece.len() {
+                    self.line.write_all(&piece).await?;
+                }
+                self.line.write_all(b"\r\n\r\n").await?;
                 self.until_closed().await?;
             }
             Trick::InterimFlood => {
