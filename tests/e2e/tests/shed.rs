@@ -75,9 +75,10 @@ fn what_is_shed_is_accounted_for_through_kills() {
         engine.close(Duration::from_secs(10)).expect("closes");
         let mut found: BTreeSet<u64> =
             target.records().iter().filter(|r| r.accepted).map(|r| number(r.key.as_bytes())).collect();
-        let delivered = found.len();
+        let (delivered, mut shed) = (found.len(), 0);
         dead::each_dead_letter(dir.path(), &DeadLetterFilter::default(), None, |l| {
             found.insert(number(&l.key));
+            shed += 1;
             ControlFlow::Continue(())
         })
         .expect("dead letters");
@@ -85,6 +86,7 @@ fn what_is_shed_is_accounted_for_through_kills() {
         losses::each_loss(dir.path(), |l| {
             assert_eq!(l.count, 1);
             found.insert(number(&l.key));
+            shed += 1;
             ControlFlow::Continue(())
         })
         .expect("losses");
@@ -96,6 +98,7 @@ fn what_is_shed_is_accounted_for_through_kills() {
             with_dead - delivered,
             found.len() - with_dead
         );
-        assert!(delivered > 0 && found.len() > delivered, "{policy}: {delivered} delivered of {}", found.len());
+        // What was told as shed just before a kill may have been delivered after it all the same.
+        assert!(delivered > 0 && shed > 0, "{policy}: {delivered} delivered of {}, {shed} shed", found.len());
     }
 }
