@@ -63,7 +63,8 @@ fn dead_destinations_among_many_hold_up_none_of_the_others() {
     for shards in [1, 2] {
         let dir = tempfile::tempdir().unwrap();
         let well = receiver(Behaviour::Ok204);
-        let (stalls, refuses) = (stalling(), format!("http://{}/", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
+        let (stalls, refuses) =
+            (stalling(), format!("http://{}/", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
         let rules = rules(|n| match n {
             n if !is_dead(n) => well.url(),
             n if n.is_multiple_of(2 * DEAD_OF) => stalls.clone(),

@@ -321,7 +321,11 @@ fn ssrf_by_names_of_every_kind() {
             .filter_map(|(name, _, operator, tenant)| Some((name, if is_tenant { tenant } else { operator? })))
             .collect();
         let url = |name: &str| format!("http://{name}.example:{port}/");
-        let with = |w: &mut Webhook| if is_tenant { tenant(w) };
+        let with = |w: &mut Webhook| {
+            if is_tenant {
+                tenant(w)
+            }
+        };
         let hooks = expected.iter().map(|(name, _)| single(name, &url(name), with)).collect();
         let engine = Engine::open_with(c, passing(hooks)).unwrap();
         put(&engine, "k", 0);

@@ -74,7 +74,9 @@ fn publish(engine: &Engine, plan: &Plan, buckets: &[String], duration: Duration,
 /// Waits until everything for healthy destinations is delivered.
 fn settle(engine: &Engine, plan: &Plan) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    let is_dead = |name: &str| plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n % DEAD_OF == 0);
+    let is_dead = |name: &str| {
+        plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n % DEAD_OF == 0)
+    };
     loop {
         let mut stats = engine.stats();
         let all = std::mem::take(&mut stats.destinations);

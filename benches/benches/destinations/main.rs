@@ -19,8 +19,8 @@ mod receivers;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tidewire_benches::{Figure, keep, median};
 
 /// Of so many destinations one is dead.
@@ -195,8 +195,20 @@ fn measure(o: &Options, shards: usize, figures: &mut Vec<Figure>) {
     let (dead, alive) = beside(|(d, _)| d.peak_kib / 1024.0);
     figure("resident at most, 1 % are dead", dead, "MiB", healthy, alive);
     let per = |kib: f64| (kib - few.rest_kib) / o.destinations as f64;
-    figure("a destination at rest", per(all.rest_kib), "KiB", "with a connection in use", per(medians(false, |(d, _)| d.end_kib)));
-    figure(&format!("open {} destinations", o.destinations), all.open_ms, "ms", "10 times that of a tenth", 10.0 * tenth.open_ms);
+    figure(
+        "a destination at rest",
+        per(all.rest_kib),
+        "KiB",
+        "with a connection in use",
+        per(medians(false, |(d, _)| d.end_kib)),
+    );
+    figure(
+        &format!("open {} destinations", o.destinations),
+        all.open_ms,
+        "ms",
+        "10 times that of a tenth",
+        10.0 * tenth.open_ms,
+    );
 }
 
 fn main() {

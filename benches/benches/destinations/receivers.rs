@@ -58,7 +58,8 @@ fn number_after(text: &[u8], mark: &[u8]) -> Option<u64> {
 /// The length of the first request, if it is whole.
 fn whole(got: &[u8]) -> Option<usize> {
     let end = memchr::memmem::find(got, b"\r\n\r\n")? + 4;
-    let length = number_after(&got[..end], b"content-length: ").or_else(|| number_after(&got[..end], b"Content-Length: "))?;
+    let length =
+        number_after(&got[..end], b"content-length: ").or_else(|| number_after(&got[..end], b"Content-Length: "))?;
     Some(end + length as usize).filter(|len| got.len() >= *len)
 }
 
@@ -169,8 +170,5 @@ pub(super) fn main() {
     });
     let h = times.borrow();
     let us = |q: f64| quantile(&h, q) / 1e3;
-    say(
-        &mut std::io::stdout(),
-        &Arrivals { events: h.len(), p50: us(0.5), p99: us(0.99), max: h.max() as f64 / 1e3 },
-    );
+    say(&mut std::io::stdout(), &Arrivals { events: h.len(), p50: us(0.5), p99: us(0.99), max: h.max() as f64 / 1e3 });
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use url::Host;
 
-use crate::driver::Sockets;
 use crate::connect::tokens::Tokens;
+use crate::driver::Sockets;
 use crate::error::{Error, Result};
 use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
