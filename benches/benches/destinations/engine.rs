@@ -21,7 +21,7 @@ fn rules(plan: &Plan) -> RuleSet {
     for n in 0..plan.destinations {
         let name = format!("tenant-{n:05}");
         let among = |addresses: &[String]| addresses[n / DEAD_OF % addresses.len()].clone();
-        let is_dead = plan.with_dead && n % DEAD_OF == 0;
+        let is_dead = plan.with_dead && n.is_multiple_of(DEAD_OF);
         let address = if is_dead { among(&plan.addresses.dead) } else { among(&plan.addresses.healthy) };
         let webhook = Webhook::new(&format!("http://{address}/{n:05}")).expect("a URL");
         destinations.push(Destination::new(&name, DestinationKind::Webhook(webhook)));
@@ -75,7 +75,7 @@ fn publish(engine: &Engine, plan: &Plan, buckets: &[String], duration: Duration,
 fn settle(engine: &Engine, plan: &Plan) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let is_dead = |name: &str| {
-        plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n % DEAD_OF == 0)
+        plan.with_dead && name.trim_start_matches("tenant-").parse().is_ok_and(|n: usize| n.is_multiple_of(DEAD_OF))
     };
     loop {
         let mut stats = engine.stats();
