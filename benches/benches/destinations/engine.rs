@@ -21,7 +21,7 @@ fn rules(plan: &Plan) -> RuleSet {
     for n in 0..plan.destinations {
         let name = format!("tenant-{n:05}");
         let among = |addresses: &[String]| addresses[n / DEAD_OF % addresses.len()].clone();
-        let is_dead = plan.with_dead && n % DEAD_OF == 0;
+        let is_dead = plan.with_dead && n.is_multiple_of(DEAD_OF);
         let address = if is_dead { among(&plan.addresses.dead) } else { among(&plan.addresses.healthy) };
         let webhook = Webhook::new(&format!("http://{address}/{n:05}")).expect("a URL");
         destinations.push(Destination::new(&name, DestinationKind::Webhook(webhook)));

@@ -71,7 +71,7 @@ async fn take_all(stream: TcpStream, times: Times) {
             let now = monotonic_ns();
             let request = &buf[..len];
             // Destinations that are dead in other runs are not measured in any.
-            if number_after(request, b"POST /").is_some_and(|n| !(n as usize).is_multiple_of(DEAD_OF)) {
+            if number_after(request, b"POST /").is_some_and(|n| !n.is_multiple_of(DEAD_OF as u64)) {
                 let mut rest = request;
                 while let Some(at) = memchr::memmem::find(rest, b"\"size\":") {
                     let due = number_after(&rest[at..], b"\"size\":").unwrap_or(0);
