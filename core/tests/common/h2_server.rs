@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use rcgen::KeyPair;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -164,6 +165,8 @@ async fn connection(
     builder.max_concurrent_streams(settings.streams_max);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
     let here = Arc::new(AtomicU64::new(0));
+    // What is done with its requests ends with it.
+    let mut acts = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
         let act = script(seen.requests.fetch_add(1, Ordering::SeqCst));
         match act {
@@ -172,7 +175,8 @@ async fn connection(
             _ => {}
         }
         let (seen, here, delay) = (seen.clone(), here.clone(), settings.delay);
-        tokio::spawn(async move {
+        while acts.try_join_next().is_some() {}
+        acts.spawn(async move {
             let now = here.fetch_add(1, Ordering::SeqCst) + 1;
             seen.most.fetch_max(now, Ordering::SeqCst);
             act_on(act, request, respond, delay, &seen).await;
