@@ -29,6 +29,7 @@ use nginx::{Ca, YEAR};
 use tidewire::config::{EngineConfig, Sockets};
 use tidewire::net::address::{Trust, parse_net};
 use tidewire::net::resolve::Source;
+use tidewire::net::socket_counts;
 use tidewire::rule::{Destination, DestinationKind, Webhook};
 use tidewire::{DeadLetterFilter, DestinationStats, Engine};
 use tidewire_receiver::{Behaviour, DnsAnswer, DnsServer, Hostile, HostileSettings, Reply, Trick};
@@ -139,7 +140,7 @@ impl Scene {
         let engine = Engine::open_with(c, passing(vec![d])).unwrap();
         publish(&engine, 64);
         settle(what, &engine);
-        until("the connections of the start are closed", || open_connections() == 0);
+        until("the connections of the start are closed", || open_connections() == 0 && socket_counts().operations == 0);
         let idle = Mark::beginning(engine.stats().tasks);
         Scene { engine, before, idle, begun: Instant::now(), what: what.to_owned(), dir }
     }
