@@ -138,7 +138,7 @@ pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
 
 /// Waits.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { when: Instant::now() + duration, armed: None }
+    Sleep { when: Instant::now() + duration, armed: None, late: false }
 }
 
 /// See [`sleep`].
@@ -146,10 +146,19 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// glommio's timer enters itself into the wheel anew with each poll and takes only the last entry out again. A timer beside
 /// another future, polled whenever that one has news, would leave an entry for each poll there until its time comes, and
 /// with it the memory of the task. So it is polled once per waker here.
+///
+/// Once a shard has had more than 256 timers at a time, glommio keeps them in a wheel of [`WHEEL_TICK`], and what ends
+/// within the present tick has ended for it: up to a tick too early, with the entry gone. Who is polled within the last tick
+/// may have been woken so, and waits anew, for a tick more, which cannot be too early.
 pub struct Sleep {
     when: Instant,
     armed: Option<(::glommio::timer::Timer, Waker)>,
+    /// It waits for a tick more.
+    late: bool,
 }
+
+/// The resolution of glommio's wheel.
+const WHEEL_TICK: Duration = Duration::from_millis(1);
 
 impl Future for Sleep {
     type Output = ();
@@ -160,12 +169,17 @@ impl Future for Sleep {
             self.armed = None;
             return Poll::Ready(());
         }
+        let left = self.when - now;
         if self.armed.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
-            return Poll::Pending;
+            if self.late || left > WHEEL_TICK {
+                return Poll::Pending;
+            }
+            self.late = true;
         }
         // The old one, if there is one, takes its entry with it.
         self.armed = None;
-        let mut timer = ::glommio::timer::Timer::new(self.when - now);
+        let left = if self.late { left + WHEEL_TICK } else { left };
+        let mut timer = ::glommio::timer::Timer::new(left);
         if Pin::new(&mut timer).poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -369,6 +383,28 @@ byte_stream!(UnixStream);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With many timers the runtime's fire too early, once.
+    #[test]
+    fn of_thousands_of_sleepers_all_wake_up() {
+        const SLEEPERS: u64 = 3000;
+        let (told, heard) = std::sync::mpsc::channel();
+        let main = move || async move {
+            let sleeper = |n: u64| async move {
+                for round in 0..40 {
+                    sleep(Duration::from_micros(200 + (n * 7919 + round * 104_729) % 9_800)).await;
+                }
+            };
+            let all: Vec<_> = (0..SLEEPERS).map(|n| spawn(sleeper(n))).collect();
+            for one in all {
+                one.await;
+            }
+            let _ = told.send(());
+        };
+        let shard = spawn_shard("sleepers", None, main).expect("a shard");
+        heard.recv_timeout(Duration::from_secs(120)).expect("all of them wake up");
+        shard.join().expect("no panic");
+    }
 
     #[test]
     fn a_file_that_is_removed_while_it_is_opened_is_not_there() {
