@@ -212,6 +212,34 @@ fn signed_by(r: &tidewire_receiver::LastRequest, secret: &str) -> (bool, usize) 
 }
 
 #[test]
+fn of_secrets_that_are_rotated_at_once_none_is_lost() {
+    use tidewire::auth::{Auth, Secret, StandardWebhooks};
+    const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let r = receiver(Behaviour::Ok204);
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut d = hook("hook", &r.url());
+        let DestinationKind::Webhook(w) = &mut d.kind else { unreachable!() };
+        w.auth = vec![Auth::StandardWebhooks(StandardWebhooks::new(Secret::text(OLD)))];
+        let engine = open(dir.path(), 1, passing(vec![d]));
+        let start = std::sync::Barrier::new(3);
+        let rotate = || {
+            start.wait();
+            engine.rotate_secret("hook", None, Duration::from_secs(3600)).unwrap()
+        };
+        let new: Vec<_> = std::thread::scope(|s| {
+            let all: Vec<_> = (0..3).map(|_| s.spawn(rotate)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        put(&engine, "k", 1);
+        engine.flush(WAIT).unwrap();
+        let request = r.last_request().unwrap();
+        assert!(new.iter().all(|n| signed_by(&request, &n.secret) == (true, 4)));
+        engine.close(WAIT).unwrap();
+    }
+}
+
+#[test]
 fn a_secret_is_rotated_while_events_flow_and_is_shown_once() {
     const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let dir = tempfile::tempdir().unwrap();

@@ -77,6 +77,7 @@ impl Engine {
         let DestinationKind::Webhook(webhook) = &settings.kind;
         let dir = &self.inner.config.data_dir;
         let unix = (crate::driver::wall_ns() / 1_000_000_000) as i64;
+        let _rotating = first.common.endpoints.rotating.lock();
         let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
         if let Some(rotated) = rotation::Rotated::read(dir, name)?
             && let Some(number) = first.common.endpoints.set_secrets(name, rotated)

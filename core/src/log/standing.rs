@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// The directory, in the data directory.
 pub const DIRECTORY: &str = "destinations";
 const ENDS: &str = ".json";
-const ORDER_ENDS: &str = ".order";
+/// What has nothing to do with each other has files of its own, so that no order takes another's place.
+const ORDER_ENDS: [&str; 3] = [".order", ".confirm", ".rotated"];
 
 /// Whether a destination gets anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +157,14 @@ pub enum Order {
 }
 
 impl Order {
+    fn ends(self) -> &'static str {
+        match self {
+            Order::Suspend | Order::Resume => ORDER_ENDS[0],
+            Order::Confirm(_) => ORDER_ENDS[1],
+            Order::Secrets => ORDER_ENDS[2],
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Order::Suspend => "suspend".into(),
@@ -190,10 +199,10 @@ fn failed(what: &str, at: &Path, e: &io::Error) -> Error {
 /// # Errors
 /// If it cannot be written.
 pub fn give_order(dir: &Path, name: &str, order: Order) -> Result<()> {
-    let at = path(dir, name, ORDER_ENDS);
+    let at = path(dir, name, order.ends());
     let all = dir.join(DIRECTORY);
     fs::create_dir_all(&all).map_err(|e| failed("cannot make the directory", &all, &e))?;
-    let scratch = path(dir, name, ".order.new");
+    let scratch = path(dir, name, &format!("{}.new", order.ends()));
     fs::replace(&at, &scratch, order.text().as_bytes()).map_err(|e| failed("cannot write the order", &at, &e))
 }
 
@@ -201,8 +210,8 @@ pub fn give_order(dir: &Path, name: &str, order: Order) -> Result<()> {
 pub fn orders(dir: &Path) -> Vec<(String, Order)> {
     let names = fs::list(&dir.join(DIRECTORY)).unwrap_or_default();
     let of = |file: String| {
-        let name = file.strip_suffix(ORDER_ENDS)?.to_owned();
-        let text = fs::read(&path(dir, &name, ORDER_ENDS)).ok()?;
+        let name = ORDER_ENDS.iter().find_map(|ends| file.strip_suffix(ends))?.to_owned();
+        let text = fs::read(&dir.join(DIRECTORY).join(&file)).ok()?;
         Order::parse(&text).map(|order| (name, order))
     };
     let mut orders: Vec<_> = names.into_iter().filter_map(of).collect();
@@ -210,9 +219,17 @@ pub fn orders(dir: &Path) -> Vec<(String, Order)> {
     orders
 }
 
-/// Forgets an order that was taken up.
-pub(crate) fn forget_order(dir: &Path, name: &str) -> io::Result<()> {
-    fs::remove_file(&path(dir, name, ORDER_ENDS))?;
+/// Forgets an order that was taken up, unless another one was given meanwhile.
+pub(crate) fn forget_order(dir: &Path, name: &str, order: Order) -> io::Result<()> {
+    // Earlier versions had all orders in one file.
+    for at in [order.ends(), ORDER_ENDS[0]].map(|ends| path(dir, name, ends)) {
+        match fs::read(&at) {
+            Ok(text) if Order::parse(&text) == Some(order) => fs::remove_file(&at)?,
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
     fs::sync_dir(&dir.join(DIRECTORY))
 }
 
@@ -269,7 +286,8 @@ pub(crate) fn write(dir: &Path, name: &str, standing: &Standing) -> Result<()> {
     let at = path(dir, name, ENDS);
     let all = dir.join(DIRECTORY);
     fs::create_dir_all(&all).map_err(|e| failed("cannot make the directory", &all, &e))?;
-    let bytes = serde_json::to_vec_pretty(standing).unwrap_or_default();
+    let internal = |e: serde_json::Error| Error::new(ErrorKind::Internal, e.to_string()).at(at.display().to_string());
+    let bytes = serde_json::to_vec_pretty(standing).map_err(internal)?;
     fs::replace(&at, &path(dir, name, ".json.new"), &bytes).map_err(|e| failed("cannot write it", &at, &e))
 }
 
@@ -290,8 +308,20 @@ mod tests {
         give_order(dir, "a", Order::Suspend).unwrap();
         give_order(dir, "a", Order::Resume).unwrap();
         assert_eq!(orders(dir), [("a".to_owned(), Order::Resume), ("b.order".to_owned(), Order::Suspend)]);
-        forget_order(dir, "a").unwrap();
+        forget_order(dir, "a", Order::Resume).unwrap();
         assert_eq!((orders(dir).len(), kept(dir)), (1, vec!["a".to_owned()]));
+        // None takes the place of one that is about something else, and none is forgotten that was given meanwhile.
+        let given = [Order::Suspend, Order::Confirm(Some(7)), Order::Secrets];
+        given.iter().for_each(|order| give_order(dir, "c", *order).unwrap());
+        let of_c =
+            || orders(dir).into_iter().filter(|(name, _)| name == "c").map(|(_, order)| order).collect::<Vec<_>>();
+        assert!(of_c().len() == 3 && given.iter().all(|order| of_c().contains(order)), "{:?}", of_c());
+        forget_order(dir, "c", Order::Resume).unwrap();
+        assert_eq!(of_c().len(), 3);
+        given.iter().for_each(|order| forget_order(dir, "c", *order).unwrap());
+        std::fs::write(path(dir, "c", ".order"), "secrets").unwrap();
+        forget_order(dir, "c", Order::Secrets).unwrap();
+        assert!(of_c().is_empty());
         // What a later version has more is left out; what is damaged is told.
         std::fs::write(path(dir, "a", ENDS), br#"{"state": "active", "more": 1}"#).unwrap();
         assert_eq!(read(dir, "a").unwrap(), Some(Standing::default()));

@@ -125,6 +125,8 @@ pub(crate) struct Endpoints {
     kept: Mutex<BTreeMap<String, Standing>>,
     /// Secrets that take the place of configured ones.
     secrets: Mutex<BTreeMap<String, Arc<Rotated>>>,
+    /// Held while secrets are rotated: what one adds, another must find. Shards do not take it.
+    pub(crate) rotating: Mutex<()>,
     /// Some endpoint may have to be asked.
     pending: AtomicBool,
 }
@@ -437,6 +439,7 @@ impl Endpoints {
             all: Mutex::default(),
             kept: Mutex::new(kept),
             secrets: Mutex::new(Rotated::read_all(dir)),
+            rotating: Mutex::default(),
             pending: AtomicBool::new(true),
         }
     }
@@ -545,7 +548,14 @@ impl Endpoints {
                     continue;
                 }
                 if a.code.is_empty() {
-                    a.code = new_code();
+                    match new_code() {
+                        Ok(code) => a.code = code,
+                        Err(e) => {
+                            // Never with one that could be guessed: it is asked later.
+                            log::error!("destination `{}` cannot be asked now: no random numbers: {e}", d.name);
+                            continue;
+                        }
+                    }
                 }
                 a.under_way = true;
                 let mut w = webhook(d).of_endpoint(at);
@@ -628,7 +638,7 @@ impl Endpoints {
                 }
             }
             tended.turns.extend(self.obey(&name, order));
-            taken_up.push(name);
+            taken_up.push((name, order));
         }
         let mut due = Vec::new();
         // Shards ask for endpoints meanwhile, and must not wait for the look at all of them.
@@ -679,7 +689,7 @@ impl Endpoints {
             }
             let waited = now_ns.saturating_sub(entry.written_ns) >= WRITE_EVERY_NS || entry.written == 0;
             let is_news = changes != entry.written || entry.certificates != entry.written_certificates;
-            if decided || taken_up.contains(&name) || (is_news && (waited || last)) {
+            if decided || taken_up.iter().any(|(n, _)| *n == name) || (is_news && (waited || last)) {
                 due.push((number, changes, decided));
             }
         }
@@ -697,12 +707,12 @@ impl Endpoints {
                 }
                 Err(e) => {
                     log::error!("what is known of destination `{name}` cannot be kept: {e}");
-                    taken_up.retain(|n| *n != name);
+                    taken_up.retain(|(n, _)| *n != name);
                 }
             }
         }
-        for name in taken_up {
-            if let Err(e) = standing::forget_order(dir, &name) {
+        for (name, order) in taken_up {
+            if let Err(e) = standing::forget_order(dir, &name, order) {
                 log::error!("destination `{name}`: the order that was taken up cannot be removed: {e}");
             }
         }
@@ -739,9 +749,8 @@ pub(crate) struct Tended {
 }
 
 /// What nobody can guess, in hex.
-fn new_code() -> String {
-    let word = || crate::driver::random_u64().unwrap_or_default();
-    format!("{:016x}{:016x}", word(), word())
+fn new_code() -> crate::error::Result<String> {
+    Ok(format!("{:016x}{:016x}", crate::driver::random_u64()?, crate::driver::random_u64()?))
 }
 
 #[cfg(test)]

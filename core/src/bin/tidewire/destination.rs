@@ -191,9 +191,7 @@ fn show(name: &str, place: &Place, json: bool, out: &mut impl Write) -> Result<(
         let at = crate::values::rfc3339(s.next_verification_ms.saturating_mul(1_000_000));
         writeln!(out, "  it is asked again at {at}")?;
     }
-    if let Some(d) = config.rules.destinations.iter().find(|d| d.name == name)
-        && let DestinationKind::Webhook(w) = &d.kind
-    {
+    if let Some(DestinationKind::Webhook(w)) = configured.map(|d| &d.kind) {
         // The path may be a secret.
         let several = w.endpoints.len() > 1;
         for (i, url) in w.urls().enumerate() {
@@ -275,7 +273,7 @@ fn rotate(
     let given = from.map(read_secret).transpose()?;
     let made = given.is_none();
     let dir = &config.engine.data_dir;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let unix = now.as_secs() as i64;
     let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
     standing::give_order(dir, name, Order::Secrets)?;
