@@ -224,14 +224,18 @@ fn a_client_certificate_that_expires_holds_events_until_it_is_renewed() {
     });
     let told = of(&engine, "hook").last_error;
     assert!(told.contains("tls.client_cert") && told.contains("renew"), "{told}");
-    (0..20).for_each(|i| put(&engine, &format!("k{}", i % 5), n + i));
     let failures = of(&engine, "hook").failures;
-    until("it was tried more often", || of(&engine, "hook").failures > failures + 4);
+    // A connection that was made before still takes some.
+    until("it was tried more often", || {
+        put(&engine, &format!("k{}", n % 5), n);
+        n += 1;
+        of(&engine, "hook").failures > failures + 4
+    });
     assert!(nginx.lines().iter().all(|l| l.status == "204"), "{:?}", nginx.lines());
     assert_eq!(of(&engine, "hook").dead_lettered, 0);
     write_pair(dir.path(), "own", &clients.leaf("client-2", &[], YEAR));
     engine.flush(WAIT).unwrap();
-    assert_eq!(of(&engine, "hook").delivered, n + 20);
+    assert_eq!(of(&engine, "hook").delivered, n);
     engine.close(WAIT).unwrap();
 }
 
