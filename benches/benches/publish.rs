@@ -2,7 +2,8 @@
 //!
 //! At `memory`, beside a push of the same encoded bytes into crossbeam's `ArrayQueue` after encoding them, which is the
 //! least that a bounded hand-over to another thread can do. The two are measured in turn, with the consumer awake in both
-//! and the same pauses between bursts, so that neither queue is full. At `written` and `synced`, beside a bare write, and a
+//! and the same pauses between bursts, so that neither queue is full. The event brings its time, so that neither side reads a
+//! clock; what it costs if it does not is told, too. At `written` and `synced`, beside a bare write, and a
 //! bare write with fdatasync, of one block.
 
 use std::hint::spin_loop;
@@ -16,7 +17,7 @@ use tidewire::config::{EngineConfig, Idle};
 use tidewire::event::{EventTypes, Layout, frame};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, PublishOptions};
-use tidewire_benches::{Clock, Figure, keep, median, paced};
+use tidewire_benches::{Clock, Figure, in_turn, keep, median, paced, paired};
 
 /// The encoded event, and a slot for it.
 const FRAME_BYTES: usize = 300;
@@ -30,6 +31,7 @@ fn event() -> Event<'static> {
     // Fill up to the size that is wanted, so that the figure means what it says.
     e.user_agent = &"tidewire-bench/1 (a user agent of the usual length, as clients send them)"[..short - 4];
     assert_eq!(frame::encoded_len(&e), FRAME_BYTES);
+    e.time_ns = 1_750_000_000_123_456_789;
     e
 }
 
@@ -65,7 +67,7 @@ fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
     let figures = paced(clock, threads, PER_THREAD, || {
         let mut slot = [0u8; SLOT_BYTES];
         let layout = Layout::of(&e);
-        frame::encode(&e, layout, 0, &mut slot[..layout.len()]);
+        frame::encode(&e, layout, e.time_ns, &mut slot[..layout.len()]);
         queue.push(slot).is_ok()
     });
     stop.store(true, Ordering::Relaxed);
@@ -73,12 +75,11 @@ fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
     figures
 }
 
-fn publish(clock: Clock, threads: usize) -> (f64, f64) {
+fn publish(clock: Clock, threads: usize, e: &Event<'_>) -> (f64, f64) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = engine(dir.path(), Idle::Spin);
     let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
-    let e = event();
-    let figures = paced(clock, threads, PER_THREAD, || engine.publish_with(&e, &options).is_ok());
+    let figures = paced(clock, threads, PER_THREAD, || engine.publish_with(e, &options).is_ok());
     engine.close(Duration::ZERO).expect("closed");
     figures
 }
@@ -136,26 +137,30 @@ fn main() {
     let clock = Clock::new();
     let mut figures = Vec::new();
     for threads in [1, 2, 4] {
-        let (mut p50, mut p99, mut q50, mut q99) = (vec![], vec![], vec![], vec![]);
-        for round in 0..ROUNDS {
-            // Now one first, now the other: the machine may slow down as it goes.
-            for theirs in [round % 2 == 0, round % 2 == 1] {
-                let (a, b) = if theirs { array_queue(clock, threads) } else { publish(clock, threads) };
-                let (of_50, of_99) = if theirs { (&mut q50, &mut q99) } else { (&mut p50, &mut p99) };
-                of_50.push(a);
-                of_99.push(b);
-            }
-        }
-        for (what, mut ours, mut theirs) in [("p50", p50, q50), ("p99", p99, q99)] {
+        let pairs = in_turn(ROUNDS, || publish(clock, threads, &event()), || array_queue(clock, threads));
+        let (p50, p99): (Vec<_>, Vec<_>) = pairs.iter().map(|(o, t)| ((o.0, t.0), (o.1, t.1))).unzip();
+        for (what, pairs) in [("p50", p50), ("p99", p99)] {
+            let (value, beside_value) = paired(&pairs);
             figures.push(Figure {
                 name: format!("publish at memory, {threads} threads, {what}"),
-                value: median(&mut ours),
+                value,
                 unit: "ns".into(),
                 beside: "encode + ArrayQueue push".into(),
-                beside_value: median(&mut theirs),
+                beside_value,
             });
         }
     }
+    let mut timeless = event();
+    timeless.time_ns = 0;
+    let pairs = in_turn(ROUNDS, || publish(clock, 1, &timeless).0, || publish(clock, 1, &event()).0);
+    let (value, beside_value) = paired(&pairs);
+    figures.push(Figure {
+        name: "publish at memory without a time, 1 threads, p50".into(),
+        value,
+        unit: "ns".into(),
+        beside: "the same with a time".into(),
+        beside_value,
+    });
     for idle in [Idle::Spin, Idle::Nap, Idle::Park] {
         acks(&mut figures, idle);
     }

@@ -20,6 +20,8 @@ use tidewire_benches::workload::{Mix, happenings, wishes};
 use tidewire_benches::{Clock, Figure, histogram, keep, median, ticks};
 
 const CHANGES: usize = 2000;
+/// So many rules are put and changed in turn. With the others there are never more than an engine takes.
+const CHANGING: usize = 50;
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(2);
 const EVENTS: usize = 20_000;
@@ -54,7 +56,7 @@ fn changes_in_an_engine(all: &[Rule], kept: RulesKept, types: &EventTypes) -> Ve
     let set = RuleSet::build(all.to_vec(), vec![down], types.clone()).expect("rules");
     let engine = Engine::open_with(config, set).expect("an engine");
     let mut took = Vec::new();
-    for rule in changing(types, 50) {
+    for rule in changing(types, CHANGING) {
         let begun = Instant::now();
         engine.put_rule(rule, Expect::Anything).expect("a rule");
         took.push(begun.elapsed().as_nanos() as f64 / 1e3);
@@ -103,10 +105,10 @@ fn gaps(clock: Clock, current: &ArcSwap<Matcher>, frames: &[Vec<u8>]) -> (f64, f
 }
 
 fn gaps_while_rules_change(clock: Clock, all: &[Rule], types: &EventTypes, figures: &mut Vec<Figure>) {
-    let n = all.len();
-    let others = changing(types, 50);
+    let n = all.len() + CHANGING;
+    let others = changing(types, CHANGING);
     let mut table = all.to_vec();
-    table.extend(others.iter().take(50).cloned());
+    table.extend(others.iter().take(CHANGING).cloned());
     let mut compiler = Compiler::compile(&table).expect("a matcher");
     let current = ArcSwap::from_pointee(compiler.matcher().clone());
     let frames: Vec<Vec<u8>> = happenings(EVENTS, 3, n).map(|h| h.frame()).collect();
@@ -203,7 +205,7 @@ fn main() {
         beside_value: 2.0,
     });
     for n in [100_000, 1_000_000] {
-        let all = rules(n, 1, &types);
+        let all = rules(n - CHANGING, 1, &types);
         let write = durable_write();
         for kept in [RulesKept::Host, RulesKept::Stored] {
             let took = changes_in_an_engine(&all, kept, &types);

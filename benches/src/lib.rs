@@ -115,6 +115,23 @@ pub fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Measures two sides in pairs, of which every second begins with the other side: the machine may slow down as it goes.
+pub fn in_turn<T>(pairs: usize, mut ours: impl FnMut() -> T, mut theirs: impl FnMut() -> T) -> Vec<(T, T)> {
+    let pair = |n| {
+        let first = (n % 2 == 0).then(&mut theirs);
+        let ours = ours();
+        (ours, first.unwrap_or_else(&mut theirs))
+    };
+    (0..pairs).map(pair).collect()
+}
+
+/// Of two sides that were measured in turn: the median of the first, and beside it what makes their ratio the median of the
+/// ratios within pairs. A machine that changes its speed does so for both of a pair, but not for all pairs.
+pub fn paired(pairs: &[(f64, f64)]) -> (f64, f64) {
+    let value = median(&mut pairs.iter().map(|p| p.0).collect::<Vec<_>>());
+    (value, value / median(&mut pairs.iter().map(|p| p.0 / p.1).collect::<Vec<_>>()))
+}
+
 /// The median that criterion measured for `group/id`, in nanoseconds.
 ///
 /// # Panics

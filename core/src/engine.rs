@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 mod append;
+pub(crate) mod batch;
+mod completions;
 mod consumer;
 mod dead_letters;
 mod history;
 mod keep;
 mod kept;
 mod losses;
+mod metrics;
 mod pressure;
 mod replay;
 mod reserve;
@@ -34,13 +37,13 @@ use crate::engine::kept::Kept;
 use crate::engine::replay::Replays;
 use crate::engine::rules::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventType, frame, resource_hash};
+use crate::event::{Event, EventType, EventTypes, frame, resource_hash};
 use crate::fork::ForkGuard;
 use crate::lock::Mutex;
 use crate::log::Ack;
 use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir, ShardState, Writers};
-use crate::rule::RuleSet;
+use crate::rule::{LiveDestinations, RuleSet};
 use crate::shard::dedup::DedupKey;
 use crate::shard::fair::Fairness;
 use crate::shard::gate::{self, Peers};
@@ -52,15 +55,18 @@ use crate::shard::ring::PushError;
 use crate::shard::snapshot::{Everywhere, Known, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
 
+pub use batch::PublishedJson;
+pub use completions::{Completion, CompletionCalls, Completions};
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
 pub use dead_letters::{Redrive, RedriveOptions, Redriven};
 pub use losses::LossCount;
+pub use metrics::MetricsFormat;
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
 pub use reserve::{
     BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
     ReservedBatch, Resolution,
 };
-pub use rules::RulesStats;
+pub use rules::{BucketNotification, RulesStats};
 pub use tail::Tail;
 
 /// What `publish` does when the ring of the event's shard is full.
@@ -254,6 +260,7 @@ impl Engine {
         };
         let config = Arc::new(config);
         let common = Arc::new(shard::Common::new(&config, &states, &dir));
+        common.endpoints.follow(&LiveDestinations::default(), &snapshot.load().destinations);
         let shared = |(i, state): (&usize, &ShardState)| Arc::new(Shared::new(*i, &config, state, common.clone()));
         let shards: Vec<Arc<Shared>> = states.iter().map(shared).collect();
         let numbers: Vec<usize> = states.keys().copied().collect();
@@ -393,6 +400,11 @@ impl Engine {
         };
         shard.ring.notify(options.ack > Ack::Memory);
         Ok(Some((shard, position)))
+    }
+
+    /// The event types that the configuration registers, and the known ones.
+    pub fn event_types(&self) -> &EventTypes {
+        &self.inner.config.event_types
     }
 
     /// Checks an event as [`Engine::submit`] does, without publishing it: its limits, and that its type is known.

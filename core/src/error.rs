@@ -51,6 +51,56 @@ pub enum ErrorKind {
     Conflict = 19,
 }
 
+/// What S3 answers to a request that failed: the code of its error document and the HTTP status (S3 API reference, "Error
+/// responses").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum S3Code {
+    /// A document that cannot be read, in XML or JSON.
+    MalformedXml,
+    /// A document that cannot be meant so.
+    InvalidArgument,
+    /// No bucket can have that name.
+    InvalidBucketName,
+    /// A document that is too large.
+    EntityTooLarge,
+    /// There is nothing of that name.
+    NoSuchConfiguration,
+    /// Something else was there than the caller expected.
+    OperationAborted,
+    /// Not now; later it may succeed.
+    ServiceUnavailable,
+    /// It failed here.
+    InternalError,
+}
+
+impl S3Code {
+    /// Its name in an error document.
+    pub fn name(self) -> &'static str {
+        match self {
+            S3Code::MalformedXml => "MalformedXML",
+            S3Code::InvalidArgument => "InvalidArgument",
+            S3Code::InvalidBucketName => "InvalidBucketName",
+            S3Code::EntityTooLarge => "EntityTooLarge",
+            S3Code::NoSuchConfiguration => "NoSuchConfiguration",
+            S3Code::OperationAborted => "OperationAborted",
+            S3Code::ServiceUnavailable => "ServiceUnavailable",
+            S3Code::InternalError => "InternalError",
+        }
+    }
+
+    /// The HTTP status that goes with it.
+    pub fn status(self) -> u16 {
+        match self {
+            S3Code::MalformedXml | S3Code::InvalidArgument | S3Code::InvalidBucketName | S3Code::EntityTooLarge => 400,
+            S3Code::NoSuchConfiguration => 404,
+            S3Code::OperationAborted => 409,
+            S3Code::ServiceUnavailable => 503,
+            S3Code::InternalError => 500,
+        }
+    }
+}
+
 /// An error: kind, message, and where there is one, the remedy.
 #[derive(Clone)]
 pub struct Error {
@@ -63,6 +113,8 @@ struct Inner {
     message: String,
     place: Option<String>,
     remedy: Option<String>,
+    /// What S3 says to it, if that does not follow from the kind.
+    s3: Option<S3Code>,
 }
 
 /// The result of everything that can fail here.
@@ -72,7 +124,7 @@ impl Error {
     /// An error of `kind` with a message; add [`Error::at`] and [`Error::remedy`] where they are known.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { inner: Box::new(Inner { kind, message: message.into(), place: None, remedy: None }) }
+        Error { inner: Box::new(Inner { kind, message: message.into(), place: None, remedy: None, s3: None }) }
     }
 
     /// An [`ErrorKind::InvalidEvent`].
@@ -142,6 +194,24 @@ impl Error {
     /// What to do about it, if known.
     pub fn remedy_text(&self) -> Option<&str> {
         self.inner.remedy.as_deref()
+    }
+
+    /// Sets what S3 says to it, unless that is set.
+    #[must_use]
+    pub(crate) fn s3(mut self, code: S3Code) -> Self {
+        self.inner.s3.get_or_insert(code);
+        self
+    }
+
+    /// What a server with the API of S3 answers its client to this.
+    pub fn s3_code(&self) -> S3Code {
+        self.inner.s3.unwrap_or(match self.kind() {
+            ErrorKind::InvalidConfig | ErrorKind::InvalidEvent | ErrorKind::InvalidArgument => S3Code::InvalidArgument,
+            ErrorKind::NotFound => S3Code::NoSuchConfiguration,
+            ErrorKind::Conflict => S3Code::OperationAborted,
+            ErrorKind::Full | ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::NoSpace => S3Code::ServiceUnavailable,
+            _ => S3Code::InternalError,
+        })
     }
 }
 

@@ -29,12 +29,13 @@ pub use driver::sim;
 
 pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
-    BatchReservation, CommitFields, CommitOptions, Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats,
-    Engine, Flush, GroupStats, InDoubt, Intent, Lease, LossCount, OnFull, PublishOptions, Published, Redrive,
-    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
-    ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
+    BatchReservation, BucketNotification, CommitFields, CommitOptions, Completion, CompletionCalls, Completions,
+    Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, InDoubt, Intent,
+    Lease, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Redrive, RedriveOptions,
+    Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions,
+    Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, S3Code};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;
 pub use log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};

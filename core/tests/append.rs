@@ -10,7 +10,7 @@ use tidewire::event::EventTypes;
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{
     Ack, DeadLetterFilter, DedupKey, Engine, ErrorKind, Event, KnownType, OnFull, PublishOptions, Published,
-    RedriveOptions,
+    PublishedJson, RedriveOptions,
 };
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
@@ -444,4 +444,47 @@ fn no_two_events_have_one_id_through_reopening_crashes_and_copies() {
     for engine in engines.iter().chain([&after_crash, &reopened]) {
         engine.close(WAIT).unwrap();
     }
+}
+
+#[test]
+fn the_events_of_a_document_are_published_in_its_order_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver();
+    let engine = open(dir.path(), &r.url());
+    let line = |key: &str, size: u64| {
+        format!("{{\"type\": \"s3:ObjectCreated:Put\", \"bucket\": \"b\", \"key\": \"{key}\", \"size\": {size}}}\n")
+    };
+    let mut lines: String = (0..200).map(|n| line(&format!("k{}", n % 7), n)).collect();
+    lines.push_str("{\"type\": \"s3:ObjectRemoved:Delete\", \"bucket\": \"b\", \"key\": \"k\"}\n");
+    let mut published = PublishedJson::default();
+    let mut publish = |text: &str, options: &PublishOptions| {
+        let result = engine.publish_json(&mut text.as_bytes().to_vec(), "", options, &mut published);
+        (result, published.accepted, published.no_match, published.duplicates)
+    };
+    let (result, accepted, no_match, _) = publish(&lines, &PublishOptions::default());
+    result.unwrap();
+    assert_eq!((accepted, no_match), (200, 1));
+    // One key for all tells only events of different keys apart.
+    let (result, accepted, _, duplicates) = publish(&lines, &keyed("once", Ack::Synced));
+    result.unwrap();
+    assert_eq!((accepted, duplicates), (7, 193));
+
+    let before = engine.stats().accepted;
+    for (wrong, says) in [
+        (format!("{}{}", line("k", 1), line("", 1)), "key"),
+        (format!("{}{{\"type\": \"s3:ObjectCreated:Put\"", line("k", 1)), "line 2"),
+        (line("k", 1).replace("ObjectCreated", "ObjectCreatd"), "s3:ObjectCreatd:Put"),
+        (line("k", 1).replace("size", "sise"), "size"),
+    ] {
+        let (result, accepted, ..) = publish(&wrong, &PublishOptions::default());
+        let e = result.unwrap_err();
+        assert!(e.kind() == ErrorKind::InvalidEvent && e.to_string().contains(says), "{e}");
+        assert_eq!(accepted, 0);
+    }
+    assert_eq!(engine.stats().accepted, before);
+    engine.flush(WAIT).unwrap();
+    let told = r.records();
+    assert_eq!(told.iter().filter(|record| record.accepted).count(), 207);
+    assert!(check_per_key_order(&told).is_empty());
+    engine.close(WAIT).unwrap();
 }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use tidewire::config::{EngineConfig, RulesKept};
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;
-use tidewire::rule::{Backlog, Destination, Expect, OnQueueFull, Owner, Rule, RuleSet};
+use tidewire::log::standing::State;
+use tidewire::rule::{Backlog, Destination, Expect, Format, NotificationOptions, OnQueueFull, Owner, Rule, RuleSet};
 use tidewire::{
     Ack, DeadLetterFilter, Engine, ErrorKind, Event, KnownType, LossReason, PublishOptions, Published, RedriveOptions,
+    S3Code,
 };
 use tidewire_receiver::{Behaviour, Receiver};
 
@@ -193,6 +195,90 @@ fn of_two_concurrent_changes_of_the_rules_of_a_bucket_none_is_lost() {
     assert!(engine.put_bucket_rules(Some("b"), wrong, Expect::Anything).is_err());
     let wrong = engine.put_bucket_rules(Some("b"), vec![rule("x", "c", "")], Expect::Anything).unwrap_err();
     assert!(wrong.to_string().contains("another bucket"), "{wrong}");
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn the_notification_document_of_a_bucket_is_put_given_back_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let open = || {
+        let mut c = config(dir.path());
+        c.arns =
+            [("arn:aws:sns:eu:1:hook".into(), "hook".into()), ("arn:aws:sns:eu:1:gone".into(), "gone".into())].into();
+        Engine::open_with(c, configured(vec![hook("hook", &r.url())])).unwrap()
+    };
+    let engine = open();
+    let none = engine.bucket_notification("b", Format::Json).unwrap();
+    assert_eq!((none.text.as_str(), none.version), ("{}", None));
+    let document = |arn: &str, prefix: &str| {
+        format!(
+            "<NotificationConfiguration><TopicConfiguration><Topic>{arn}</Topic><Event>s3:ObjectCreated:*</Event>\
+             <Filter><S3Key><FilterRule><Name>prefix</Name><Value>{prefix}</Value></FilterRule></S3Key></Filter>\
+             </TopicConfiguration></NotificationConfiguration>"
+        )
+    };
+    let options = NotificationOptions::default();
+    let put = |engine: &Engine, text: &str, expect| engine.put_bucket_notification("b", text, None, &options, expect);
+    let first = put(&engine, &document("arn:aws:sns:eu:1:hook", "a/"), Expect::Absent).unwrap();
+    assert_eq!(engine.bucket_notification("b", Format::Xml).unwrap().version, Some(first));
+    publish(&engine, "b", "a/1");
+    publish(&engine, "b", "c/1");
+    assert_eq!(publish(&engine, "other", "a/1"), Published::NoMatch);
+
+    // What is refused changes nothing.
+    for (text, expect, code) in [
+        (document("arn:aws:sns:eu:1:hook", "c/"), Expect::Absent, S3Code::OperationAborted),
+        (document("arn:aws:sns:eu:1:gone", "c/"), Expect::Anything, S3Code::InvalidArgument),
+        (document("arn:aws:sns:eu:1:nobody", "c/"), Expect::Anything, S3Code::InvalidArgument),
+        ("<NotificationConfiguration>".into(), Expect::Anything, S3Code::MalformedXml),
+    ] {
+        let e = put(&engine, &text, expect).unwrap_err();
+        assert_eq!(e.s3_code(), code, "{e}");
+    }
+    let wrong = engine.put_bucket_notification("a/b", "{}", None, &options, Expect::Anything).unwrap_err();
+    assert_eq!(wrong.s3_code(), S3Code::InvalidBucketName, "{wrong}");
+    let checked =
+        engine.check_bucket_notification("b", &document("arn:tidewire:x:::hook", ""), None, &options).unwrap();
+    assert_eq!((checked.len(), checked[0].destinations[0].as_str()), (1, "hook"));
+    publish(&engine, "b", "a/2");
+
+    // A rule that was put by itself stands in it too, or is told of.
+    engine.put_rule(rule("alone", "b", "d/"), Expect::Absent).unwrap();
+    engine.put_rule(rule("two", "b", "e/").with_priority(tidewire::Priority::High), Expect::Absent).unwrap();
+    let before = engine.bucket_notification("b", Format::Json).unwrap();
+    assert_eq!(before.left_out, ["two"]);
+    let json: serde_json::Value = serde_json::from_str(&before.text).unwrap();
+    assert_eq!(json["TopicConfigurations"][0]["TopicArn"], "arn:aws:sns:eu:1:hook");
+    assert_eq!(json["QueueConfigurations"][0]["Id"], "alone");
+    engine.close(WAIT).unwrap();
+    drop(engine);
+
+    // It is kept as it was written.
+    let engine = open();
+    assert_eq!(engine.bucket_notification("b", Format::Json).unwrap(), before);
+    // Put again as it is given back, and it stays the same but for what it does not say.
+    let version = before.version.unwrap();
+    let second = put(&engine, &before.text, Expect::Version(version)).unwrap();
+    let after = engine.bucket_notification("b", Format::Json).unwrap();
+    assert_eq!((&after.text, after.version, after.left_out.len()), (&before.text, Some(second), 0));
+    publish(&engine, "b", "a/3");
+    publish(&engine, "b", "d/4");
+    publish(&engine, "b", "e/4");
+    // A rule that is changed by itself stands there as it is now.
+    let id = engine.bucket_rules(Some("b")).0.iter().map(|r| r.id().to_owned()).find(|id| id != "alone").unwrap();
+    let mut changed = engine.rule(Some("b"), &id).unwrap().rule();
+    changed.filter = Filter::new("z/", "");
+    engine.put_rule(changed, Expect::Anything).unwrap();
+    let now = engine.bucket_notification("b", Format::Xml).unwrap();
+    assert!(now.text.contains("<Value>z/</Value>") && !now.text.contains("<Value>a/</Value>"), "{}", now.text);
+    let second = now.version.unwrap();
+    // An empty one switches the bucket's notifications off.
+    put(&engine, "<NotificationConfiguration/>", Expect::Version(second)).unwrap();
+    assert_eq!(publish(&engine, "b", "a/5"), Published::NoMatch);
+    assert_eq!(engine.bucket_notification("b", Format::Json).unwrap().text, "{}");
+    engine.flush(WAIT).unwrap();
+    assert_eq!(told(&r), ["a/1", "a/2", "a/3", "d/4"]);
     engine.close(WAIT).unwrap();
 }
 
@@ -614,5 +700,26 @@ fn a_rule_that_is_put_is_held_to_the_limits_and_one_that_goes_makes_room() {
     engine.put_rule(rule("c", "b", ""), Expect::Absent).unwrap();
     engine.put_rule(rule("d", "b", ""), Expect::Absent).unwrap_err();
     assert_eq!(engine.rules().len(), 3);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn a_destination_that_was_just_put_can_be_looked_after_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let r = receiver(Behaviour::Ok204);
+    let engine = open(dir.path(), &r);
+    // The first thing that is asked of an engine.
+    engine.suspend_destination("hook").unwrap();
+    assert_eq!(engine.destination_standing("hook").unwrap().state, State::Suspended);
+    for n in 0..100 {
+        let name = format!("d{n}");
+        engine.put_destination(hook(&name, &r.url()), Expect::Absent, &Backlog::Keep).unwrap();
+        engine.suspend_destination(&name).unwrap();
+        assert_eq!(engine.destination_standing(&name).unwrap().state, State::Suspended);
+        engine.delete_destination(&name, Expect::Anything, &Backlog::Purge).unwrap();
+        for gone in [engine.resume_destination(&name), engine.destination_standing(&name).map(drop)] {
+            assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
     engine.close(WAIT).unwrap();
 }

@@ -74,6 +74,12 @@ struct Answer {
 }
 
 impl Answer {
+    fn header(&self, name: &str) -> Option<String> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut values = lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned());
+        values.next()
+    }
+
     fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
@@ -345,6 +351,24 @@ fn statistics_and_health_are_told() {
     assert_eq!(stats["destinations"][0]["name"], "hook");
     assert_eq!(stats["latency_micros"]["count"], 2);
     assert!(stats["latency_micros"]["p99"].as_u64().unwrap() > 0);
+    for (accept, media_type, end) in [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8", ""),
+        (
+            "application/openmetrics-text;version=1.0.0",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "# EOF\n",
+        ),
+    ] {
+        let told = s.call("GET", "/metrics", &[("Accept", accept)], "");
+        assert_eq!((told.status, told.header("content-type").as_deref()), (200, Some(media_type)));
+        assert!(
+            told.body.contains("\ntidewire_destination_delivered_total{destination=\"hook\"} 2\n"),
+            "{}",
+            told.body
+        );
+        assert!(told.body.ends_with(end));
+    }
+    assert_eq!(s.call("POST", "/metrics", &[], "").status, 405);
     assert_eq!(s.call("GET", "/healthz", &[], "").status, 200);
 
     s.engine.close(WAIT).unwrap();

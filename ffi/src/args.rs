@@ -33,6 +33,11 @@ pub struct tidewire_pair_t {
 }
 
 impl tidewire_bytes_t {
+    /// Bytes that go out, for as long as they live.
+    pub(crate) fn of(bytes: &[u8]) -> tidewire_bytes_t {
+        tidewire_bytes_t { data: bytes.as_ptr(), len: bytes.len() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -110,6 +115,39 @@ pub(crate) unsafe fn read<T: Versioned>(ptr: *const T, name: &str) -> Result<T> 
     }
 }
 
+/// Copies of an array of such structs, which are all of one size: that of the caller's header. NULL has none.
+///
+/// # Safety
+/// `ptr` is NULL or points to `count` structs, each of as many bytes as its first field says.
+pub(crate) unsafe fn read_all<T: Versioned>(ptr: *const T, count: usize, name: &str) -> Result<Vec<T>> {
+    if ptr.is_null() || count == 0 {
+        return Ok(Vec::new());
+    }
+    check_count(count, name)?;
+    // SAFETY: as for this function, of the first.
+    let size = unsafe { size_of_struct(ptr, &format!("{name}[0]"))? };
+    let mut all = Vec::with_capacity(count);
+    for n in 0..count {
+        // SAFETY: as for this function: those before it are each of this size.
+        let item = unsafe { ptr.byte_add(n * size) };
+        // SAFETY: as above.
+        if n > 0 && unsafe { item.cast::<usize>().read_unaligned() } != size {
+            return Err(another_size(name, n));
+        }
+        // SAFETY: as above.
+        all.push(unsafe { read(item, name)? });
+    }
+    Ok(all)
+}
+
+/// Sees whether an array can be so long, before anything of it is read or written.
+pub(crate) fn check_count(count: usize, name: &str) -> Result<()> {
+    if count > ARRAY_MAX { Err(too_many(name, count)) } else { Ok(()) }
+}
+
+/// The longest array; more is a mistake of the caller.
+const ARRAY_MAX: usize = 1 << 20;
+
 /// Fills a struct of the caller as far as it goes; its size field stays.
 ///
 /// # Safety
@@ -165,6 +203,20 @@ pub(crate) fn null_data(field: impl Display, len: usize) -> Error {
 #[cold]
 pub(crate) fn too_long(kind: ErrorKind, field: impl Display, len: usize, max: usize) -> Error {
     Error::new(kind, format!("{field} has {len} bytes, more than {max}")).at(field.to_string()).remedy("shorten it")
+}
+
+#[cold]
+fn too_many(name: &str, count: usize) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("{name} has {count} entries, more than {ARRAY_MAX}"))
+        .at(name.to_owned())
+        .remedy("give fewer at a time")
+}
+
+#[cold]
+fn another_size(name: &str, n: usize) -> Error {
+    Error::new(ErrorKind::InvalidArgument, format!("{name}[{n}].struct_size differs from that of {name}[0]"))
+        .at(name.to_owned())
+        .remedy("initialise every entry with the initialiser of the same header")
 }
 
 #[cold]

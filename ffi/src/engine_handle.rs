@@ -99,7 +99,7 @@ pub unsafe extern "C" fn tidewire_open(
 
 /// # Safety
 /// The fields are as described.
-unsafe fn config(options: &tidewire_options_t) -> Result<Config> {
+pub(crate) unsafe fn config(options: &tidewire_options_t) -> Result<Config> {
     // SAFETY: as for this function.
     let data_dir = unsafe { options.data_dir.path("data_dir")? };
     let data_dir = (!data_dir.as_os_str().is_empty()).then_some(data_dir);

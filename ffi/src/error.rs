@@ -19,6 +19,21 @@ use crate::raw::tidewire_result_t;
 pub struct tidewire_error_t {
     code: tidewire_result_t,
     message: CString,
+    place: CString,
+    remedy: CString,
+    s3_code: CString,
+    engines: Error,
+}
+
+impl tidewire_error_t {
+    pub(crate) fn s3_code(&self) -> *const c_char {
+        self.s3_code.as_ptr()
+    }
+
+    /// As the engine has told it.
+    pub(crate) fn engines(&self) -> &Error {
+        &self.engines
+    }
 }
 
 /// What kind of error it is: the same as the result of the call that made it. `TIDEWIRE_OK` for NULL.
@@ -40,6 +55,28 @@ pub unsafe extern "C" fn tidewire_error_code(error: *const tidewire_error_t) -> 
 pub unsafe extern "C" fn tidewire_error_message(error: *const tidewire_error_t) -> *const c_char {
     // SAFETY: NULL or alive, by contract.
     unsafe { error.as_ref() }.map_or(c"".as_ptr(), |e| e.message.as_ptr())
+}
+
+/// Where in what was given it went wrong, such as `destination "x": url`; empty if there is no such place, and for NULL. A
+/// part of the message by itself; it lives as long as the error.
+///
+/// # Safety
+/// `error` is NULL or an error that is not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_error_place(error: *const tidewire_error_t) -> *const c_char {
+    // SAFETY: NULL or alive, by contract.
+    unsafe { error.as_ref() }.map_or(c"".as_ptr(), |e| e.place.as_ptr())
+}
+
+/// What to do about it; empty if that is not known, and for NULL. A part of the message by itself; it lives as long as the
+/// error.
+///
+/// # Safety
+/// `error` is NULL or an error that is not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_error_remedy(error: *const tidewire_error_t) -> *const c_char {
+    // SAFETY: NULL or alive, by contract.
+    unsafe { error.as_ref() }.map_or(c"".as_ptr(), |e| e.remedy.as_ptr())
 }
 
 /// Frees an error. NULL is allowed.
@@ -131,7 +168,14 @@ fn panicked(payload: Box<dyn Any + Send>) -> Error {
 unsafe fn report(err: *mut *mut tidewire_error_t, error: &Error) -> tidewire_result_t {
     let code = error.kind() as u32;
     if !err.is_null() {
-        let made = Box::into_raw(Box::new(tidewire_error_t { code, message: one_line(&error.to_string()) }));
+        let made = Box::into_raw(Box::new(tidewire_error_t {
+            code,
+            message: one_line(&error.to_string()),
+            place: one_line(error.place().unwrap_or_default()),
+            remedy: one_line(error.remedy_text().unwrap_or_default()),
+            s3_code: one_line(error.s3_code().name()),
+            engines: error.clone(),
+        }));
         // SAFETY: may be written, by contract.
         unsafe { err.write_unaligned(made) };
     }
@@ -139,7 +183,7 @@ unsafe fn report(err: *mut *mut tidewire_error_t, error: &Error) -> tidewire_res
 }
 
 /// The text with control characters escaped, so that C and log files take it as one line.
-fn one_line(text: &str) -> CString {
+pub(crate) fn one_line(text: &str) -> CString {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }

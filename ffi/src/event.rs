@@ -1,9 +1,10 @@
 //! An event as C describes it.
 
-use engine::event::EVENT_BYTES_MAX;
+use engine::event::frame::Field;
+use engine::event::{EVENT_BYTES_MAX, FrameView};
 use engine::{Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
 
-use crate::args::{Versioned, first_size, null_data, tidewire_bytes_t, tidewire_pair_t, too_long};
+use crate::args::{Versioned, first_size, null, null_data, read_all, tidewire_bytes_t, tidewire_pair_t, too_long};
 use crate::numbers;
 use crate::raw::{tidewire_event_type_t, tidewire_origin_t, tidewire_priority_t};
 
@@ -80,6 +81,36 @@ unsafe impl Versioned for tidewire_event_t {
     const FIRST_SIZE: usize = first_size!(tidewire_event_t, tags_count: usize);
 }
 
+/// The pairs of an event that goes out.
+#[derive(Default)]
+pub(crate) struct PairsOf {
+    metadata: Vec<tidewire_pair_t>,
+    tags: Vec<tidewire_pair_t>,
+}
+
+/// Hands several events of the caller to `use_them`.
+///
+/// # Safety
+/// `events` is NULL or points to `count` structs of one size, with fields as described.
+pub(crate) unsafe fn with_events<T>(
+    events: *const tidewire_event_t,
+    count: usize,
+    use_them: impl FnOnce(&[Event<'_>]) -> Result<T>,
+) -> Result<T> {
+    if events.is_null() && count > 0 {
+        return Err(null("events"));
+    }
+    // SAFETY: as for this function.
+    let all = unsafe { read_all(events, count, "events")? };
+    let mut pairs: Vec<(Pairs<'_>, Pairs<'_>)> = all.iter().map(|_| Default::default()).collect();
+    let mut views = Vec::with_capacity(count);
+    for (n, (event, (metadata, tags))) in all.iter().zip(&mut pairs).enumerate() {
+        // SAFETY: as for this function.
+        views.push(unsafe { event.view(metadata, tags).map_err(|e| e.at(format!("events[{n}]")))? });
+    }
+    use_them(&views)
+}
+
 /// As many pairs are taken without asking for memory.
 const PAIRS_INLINE: usize = 16;
 const PAIRS_MAX: usize = u16::MAX as usize;
@@ -92,6 +123,61 @@ pub(crate) struct Pairs<'a> {
 }
 
 impl tidewire_event_t {
+    /// An event that goes out; it points into `event` and `pairs`.
+    pub(crate) fn of(event: &FrameView<'_>, pairs: &mut PairsOf) -> tidewire_event_t {
+        let of_text = |field| tidewire_bytes_t::of(event.text(field).as_bytes());
+        let pair = |(name, value): (&str, &str)| tidewire_pair_t {
+            name: tidewire_bytes_t::of(name.as_bytes()),
+            value: tidewire_bytes_t::of(value.as_bytes()),
+        };
+        pairs.metadata = event.metadata().map(pair).collect();
+        pairs.tags = event.tags().map(pair).collect();
+        let (event_type, event_type_name) = match event.event_type() {
+            EventType::Known(t) => (t as u32, tidewire_bytes_t::of(b"")),
+            EventType::Custom(name) => {
+                (numbers::tidewire_event_type_t::TIDEWIRE_EVENT_NAMED as u32, tidewire_bytes_t::of(name.as_bytes()))
+            }
+        };
+        tidewire_event_t {
+            struct_size: size_of::<tidewire_event_t>(),
+            event_type,
+            priority: match event.priority() {
+                Priority::Normal => numbers::tidewire_priority_t::TIDEWIRE_PRIORITY_NORMAL as u32,
+                Priority::Low => numbers::tidewire_priority_t::TIDEWIRE_PRIORITY_LOW as u32,
+                Priority::High => numbers::tidewire_priority_t::TIDEWIRE_PRIORITY_HIGH as u32,
+            },
+            origin: match event.origin() {
+                Origin::User => numbers::tidewire_origin_t::TIDEWIRE_ORIGIN_USER as u32,
+                Origin::Replica => numbers::tidewire_origin_t::TIDEWIRE_ORIGIN_REPLICA as u32,
+                Origin::Lifecycle => numbers::tidewire_origin_t::TIDEWIRE_ORIGIN_LIFECYCLE as u32,
+            },
+            hops: event.hops(),
+            has_size: u8::from(event.size().is_some()),
+            reserved: 0,
+            time_ns: event.time_ns(),
+            size: event.size().unwrap_or(0),
+            event_type_name,
+            bucket: tidewire_bytes_t::of(event.bucket().as_bytes()),
+            key: tidewire_bytes_t::of(event.key()),
+            version_id: of_text(Field::VersionId),
+            etag: of_text(Field::Etag),
+            requester: of_text(Field::Requester),
+            source_ip: of_text(Field::SourceIp),
+            request_id: of_text(Field::RequestId),
+            host_id: of_text(Field::HostId),
+            region: of_text(Field::Region),
+            content_type: of_text(Field::ContentType),
+            method: of_text(Field::Method),
+            user_agent: of_text(Field::UserAgent),
+            bucket_owner: of_text(Field::BucketOwner),
+            data: tidewire_bytes_t::of(event.field(Field::Data)),
+            metadata: pairs.metadata.as_ptr(),
+            metadata_count: pairs.metadata.len(),
+            tags: pairs.tags.as_ptr(),
+            tags_count: pairs.tags.len(),
+        }
+    }
+
     /// The bucket and type.
     ///
     /// # Safety
@@ -186,7 +272,7 @@ impl tidewire_event_t {
 impl<'a> Pairs<'a> {
     /// # Safety
     /// `pairs` is NULL or points to `count` pairs, each as described, for `'a`.
-    unsafe fn fill(
+    pub(crate) unsafe fn fill(
         &'a mut self,
         pairs: *const tidewire_pair_t,
         count: usize,
@@ -228,7 +314,7 @@ impl<'a> Pairs<'a> {
 
 /// # Safety
 /// `bytes` is as described, for `'a`.
-unsafe fn text<'a>(bytes: tidewire_bytes_t, field: &'static str) -> Result<&'a str> {
+pub(crate) unsafe fn text<'a>(bytes: tidewire_bytes_t, field: &'static str) -> Result<&'a str> {
     // SAFETY: as for this function.
     unsafe { bytes.text(ErrorKind::InvalidEvent, field, EVENT_BYTES_MAX) }
 }

@@ -274,7 +274,7 @@ pub unsafe extern "C" fn tidewire_lint(
 
 /// # Safety
 /// `filter` is NULL or alive for `'a`.
-unsafe fn filter_ref<'a>(filter: *const tidewire_filter_t) -> Result<&'a Filter> {
+pub(crate) unsafe fn filter_ref<'a>(filter: *const tidewire_filter_t) -> Result<&'a Filter> {
     // SAFETY: NULL or alive, by contract.
     match unsafe { filter.as_ref() } {
         Some(handle) => Ok(&handle.filter),

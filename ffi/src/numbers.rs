@@ -83,6 +83,132 @@ pub enum tidewire_outcome_t {
     TIDEWIRE_OUTCOME_ACCEPTED = 1,
     /// No rule wants events of this bucket and type. Nothing was copied, nothing will be kept.
     TIDEWIRE_OUTCOME_NO_MATCH = 2,
+    /// It was accepted before (the same `dedup_key`, or a cursor that is not above an earlier one) and is not accepted
+    /// again. The one that was has reached the ack level asked for, unless the result of the call says otherwise.
+    TIDEWIRE_OUTCOME_DUPLICATE = 3,
+}
+
+/// What of a reservation survives a crash between the operation and its commit.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_intent_t {
+    /// Nothing: the event is lost then. Costs no I/O. The default.
+    TIDEWIRE_INTENT_NONE = 0,
+    /// It is in the log and synced before the call returns: the next opening asks what became of the operation
+    /// (`tidewire_in_doubt`).
+    TIDEWIRE_INTENT_DURABLE = 1,
+}
+
+/// The encoding of a notification document.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_notification_format_t {
+    /// The first character tells. The default.
+    TIDEWIRE_NOTIFICATION_AUTO = 0,
+    /// `<NotificationConfiguration>`, as the API of S3 takes it.
+    TIDEWIRE_NOTIFICATION_XML = 1,
+    /// `{"QueueConfigurations": […]}`, as the AWS tools write it.
+    TIDEWIRE_NOTIFICATION_JSON = 2,
+}
+
+/// What to do about rules of one notification document that want the same event.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_overlap_t {
+    /// They are accepted; a destination hears of an event once. The default.
+    TIDEWIRE_OVERLAP_ALLOW_DEDUPE = 0,
+    /// They are refused, as AWS does.
+    TIDEWIRE_OVERLAP_STRICT_AWS = 1,
+    /// They are accepted; a destination hears of an event once per rule.
+    TIDEWIRE_OVERLAP_ALLOW_ALL = 2,
+}
+
+/// How the filter values of a notification document are written.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_filter_values_t {
+    /// As the bytes of the key. The default.
+    TIDEWIRE_FILTER_VALUES_RAW = 0,
+    /// Form-encoded, as AWS compares them (`my+photos/`); decoded when read.
+    TIDEWIRE_FILTER_VALUES_ENCODED = 1,
+}
+
+/// What a notification document may say beyond S3.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_extensions_t {
+    /// Nothing. The default.
+    TIDEWIRE_EXTENSIONS_NONE = 0,
+    /// What Ceph understands: `regex` in `S3Key`, `S3Metadata`, `S3Tags`, and `Type` of a rule.
+    TIDEWIRE_EXTENSIONS_CEPH = 1,
+}
+
+/// The form of a text of metrics.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_metrics_format_t {
+    /// Prometheus' text format, version 0.0.4. The default.
+    TIDEWIRE_METRICS_PROMETHEUS = 0,
+    /// OpenMetrics 1.0.
+    TIDEWIRE_METRICS_OPENMETRICS = 1,
+}
+
+/// How important a message is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_log_level_t {
+    /// Something is lost or stands still until somebody acts.
+    TIDEWIRE_LOG_ERROR = 1,
+    /// Something is not as it should be.
+    TIDEWIRE_LOG_WARN = 2,
+    /// What an operator may want to know.
+    TIDEWIRE_LOG_INFO = 3,
+    /// For who looks for a fault.
+    TIDEWIRE_LOG_DEBUG = 4,
+    /// Everything.
+    TIDEWIRE_LOG_TRACE = 5,
+}
+
+/// Where in the log reading begins.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_from_t {
+    /// Behind the newest event. The default.
+    TIDEWIRE_FROM_NOW = 0,
+    /// With the oldest event that there is.
+    TIDEWIRE_FROM_BEGINNING = 1,
+    /// With the first event whose clock is at least `from_ns`.
+    TIDEWIRE_FROM_TIME = 2,
+    /// Where a tail stopped: behind `position`. What has been removed since then is told as a gap.
+    TIDEWIRE_FROM_POSITION = 3,
+}
+
+/// Why a stretch of the log is missing.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_gap_t {
+    /// Nothing is missing.
+    TIDEWIRE_GAP_NONE = 0,
+    /// It was removed: everything had been delivered, and retention did not keep it, or not so long.
+    TIDEWIRE_GAP_REMOVED = 1,
+    /// The bytes there are no records.
+    TIDEWIRE_GAP_DAMAGED = 2,
+}
+
+/// What becomes of what waits for a destination that is changed or deleted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_backlog_t {
+    /// It goes on to the destination as it is from now on; of one that is deleted, it is drained. The default.
+    TIDEWIRE_BACKLOG_KEEP = 0,
+    /// It is delivered with the settings of before.
+    TIDEWIRE_BACKLOG_DRAIN = 1,
+    /// It becomes dead letters.
+    TIDEWIRE_BACKLOG_DEAD_LETTER = 2,
+    /// It is dropped, counted and audited.
+    TIDEWIRE_BACKLOG_PURGE = 3,
+    /// It goes to another destination, before what that one gets from now on.
+    TIDEWIRE_BACKLOG_MOVE = 4,
 }
 
 /// How important an event is when not everything can be delivered at once.

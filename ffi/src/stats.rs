@@ -2,13 +2,15 @@
 
 use std::ffi::{CString, c_char};
 
-use engine::{DestinationStats, Stats};
+use engine::{DestinationStats, MetricsFormat, Stats};
 use serde_json::{Value, json};
 
 use crate::args::{Versioned, fill, first_size, size_of_struct};
 use crate::engine_handle::{engine_ref, tidewire_engine_t};
 use crate::error::{entry, string, tidewire_error_t};
-use crate::raw::tidewire_result_t;
+use crate::event::unknown;
+use crate::numbers::tidewire_metrics_format_t as metrics;
+use crate::raw::{tidewire_metrics_format_t, tidewire_result_t};
 
 /// What an engine has counted since it was opened. Initialise with `TIDEWIRE_STATS_INIT`. For `struct_size` see
 /// `tidewire_options_t`; a library fills as much of an older program's struct as there is.
@@ -126,6 +128,40 @@ pub unsafe extern "C" fn tidewire_stats_json(
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
+}
+
+/// What the engine has counted, as a text to be scraped: all names begin with `tidewire_`, and what is about a destination
+/// has the label `destination`.
+///
+/// `format`: `TIDEWIRE_METRICS_PROMETHEUS` (`text/plain; version=0.0.4`) or `TIDEWIRE_METRICS_OPENMETRICS`
+/// (`application/openmetrics-text; version=1.0.0`).
+/// `text_out`: set to NUL-terminated UTF-8, or to NULL if the call fails. Free it with `tidewire_string_free`.
+/// `len_out`: set to its length in bytes without the NUL; may be NULL.
+///
+/// Fails with `TIDEWIRE_INVALID_ARGUMENT` or `_WRONG_PROCESS`.
+///
+/// # Safety
+/// The pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_prometheus(
+    engine: *const tidewire_engine_t,
+    format: tidewire_metrics_format_t,
+    text_out: *mut *mut c_char,
+    len_out: *mut usize,
+    err: *mut *mut tidewire_error_t,
+) -> tidewire_result_t {
+    let body = || {
+        // SAFETY: NULL or open, by contract.
+        let engine = unsafe { engine_ref(engine)? };
+        let format = match format {
+            n if n == metrics::TIDEWIRE_METRICS_PROMETHEUS as u32 => MetricsFormat::Prometheus,
+            n if n == metrics::TIDEWIRE_METRICS_OPENMETRICS as u32 => MetricsFormat::OpenMetrics,
+            n => return Err(unknown("format", n, "use a TIDEWIRE_METRICS_ constant")),
+        };
+        engine.prometheus(format)
+    };
+    // SAFETY: NULL or writable, by contract.
+    unsafe { string(text_out, "text_out", len_out, err, body) }
 }
 
 /// Frees a string that this library made. NULL is allowed.

@@ -365,7 +365,9 @@ fn notification(data: &[u8], format: Format) -> bool {
     if let Some(configurations) = plain_rules {
         let document = serde_json::json!({ "QueueConfigurations": configurations }).to_string();
         let again = read(&document, Some(Format::Json), &plain);
-        assert_eq!(again.as_ref().ok(), Some(&rules), "{again:?}: {document}");
+        // They mean the same; what they came from is another document.
+        let meant = |rules: &[Rule]| rules.iter().cloned().map(|r| Rule { document: None, ..r }).collect::<Vec<_>>();
+        assert_eq!(again.as_ref().ok().map(|r| meant(r)), Some(meant(&rules)), "{again:?}: {document}");
     }
     true
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict};
 use tidewire::config::Config;
-use tidewire::{Ack, Error, ErrorKind, Event, OnFull, PublishOptions, Published};
+use tidewire::{Ack, Error, ErrorKind, Event, MetricsFormat, OnFull, PublishOptions, Published};
 
 use crate::args::{self, Pairs};
 use crate::error::{OrRaise, closed, guard, invalid_argument};
@@ -187,6 +187,16 @@ impl Engine {
             let numbers = py.detach(|| self.state.engine.stats());
             stats::stats(py, &numbers)
         })
+    }
+
+    /// What the engine has counted, as the text that Prometheus scrapes (``text/plain; version=0.0.4``), or with
+    /// ``openmetrics`` as OpenMetrics 1.0. All names begin with ``tidewire_``. A closed engine still tells.
+    ///
+    /// Raises :exc:`WrongProcess` in a forked child.
+    #[pyo3(signature = (*, openmetrics = false))]
+    fn prometheus(&self, py: Python<'_>, openmetrics: bool) -> PyResult<String> {
+        let format = if openmetrics { MetricsFormat::OpenMetrics } else { MetricsFormat::Prometheus };
+        guard(py, || py.detach(|| self.state.engine.prometheus(format)).or_raise(py))
     }
 
     /// Whether any rule could want events of this type in this bucket: if not, there is no need to collect what an

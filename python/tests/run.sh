@@ -27,7 +27,8 @@ if ! make_venv; then
     apt-get install -y -q python3-venv
     make_venv
 fi
-"$venv/bin/python" -m pip install -q 'maturin>=1.9.4,<2' 'pytest>=8,<10' 'mypy>=1.11'
+"$venv/bin/python" -m pip install -q 'maturin>=1.9.4,<2' 'pytest>=8,<10' 'mypy>=1.11' \
+    'prometheus-client>=0.20,<1'
 
 # The receiver first: the crate's build does not need it, the tests do.
 cargo build --manifest-path "$root/Cargo.toml" -p tidewire-receiver

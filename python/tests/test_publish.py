@@ -11,6 +11,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+import prometheus_client.openmetrics.parser
+import prometheus_client.parser
 import pytest
 from conftest import ROOT, Open, Server, key_of
 
@@ -104,6 +106,21 @@ def test_every_ack_level_is_kept(engine: tidewire.Engine, server: Server, ack: A
     if ack == "synced":
         assert stats["syncs"] >= 1
     assert server.keys() == [b"k"]
+
+
+def test_metrics_are_what_scrapers_read(engine: tidewire.Engine, server: Server) -> None:
+    assert engine.publish("photos", "k") is True
+    engine.flush()
+    for text, read in [
+        (engine.prometheus(), prometheus_client.parser.text_string_to_metric_families),
+        (engine.prometheus(openmetrics=True), prometheus_client.openmetrics.parser.text_string_to_metric_families),
+    ]:
+        samples = {(s.name, *sorted(s.labels.items())): s.value for f in read(text) for s in f.samples}
+        assert samples[("tidewire_events_accepted_total",)] == 1
+        assert samples[("tidewire_destination_delivered_total", ("destination", "hook"))] == 1
+        assert samples[("tidewire_delivery_latency_seconds_bucket", ("le", "+Inf"))] == 1
+        assert samples[("tidewire_delivery_latency_seconds_count",)] == 1
+        assert all(name.startswith("tidewire_") for name, *_ in samples)
 
 
 def test_what_no_rule_wants_is_not_kept(open_engine: Open, server: Server) -> None:

@@ -151,6 +151,13 @@ class Engine:
         Raises :exc:`WrongProcess` in a forked child.
         """
 
+    def prometheus(self, *, openmetrics: bool = False) -> str:
+        """What the engine has counted, as the text that Prometheus scrapes (``text/plain; version=0.0.4``), or with
+        ``openmetrics`` as OpenMetrics 1.0. All names begin with ``tidewire_``. A closed engine still tells.
+
+        Raises :exc:`WrongProcess` in a forked child.
+        """
+
     def is_interested(self, bucket: str, event_type: str) -> bool:
         """Whether any rule could want events of this type in this bucket: if not, there is no need to collect what an
         event would say. May be true for an event that no rule takes in the end.

@@ -62,12 +62,9 @@ finish_with_counts() {
 
 # --- build
 
-build() {
-  cargo build -q -p tidewire-receiver && cargo rustc -q -p tidewire-ffi --lib -- --print native-static-libs
-}
+build() { cargo build -q -p tidewire-receiver && make -s PROFILE=dev; }
 check "the library builds" build || finish_with_counts
-system_libs=$(sed -n 's/^note: native-static-libs: //p' "$work/out" | tail -n 1)
-[ -n "$system_libs" ] || system_libs="-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc"
+system_libs=$(cat "$target/libtidewire.libs")
 mkdir -p "$work/shared" "$work/static"
 cp "$target/libtidewire.so" "$work/shared/libtidewire.so.0"
 ln -s libtidewire.so.0 "$work/shared/libtidewire.so"
@@ -80,7 +77,25 @@ static="$work/static/libtidewire.a $system_libs"
 
 # --- header and symbols
 
-printf '#include <tidewire.h>\n#include <tidewire.h>\nint main(void) {\n  tidewire_options_t o = TIDEWIRE_OPTIONS_INIT;\n  tidewire_event_t e = TIDEWIRE_EVENT_INIT;\n  tidewire_publish_options_t p = TIDEWIRE_PUBLISH_OPTIONS_INIT;\n  tidewire_stats_t s = TIDEWIRE_STATS_INIT;\n  e.event_type = TIDEWIRE_EVENT_TEST_EVENT;\n  e.key = tidewire_str("k");\n  return o.struct_size + e.struct_size + p.struct_size + s.struct_size == 0;\n}\n' >"$work/header.c"
+cat >"$work/header.c" <<'END'
+#include <tidewire.h>
+#include <tidewire.h>
+int main(void) {
+  tidewire_options_t o = TIDEWIRE_OPTIONS_INIT;
+  tidewire_event_t e = TIDEWIRE_EVENT_INIT;
+  tidewire_publish_options_t p = TIDEWIRE_PUBLISH_OPTIONS_INIT;
+  tidewire_completions_options_t q = TIDEWIRE_COMPLETIONS_OPTIONS_INIT;
+  tidewire_reserve_options_t r = TIDEWIRE_RESERVE_OPTIONS_INIT;
+  tidewire_commit_t c = TIDEWIRE_COMMIT_INIT;
+  tidewire_stats_t s = TIDEWIRE_STATS_INIT;
+  tidewire_read_options_t d = TIDEWIRE_READ_OPTIONS_INIT;
+  tidewire_item_t i = TIDEWIRE_ITEM_INIT;
+  tidewire_published_t j = TIDEWIRE_PUBLISHED_INIT;
+  e.event_type = TIDEWIRE_EVENT_TEST_EVENT;
+  e.key = tidewire_str("k");
+  return o.struct_size + e.struct_size + p.struct_size + q.struct_size + r.struct_size + c.struct_size + s.struct_size + d.struct_size + i.struct_size + j.struct_size == 0;
+}
+END
 cp "$work/header.c" "$work/header.cc"
 for compiler in gcc clang; do
   command -v $compiler >/dev/null || continue
@@ -95,9 +110,22 @@ for compiler in g++ clang++; do
     $compiler -std=c++17 $warnings -I"$root/include" -fsyntax-only "$work/header.cc"
 done
 
+cat >"$work/header.hpp.cc" <<'END'
+#include <tidewire.hpp>
+#include <tidewire.hpp>
+int main() { return tidewire::version().empty(); }
+END
+for compiler in g++ clang++; do
+  command -v $compiler >/dev/null || continue
+  for how in -std=c++17 -std=c++20 "-std=c++17 -fno-exceptions" "-std=c++17 -fno-rtti"; do
+    check "the header for C++ with $how for $compiler" \
+      $compiler $how $warnings -I"$root/include" -fsyntax-only "$work/header.hpp.cc"
+  done
+done
+
 header_functions() {
   gcc -E -P -I"$root/include" -x c "$root/include/tidewire.h" | grep -v '^static' |
-    grep -o '\btidewire_[a-z_]* *(' | tr -d ' (' | grep -v -x -e tidewire_bytes -e tidewire_str | sort -u
+    grep -o '\btidewire_[a-z0-9_]* *(' | tr -d ' (' | grep -v -x -e tidewire_bytes -e tidewire_str | sort -u
 }
 symbols() {
   header_functions >"$work/functions"
@@ -110,8 +138,8 @@ soname() {
 }
 check "soname libtidewire.so.0, not unloadable" soname
 
-# What programs that are out there rely on. A line of abi.txt may change only together with the soname; new lines are
-# added for what is new.
+# What programs that are out there rely on. A line of abi.txt may change only together with the soname, but for the size of
+# a struct that begins with struct_size, which may grow; new lines are added for what is new.
 layout() {
   grep -v '^function ' "$here/abi.txt" >"$work/layout"
   awk '/^function / {next}
@@ -130,11 +158,20 @@ check "the example compiles, shared library" c_program ffi/examples/publish.c "$
 check "the example compiles, static library" c_program ffi/examples/publish.c "$work/publish-static" $static
 check "the example compiles as C++17" \
   g++ -std=c++17 -g -x c++ ffi/examples/publish.c -I"$root/include" -Wall -Wextra -Werror -o "$work/publish-cxx" $shared
-check "the tests compile, shared library" c_program tests/c/test_api.c "$work/test_api" $shared
-check "the tests compile, static library" c_program tests/c/test_api.c "$work/test_api-static" $static
-asan="-fsanitize=address -fno-omit-frame-pointer"
+for t in test_api test_publish test_rules test_again test_reading; do
+  check "$t compiles, shared library" c_program tests/c/$t.c "$work/$t" $shared
+  check "$t compiles, static library" c_program tests/c/$t.c "$work/$t-static" $static
+done
+cxx_program() { g++ -std=c++17 -D_GNU_SOURCE -g -I"$root/include" -pthread $warnings "$1" -o "$2" "${@:3}"; }
+check "test_cpp compiles, shared library" cxx_program tests/c/test_cpp.cc "$work/test_cpp" $shared
+check "test_cpp compiles, static library" cxx_program tests/c/test_cpp.cc "$work/test_cpp-static" $static
+check "test_dlopen compiles" gcc $c99 tests/c/test_dlopen.c -o "$work/test_dlopen" -Wl,-rpath,"$work/shared" -ldl
+asan="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 check "the example compiles with -fsanitize=address" c_program ffi/examples/publish.c "$work/publish-asan" $asan $shared
-check "the tests compile with -fsanitize=address" c_program tests/c/test_api.c "$work/test_api-asan" $asan $shared
+for t in test_api test_publish test_rules test_again test_reading; do
+  check "$t compiles with -fsanitize=address" c_program tests/c/$t.c "$work/$t-asan" $asan $shared
+done
+check "test_cpp compiles with -fsanitize=address" cxx_program tests/c/test_cpp.cc "$work/test_cpp-asan" $asan $shared
 [ "$failed" = 0 ] || finish_with_counts
 
 "$target/tidewire-receiver" --listen 127.0.0.1:0 --log "$work/records" >"$work/receiver" 2>&1 &
@@ -167,15 +204,74 @@ tests() {
   mkdir "$work/tests-$name"
   timeout 300 "$@" "$work/tests-$name"
 }
-check_all "the tests, shared library" tests plain "$work/test_api"
-check_all "the tests, static library" tests static "$work/test_api-static"
+for t in test_api test_publish test_rules test_again test_reading test_cpp; do
+  check_all "$t, shared library" tests $t "$work/$t"
+  check_all "$t, static library" tests $t-static "$work/$t-static"
+done
+check_all "test_dlopen" tests test_dlopen "$work/test_dlopen"
+
+# --- installed
+
+# In a directory for libraries that is not beside that of the headers, as Debian has them.
+to="PREFIX=$work/usr LIBDIR=$work/usr/lib/multiarch"
+check "make install" make -s install PROFILE=dev $to
+export PKG_CONFIG_PATH=$work/usr/lib/multiarch/pkgconfig
+with_pkg_config() { # [--static]
+  gcc -std=c99 ffi/examples/publish.c $(pkg-config --cflags tidewire) -o "$work/installed" \
+    $(pkg-config --libs "$@" tidewire) -Wl,-rpath,"$(pkg-config --variable=libdir tidewire)"
+}
+version() { [ "$(pkg-config --modversion tidewire)" = "$1" ]; }
+check "pkg-config knows the version" version "$(sed -n 's/^#define TIDEWIRE_VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/tidewire.h | paste -sd.)"
+check "pkg-config: a program is linked" with_pkg_config
+check "pkg-config: it delivers" deliver timeout 60 "$work/installed"
+mkdir "$work/cmake"
+cp ffi/examples/publish.c "$work/cmake/"
+cat >"$work/cmake/main.cc" <<'END'
+#include <tidewire.hpp>
+int main() {
+  return tidewire::Engine::try_open(tidewire::Options::text("")).code() == TIDEWIRE_INVALID_ARGUMENT ? 0 : 1;
+}
+END
+cat >"$work/cmake/CMakeLists.txt" <<'END'
+cmake_minimum_required(VERSION 3.16)
+project(host C CXX)
+set(CMAKE_CXX_STANDARD 17)
+find_package(Tidewire ${WANTED} REQUIRED)
+add_executable(shared publish.c)
+target_link_libraries(shared PRIVATE Tidewire::tidewire)
+add_executable(static publish.c)
+target_link_libraries(static PRIVATE Tidewire::tidewire_static)
+add_executable(plus main.cc)
+target_link_libraries(plus PRIVATE Tidewire::tidewire)
+END
+configure() { cmake -S "$work/cmake" -B "$work/cmake/$1" -DCMAKE_PREFIX_PATH="$work/usr" -DTidewire_DIR="$work/usr/lib/multiarch/cmake/Tidewire" -DWANTED="$1"; }
+refused() { ! configure "$1" && grep -q 'requested version' "$work/out"; }
+with_cmake() { configure 0.1 && cmake --build "$work/cmake/0.1"; }
+check "CMake: find_package, shared, static and C++" with_cmake
+check "CMake: refuses another version" refused 0.2
+check "CMake: refuses another version" refused 1.0
+linked() { ldd "$work/cmake/0.1/$1" | grep -q libtidewire.so.0; }
+not_linked() { ! linked "$1"; }
+check "CMake: one is linked with the shared library" linked shared
+check "CMake: the other is not" not_linked static
+check "CMake: the shared one delivers" deliver timeout 60 "$work/cmake/0.1/shared"
+check "CMake: the static one delivers" deliver timeout 60 "$work/cmake/0.1/static"
+check "CMake: the one in C++ runs" timeout 60 "$work/cmake/0.1/plus"
+rm "$work"/usr/lib/multiarch/libtidewire.so*
+check "pkg-config --static: a program is linked" with_pkg_config --static
+check "pkg-config --static: it delivers" deliver timeout 60 "$work/installed"
+uninstalled() { make -s uninstall $to && [ -z "$(find "$work/usr" -type f)" ]; }
+check "make uninstall leaves nothing" uninstalled
 
 # --- memory
 
+export UBSAN_OPTIONS=print_stacktrace=1
 export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0:strict_string_checks=1:fast_unwind_on_malloc=0
 export LSAN_OPTIONS=suppressions=$here/lsan.supp:print_suppressions=0
-check "the example has no memory error and no leak (ASan, LSan)" deliver timeout 60 "$work/publish-asan"
-check_all "the tests have no memory error and no leak (ASan, LSan)" tests asan "$work/test_api-asan"
+check "the example has no memory error and no leak (ASan, UBSan, LSan)" deliver timeout 60 "$work/publish-asan"
+for t in test_api test_publish test_rules test_again test_reading test_cpp; do
+  check_all "$t has no memory error and no leak (ASan, UBSan, LSan)" tests $t-asan "$work/$t-asan"
+done
 
 if ! command -v valgrind >/dev/null && [ "$(id -u)" = 0 ]; then
   apt-get install -y -q valgrind >/dev/null 2>&1

@@ -1,17 +1,21 @@
 //! The way out over HTTP: the connector of a webhook on a shard of its own, which is all that an attempt is made of but the
 //! lane's bookkeeping, beside `wrk` and a client of tokio and hyper that send the same bytes to the same nginx.
 //!
-//! Clients run on CPU 0, one at a time, in alternating rounds; nginx (or the sink) on CPU 1. A request carries one event or
-//! 100; connections are kept and each carries one request at a time. What is told is the median of the rounds; ratios are
-//! medians of the ratios within rounds.
+//! Clients run on CPU 0, one at a time; nginx (or the sink) on CPU 1. A request carries one event or 100; connections are
+//! kept and each carries one request at a time. Ours and another client run in pairs, begun by the one and the other in turn.
+//! Pairs are short, so that a machine whose speed changes changes it for both, and many: ratios are medians of the ratios
+//! within pairs. (`wrk` counts in whole seconds.)
+//!
+//! Beside them `least.rs` is what nobody can do with less, and what it makes of tokio and hyper is the bound of any client.
 //!
 //! Copies of the payload are counted by instructions; see `copies.rs`.
 //!
-//! Options: `--rounds N` (5), `--seconds N` (1) per client and round, `--only PART` (`plain`, `many`, `tls`, `engine`, `copies`),
-//! `--connections N`, `--client NAME` (`ours`, `wrk`, `hyper`, `runtime`; ours is measured in any case).
+//! Options: `--seconds N` (10) for each side of a comparison, `--only PART` (`plain`, `many`, `tls`, `engine`, `copies`),
+//! `--connections N`, `--client NAME` (ours is compared with this one alone: `wrk`, `hyper`, `least` or `runtime`).
 
 mod copies;
 mod engine;
+mod least;
 mod nginx;
 mod peers;
 
@@ -28,8 +32,10 @@ use tidewire::event::profile::{Profile, RecordContext};
 use tidewire::event::{EventId, FrameView, Sequencer, frame};
 use tidewire::rule::Webhook;
 use tidewire_benches::sink::Sink;
-use tidewire_benches::{Figure, keep, median};
+use tidewire_benches::{Figure, in_turn, keep, paired};
 
+/// Of the measurements that are no comparisons.
+const ROUNDS: usize = 5;
 /// Where clients run, and where what they call.
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
@@ -90,13 +96,13 @@ fn webhook(url: &str) -> Webhook {
     w
 }
 
-fn ours(webhook: &Webhook, sockets: Sockets, connections: usize, records: &[Record], seconds: u64) -> Done {
+fn ours(webhook: &Webhook, sockets: Sockets, connections: usize, records: &[Record], duration: Duration) -> Done {
     let load = Load {
         webhook: webhook.clone(),
         sockets,
         connections,
         records: records.to_vec(),
-        duration: Duration::from_secs(seconds),
+        duration,
         requests: u64::MAX,
         copied: false,
         cpu: CLIENT,
@@ -139,47 +145,52 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port")
 }
 
-/// By client, one entry per round.
-type Rounds = BTreeMap<&'static str, Vec<Done>>;
+/// Ours and another client, by the other's name.
+type Pairs = BTreeMap<&'static str, Vec<(Done, Done)>>;
 
-fn medians(rounds: &Rounds, client: &str, of: impl Fn(&Done) -> f64) -> f64 {
-    median(&mut rounds[client].iter().map(of).collect::<Vec<_>>())
+/// How long one side of a pair runs.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Runs both for so many seconds each.
+fn pairs(
+    seconds: u64,
+    slice: Duration,
+    ours: impl Fn(Duration) -> Done,
+    other: impl Fn(Duration) -> Done,
+) -> Vec<(Done, Done)> {
+    let pairs = (Duration::from_secs(seconds).as_millis() / slice.as_millis()).max(1);
+    in_turn(pairs as usize, || ours(slice), || other(slice))
 }
 
-fn ratio(rounds: &Rounds, beside: &str, of: impl Fn(&Done) -> f64) -> f64 {
-    median(&mut rounds["ours"].iter().zip(&rounds[beside]).map(|(a, b)| of(a) / of(b)).collect::<Vec<_>>())
-}
-
-fn tell(figures: &mut Vec<Figure>, name: &str, rounds: &Rounds, per_request: f64) {
+fn tell(figures: &mut Vec<Figure>, name: &str, pairs: &Pairs, per_request: f64) {
     let unit = if per_request > 1.0 { "ev" } else { "req" };
-    for (client, done) in rounds {
-        println!(
-            "{name:<28} {client:<14} {:>10.0} {unit}/s {:>10.0} {unit} per CPU second   {}",
-            per_request * medians(rounds, client, |d| d.per_second),
-            per_request * medians(rounds, client, |d| d.per_cpu_second),
-            done.iter().map(|d| format!("{:.0}", per_request * d.per_second)).collect::<Vec<_>>().join(" "),
-        );
-    }
-    for client in rounds.keys().filter(|c| **c != "ours") {
-        println!(
-            "{name:<28} ratio to {client:<12} {:.2} by time, {:.2} by CPU",
-            ratio(rounds, client, |d| d.per_second),
-            ratio(rounds, client, |d| d.per_cpu_second)
-        );
-        for (what, of) in [("s", (|d| d.per_second) as fn(&Done) -> f64), ("CPU s", |d| d.per_cpu_second)] {
+    let per_second: fn(&Done) -> f64 = |d| d.per_second;
+    for (client, pairs) in pairs {
+        for (what, of) in [("s", per_second), ("CPU s", |d| d.per_cpu_second)] {
+            let (ours, other) = paired(&pairs.iter().map(|(ours, other)| (of(ours), of(other))).collect::<Vec<_>>());
+            let (low, high) = quartiles(pairs.iter().map(|(ours, other)| of(ours) / of(other)).collect());
+            let (value, beside_value, ratio) = (per_request * ours, per_request * other, ours / other);
+            println!(
+                "{name:<28} {value:>10.0} {unit} per {what:<5}  {ratio:.2}x of {client}, half of {} pairs {low:.2} to {high:.2}",
+                pairs.len()
+            );
             figures.push(Figure {
                 name: format!("{name}, per {what}"),
-                value: per_request * medians(rounds, "ours", of),
-                unit: format!("{unit}/s"),
+                value,
+                unit: format!("{unit}/{what}"),
                 beside: (*client).into(),
-                beside_value: per_request * medians(rounds, client, of),
+                beside_value,
             });
         }
     }
 }
 
+fn quartiles(mut values: Vec<f64>) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 4], values[values.len() * 3 / 4])
+}
+
 struct Options {
-    rounds: usize,
     seconds: u64,
     only: Option<String>,
     connections: Option<usize>,
@@ -187,17 +198,16 @@ struct Options {
 }
 
 fn options() -> Options {
-    let mut o = Options { rounds: 5, seconds: 1, only: None, connections: None, client: None };
+    let mut o = Options { seconds: 10, only: None, connections: None, client: None };
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     while let Some(name) = args.next() {
         let value = args.next().unwrap_or_default();
         match name.as_str() {
-            "--rounds" => o.rounds = value.parse().expect("a number of rounds"),
             "--seconds" => o.seconds = value.parse().expect("a number of seconds"),
             "--only" => o.only = Some(value),
             "--connections" => o.connections = Some(value.parse().expect("a number of connections")),
             "--client" => o.client = Some(value),
-            _ => panic!("{name} is not known; there are --rounds, --seconds, --only, --connections, --client"),
+            _ => panic!("{name} is not known; there are --seconds, --only, --connections, --client"),
         }
     }
     o
@@ -220,6 +230,31 @@ fn main() {
     let one = records(1);
     let many = records(100);
 
+    let compare = |figures: &mut Vec<Figure>,
+                   name: &str,
+                   (address, bytes): (SocketAddr, &[u8]),
+                   load: (&Webhook, usize, &[Record])| {
+        let (hook, connections, records) = load;
+        let mine = |slice| ours(hook, Sockets::Ring, connections, records, slice);
+        let mut all = Pairs::new();
+        if wrk {
+            let theirs = |slice| peers::wrk(address, bytes, connections, slice);
+            all.insert("wrk", pairs(options.seconds, Duration::from_secs(1), mine, theirs));
+        }
+        if with("hyper") {
+            let theirs = |slice| peers::hyper(address, bytes, connections, slice);
+            all.insert("tokio+hyper", pairs(options.seconds, SLICE, mine, theirs));
+        }
+        if with("least") {
+            let theirs = |slice| least::least(address, bytes, connections, slice);
+            all.insert("the least", pairs(options.seconds, SLICE, mine, theirs));
+        }
+        if with("runtime") {
+            let theirs = |slice| ours(hook, Sockets::Runtime, connections, records, slice);
+            all.insert("runtime's", pairs(options.seconds, SLICE, mine, theirs));
+        }
+        tell(figures, name, &all, records.len() as f64);
+    };
     let address = free_address();
     let bytes = request(address, &one);
     println!("a request with one event has {} bytes, one with 100 has {}", bytes.len(), {
@@ -232,32 +267,25 @@ fn main() {
     if let Some(nginx) = &nginx {
         let plain = webhook(&format!("http://{address}/hook"));
         for connections in [1, 16, 64].into_iter().filter(|c| wants("plain") && of_count(c)) {
-            let mut rounds = Rounds::new();
-            for _ in 0..options.rounds {
-                let mut note = |client, done| rounds.entry(client).or_default().push(done);
-                note("ours", ours(&plain, Sockets::Ring, connections, &one, options.seconds));
-                if wrk {
-                    note("wrk", peers::wrk(address, &bytes, connections, options.seconds));
-                }
-                if with("hyper") {
-                    note("tokio+hyper", peers::hyper(address, &bytes, connections, options.seconds));
-                }
-                if with("runtime") {
-                    note("runtime's", ours(&plain, Sockets::Runtime, connections, &one, options.seconds));
-                }
+            compare(
+                &mut figures,
+                &format!("nginx, {connections} connections"),
+                (address, &bytes),
+                (&plain, connections, &one),
+            );
+            if with("least") {
+                let least = |slice| least::least(address, &bytes, connections, slice);
+                let hyper = |slice| peers::hyper(address, &bytes, connections, slice);
+                let all = Pairs::from([("tokio+hyper", pairs(options.seconds, SLICE, least, hyper))]);
+                tell(&mut figures, &format!("the least, {connections} connections"), &all, 1.0);
             }
-            tell(&mut figures, &format!("nginx, {connections} connections"), &rounds, 1.0);
         }
         let mut tls = webhook(&format!("https://localhost:{}/hook", nginx.tls.port()));
         tls.tls.ca = vec![nginx.ca.clone()];
         for (per_request, records) in [(1, &one), (100, &many)].into_iter().filter(|_| wants("tls")) {
-            let mut rounds = Rounds::new();
-            for _ in 0..options.rounds {
-                let mut note = |client, done| rounds.entry(client).or_default().push(done);
-                note("ours", ours(&tls, Sockets::Ring, 16, records, options.seconds));
-                note("ours, plain", ours(&plain, Sockets::Ring, 16, records, options.seconds));
-            }
-            tell(&mut figures, &format!("TLS, {per_request} per request"), &rounds, per_request as f64);
+            let run = |hook| move |slice| ours(hook, Sockets::Ring, 16, records, slice);
+            let pairs = Pairs::from([("ours, plain", pairs(options.seconds, SLICE, run(&tls), run(&plain)))]);
+            tell(&mut figures, &format!("TLS, {per_request} per request"), &pairs, per_request as f64);
         }
     }
     drop(nginx);
@@ -269,25 +297,16 @@ fn main() {
         };
         let hook = webhook(&sink.url);
         for connections in [1, 4, 16].into_iter().filter(of_count) {
-            let mut rounds = Rounds::new();
-            for _ in 0..options.rounds {
-                let mut note = |client, done| rounds.entry(client).or_default().push(done);
-                note("ours", ours(&hook, Sockets::Ring, connections, &many, options.seconds));
-                if wrk {
-                    note("wrk", peers::wrk(sink.address, &bytes, connections, options.seconds));
-                }
-                if with("hyper") {
-                    note("tokio+hyper", peers::hyper(sink.address, &bytes, connections, options.seconds));
-                }
-                if with("runtime") {
-                    note("runtime's", ours(&hook, Sockets::Runtime, connections, &many, options.seconds));
-                }
-            }
-            tell(&mut figures, &format!("sink, 100 per request, {connections}"), &rounds, 100.0);
+            compare(
+                &mut figures,
+                &format!("sink, 100 per request, {connections}"),
+                (sink.address, &bytes),
+                (&hook, connections, &many),
+            );
         }
     }
     if wants("engine") {
-        engine::measure(&mut figures, options.rounds);
+        engine::measure(&mut figures, ROUNDS);
     }
     if wants("copies") {
         copies::measure(&mut figures);

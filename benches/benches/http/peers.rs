@@ -37,7 +37,7 @@ pub(super) fn has_wrk() -> bool {
 }
 
 /// `wrk` with one thread, sending these bytes.
-pub(super) fn wrk(address: SocketAddr, request: &[u8], connections: usize, seconds: u64) -> Done {
+pub(super) fn wrk(address: SocketAddr, request: &[u8], connections: usize, duration: Duration) -> Done {
     let dir = tempfile::tempdir().expect("a directory");
     let script = dir.path().join("request.lua");
     let mut text = String::from("local r = \"");
@@ -47,7 +47,7 @@ pub(super) fn wrk(address: SocketAddr, request: &[u8], connections: usize, secon
     text.push_str("\"\nrequest = function() return r end\n");
     std::fs::write(&script, text).expect("written");
     let mut command = Command::new("wrk");
-    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"]).arg(&script);
+    command.args(["-t1", &format!("-c{connections}"), &format!("-d{}s", duration.as_secs().max(1)), "-s"]).arg(&script);
     command.arg(format!("http://{address}/hook")).stdout(Stdio::piped());
     // SAFETY: the closure makes one system call.
     unsafe {
@@ -80,7 +80,7 @@ fn children_cpu() -> Duration {
 }
 
 /// A client of tokio, with one thread, and hyper; the same request with the same headers.
-pub(super) fn hyper(address: SocketAddr, request: &[u8], connections: usize, seconds: u64) -> Done {
+pub(super) fn hyper(address: SocketAddr, request: &[u8], connections: usize, duration: Duration) -> Done {
     let (path, headers, body) = parts(request);
     let client = move || {
         pin(CLIENT);
@@ -103,7 +103,7 @@ pub(super) fn hyper(address: SocketAddr, request: &[u8], connections: usize, sec
             };
             let (senders, _) = all(senders, &make, WARM_UP, None).await;
             let (begun, cpu) = (Instant::now(), thread_cpu());
-            let (_, requests) = all(senders, &make, u64::MAX, Some(begun + Duration::from_secs(seconds))).await;
+            let (_, requests) = all(senders, &make, u64::MAX, Some(begun + duration)).await;
             Done::of(requests, begun.elapsed(), thread_cpu().saturating_sub(cpu))
         })
     };

@@ -1,5 +1,6 @@
 //! From the tables of a file to a [`Config`].
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -71,7 +72,7 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     let file = text::read(text, &loader.text)?;
 
     let operator_at = file.engine.operator_destination.as_ref().map_or(0, |name| name.span().start);
-    let engine = loader.engine(file.engine, data_dir)?;
+    let mut engine = loader.engine(file.engine, data_dir)?;
     let types = &engine.event_types;
     let mut destinations = Vec::new();
     let mut destination_places = Vec::new();
@@ -81,13 +82,12 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
         destination_places.push(places);
     }
     let names: Vec<&str> = destinations.iter().map(|d| d.name.as_str()).collect();
-    let mut aliases = HashMap::new();
     let known = Arns::new(names.iter().copied(), HashMap::new())?;
     for (arn, name) in &file.arns {
         known.check_alias(arn.get_ref(), name.get_ref()).map_err(|e| loader.at(name.span().start, e))?;
-        aliases.insert(arn.get_ref().clone(), name.get_ref().clone());
+        engine.arns.insert(arn.get_ref().clone(), name.get_ref().clone());
     }
-    let arns = Arns::new(names.iter().copied(), aliases)?;
+    let arns = Arns::new(names.iter().copied(), engine.arns.clone().into_iter().collect())?;
 
     let named = loader.named_filters(file.filter)?;
     let files = file.notification.iter().map(|n| loader.path(n.get_ref().file.get_ref())).collect();
@@ -111,13 +111,54 @@ pub(super) fn from_toml(text: &str, file_name: &str, base_dir: &Path, data_dir: 
     Ok(Config { engine, rules, sources, files })
 }
 
-/// The only destination of a text.
-pub(super) fn destination_of(text: &str, base_dir: &Path) -> Result<Destination> {
-    let loader = Loader { text: Text::new("a destination", text), base_dir, tls_checked: RefCell::default() };
-    let mut tables = text::read(text, &loader.text)?.destination;
-    match (tables.pop(), tables.is_empty()) {
+/// The table of a text that has only one: TOML as a configuration file has it, or the table alone as a JSON object.
+fn only_table<'a>(text: &'a str, list: &str) -> Result<Cow<'a, str>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.trim_start().starts_with('{') {
+        return Ok(text.into());
+    }
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|e| Error::invalid_config(format!("the JSON cannot be read: {e}")).at(list))?;
+    let table = serde_json::json!({ list: [value] });
+    let toml = toml::to_string(&table).map_err(|e| {
+        Error::invalid_config(format!("the JSON has what a configuration cannot have: {e}"))
+            .at(list)
+            .remedy("leave out what is null")
+    })?;
+    Ok(toml.into())
+}
+
+#[cold]
+fn not_one(list: &str) -> Error {
+    Error::invalid_config(format!("the text has not one {list} and nothing else"))
+        .at(list)
+        .remedy(format!("write one [[{list}]], or its table as a JSON object"))
+}
+
+/// See [`super::Config::rule_of_text`].
+pub(super) fn rule_of(text: &str, engine: &EngineConfig) -> Result<Rule> {
+    let text = only_table(text, "rule")?;
+    let loader = Loader { text: Text::new("rule", &text), base_dir: Path::new(""), tls_checked: RefCell::default() };
+    let file = text::read(&text, &loader.text)?;
+    let alone = file.destination.is_empty() && file.notification.is_empty() && file.source.is_empty();
+    let named = loader.named_filters(file.filter)?;
+    let mut tables = file.rule;
+    match (tables.pop(), tables.is_empty() && alone) {
+        (Some(table), true) => Ok(loader.rule(table, engine, &named)?.0),
+        _ => Err(not_one("rule")),
+    }
+}
+
+/// See [`super::Config::destination_of_text`].
+pub(super) fn destination_of_text(text: &str, base_dir: &Path) -> Result<Destination> {
+    let text = only_table(text, "destination")?;
+    let loader = Loader { text: Text::new("destination", &text), base_dir, tls_checked: RefCell::default() };
+    let file = text::read(&text, &loader.text)?;
+    let alone = file.rule.is_empty() && file.notification.is_empty() && file.source.is_empty();
+    let mut tables = file.destination;
+    match (tables.pop(), tables.is_empty() && alone) {
         (Some(table), true) => Ok(loader.destination(table)?.0),
-        _ => Err(Error::invalid_config("there is not one destination")),
+        _ => Err(not_one("destination")),
     }
 }
 

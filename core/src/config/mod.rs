@@ -11,6 +11,7 @@ mod text;
 mod tls;
 pub(crate) mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes, KnownType};
 use crate::filter::{FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, FilterLimits, WILDCARD_STARS_MAX};
 use crate::log::recovery::SHARDS_MAX;
-use crate::rule::{OnQueueFull, RULES_MAX, Rule, RuleSet, within, within_ratio, within_time};
+use crate::rule::{Destination, OnQueueFull, RULES_MAX, Rule, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
 #[derive(Clone, Debug)]
@@ -67,6 +68,24 @@ impl Config {
     /// As [`Config::from_file`], for rules and what they are read with.
     pub fn rules_from_file(path: &Path) -> Result<Vec<Rule>> {
         load::rules_from_file(path)
+    }
+
+    /// One rule by itself: a text with one `[[rule]]`, and the named filters that it uses; or its table as a JSON object. The
+    /// event types and limits are those of `engine`. Whether its destinations are there is not asked.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] with the place.
+    pub fn rule_of_text(text: &str, engine: &EngineConfig) -> Result<Rule> {
+        load::rule_of(text, engine)
+    }
+
+    /// One destination by itself: a text with one `[[destination]]`, or its table as a JSON object. Paths are relative to
+    /// `base_dir`.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] with the place.
+    pub fn destination_of_text(text: &str, base_dir: &Path) -> Result<Destination> {
+        load::destination_of_text(text, base_dir)
     }
 
     /// As [`Config::rules_from_file`], of text. Errors call it `file_name`; paths in it are relative to `base_dir`.
@@ -125,6 +144,9 @@ pub struct EngineConfig {
     pub event_bytes_max: usize,
     /// The event types: the known ones, and the host's own. Default: only the known ones.
     pub event_types: EventTypes,
+    /// ARNs that notification documents may name beside those that name a destination themselves, and the destinations that
+    /// they mean: `[arns]` of the configuration, as it was when the engine was opened. Default: none.
+    pub arns: BTreeMap<String, String>,
     /// How long closing waits for deliveries, up to 1 h. Default: 10 s. What is left is delivered after the next open.
     pub close_timeout: Duration,
     /// The log of each shard.
@@ -414,6 +436,7 @@ impl EngineConfig {
             event_source: "aws:s3".to_owned(),
             event_bytes_max: EVENT_BYTES_MAX,
             event_types: EventTypes::default(),
+            arns: BTreeMap::new(),
             close_timeout: Duration::from_secs(10),
             log: LogConfig::default(),
             delivery: DeliveryConfig::default(),

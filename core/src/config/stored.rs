@@ -1,6 +1,7 @@
 //! Rules and destinations as they are kept: JSON, with the keys of the configuration file.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,8 +16,8 @@ use crate::filter::{Filter, NamedFilters};
 use crate::net::address::AddressLists;
 use crate::net::pool::PoolLimits;
 use crate::rule::{
-    BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, ProxyChoice, RateLimits, RetryPolicy, Rule,
-    Success,
+    BreakerPolicy, Destination, DestinationKind, DisablePolicy, DocumentEntry, Order, ProxyChoice, RateLimits,
+    RetryPolicy, Rule, Success,
 };
 use crate::wire;
 
@@ -38,6 +39,8 @@ struct StoredRule {
     repeat: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     retain: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    document: Option<DocumentEntry>,
 }
 
 fn is_false(b: &bool) -> bool {
@@ -65,6 +68,7 @@ pub(crate) fn rule_json(rule: &Rule) -> Value {
         priority: PRIORITIES.iter().find(|(p, _)| Some(*p) == rule.priority).map(|(_, name)| (*name).to_owned()),
         repeat: rule.repeat,
         retain: rule.retain,
+        document: rule.document.as_deref().cloned(),
     };
     serde_json::to_value(stored).unwrap_or_default()
 }
@@ -89,6 +93,7 @@ pub(crate) fn rule_of_json(value: Value, types: &EventTypes) -> Result<Rule> {
     rule.bucket = stored.bucket;
     rule.destinations = stored.destinations;
     (rule.repeat, rule.retain) = (stored.repeat, stored.retain);
+    rule.document = stored.document.map(Arc::new);
     Ok(rule)
 }
 
@@ -225,7 +230,7 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     let header_templates = taken("header_templates");
     let (compression, encryption) = (taken("compression"), taken("encryption"));
     let text = toml::to_string(&json!({"destination": [value]})).map_err(|e| Error::invalid_config(e.to_string()))?;
-    let mut d = load::destination_of(&text, Path::new(""))?;
+    let mut d = load::destination_of_text(&text, Path::new(""))?;
     let label = d.label();
     let bad = |what: &str| Error::invalid_config(format!("{what} cannot be read")).at(label.clone());
     if let Some(list) = header_templates {

@@ -1,8 +1,10 @@
 //! Webhooks: batches as POST requests over HTTP/1.1, plain or with TLS, or over HTTP/2.
 
 use std::cell::{Cell, RefCell};
+use std::future::{poll_fn, ready};
 use std::io;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,8 +26,14 @@ use crate::net::stream::Stream;
 use crate::net::tls;
 use crate::rule::{Partial, Success, VerificationMethod, Webhook};
 
-/// Answers are short, and the buffer is cleared for each.
-const READ_BYTES: usize = 1024;
+/// Answers are short.
+const READ_BYTES: usize = 4096;
+
+thread_local! {
+    /// What an answer is read into. Not beside the read, where it would be part of every attempt.
+    static READ: RefCell<[u8; READ_BYTES]> = const { RefCell::new([0; READ_BYTES]) };
+}
+
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
@@ -35,7 +43,7 @@ pub(crate) struct WebhookConnector {
     head: RequestHead,
     dialer: Dialer,
     timeout: Duration,
-    pool: RefCell<Pool<Connection>>,
+    pool: RefCell<Pool<Box<Connection>>>,
     /// Where HTTP/2 is allowed.
     http2: Option<Http2>,
     connections: Cell<u64>,
@@ -93,13 +101,9 @@ struct Message<'a> {
 }
 
 /// What a request is sent on.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, and moved at once: a box would be one more allocation per request"
-)]
 enum Line {
     /// A connection for it alone, and whether it was used before.
-    Own(Pooled<Connection>, bool),
+    Own(Pooled<Box<Connection>>, bool),
     /// One of HTTP/2.
     Shared(Seat),
 }
@@ -252,47 +256,43 @@ impl WebhookConnector {
         self.dialer.trace()
     }
 
-    async fn attempt(&self, records: &[Record]) -> Outcome {
-        let Parts { head: batch_head, separator, tail, parcels, single } = self.parts;
-        let retry = |fault, reason: String| Outcome::Retry { fault, reason, status: 0, answer: Bytes::new() };
-        let again = |reason: String| retry(Fault::Endpoint, reason);
-        let deadline = driver::now() + self.timeout;
-        let late = || retry(Fault::Overload, format!("no complete answer within {:?}", self.timeout));
-        if single && records.len() > 1 {
-            // A batch from before the format was changed: it comes again in halves.
-            let reason = "each event has a request of its own".into();
-            return Outcome::Poison { reason, status: 0, answer: Bytes::new() };
+    /// Sends records as they are: nothing but their number of bytes is to be known for the head.
+    async fn attempt_plain(&self, records: &[Record]) -> Outcome {
+        let Parts { head: batch_head, separator, tail, .. } = self.parts;
+        // Each record comes with the separator before it; the first one goes without.
+        let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
+        let length = batch_head.len() + records_len - separator.len() + tail.len();
+        let mut head = Vec::with_capacity(512);
+        if let Err(e) = self.head.write(&[], length as u64, &mut head) {
+            return Outcome::Undeliverable { reason: e.to_string() };
         }
-        if self.credentials.is_none() && self.wrapping.is_none() && !parcels {
-            // Each record comes with the separator before it; the first one goes without.
-            let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
-            let length = batch_head.len() + records_len - separator.len() + tail.len();
-            let mut head = Vec::with_capacity(512);
-            if let Err(e) = self.head.write(&[], length as u64, &mut head) {
-                return Outcome::Undeliverable { reason: e.to_string() };
-            }
-            let head_bytes = head.len();
-            head.extend_from_slice(batch_head);
-            let head = Bytes::from(head);
-            let pieces = || pieces(head.clone(), records, separator.len(), tail);
-            let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers: &[] };
-            return match driver::until(deadline, self.exchange(&message)).await {
-                None => late(),
-                Some(Err(reason)) => again(reason),
-                Some(Ok(response)) => self.judge(&response, records),
-            };
+        let head_bytes = head.len();
+        head.extend_from_slice(batch_head);
+        let head = Bytes::from(head);
+        let pieces = || pieces(head.clone(), records, separator.len(), tail);
+        let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers: &[] };
+        let now = driver::now();
+        match driver::until(now + self.timeout, self.exchange(&message, now)).await {
+            None => self.late(),
+            Some(Err(reason)) => again(reason),
+            Some(Ok(response)) => self.judge(&response, records),
         }
+    }
+
+    /// Sends records in a body that is wrapped or signed, or that brings headers of its own.
+    async fn attempt_made(&self, records: &[Record]) -> Outcome {
+        let Parts { head, separator, tail, parcels, .. } = self.parts;
         let (made, body) = match records {
             [record] if parcels => match open_parcel(&record.bytes) {
                 Some((headers, body)) => {
                     let body = record.bytes.slice_ref(body);
-                    (headers, vec![Bytes::from_static(batch_head), body, Bytes::from_static(tail)])
+                    (headers, vec![Bytes::from_static(head), body, Bytes::from_static(tail)])
                 }
                 None => {
                     return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
                 }
             },
-            _ => (Vec::new(), pieces(Bytes::from_static(batch_head), records, separator.len(), tail)),
+            _ => (Vec::new(), pieces(Bytes::from_static(head), records, separator.len(), tail)),
         };
         let sending = async {
             let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
@@ -300,12 +300,16 @@ impl WebhookConnector {
             let encoding = wrapped.content_encoding.map(|value| ("Content-Encoding", value));
             self.send_signed(records, made.into_iter().chain(encoding).collect(), &[wrapped.body.into()]).await
         };
-        match driver::until(deadline, sending).await {
-            None => late(),
+        match driver::until(driver::now() + self.timeout, sending).await {
+            None => self.late(),
             Some(Err(reason)) => again(reason),
             Some(Ok(Err(reason))) => Outcome::Undeliverable { reason },
             Some(Ok(Ok(response))) => self.judge(&response, records),
         }
+    }
+
+    fn late(&self) -> Outcome {
+        retry(Fault::Overload, format!("no complete answer within {:?}", self.timeout))
     }
 
     /// Sends a body with headers of its own, signed anew; the inner error is one for which no other attempt can be better.
@@ -323,7 +327,7 @@ impl WebhookConnector {
             let head = Bytes::from(head);
             let pieces = || std::iter::once(&head).chain(body).cloned().collect();
             let message = Message { pieces: &pieces, head_bytes: head.len(), target, headers };
-            self.exchange(&message).await.map_err(|reason| (false, reason))
+            self.exchange(&message, driver::now()).await.map_err(|reason| (false, reason))
         };
         let Some(credentials) = &self.credentials else {
             return match send(self.head.target(), &made).await {
@@ -381,15 +385,21 @@ impl WebhookConnector {
         head.extend_from_slice(body);
         let request = Bytes::from(head);
         let pieces = || vec![request.clone()];
-        self.exchange(&Message { pieces: &pieces, head_bytes, target: self.head.target(), headers }).await
+        let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers };
+        self.exchange(&message, driver::now()).await
     }
 
     /// Sends a request and reads its answer; once more on a fresh connection if a reused one turns out to be dead, and more
-    /// often if the endpoint says that it has not looked at it.
-    async fn exchange(&self, message: &Message<'_>) -> std::result::Result<Response, String> {
+    /// often if the endpoint says that it has not looked at it. Begun `now`.
+    async fn exchange(&self, message: &Message<'_>, now: Instant) -> std::result::Result<Response, String> {
         let mut resent = 0;
         loop {
-            let sent = match self.line(resent > 0).await? {
+            // What an attempt seldom needs is not part of it: it would be moved with it.
+            let line = match self.idle(resent > 0, now) {
+                Some(pooled) => Line::Own(pooled, true),
+                None => Box::pin(self.line(resent > 0)).await?,
+            };
+            let sent = match line {
                 Line::Own(mut pooled, reused) => {
                     let sent = self.exchange_on(&mut pooled.connection, (message.pieces)(), reused).await;
                     if let Ok(response) = &sent {
@@ -397,7 +407,7 @@ impl WebhookConnector {
                     }
                     sent
                 }
-                Line::Shared(seat) => self.exchange_shared(seat, message).await,
+                Line::Shared(seat) => Box::pin(self.exchange_shared(seat, message)).await,
             };
             match sent {
                 Ok(response) => return Ok(response),
@@ -421,14 +431,18 @@ impl WebhookConnector {
         }
     }
 
+    /// A connection of HTTP/1.1 that was used before, unless it has to be a fresh one.
+    fn idle(&self, fresh: bool, now: Instant) -> Option<Pooled<Box<Connection>>> {
+        match fresh {
+            true => None,
+            false => self.pool.borrow_mut().take(now, |c| c.stream.is_closed()),
+        }
+    }
+
     /// What the next request is sent on; if `fresh`, no connection of HTTP/1.1 that was used before.
     async fn line(&self, fresh: bool) -> std::result::Result<Line, String> {
         loop {
-            let idle = match fresh {
-                true => None,
-                false => self.pool.borrow_mut().take(driver::now(), |c| c.stream.is_closed()),
-            };
-            if let Some(pooled) = idle {
+            if let Some(pooled) = self.idle(fresh, driver::now()) {
                 return Ok(Line::Own(pooled, true));
             }
             let Some(http2) = &self.http2 else { return self.connect().await };
@@ -493,11 +507,11 @@ impl WebhookConnector {
         };
         let [header, also] = self.wanted.clone();
         let parser = parser.looking_for(header).looking_also_for(also);
-        let made = self.pool.borrow().made(Connection { stream, parser }, driver::now());
+        let made = self.pool.borrow().made(Box::new(Connection { stream, parser }), driver::now());
         Ok(Line::Own(made, false))
     }
 
-    fn give_back(&self, pooled: Pooled<Connection>, response: &Response) {
+    fn give_back(&self, pooled: Pooled<Box<Connection>>, response: &Response) {
         if response.keep_alive {
             self.pool.borrow_mut().give_back(pooled, response.keep_alive_timeout, driver::now());
         }
@@ -516,10 +530,19 @@ impl WebhookConnector {
         trace.note(|| format!("{} bytes of request are sent", pieces.iter().map(Bytes::len).sum::<usize>()));
         let sent: io::Result<()> = stream.send(pieces).await;
         let mut begun = false;
-        let mut buf = [0u8; READ_BYTES];
         loop {
-            let n = match stream.read(&mut buf).await {
-                Ok(n) => n,
+            let read = poll_fn(|cx| {
+                READ.with_borrow_mut(|buf| {
+                    let n = ready!(stream.poll_read(cx, buf))?;
+                    if !std::mem::replace(&mut begun, true) {
+                        trace.note(|| "the answer begins".into());
+                    }
+                    let state = if n == 0 { parser.eof() } else { parser.feed(&buf[..n]).map(|p| p.state) };
+                    Poll::Ready(io::Result::Ok(state))
+                })
+            });
+            let state = match read.await {
+                Ok(state) => state,
                 Err(e) => {
                     if reused && parser.zero_bytes_seen() {
                         return Err(Failure::Stale);
@@ -528,10 +551,6 @@ impl WebhookConnector {
                     return Err(Failure::Other(self.dialer.explain(&e)));
                 }
             };
-            if !std::mem::replace(&mut begun, true) {
-                trace.note(|| "the answer begins".into());
-            }
-            let state = if n == 0 { parser.eof() } else { parser.feed(&buf[..n]).map(|p| p.state) };
             match state {
                 Ok(State::NeedMore) => {}
                 Ok(State::Done | State::CloseAfter) => {
@@ -561,7 +580,15 @@ impl WebhookConnector {
 
 impl Connector for WebhookConnector {
     fn send<'a>(&'a self, records: &'a [Record]) -> Attempt<'a> {
-        Box::pin(self.attempt(records))
+        if self.parts.single && records.len() > 1 {
+            // A batch from before the format was changed: it comes again in halves.
+            let reason = "each event has a request of its own".into();
+            return Box::pin(ready(Outcome::Poison { reason, status: 0, answer: Bytes::new() }));
+        }
+        if self.credentials.is_none() && self.wrapping.is_none() && !self.parts.parcels {
+            return Box::pin(self.attempt_plain(records));
+        }
+        Box::pin(self.attempt_made(records))
     }
 
     fn expire(&self, now: Instant) {
@@ -574,6 +601,15 @@ impl Connector for WebhookConnector {
     fn connections(&self) -> u64 {
         self.connections.get()
     }
+}
+
+/// An attempt that has failed, without an answer.
+fn retry(fault: Fault, reason: String) -> Outcome {
+    Outcome::Retry { fault, reason, status: 0, answer: Bytes::new() }
+}
+
+fn again(reason: String) -> Outcome {
+    retry(Fault::Endpoint, reason)
 }
 
 /// Headers that receivers of a profile look for.
@@ -660,6 +696,16 @@ mod tests {
             Outcome::Poison { .. } => "poison".into(),
             other => format!("{other:?}"),
         }
+    }
+
+    /// Each attempt is moved to the heap as a whole, and what it holds but seldom needs is moved with it.
+    #[test]
+    fn an_attempt_takes_little_memory() {
+        let network = Arc::new(Network::new(&crate::config::NetworkConfig::default()));
+        let webhook = Webhook::new("http://127.0.0.1/").expect("a URL");
+        let c = WebhookConnector::new(&webhook, (Profile::Aws, &Format::default()), 1, &network).expect("a connector");
+        let (plain, made) = (size_of_val(&c.attempt_plain(&[])), size_of_val(&c.attempt_made(&[])));
+        assert!(plain <= 1024 && made <= 2048, "{plain} and {made} bytes");
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, PollState, PollableFd};
@@ -16,8 +16,8 @@ use ::glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder,
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::sockets;
 use super::stream::{SocketOptions, set_options};
+use super::{sockets, timers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::BLOCK_BYTES;
 
@@ -83,6 +83,7 @@ where
             ALWAYS_READABLE.set(always_readable());
             main().await;
             sockets::close().await;
+            timers::close().await;
             ALWAYS_READABLE.set(None);
         })
         .map_err(|e| Error::new(ErrorKind::Io, format!("cannot start the thread of {name}: {e}")))?;
@@ -136,55 +137,33 @@ pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
     }
 }
 
-/// Waits.
-pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { when: Instant::now() + duration, armed: None, late: false }
-}
-
-/// See [`sleep`].
-///
-/// glommio's timer enters itself into the wheel anew with each poll and takes only the last entry out again. A timer beside
-/// another future, polled whenever that one has news, would leave an entry for each poll there until its time comes, and
-/// with it the memory of the task. So it is polled once per waker here.
-///
-/// Once a shard has had more than 256 timers at a time, glommio keeps them in a wheel of [`WHEEL_TICK`], and what ends
-/// within the present tick has ended for it: up to a tick too early, with the entry gone. Who is polled within the last tick
-/// may have been woken so, and waits anew, for a tick more, which cannot be too early.
-pub struct Sleep {
+/// The runtime's own timer; see [`super::timers`].
+pub(super) struct Timer {
     when: Instant,
-    armed: Option<(::glommio::timer::Timer, Waker)>,
-    /// It waits for a tick more.
-    late: bool,
+    armed: Option<::glommio::timer::Timer>,
 }
 
-/// The resolution of glommio's wheel.
-const WHEEL_TICK: Duration = Duration::from_millis(1);
+impl Timer {
+    /// Ready at a time.
+    pub(super) fn until(when: Instant) -> Timer {
+        Timer { when, armed: None }
+    }
+}
 
-impl Future for Sleep {
+impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let now = Instant::now();
-        if now >= self.when {
-            self.armed = None;
+        let left = self.when.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Poll::Ready(());
         }
-        let left = self.when - now;
-        if self.armed.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
-            if self.late || left > WHEEL_TICK {
-                return Poll::Pending;
-            }
-            self.late = true;
-        }
-        // The old one, if there is one, takes its entry with it.
+        // A new one each time: with each poll the runtime enters a timer once more, and takes only the last entry out again.
         self.armed = None;
-        let left = if self.late { left + WHEEL_TICK } else { left };
         let mut timer = ::glommio::timer::Timer::new(left);
-        if Pin::new(&mut timer).poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        self.armed = Some((timer, cx.waker().clone()));
-        Poll::Pending
+        let polled = Pin::new(&mut timer).poll(cx).map(drop);
+        self.armed = Some(timer);
+        polled
     }
 }
 
@@ -197,20 +176,13 @@ pub async fn turn() {
             let _ = fd.readable().await;
         }
         // Without the descriptor (none were left when the shard started) the timer's resolution has to do.
-        None => sleep(Duration::from_micros(100)).await,
+        None => timers::sleep(Duration::from_micros(100)).await,
     }
 }
 
 /// An eventfd that is readable for ever, so that waiting for it ends with the ring's next round.
 fn always_readable() -> Option<Rc<PollableFd<OwnedFd>>> {
-    // SAFETY: the call takes no pointers.
-    let fd = unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: the descriptor was just made and belongs to nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    PollableFd::new(fd).ok().map(Rc::new)
+    PollableFd::new(super::eventfd(1).ok()?).ok().map(Rc::new)
 }
 
 /// Waits for a descriptor to be readable, again and again.
@@ -383,28 +355,6 @@ byte_stream!(UnixStream);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// With many timers the runtime's fire too early, once.
-    #[test]
-    fn of_thousands_of_sleepers_all_wake_up() {
-        const SLEEPERS: u64 = 3000;
-        let (told, heard) = std::sync::mpsc::channel();
-        let main = move || async move {
-            let sleeper = |n: u64| async move {
-                for round in 0..40 {
-                    sleep(Duration::from_micros(200 + (n * 7919 + round * 104_729) % 9_800)).await;
-                }
-            };
-            let all: Vec<_> = (0..SLEEPERS).map(|n| spawn(sleeper(n))).collect();
-            for one in all {
-                one.await;
-            }
-            let _ = told.send(());
-        };
-        let shard = spawn_shard("sleepers", None, main).expect("a shard");
-        heard.recv_timeout(Duration::from_secs(120)).expect("all of them wake up");
-        shard.join().expect("no panic");
-    }
 
     #[test]
     fn a_file_that_is_removed_while_it_is_opened_is_not_there() {

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use super::glommio as ring;
 #[cfg(feature = "sim")]
 use super::sim;
+use super::timers;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The thread of a shard.
@@ -151,7 +152,7 @@ pub fn spawn_urgent<T: 'static>(future: impl Future<Output = T> + 'static) -> Ta
 /// See [`sleep`].
 pub enum Sleep {
     /// Of the io_uring runtime.
-    Ring(ring::Sleep),
+    Ring(timers::Sleep),
     /// Of a simulation.
     #[cfg(feature = "sim")]
     Sim(sim::Sleep),
@@ -171,11 +172,16 @@ impl Future for Sleep {
 
 /// Waits.
 pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(super::now() + duration)
+}
+
+/// Waits for a time.
+pub fn sleep_until(when: Instant) -> Sleep {
     #[cfg(feature = "sim")]
     if let Some(world) = sim::current() {
-        return Sleep::Sim(world.sleep_until(world.now() + duration));
+        return Sleep::Sim(world.sleep_until(when));
     }
-    Sleep::Ring(ring::sleep(duration))
+    Sleep::Ring(timers::sleep_until(when))
 }
 
 /// Lets the runtime look at completions, timers and wake-ups, and other tasks run. Costs some microseconds: it is a trip

@@ -113,6 +113,18 @@ pub struct Lease {
     token: u64,
 }
 
+impl Lease {
+    /// As numbers, for who keeps leases elsewhere: the shard, the event's sequence there, and which giving-out it is.
+    pub fn to_numbers(self) -> [u64; 3] {
+        [u64::from(self.shard), self.sequence, self.token]
+    }
+
+    /// Of such numbers. A lease that nobody gave is refused where it is used.
+    pub fn of_numbers([shard, sequence, token]: [u64; 3]) -> Lease {
+        Lease { shard: u16::try_from(shard).unwrap_or(u16::MAX), sequence, token }
+    }
+}
+
 /// What a member gets.
 #[derive(Clone, Debug)]
 pub enum Delivery {

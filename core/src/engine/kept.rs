@@ -211,7 +211,7 @@ impl Kept {
     /// If it cannot be written.
     pub(super) fn append(&mut self, plan: &Plan) -> Result<()> {
         let rule = |((bucket, id), rule): (_, Option<&crate::rule::LiveRule>)| {
-            (bucket, id, rule.map(|r| rule_json(&r.rule())))
+            (bucket, id, rule.map(|r| rule_json(&r.whole())))
         };
         let destination = |(name, d): &(String, Option<LiveDestination>)| {
             (name.clone(), d.as_ref().map(|d| destination_json(&d.destination)))
@@ -230,7 +230,7 @@ impl Kept {
         if self.journal.bytes() <= JOURNAL_BYTES_MIN.max(self.file_bytes) {
             return;
         }
-        let rules = live.all_of(Owner::Callers).map(|r| StoredItem { version: r.version, item: rule_json(&r.rule()) });
+        let rules = live.all_of(Owner::Callers).map(|r| StoredItem { version: r.version, item: rule_json(&r.whole()) });
         let mine = live.destinations().all().filter(|d| d.owner == Owner::Callers);
         let destinations = mine.map(|d| StoredItem { version: d.version, item: destination_json(&d.destination) });
         let file = RulesFile {

@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::batch::Receipts;
 use super::{Engine, Inner, OnFull, closed, deadline_in, full, refused};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -249,7 +250,8 @@ impl Engine {
         };
         let options = super::PublishOptions::default();
         let deadline = options.on_full.deadline();
-        let shard = inner.shards.iter().find(|s| s.index == usize::from(token.shard)).ok_or_else(unknown)?;
+        let shard_at = |index: usize| inner.shards.iter().find(|s| s.index == index).ok_or_else(unknown);
+        let shard = shard_at(usize::from(token.shard))?;
         let mut prefix = Prefix::new(Kind::Abort);
         prefix.extensions.resolves = Some(token.sequence);
         let resolved = loop {
@@ -286,7 +288,7 @@ impl Engine {
             };
             match pushed {
                 Ok(position) => {
-                    let resolved = Resolved { committed: commits, shard: target.clone(), position };
+                    let resolved = Resolved { committed: commits, shard: target.index, position };
                     entry.resolved = Some(resolved.clone());
                     entry.intent.frame = Vec::new();
                     break resolved;
@@ -305,8 +307,8 @@ impl Engine {
             let receipt = Receipt::new(shard.clone(), position);
             receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
         };
-        durable(&resolved.shard, resolved.position)?;
-        if Arc::ptr_eq(&resolved.shard, shard) {
+        durable(shard_at(resolved.shard)?, resolved.position)?;
+        if resolved.shard == shard.index {
             return Ok(());
         }
         // Only now may the intent end. If a crash comes between, it is in doubt once more, and the event may be repeated.
@@ -719,6 +721,26 @@ fn wait(receipt: Receipt, options: &CommitOptions) -> Result<()> {
     receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))
 }
 
+impl Reservation {
+    /// Commits several reservations that are open, with one wait for all of them. Those that were aborted are of no account.
+    ///
+    /// # Errors
+    /// As [`Reservation::commit`], of the first that it is said of; those before it are committed, it and those after it stay
+    /// open.
+    pub fn commit_all<'a>(
+        items: impl IntoIterator<Item = (&'a Reservation, CommitFields<'a>)>,
+        options: &CommitOptions,
+    ) -> Result<()> {
+        let mut receipts = Receipts::default();
+        for (item, fields) in items {
+            if !matches!(*item.state.lock(), State::Aborted) {
+                receipts.add(item.submit(&fields, options.ack)?);
+            }
+        }
+        receipts.wait(options.ack, deadline_in(options.ack_timeout))
+    }
+}
+
 /// The reservations of one operation on several objects. Those that are open when it is dropped are aborted.
 #[derive(Debug)]
 pub struct BatchReservation {
@@ -753,20 +775,13 @@ impl BatchReservation {
             )
             .remedy("give one entry per event"));
         }
-        let mut last: Vec<Receipt> = Vec::new();
-        for (item, fields) in self.items.iter().zip(fields) {
-            let Some(item) = item.as_ref().filter(|i| !matches!(*i.state.lock(), State::Aborted)) else { continue };
-            let receipt = item.submit(fields, options.ack)?;
-            match last.iter_mut().find(|r| Arc::ptr_eq(&r.shard, &receipt.shard)) {
-                Some(r) => r.position = r.position.max(receipt.position),
-                None => last.push(receipt),
-            }
-        }
-        let deadline: Instant = deadline_in(options.ack_timeout);
-        for receipt in last.into_iter().filter(|_| options.ack > Ack::Memory) {
-            receipt.wait(options.ack, Some(deadline))?;
-        }
-        Ok(())
+        let items = self.items.iter().zip(fields);
+        Reservation::commit_all(items.filter_map(|(item, fields)| Some((item.as_ref()?, *fields))), options)
+    }
+
+    /// The reservations, in the order of the events; `None` for those that no rule wants.
+    pub fn into_items(self) -> Vec<Option<Reservation>> {
+        self.items
     }
 
     /// Aborts every reservation that is open.

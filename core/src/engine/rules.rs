@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::kept::{Before, Kept};
 use super::{Engine, Inner, Life, closed};
 use crate::auth;
-use crate::config::{EngineConfig, Keep, RulesKept};
+use crate::config::{Config, EngineConfig, Keep, RulesKept};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Compiler, Rules};
 use crate::log::names::Names;
 use crate::rule::{
-    Backlog, Destination, DestinationKind, Edit, Expect, Key, LiveDestination, LiveRule, LiveRules, Numbers, Owner,
-    Plan, Rule, RuleSet, key,
+    Arns, Backlog, Destination, DestinationKind, Edit, Expect, Format, Key, LiveDestination, LiveRule, LiveRules,
+    Notification, NotificationOptions, Numbers, Owner, Plan, Rule, RuleSet, key, write_document,
 };
 use crate::shard::snapshot::Snapshot;
 
@@ -239,6 +239,18 @@ impl Control {
     }
 }
 
+/// The notification document of a bucket: see [`Engine::bucket_notification`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BucketNotification {
+    /// The document; one without configurations if nothing was put.
+    pub text: String,
+    /// The version of the bucket's rules; `None` if it never had any.
+    pub version: Option<u64>,
+    /// The ids of rules that were put for the bucket by other ways, and that no document can say.
+    pub left_out: Vec<String>,
+}
+
 impl Engine {
     /// Replaces the configuration as a whole: its rules and destinations. What callers have put stays
     /// ([`Engine::put_rule`]); where it does not fit any more it is kept, and not in force until it does.
@@ -253,6 +265,14 @@ impl Engine {
     pub fn replace_rules(&self, rules: RuleSet) -> Result<()> {
         self.inner.config.check_rules(&rules)?;
         self.change_rules(Owner::Configuration, |live| Ok(live.configuring(rules)), |_| ())
+    }
+
+    /// Reads one rule for [`Engine::put_rule`], as [`Config::rule_of_text`] does, with the engine's event types and limits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] with the place.
+    pub fn rule_of_text(&self, text: &str) -> Result<Rule> {
+        Config::rule_of_text(text, &self.inner.config)
     }
 
     /// Puts one rule, new or in the place of the one that it has in its bucket. The others stay as they are, and what it
@@ -339,6 +359,66 @@ impl Engine {
             },
             |live| live.bucket_version(name).unwrap_or(0),
         )
+    }
+
+    /// Puts the notification document of a bucket, in XML or JSON, as `PutBucketNotificationConfiguration` of S3 does: all
+    /// rules that were put for the bucket are replaced by those that it has. An empty one switches the bucket's
+    /// notifications off, but for rules of the configuration and of every bucket. Its ARNs may name the destinations in
+    /// force (`arn:tidewire:…:NAME`, `arn:minio:sqs:…`) and those of [`EngineConfig::arns`]. `format` is told by the first
+    /// character if it is `None`. Answers the version of the bucket's rules.
+    ///
+    /// # Errors
+    /// As [`Engine::put_bucket_rules`]; [`ErrorKind::InvalidConfig`] with line and column if the document is wrong. What to
+    /// answer the client of S3 tells [`Error::s3_code`] of each.
+    pub fn put_bucket_notification(
+        &self,
+        bucket: &str,
+        text: &str,
+        format: Option<Format>,
+        options: &NotificationOptions,
+        expect: Expect,
+    ) -> Result<u64> {
+        let rules = self.check_bucket_notification(bucket, text, format, options)?;
+        self.put_bucket_rules(Some(bucket), rules, expect)
+    }
+
+    /// The rules that [`Engine::put_bucket_notification`] would make of a document; nothing changes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] with line and column; [`ErrorKind::WrongProcess`].
+    pub fn check_bucket_notification(
+        &self,
+        bucket: &str,
+        text: &str,
+        format: Option<Format>,
+        options: &NotificationOptions,
+    ) -> Result<Vec<Rule>> {
+        self.inner.check_process()?;
+        let config = &self.inner.config;
+        let names: BTreeSet<String> = {
+            let snapshot = self.inner.snapshot.load();
+            let in_force = snapshot.destinations.all().filter(|d| d.inactive.is_none());
+            in_force.map(|d| d.destination.name.clone()).collect()
+        };
+        // One that leads to a destination which is gone is no ARN that is known.
+        let aliases = config.arns.iter().filter(|(_, name)| names.contains(*name));
+        let aliases = aliases.map(|(arn, name)| (arn.clone(), name.clone())).collect();
+        let arns = Arns::new(names, aliases)?;
+        let name = "notification document";
+        Notification { bucket, text, name, format, options, arns: &arns, types: &config.event_types }.rules()
+    }
+
+    /// The notification document of a bucket: what was put, with ids for configurations that had none. Rules that were put
+    /// by other ways stand in it where a document can say what they say.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WrongProcess`].
+    pub fn bucket_notification(&self, bucket: &str, format: Format) -> Result<BucketNotification> {
+        self.inner.check_process()?;
+        let (rules, version) = self.bucket_rules(Some(bucket));
+        let rules: Vec<_> = rules.iter().map(|live| live.whole()).collect();
+        let (text, left_out) = write_document(&rules, format);
+        Ok(BucketNotification { text, version, left_out })
     }
 
     /// Puts one destination, new or in the place of the one of its name. Answers its version.
@@ -572,6 +652,11 @@ impl Inner {
         let snapshot = Arc::new(life.control.snapshot(&dir.names));
         let earlier = self.snapshot.swap(snapshot.clone());
         self.everywhere.follow(&snapshot);
+        if let Some(first) = self.shards.first()
+            && !Arc::ptr_eq(&earlier.destinations, &snapshot.destinations)
+        {
+            first.common.endpoints.follow(&earlier.destinations, &snapshot.destinations);
+        }
         for shard in &self.shards {
             shard.change_rules(snapshot.clone());
         }

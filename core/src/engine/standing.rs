@@ -5,7 +5,7 @@ use crate::auth::rotation::{self, NewSecret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::standing::{Order, Standing};
 use crate::rule::DestinationKind;
-use crate::shard::Command;
+use crate::shard::{Command, Common};
 
 impl Engine {
     /// Whether a destination gets anything, why not, and its last attempts that failed.
@@ -13,8 +13,7 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is no such destination.
     pub fn destination_standing(&self, name: &str) -> Result<Standing> {
-        let found = self.inner.shards.first().and_then(|shard| shard.common.standing_of(name));
-        found.ok_or_else(|| unknown(name))
+        self.common_of(name)?.standing_of(name).ok_or_else(|| unknown(name))
     }
 
     /// Sends a destination nothing until it is resumed; its events wait. It stays so through restarts, from a second after
@@ -50,11 +49,11 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::NotFound`] if no endpoint of such a destination was sent this token and waits.
     pub fn confirm_by_token(&self, name: &str, token: &str, per_minute: Option<u32>) -> Result<()> {
-        let shard = self.inner.shards.first();
-        let number = shard.and_then(|shard| shard.common.endpoints.show_code(name, token, per_minute));
-        let number = number.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "no endpoint was sent this token, or it has agreed already")
-        })?;
+        let common = self.common_of(name).ok();
+        let number =
+            common.and_then(|common| common.endpoints.show_code(name, token, per_minute)).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "no endpoint was sent this token, or it has agreed already")
+            })?;
         self.inner.shards.iter().for_each(|shard| shard.command(Command::Turn(number)));
         Ok(())
     }
@@ -72,24 +71,29 @@ impl Engine {
         given: Option<zeroize::Zeroizing<String>>,
         overlap: std::time::Duration,
     ) -> Result<NewSecret> {
-        let first = self.inner.shards.first().ok_or_else(|| unknown(name))?;
-        let settings = first.common.endpoints.settings(name).ok_or_else(|| unknown(name))?;
+        let endpoints = &self.common_of(name)?.endpoints;
+        let settings = endpoints.settings(name).ok_or_else(|| unknown(name))?;
         let DestinationKind::Webhook(webhook) = &settings.kind;
         let dir = &self.inner.config.data_dir;
         let unix = (crate::driver::wall_ns() / 1_000_000_000) as i64;
-        let _rotating = first.common.endpoints.rotating.lock();
+        let _rotating = endpoints.rotating.lock();
         let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
         if let Some(rotated) = rotation::Rotated::read(dir, name)?
-            && let Some(number) = first.common.endpoints.set_secrets(name, rotated)
+            && let Some(number) = endpoints.set_secrets(name, rotated)
         {
             self.inner.shards.iter().for_each(|shard| shard.command(Command::Reconnect(number)));
         }
         Ok(new)
     }
 
+    /// What the shards share, if there is such a destination.
+    fn common_of(&self, name: &str) -> Result<&Common> {
+        let is_there = self.inner.snapshot.load().destinations.by_name(name).is_some();
+        self.inner.shards.first().filter(|_| is_there).map(|shard| &*shard.common).ok_or_else(|| unknown(name))
+    }
+
     fn order(&self, name: &str, order: Order) -> Result<()> {
-        let number = self.inner.shards.first().and_then(|shard| shard.common.endpoints.obey(name, order));
-        let number = number.ok_or_else(|| unknown(name))?;
+        let number = self.common_of(name)?.endpoints.obey(name, order).ok_or_else(|| unknown(name))?;
         self.inner.shards.iter().for_each(|shard| shard.command(Command::Turn(number)));
         Ok(())
     }

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use super::bytes;
 use super::compiler::Compiler;
 use super::expression::{Field, Filter, Test};
-use super::scope::{LARGE_BYTES, MatchMemory, Met, Scope};
+use super::scope::{MatchMemory, Met, Scope};
 use super::subject::{Kind, Subject, Value};
 use super::walk::{Postings, Walks};
 use crate::error::Result;
@@ -136,6 +136,8 @@ pub(super) struct Buckets {
     /// Of power-of-two number; the upper bits of a name's hash choose.
     parts: Box<[Arc<Part>]>,
     len: usize,
+    /// Those whose rules take more memory than stays close to the processor.
+    large: usize,
     /// Of all compiled rules.
     bytes: usize,
 }
@@ -180,10 +182,11 @@ fn with_hash(part: &Part, hash: u64, is: impl Fn(&Layers) -> bool) -> Option<&La
 /// So many events are matched at once.
 const BATCH: usize = 16;
 /// An index of fewer bytes stays close to the processor, so there is nothing to wait for.
-const NEAR_BYTES: usize = LARGE_BYTES;
-/// The event so many places on is asked for while one is matched: as much of it as usually holds its bucket and key.
-const AHEAD: usize = 2;
-const FRAME_LINES: usize = 4;
+const NEAR_BYTES: usize = if cfg!(test) { 512 } else { 512 * 1024 };
+/// Among small scopes, the bucket of the event so many places on is asked for while one is matched, and the rules of the
+/// one so many places on.
+const BUCKET_AHEAD: usize = 8;
+const RULES_AHEAD: usize = 4;
 /// Buckets per part that are aimed at.
 const PART_BUCKETS: usize = 32;
 
@@ -196,7 +199,8 @@ impl Buckets {
     pub(super) fn of(scopes: Vec<Layers>) -> Buckets {
         let hasher = RandomState::default();
         let count = (scopes.len() / PART_BUCKETS).next_power_of_two();
-        let (len, bytes) = (scopes.len(), scopes.iter().map(Layers::bytes).sum());
+        let (len, large) = (scopes.len(), scopes.iter().filter(|layers| layers.first.is_large()).count());
+        let bytes = scopes.iter().map(Layers::bytes).sum();
         let mut parts: Vec<Vec<(u64, Layers)>> = vec![Vec::new(); count];
         for layers in scopes {
             let hash = hasher.hash_one(layers.first.name());
@@ -206,7 +210,7 @@ impl Buckets {
             let len = entries.len();
             part_from(entries.into_iter(), len)
         };
-        Buckets { hasher, parts: parts.into_iter().map(part).collect(), len, bytes }
+        Buckets { hasher, parts: parts.into_iter().map(part).collect(), len, large, bytes }
     }
 
     #[inline]
@@ -252,12 +256,15 @@ impl Buckets {
         let others = others.filter(|(h, l)| *h != hash || l.first.name() != name.as_bytes());
         let next: Vec<(u64, Layers)> = others.cloned().chain(layers.map(|l| (hash, l))).collect();
         let size = |layers: &mut dyn Iterator<Item = &Layers>| {
-            layers.fold((0, 0), |(len, bytes), layers| (len + 1, bytes + layers.bytes()))
+            layers.fold((0, 0, 0), |(len, large, bytes), layers| {
+                (len + 1, large + usize::from(layers.first.is_large()), bytes + layers.bytes())
+            })
         };
         let before = size(&mut part.iter().filter_map(|slot| Some(&slot.0.as_ref()?.1)));
-        let (len, bytes) = size(&mut next.iter().map(|(_, layers)| layers));
+        let (len, large, bytes) = size(&mut next.iter().map(|(_, layers)| layers));
         self.len = self.len - before.0 + len;
-        self.bytes = self.bytes - before.1 + bytes;
+        self.large = self.large - before.1 + large;
+        self.bytes = self.bytes - before.2 + bytes;
         *part = part_from(next.into_iter(), len);
         if self.len > self.parts.len() * PART_BUCKETS * 4 {
             *self = Buckets::of(self.all().cloned().collect());
@@ -310,8 +317,8 @@ impl Matcher {
 
     /// As [`Matcher::matches`] for several events: calls `each` with the place of each in `frames` and the rules that want it.
     ///
-    /// Faster than one after the other where there are many rules: while one event is matched, the memory that the next ones
-    /// need is on its way.
+    /// Faster than one after the other where there are many thousand rules: while one event is matched, the memory that the
+    /// next ones need is on its way.
     pub fn matches_batch(
         &self,
         frames: &[FrameView<'_>],
@@ -319,15 +326,15 @@ impl Matcher {
         mut each: impl FnMut(usize, &[u32]),
     ) {
         let mut out = std::mem::take(&mut memory.matched);
-        if self.buckets.bytes + self.any.bytes() < NEAR_BYTES {
-            for (i, frame) in frames.iter().enumerate() {
-                if let Some(later) = frames.get(i + AHEAD) {
-                    let frame = later.as_bytes();
-                    (0..FRAME_LINES).for_each(|line| bytes::prefetch(frame, line * 64));
+        if self.buckets.large == 0 && !self.any.first.is_large() {
+            if self.buckets.bytes < NEAR_BYTES {
+                for (i, frame) in frames.iter().enumerate() {
+                    out.clear();
+                    self.find(frame, false, memory, &mut out);
+                    each(i, &out);
                 }
-                out.clear();
-                self.find(frame, false, memory, &mut out);
-                each(i, &out);
+            } else {
+                self.find_ahead(frames, memory, &mut out, &mut each);
             }
             out.clear();
             memory.matched = out;
@@ -358,6 +365,39 @@ impl Matcher {
         out.clear();
         memory.matched = out;
         memory.walks = walks;
+    }
+
+    /// For many small scopes: while an event is matched, the bucket of a later one is on its way, and of one between the two
+    /// the rules.
+    fn find_ahead(
+        &self,
+        frames: &[FrameView<'_>],
+        memory: &mut MatchMemory,
+        out: &mut Vec<u32>,
+        each: &mut impl FnMut(usize, &[u32]),
+    ) {
+        let mut hashes = [0; BUCKET_AHEAD];
+        for at in 0..frames.len() + BUCKET_AHEAD {
+            let hash = hashes[at % BUCKET_AHEAD];
+            if let Some(frame) = frames.get(at) {
+                let hash = self.buckets.hash(frame.bucket_and_key().0);
+                hashes[at % BUCKET_AHEAD] = hash;
+                self.buckets.expect(hash);
+            }
+            let rules_of = (at + RULES_AHEAD).wrapping_sub(BUCKET_AHEAD);
+            if rules_of < frames.len() {
+                self.buckets.expect_rules(hashes[rules_of % BUCKET_AHEAD]);
+            }
+            if let Some(i) = at.checked_sub(BUCKET_AHEAD) {
+                let frame = &frames[i];
+                let (bucket, key) = frame.bucket_and_key();
+                let mut event = Wanted { event_type: frame.event_type(), key, ..Wanted::default() };
+                event.look(self.buckets.get_hashed(hash, bucket), &self.any);
+                out.clear();
+                event.find(frame, false, None, memory, out);
+                each(i, out);
+            }
+        }
     }
 
     /// Finds the scopes of several events at once.
@@ -605,4 +645,46 @@ fn simplify(f: &Filter) -> Cow<'_, Filter> {
         },
         f => f.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, EventTypes, frame};
+
+    /// Several at once are matched as each by itself is, whichever way is taken.
+    #[test]
+    fn a_batch_among_many_small_buckets_is_matched_as_one_after_the_other() {
+        let types = EventTypes::default();
+        let rule = |n: usize| {
+            let filter = Filter::Is(Field::Key, Test::prefix([b"x/", b"y/", b"z/"][n % 3]));
+            let rule = Rule::new(format!("r{n}"), ["s3:ObjectCreated:*"], &types).unwrap();
+            rule.with_bucket(format!("b{}", n / 2)).with_filter(filter)
+        };
+        for (buckets, ahead) in [(2, false), (60, true)] {
+            let matcher = Matcher::compile(&(0..buckets * 2).map(rule).collect::<Vec<_>>()).unwrap();
+            assert_eq!((matcher.buckets.large, matcher.buckets.bytes >= NEAR_BYTES), (0, ahead));
+            // Some of a bucket that has no rules, and several of one after the other.
+            for len in [0, 1, BUCKET_AHEAD - 1, BUCKET_AHEAD, 100] {
+                let frames: Vec<Vec<u8>> = (0..len)
+                    .map(|n| {
+                        let (bucket, key) =
+                            (format!("b{}", n * 7 / 2 % (buckets + 3)), format!("{}/k", b"xyz"[n % 3] as char));
+                        let event = Event::new(KnownType::ObjectCreatedPut.into(), &bucket, key.as_bytes());
+                        frame::encode_to_vec(&event, 1)
+                    })
+                    .collect();
+                let views: Vec<FrameView<'_>> = frames.iter().map(|f| FrameView::trusted(f)).collect();
+                let (mut memory, mut met) = (MatchMemory::default(), vec![None; len]);
+                matcher.matches_batch(&views, &mut memory, |i, rules| {
+                    assert!(met[i].replace(rules.to_vec()).is_none(), "once");
+                });
+                for (view, met) in views.iter().zip(met) {
+                    let mut alone = Vec::new();
+                    matcher.matches(view, &mut memory, &mut alone);
+                    assert_eq!(met, Some(alone));
+                }
+            }
+        }
+    }
 }

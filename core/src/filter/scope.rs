@@ -62,8 +62,9 @@ pub(super) const NONE: u32 = 0;
 
 /// The last bytes of a block, so that as many can be read at once from any place before.
 pub(super) const PADDING: usize = 104;
-/// As much as is asked for at once when a scope is about to be matched: all of that of a usual bucket.
-const EXPECTED_LINES: usize = 24;
+/// As much as is asked for at once when a scope is about to be matched: what most walks need. The processor has not many
+/// more on their way at a time.
+const EXPECTED_LINES: usize = 12;
 /// A longer block is expected to have been displaced from the processor's own memory since it was matched last.
 /// In tests, which have few rules, it is so small that some scopes are large and some are not.
 pub(super) const LARGE_BYTES: usize = if cfg!(test) { 512 } else { 256 * 1024 };

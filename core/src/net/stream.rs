@@ -57,7 +57,7 @@ impl Stream {
         };
         match pieces {
             None => Ok(()),
-            Some(pieces) => self.write_all(&pieces.iter().map(|p| &p[..]).collect::<Vec<_>>()).await,
+            Some(pieces) => self.write_all(&pieces).await,
         }
     }
 
@@ -67,38 +67,25 @@ impl Stream {
     }
 
     /// Reads some bytes; none at the end.
-    pub(crate) async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|cx| match self {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
             Stream::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Tls(s) => Pin::new(s).poll_read(cx, buf),
-        })
-        .await
+        }
     }
 
     /// Writes the pieces one after the other, as few system calls as can be.
-    async fn write_all(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
-        let mut piece = 0;
-        let mut offset = 0;
-        while piece < pieces.len() {
-            let mut slices: [IoSlice<'_>; SLICES_MAX] = [IoSlice::new(&[]); SLICES_MAX];
-            let mut n = 0;
-            for p in &pieces[piece..] {
-                if n == SLICES_MAX {
-                    break;
-                }
-                slices[n] = IoSlice::new(if n == 0 { &p[offset..] } else { p });
-                n += 1;
-            }
-            let mut wrote = poll_fn(|cx| self.poll_write_vectored(cx, &slices[..n])).await?;
+    async fn write_all(&mut self, pieces: &[Bytes]) -> io::Result<()> {
+        // Not an array, which every attempt would have room for.
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            let next = &rest[..rest.len().min(SLICES_MAX)];
+            let wrote = poll_fn(|cx| self.poll_write_vectored(cx, next)).await?;
             if wrote == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            while piece < pieces.len() && wrote >= pieces[piece].len() - offset {
-                wrote -= pieces[piece].len() - offset;
-                piece += 1;
-                offset = 0;
-            }
-            offset += wrote;
+            IoSlice::advance_slices(&mut rest, wrote);
         }
         self.flush().await
     }

@@ -131,8 +131,14 @@ impl LiveRule {
             && reason(self) == reason(other)
     }
 
-    /// The rule as it was given.
+    /// The rule as it was given, to be looked at, or changed and put again. What it was in a document is left out, for that
+    /// would be wrong of a changed one.
     pub fn rule(&self) -> Rule {
+        Rule { document: None, ..self.whole() }
+    }
+
+    /// The same with what it was in a document.
+    pub(crate) fn whole(&self) -> Rule {
         let mut rule = self.narrowed.clone();
         if let Some(events) = &self.given {
             rule.events.clone_from(events);
@@ -571,7 +577,7 @@ impl LiveRules {
                 None => removed.extend(self.place(owner, &key)),
                 Some((rule, kept)) => {
                     let fault = draft.fault(owner, &key, &rule, false)?;
-                    let before = self.get(owner, &key).filter(|r| kept.is_none() && r.rule() == rule);
+                    let before = self.get(owner, &key).filter(|r| kept.is_none() && r.whole() == rule);
                     let version = kept.or(before.map(|r| r.version)).unwrap_or(version);
                     wanted.push((owner, key, rule, version, fault));
                 }
@@ -580,7 +586,7 @@ impl LiveRules {
         draft.lenient |= owner == Owner::Configuration;
         for (other, key) in again {
             let Some(before) = self.get(other, &key) else { continue };
-            let rule = before.rule();
+            let rule = before.whole();
             let fault = draft.fault(other, &key, &rule, before.inactive.is_none())?;
             wanted.push((other, key, rule, before.version, fault));
         }

@@ -20,16 +20,22 @@ pub use destination::{
 pub use endpoints::{Balance, WebhookEndpoint};
 pub use lint::{Finding, FindingKind, lint};
 pub use live::{Backlog, Expect, LiveDestination, LiveRule, Owner};
-pub use notification::{Extensions, FilterValues, Format, Notification, NotificationOptions, Overlap, parse_s3_filter};
+pub use notification::{
+    DocumentEntry, DocumentFilterRule, EntryKind, Extensions, FilterList, FilterValues, Format, Notification,
+    NotificationOptions, Overlap, parse_s3_filter,
+};
 pub use set::RuleSet;
 pub use success::{BodyTest, HeaderTest, Partial, PartialBy, Statuses, Success};
 pub use verification::{Verification, VerificationMethod};
 
 pub(crate) use destination::{check_header, within, within_ratio, within_time};
 pub(crate) use live::{Edit, Key, LiveDestinations, LiveRules, Numbers, Plan, RULES_MAX, Retired, RuleTable, key};
+pub(crate) use notification::write as write_document;
 pub(crate) use place::{Text, suggest, unknown_name};
 pub(crate) use set::Subject;
 pub(crate) use verification::fingerprint;
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::event::{BUCKET_BYTES_MAX, EventPattern, EventTypes, Priority};
@@ -63,6 +69,9 @@ pub struct Rule {
     /// Whether the rule's events are kept in the log for replay, also if no destination wants them. Such a rule may have no
     /// destinations. Needs a log that is kept ([`crate::config::RetentionConfig`]). Default: `false`.
     pub retain: bool,
+    /// What it was in the notification document of S3 that it came from, if it did: [`crate::Engine::bucket_notification`]
+    /// gives that back. It says nothing about what the rule wants: who changes that sets it to `None`. Default: `None`.
+    pub document: Option<Arc<DocumentEntry>>,
 }
 
 impl Rule {
@@ -112,6 +121,16 @@ impl Rule {
     pub fn with_priority(mut self, priority: Priority) -> Rule {
         self.priority = Some(priority);
         self
+    }
+
+    /// The rule as a JSON object with the keys of the configuration, its filter in the native form.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut json = crate::config::stored::rule_json(self);
+        if let Some(object) = json.as_object_mut() {
+            // No key of the configuration.
+            object.remove("document");
+        }
+        json
     }
 
     /// How errors name the rule.

@@ -3,15 +3,21 @@
 //! One document is the whole configuration of its bucket: an empty one switches the bucket's notifications off. What
 //! the document says and Tidewire does not know is refused with the place, never skipped.
 
+mod document;
 mod json;
+mod refusal;
 mod xml;
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::sync::Arc;
+
+pub(crate) use document::write;
+pub use document::{DocumentEntry, DocumentFilterRule, EntryKind, FilterList};
 
 use super::place::{Text, nearest, suggest};
 use super::{Arns, RULE_ID_BYTES_MAX, Rule, check_bucket};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, S3Code};
 use crate::event::{EventTypes, KEY_BYTES_MAX, KnownType};
 use crate::filter::{Field, Filter, Regex, Test, decode_form};
 
@@ -121,6 +127,7 @@ struct Spot {
 /// One `…Configuration` element, read but not understood.
 #[derive(Clone, Debug)]
 struct Entry {
+    kind: EntryKind,
     offset: usize,
     id: Option<Spot>,
     arn: Spot,
@@ -131,19 +138,11 @@ struct Entry {
 /// A rule of a filter, read but not understood.
 #[derive(Clone, Debug)]
 struct FilterRule {
-    list: RuleList,
+    list: FilterList,
     name: Spot,
     value: Spot,
     /// `IN` or `OUT`, of Ceph.
     sense: Option<Spot>,
-}
-
-/// The list that a filter rule stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RuleList {
-    Key,
-    Metadata,
-    Tags,
 }
 
 /// A document, read but not understood.
@@ -171,7 +170,7 @@ impl Affixes {
         let at = |offset: usize| move |e: Error| (offset, e);
         let ceph = options.extensions == Extensions::Ceph;
         let mut affixes = Affixes::default();
-        let mut seen: Vec<(RuleList, String)> = Vec::new();
+        let mut seen: Vec<(FilterList, String)> = Vec::new();
         for FilterRule { list, name, value, sense } in rules {
             let out = match sense.as_ref().map(|s| (s.offset, s.text.as_str())) {
                 None | Some((_, "IN")) => false,
@@ -182,7 +181,7 @@ impl Affixes {
                 }
             };
             let key = match list {
-                RuleList::Tags => name.text.clone(),
+                FilterList::Tags => name.text.clone(),
                 _ => name.text.to_ascii_lowercase(),
             };
             if seen.contains(&(*list, key.clone())) {
@@ -190,8 +189,8 @@ impl Affixes {
                 return Err(at(name.offset)(error.remedy("keep one; use one configuration per prefix")));
             }
             seen.push((*list, key.clone()));
-            if *list != RuleList::Key {
-                let field = if *list == RuleList::Tags { Field::Tag(key.into()) } else { Field::metadata(&key) };
+            if *list != FilterList::Key {
+                let field = if *list == FilterList::Tags { Field::Tag(key.into()) } else { Field::metadata(&key) };
                 affixes.add(Filter::Is(field, Test::equals(&value.text)), out);
                 continue;
             }
@@ -305,8 +304,8 @@ impl Notification<'_> {
     }
 
     pub(crate) fn located_rules(&self) -> Located<Vec<LocatedRule>> {
-        check_bucket(self.bucket).map_err(|e| (0, e))?;
-        let document = self.document()?;
+        check_bucket(self.bucket).map_err(|e| (0, e.s3(S3Code::InvalidBucketName)))?;
+        let document = self.document().map_err(|(offset, e)| (offset, e.s3(S3Code::MalformedXml)))?;
         let mut rules = Vec::new();
         let mut ids = HashSet::new();
         for entry in &document.entries {
@@ -328,7 +327,8 @@ impl Notification<'_> {
         if text.len() > DOCUMENT_BYTES_MAX {
             let error =
                 Error::invalid_config(format!("the document has {} bytes, more than {DOCUMENT_BYTES_MAX}", text.len()));
-            return Err((0, error.remedy("a bucket needs fewer rules; split them among buckets or use [[rule]]")));
+            let error = error.remedy("a bucket needs fewer rules; split them among buckets or use [[rule]]");
+            return Err((0, error.s3(S3Code::EntityTooLarge)));
         }
         let format = match (self.format, text.trim_start().chars().next()) {
             (_, None) => {
@@ -371,6 +371,7 @@ impl Notification<'_> {
             destinations: vec![destination.to_owned()],
             repeat: self.options.overlap == Overlap::AllowAll,
             filter: affixes.filter(),
+            document: Some(Arc::new(entry.as_written())),
             ..Rule::default()
         };
         if entry.events.is_empty() {
@@ -424,6 +425,8 @@ impl Notification<'_> {
         rule.bucket = Some(self.bucket.to_owned());
         rule.destinations = vec![name.clone()];
         rule.repeat = self.options.overlap == Overlap::AllowAll;
+        let entry = DocumentEntry { kind: EntryKind::EventBridge, arn: String::new(), filter: Vec::new() };
+        rule.document = Some(Arc::new(entry));
         let event_offsets = vec![offset; rule.event_names.len()];
         Ok(LocatedRule { rule, affixes: Affixes::default(), offset, event_offsets, destination_offset: offset })
     }
@@ -443,6 +446,21 @@ impl Notification<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Entry {
+    /// What the document is written from again.
+    fn as_written(&self) -> DocumentEntry {
+        let rule = |r: &FilterRule| DocumentFilterRule {
+            list: r.list,
+            // The case of the others does not count.
+            name: if r.list == FilterList::Tags { r.name.text.clone() } else { r.name.text.to_ascii_lowercase() },
+            value: r.value.text.clone(),
+            out: r.sense.as_ref().is_some_and(|s| s.text == "OUT"),
+        };
+        let filter = self.filter.iter().map(rule).collect();
+        DocumentEntry { kind: self.kind, arn: self.arn.text.clone(), filter }
     }
 }
 
@@ -505,9 +523,9 @@ fn made_id(entry: &Entry, taken: &HashSet<String>) -> String {
         .iter()
         .map(|r| {
             let name = match r.list {
-                RuleList::Key => r.name.text.to_ascii_lowercase(),
-                RuleList::Metadata => format!("metadata {}", r.name.text.to_ascii_lowercase()),
-                RuleList::Tags => format!("tags {}", r.name.text),
+                FilterList::Key => r.name.text.to_ascii_lowercase(),
+                FilterList::Metadata => format!("metadata {}", r.name.text.to_ascii_lowercase()),
+                FilterList::Tags => format!("tags {}", r.name.text),
             };
             let out = r.sense.as_ref().is_some_and(|s| s.text == "OUT");
             (if out { format!("{name} out") } else { name }, r.value.text.as_str())

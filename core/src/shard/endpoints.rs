@@ -18,7 +18,8 @@ use crate::lock::Mutex;
 use crate::log::standing::{self, Certificates, EndpointStanding, Standing, State};
 use crate::net::tls::keeper::Keeper;
 use crate::rule::{
-    Balance, BreakerPolicy, Destination, DestinationKind, DisablePolicy, Order, RateLimits, Webhook, fingerprint,
+    Balance, BreakerPolicy, Destination, DestinationKind, DisablePolicy, LiveDestinations, Order, RateLimits, Webhook,
+    fingerprint,
 };
 
 /// How often what changes with each attempt that fails is written, of one destination.
@@ -441,6 +442,16 @@ impl Endpoints {
             secrets: Mutex::new(Rotated::read_all(dir)),
             rotating: Mutex::default(),
             pending: AtomicBool::new(true),
+        }
+    }
+
+    /// Goes over to the destinations that have come into force, so that who asks for one at once finds it. Shards do so again
+    /// when they come to it.
+    pub(crate) fn follow(&self, earlier: &LiveDestinations, now: &LiveDestinations) {
+        for (number, d) in now.by_number() {
+            if !earlier.get(number).is_some_and(|before| Arc::ptr_eq(before, d)) {
+                self.of(number, d);
+            }
         }
     }
 

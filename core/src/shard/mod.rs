@@ -240,8 +240,8 @@ pub(crate) struct InDoubtIntent {
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     pub(crate) committed: bool,
-    /// Where that stands.
-    pub(crate) shard: Arc<Shared>,
+    /// Where that stands: which shard's ring, and up to where.
+    pub(crate) shard: usize,
     pub(crate) position: u64,
 }
 

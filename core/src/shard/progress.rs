@@ -160,6 +160,11 @@ impl Receipt {
         self.shard.progress.reached(ack) >= self.position
     }
 
+    /// The ring of its shard up to here has reached this level.
+    pub(crate) fn reached_position(&self, ack: Ack) -> u64 {
+        self.shard.progress.reached(ack)
+    }
+
     /// A future that is ready once the event has reached this level. It may be awaited on any executor.
     pub fn reached(&self, ack: Ack) -> ReceiptFuture {
         ReceiptFuture { receipt: self.clone(), ack, waiter: None }
@@ -199,6 +204,13 @@ pub struct ReceiptFuture {
     receipt: Receipt,
     ack: Ack,
     waiter: Option<u64>,
+}
+
+impl ReceiptFuture {
+    /// Of which event.
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
 }
 
 impl Future for ReceiptFuture {

@@ -31,8 +31,8 @@ use super::sync::{
 const HEADER_BYTES: u64 = WORDS_BYTES;
 /// Records begin at multiples of this.
 const ALIGN: u64 = WORDS_BYTES;
-/// How far ahead of the producers lines are asked for.
-const PREFETCH_BYTES: u64 = 2048;
+/// So much is asked for ahead at most, in the place of a record and of the next one.
+const PREFETCH_BYTES: u64 = 4096;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records, but those that were promised space and those of other shards.
 const CLOSED: u64 = 1 << 63;
@@ -248,8 +248,9 @@ impl Ring {
         // across its end), and the consumer does not look past an uncommitted header.
         unsafe { self.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
         self.commit(start, len as u64 | u64::from(tag) << 32);
-        // The consumer's core has the next lines from an earlier lap.
-        self.prefetch(start + need, PREFETCH_BYTES);
+        // The consumer's core has these lines from an earlier lap. What lies farther ahead is not asked for: it would often be
+        // another producer's, and lines that a core has taken for itself in vain cost the next one more than the consumer's.
+        self.prefetch(start + need, need.min(PREFETCH_BYTES));
         Ok(start + need)
     }
 

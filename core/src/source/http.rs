@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST /v1/events` (or `/`) | takes the events of the body; 200 `{"accepted":n,"no_match":m}` |
 //! | `GET /v1/stats` | the engine's counters, destinations and latencies, as JSON |
+//! | `GET /metrics` | the same as a text that Prometheus scrapes ([`crate::Engine::prometheus`]) |
 //! | `GET /v1/confirm`, `POST` | an endpoint agrees to be sent events, with the token that it was sent |
 //! | `GET /healthz` | 200 if all is well, 503 with the reasons if not |
 //!
@@ -19,7 +20,6 @@
 //! whole body again repeats those. Requests with an `Origin` header are refused: no web page may publish here.
 
 mod answer;
-mod events;
 
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;

@@ -7,9 +7,3 @@
 pub mod directory;
 #[cfg(feature = "source-http")]
 pub mod http;
-
-#[cfg(any(feature = "source-directory", feature = "source-http"))]
-pub(crate) use receipts::Receipts;
-
-#[cfg(any(feature = "source-directory", feature = "source-http"))]
-mod receipts;

@@ -5,9 +5,9 @@
 //! asked for each time, and completions wait until the thread enters the kernel anyway: a third less of a processor's time
 //! for a small request.
 //!
-//! One task per shard drives the ring, as long as there is something to do by itself, then by waiting for the ring's
-//! descriptor as the runtime waits for any other. The ring is made with the first connection. Where the kernel refuses it,
-//! the runtime's own sockets are used.
+//! One task per shard drives the ring, as long as there is something to do by itself, then by waiting for a descriptor that
+//! tells of completions, as the runtime waits for any other. The ring is made with the first connection. Where the kernel
+//! refuses it, the runtime's own sockets are used.
 
 mod buffers;
 mod op;
@@ -33,7 +33,8 @@ use futures::FutureExt;
 use self::ring::Ring;
 pub use self::stream::Stream;
 use super::Notify;
-use super::glommio::{self, Readable, Sleep, Task};
+use super::glommio::{self, Readable, Task};
+use super::timers::{self, Sleep};
 
 /// A wake-up that is lost would hold answers up for ever; so while somebody waits for one, a timer looks after it.
 const WATCH: Duration = Duration::from_millis(25);
@@ -41,6 +42,8 @@ const WATCH: Duration = Duration::from_millis(25);
 const ROUND: Duration = Duration::from_micros(200);
 /// How long it is looked out for completions before the shard sleeps, if that pays.
 const LOOK: Duration = Duration::from_micros(6);
+/// How often it is looked before the time is.
+const LOOKS: usize = 4;
 /// How long the ring may take to finish when its shard ends.
 const END: Duration = Duration::from_secs(2);
 /// The pause after a look for the ring's descriptor that failed.
@@ -159,9 +162,14 @@ impl Sockets {
         self.ring.borrow().is_none()
     }
 
+    /// `None` if there is no ring any more.
+    fn with<T>(&self, act: impl FnOnce(&mut Ring) -> T) -> Option<T> {
+        self.ring.borrow_mut().as_mut().map(act)
+    }
+
     /// Has something submitted. `None` if there is no ring any more.
     fn with_ring<T>(&self, act: impl FnOnce(&mut Ring) -> T) -> Option<T> {
-        let done = self.ring.borrow_mut().as_mut().map(act)?;
+        let done = self.with(act)?;
         self.kick.notify();
         Some(done)
     }
@@ -171,11 +179,15 @@ impl Sockets {
     }
 
     fn has_completions(&self) -> bool {
-        self.ring.borrow_mut().as_mut().is_some_and(Ring::has_completions)
+        self.with(Ring::has_completions).unwrap_or(false)
     }
 
     fn has_work(&self) -> bool {
-        self.ring.borrow_mut().as_mut().is_some_and(Ring::has_work)
+        self.with(Ring::has_work).unwrap_or(false)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.with(|ring| ring.is_stale()).unwrap_or(false)
     }
 
     /// Notes who waits.
@@ -217,11 +229,17 @@ impl Sockets {
         }
         let end = Instant::now() + LOOK;
         loop {
-            others().await;
-            let found = self.has_work();
-            if found || Instant::now() >= end {
-                patience.note(found);
-                return found;
+            // To ask for the time takes as long as to look.
+            for _ in 0..LOOKS {
+                others().await;
+                if self.has_work() {
+                    patience.note(true);
+                    return true;
+                }
+            }
+            if Instant::now() >= end {
+                patience.note(false);
+                return false;
             }
         }
     }
@@ -292,6 +310,7 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     let mut patience = Patience::default();
     let mut turned = Instant::now();
     let mut anyway = false;
+    let mut in_vain = false;
     let mut end = None;
     loop {
         let completed = sockets.round(std::mem::take(&mut anyway), &mut wakers)?;
@@ -303,10 +322,17 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
         }
         if completed == 0 {
             if !sockets.look(&mut patience).await {
-                anyway = waiting.wait(sockets).await;
+                anyway = waiting.wait(sockets, &mut wakers).await?;
+                in_vain = false;
+            } else if std::mem::replace(&mut in_vain, true) {
+                // There is something to do that cannot be done now: the kernel may lack memory. Others can go on.
+                glommio::turn().await;
             }
             turned = Instant::now();
-        } else if turned.elapsed() < ROUND {
+            continue;
+        }
+        in_vain = false;
+        if turned.elapsed() < ROUND {
             // Those that were woken, and with what they want at once the next round.
             others().await;
         } else {
@@ -316,9 +342,8 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     }
     // What waits for the ring's descriptor ends by being woken: to cancel it would leave it for the runtime to clean up.
     if waiting.readable.is_armed() {
-        sockets.with_ring(Ring::nudge);
-        sockets.round(true, &mut wakers)?;
-        let mut late = pin!(glommio::sleep(END));
+        sockets.with_ring(Ring::nudge).transpose()?;
+        let mut late = pin!(timers::sleep(END));
         poll_fn(|cx| match waiting.readable.poll(cx) {
             Poll::Ready(_) => Poll::Ready(()),
             Poll::Pending => late.as_mut().poll(cx),
@@ -357,23 +382,39 @@ enum Ended {
 impl Waiting {
     /// Waits until there is something to do. `true` if only the timer has ended it, and there may be completions that
     /// nothing has told of.
-    async fn wait(&mut self, sockets: &Sockets) -> bool {
+    ///
+    /// # Errors
+    /// If the ring cannot be used any more.
+    async fn wait(&mut self, sockets: &Sockets, wakers: &mut Vec<Waker>) -> io::Result<bool> {
+        sockets.with(Ring::arm);
+        // What has come before that, nobody tells of.
+        let has_work = sockets.has_work() || (sockets.is_stale() && sockets.round(true, wakers)? > 0);
+        let anyway = !has_work && self.wait_armed(sockets).await;
+        sockets.with(Ring::disarm);
+        Ok(anyway)
+    }
+
+    async fn wait_armed(&mut self, sockets: &Sockets) -> bool {
         let ended = poll_fn(|cx| {
-            if self.watch.as_mut().is_some_and(|watch| pin!(watch).poll(cx).is_ready()) {
-                self.watch = None;
-                return Poll::Ready(Ended::Watch(sockets.has_completions()));
-            }
-            if pin!(sockets.kick.notified()).poll(cx).is_ready() || sockets.has_work() {
-                return Poll::Ready(Ended::Told);
-            }
+            // First of all, so that it is waited for whatever else ends this.
             match self.readable.poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ended::Told),
                 Poll::Ready(Err(e)) => return Poll::Ready(Ended::Failed(e)),
                 Poll::Pending => {}
             }
+            if pin!(sockets.kick.notified()).poll(cx).is_ready() {
+                return Poll::Ready(Ended::Told);
+            }
+            if self.watch.as_mut().is_some_and(|watch| pin!(watch).poll(cx).is_ready()) {
+                self.watch = None;
+                return Poll::Ready(Ended::Watch(sockets.has_completions()));
+            }
+            if sockets.has_work() {
+                return Poll::Ready(Ended::Told);
+            }
             // An idle shard shall sleep.
             if self.watch.is_none() && (sockets.waiting.get() > 0 || sockets.closing.get()) {
-                let mut watch = glommio::sleep(WATCH);
+                let mut watch = timers::sleep(WATCH);
                 let _ = pin!(&mut watch).poll(cx);
                 self.watch = Some(watch);
             }
@@ -394,7 +435,7 @@ impl Waiting {
             }
             Ended::Failed(e) => {
                 log::warn!("the ring of sockets cannot be waited for: {e}");
-                glommio::sleep(FAILED_PAUSE).await;
+                timers::sleep(FAILED_PAUSE).await;
                 true
             }
         }

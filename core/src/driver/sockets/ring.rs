@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use socket2::SockAddr;
 use super::OPERATIONS;
 use super::buffers::{self, Buffers};
 use super::op::{Connecting, End, Message, Op, Receiving, Socket, State};
+use crate::driver;
 
 /// Operations that one system call takes; what is more waits for the next one.
 const SUBMISSIONS: u32 = 256;
@@ -31,6 +32,7 @@ const GET_EVENTS: u32 = 1;
 /// See the module.
 pub(super) struct Ring {
     ring: IoUring,
+    bell: Option<Bell>,
     /// By the number that the kernel knows them by.
     ops: Slab<Op>,
     buffers: Option<Buffers>,
@@ -39,6 +41,26 @@ pub(super) struct Ring {
     completed: Vec<cqueue::Entry>,
     /// So many of `ops` are in the count of all shards.
     counted: usize,
+    /// The kernel says that completions wait, but did not give any when it was asked.
+    stale: bool,
+}
+
+/// Tells of completions where the ring's own descriptor does not: with `IORING_SETUP_DEFER_TASKRUN` that one becomes
+/// readable only when somebody has entered the ring. It also costs less while nobody has to be told, for it can be silenced.
+struct Bell(OwnedFd);
+
+impl Bell {
+    fn register(ring: &IoUring) -> io::Result<Bell> {
+        let fd = driver::eventfd(0)?;
+        ring.submitter().register_eventfd(fd.as_raw_fd())?;
+        Ok(Bell(fd))
+    }
+
+    fn clear(&self) {
+        let mut rung = 0u64;
+        // SAFETY: the descriptor is open, and there is room for the eight bytes that it gives. It may have none to give.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut rung).cast(), size_of::<u64>()) };
+    }
 }
 
 /// What a round has brought.
@@ -52,28 +74,71 @@ pub(super) struct Round {
 impl Ring {
     /// A ring, tried out: an older kernel takes the flags of some operations without knowing them.
     pub(super) fn new() -> io::Result<Ring> {
-        let ring = IoUring::builder()
-            // Completions wait until this thread enters the kernel, instead of interrupting it.
-            .setup_coop_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)?;
+        // Completions wait until this thread asks for them.
+        match Ring::builder().setup_single_issuer().setup_defer_taskrun().build(SUBMISSIONS) {
+            Ok(ring) => {
+                let bell = Bell::register(&ring)?;
+                Ring::tried(ring, Some(bell))
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ring::before_6_1(),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The same for a Linux before 6.1: there they wait until the thread enters the kernel for whatever reason, and dealing
+    /// with them costs more.
+    pub(super) fn before_6_1() -> io::Result<Ring> {
+        Ring::tried(Ring::builder().setup_coop_taskrun().build(SUBMISSIONS)?, None)
+    }
+
+    fn builder() -> io_uring::Builder<squeue::Entry, cqueue::Entry> {
+        let mut builder = IoUring::builder();
+        builder.setup_taskrun_flag().setup_submit_all().setup_cqsize(COMPLETIONS);
+        builder
+    }
+
+    fn tried(ring: IoUring, bell: Option<Bell>) -> io::Result<Ring> {
         let buffers = Buffers::register(&ring)?;
         let mut ring = Ring {
             ring,
+            bell,
             ops: Slab::new(),
             buffers: Some(buffers),
             backlog: VecDeque::new(),
             completed: Vec::new(),
             counted: 0,
+            stale: false,
         };
+        ring.disarm();
         ring.try_out()?;
         Ok(ring)
     }
 
+    /// What is readable once a completion has come while the bell was armed.
     pub(super) fn fd(&self) -> RawFd {
+        self.bell.as_ref().map_or(self.ring.as_raw_fd(), |bell| bell.0.as_raw_fd())
+    }
+
+    #[cfg(test)]
+    pub(super) fn kernel_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
+    }
+
+    /// To be called before this thread sleeps. Who then finds nothing to do is told of what comes after.
+    pub(super) fn arm(&mut self) {
+        if self.bell.is_some() {
+            self.ring.completion().enable_eventfd();
+            // Either the kernel sees this, or who looks for completions next sees the one that it does not tell of.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// While this thread is awake, it does not have to be told.
+    pub(super) fn disarm(&mut self) {
+        if let Some(bell) = &self.bell {
+            self.ring.completion().disable_eventfd();
+            bell.clear();
+        }
     }
 
     fn try_out(&mut self) -> io::Result<()> {
@@ -103,12 +168,21 @@ impl Ring {
     /// Whether a round has something to do.
     pub(super) fn has_work(&mut self) -> bool {
         let (_, sq, cq) = self.ring.split();
-        !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || sq.taskrun() || sq.cq_overflow()
+        let waits = sq.taskrun() && !self.stale;
+        !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || waits || sq.cq_overflow()
     }
 
-    /// Whether completions are there that a round has not seen.
+    /// Whether there are completions, or what becomes some, that a round has not seen.
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
+        let (_, sq, cq) = self.ring.split();
+        !cq.is_empty() || (sq.taskrun() && !self.stale)
+    }
+
+    /// Whether the kernel's word that completions wait means nothing. It puts work on a list first and says so after that;
+    /// if this thread takes the work between the two, the word is left standing until there is other work, and only the
+    /// descriptor or a look into the kernel tells of that.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// Receives from now on.
@@ -171,9 +245,12 @@ impl Ring {
         }
     }
 
-    /// Completes without having done anything, so that who waits for the ring's descriptor is woken.
-    pub(super) fn nudge(&mut self) {
+    /// Completes without having done anything, so that who waits for the ring's descriptor is woken. The completion is left
+    /// where it is, for the runtime may not have begun to wait yet: one that was taken out before that tells nobody.
+    pub(super) fn nudge(&mut self) -> io::Result<()> {
+        self.arm();
         self.push(opcode::Nop::new().build().user_data(NOBODY));
+        self.submit()
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -189,6 +266,14 @@ impl Ring {
         // SAFETY: no argument is passed.
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wait, GET_EVENTS, None)? };
         Ok(())
+    }
+
+    /// Submits without waiting. What is not taken stays queued: room comes with the completions that are dealt with.
+    fn submit(&mut self) -> io::Result<()> {
+        match self.enter(0) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => Ok(()),
+            other => other,
+        }
     }
 
     /// Submits what is queued, if anything is, and deals with what is completed. `anyway` looks into the kernel even if
@@ -208,15 +293,15 @@ impl Ring {
             }
             anyway || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
         };
-        if enters && let Err(e) = self.enter(0) {
-            // What was not taken stays queued: room comes with the completions below.
-            if !matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) {
-                return Err(e);
-            }
+        if enters {
+            self.submit()?;
         }
         let mut completed = std::mem::take(&mut self.completed);
         completed.extend(self.ring.completion());
         let mut round = Round { completed: completed.len(), starved: 0 };
+        if enters {
+            self.stale = completed.is_empty() && self.ring.submission().taskrun();
+        }
         for c in completed.drain(..) {
             if c.user_data() != NOBODY {
                 self.complete(c.user_data() as usize, c.result(), c.flags(), wakers, &mut round);

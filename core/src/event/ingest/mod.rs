@@ -6,6 +6,7 @@
 
 mod cloudevents;
 mod json;
+mod kept;
 mod native;
 mod s3;
 
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::event::profile::text::DEPTH_MAX;
 
 pub use cloudevents::{is_binary, parse_binary};
+pub(crate) use kept::Events;
 
 /// The largest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -32,7 +32,8 @@
 //! # Where it is not as in CEL
 //!
 //! A text that the event leaves empty is absent. And in tests, a list in `data` stands for each of its elements:
-//! `event.data.list == "a"` holds if one of them is equal, its negation if there are some and none is; an object has no value
+//! `event.data.list == "a"` holds if one of them is equal, its negation if there are some and none is, and so it is with
+//! `<` and the numbers of a list; an object has no value
 //! and is as if it were absent, and `has(event.data.a.b)` is false, not an error, where `a` is no object. In what is evaluated,
 //! lists and objects of `data` are the lists and maps of CEL.
 //!

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Document, Entry, FilterRule, Located, RuleList, Spot, unknown_part};
+use super::{Document, Entry, EntryKind, FilterList, FilterRule, Located, Spot, unknown_part};
 use crate::error::Error;
 use crate::rule::place::{offset_of, unknown_name};
 
@@ -39,6 +39,7 @@ macro_rules! configuration {
             fn entry(doc: &'a str, raw: &'a RawValue, ceph: bool) -> Located<Entry> {
                 let c: $name<'a> = part(doc, raw)?;
                 Ok(Entry {
+                    kind: EntryKind::$name,
                     offset: offset(doc, raw),
                     id: c.id.map(|id| text(doc, id)).transpose()?.filter(|id| !id.text.is_empty()),
                     arn: text(doc, c.arn)?,
@@ -164,10 +165,11 @@ fn filter(doc: &str, raw: &RawValue, ceph: bool) -> Located<Vec<FilterRule>> {
     if !ceph {
         let filter: RawFilter<'_> = part(doc, raw)?;
         let rules = filter.key.map(|k| k.filter_rules).unwrap_or_default();
-        return rules.iter().map(|r| rule(RuleList::Key, r.name, r.value, None)).collect();
+        return rules.iter().map(|r| rule(FilterList::Key, r.name, r.value, None)).collect();
     }
     let filter: CephFilter<'_> = part(doc, raw)?;
-    let lists = [(RuleList::Key, filter.key), (RuleList::Metadata, filter.metadata), (RuleList::Tags, filter.tags)];
+    let lists =
+        [(FilterList::Key, filter.key), (FilterList::Metadata, filter.metadata), (FilterList::Tags, filter.tags)];
     let rules =
         lists.into_iter().flat_map(|(list, r)| r.unwrap_or_default().filter_rules.into_iter().map(move |r| (list, r)));
     rules.map(|(list, r)| rule(list, r.name, r.value, r.r#type)).collect()

@@ -506,3 +506,131 @@ mod robustness {
         }
     }
 }
+
+#[track_caller]
+fn written(rules: &[Rule], format: Format) -> String {
+    let (text, left_out) = write(rules, format);
+    assert_eq!(left_out, [""; 0]);
+    text
+}
+
+#[test]
+fn a_document_is_given_back_as_it_was() {
+    let ceph = NotificationOptions {
+        extensions: Extensions::Ceph,
+        filter_values: FilterValues::Encoded,
+        event_bridge: Some("bus".into()),
+        ..NotificationOptions::default()
+    };
+    let more = "<NotificationConfiguration><QueueConfiguration><Id>a &lt;b&gt;</Id><Queue>arn:tidewire:x:::images</Queue>\
+        <Event>s3:ObjectCreated:*</Event><Event>acme:Scan:Clean</Event><Filter>\
+        <S3Key><FilterRule><Name>prefix</Name><Value>my+photos%2F </Value></FilterRule>\
+        <FilterRule><Name>regex</Name><Value>[a-z]+&#10;x</Value><Type>OUT</Type></FilterRule></S3Key>\
+        <S3Metadata><FilterRule><Name>x-amz-meta-Who</Name><Value>me &amp; you</Value></FilterRule></S3Metadata>\
+        <S3Tags><FilterRule><Name>Tier</Name><Value></Value></FilterRule></S3Tags>\
+        </Filter></QueueConfiguration><EventBridgeConfiguration/></NotificationConfiguration>";
+    for (text, options) in [(XML, NotificationOptions::default()), (JSON, NotificationOptions::default()), (more, ceph)]
+    {
+        let mut rules = read(text, &options).unwrap();
+        for format in [Format::Xml, Format::Json] {
+            let back = written(&rules, format);
+            let mut again = read(&back, &options).unwrap();
+            rules.sort_by(|a, b| a.id.cmp(&b.id));
+            again.sort_by(|a, b| a.id.cmp(&b.id));
+            assert_eq!(again, rules, "{back}");
+            assert_eq!(written(&again, format), back, "made ids are kept");
+        }
+    }
+    let xml = written(&rules(XML), Format::Xml);
+    for part in [
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<NotificationConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+         <TopicConfiguration><Id>tidewire-",
+        "<QueueConfiguration><Id>thumbs</Id><Queue>arn:tidewire:events:::images</Queue>\
+         <Event>s3:ObjectCreated:Put</Event><Event>s3:ObjectRemoved:*</Event><Filter><S3Key>\
+         <FilterRule><Name>Prefix</Name><Value>in &amp; out/</Value></FilterRule>\
+         <FilterRule><Name>Suffix</Name><Value>.jpg</Value></FilterRule></S3Key></Filter></QueueConfiguration>",
+        "<CloudFunction>arn:minio:sqs::bus:webhook</CloudFunction>",
+    ] {
+        assert!(xml.contains(part), "{xml}");
+    }
+    assert_eq!(
+        written(&[], Format::Xml),
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <NotificationConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></NotificationConfiguration>"
+    );
+    assert_eq!(written(&[], Format::Json), "{}");
+}
+
+#[test]
+fn rules_that_came_from_elsewhere_stand_in_a_document_if_one_can_say_them() {
+    let types = EventTypes::default();
+    let rule = |id: &str, filter: Filter| {
+        let rule = Rule::new(id, ["s3:ObjectCreated:*"], &types).unwrap();
+        rule.with_bucket("photos").with_filter(filter).with_destination("images")
+    };
+    let tag = Filter::Is(Field::Tag("t".into()), Test::equals("1"));
+    let says = [rule("both", Filter::new("a/", ".b")), rule("none", Filter::default())];
+    let text = written(&says, Format::Xml);
+    let again = rules(&text);
+    assert_eq!(again.len(), 2);
+    for (was, is) in says.iter().zip(&again) {
+        assert_eq!((&was.id, &was.filter, &was.events), (&is.id, &is.filter, &is.events));
+        assert_eq!(was.destinations, is.destinations);
+    }
+    let mut kept = rule("kept", Filter::default());
+    kept.retain = true;
+    let cannot = [
+        rule("tag", tag),
+        rule("bytes", Filter::Is(Field::Key, Test::prefix(vec![0xff]))),
+        rule("two", Filter::default()).with_destination("bus"),
+        rule("high", Filter::default()).with_priority(crate::event::Priority::High),
+        kept,
+    ];
+    let (text, left_out) = write(cannot.iter().chain(&says), Format::Json);
+    assert_eq!(left_out, ["tag", "bytes", "two", "high", "kept"]);
+    assert_eq!(rules(&text).len(), 2);
+    let control = [rule("control", Filter::new("\u{1}", ""))];
+    assert_eq!(write(&control, Format::Xml).1, ["control"]);
+    let (text, left_out) = write(&control, Format::Json);
+    assert_eq!((rules(&text)[0].filter.clone(), left_out.len()), (control[0].filter.clone(), 0));
+}
+
+#[test]
+fn errors_have_the_codes_of_s3() {
+    let default = NotificationOptions::default();
+    let strict = NotificationOptions { overlap: Overlap::StrictAws, ..NotificationOptions::default() };
+    let queue = |inner: &str| {
+        format!(
+            "<NotificationConfiguration><QueueConfiguration>{inner}</QueueConfiguration></NotificationConfiguration>"
+        )
+    };
+    let good = "<Queue>arn:tidewire:x:::images</Queue><Event>s3:ObjectCreated:*</Event>";
+    let twice = format!("{good}</QueueConfiguration><QueueConfiguration>{good}");
+    let long = "x".repeat(DOCUMENT_BYTES_MAX + 1);
+    for (text, options, code) in [
+        ("<NotificationConfiguration>", &default, S3Code::MalformedXml),
+        ("{\"QueueConfigurations\": [}", &default, S3Code::MalformedXml),
+        ("", &default, S3Code::MalformedXml),
+        (&*queue("<Quue>x</Quue>"), &default, S3Code::MalformedXml),
+        (
+            &*queue("<Queue>arn:tidewire:x:::nobody</Queue><Event>s3:ObjectCreated:*</Event>"),
+            &default,
+            S3Code::InvalidArgument,
+        ),
+        (&*queue("<Queue>arn:tidewire:x:::images</Queue><Event>s3:No:Such</Event>"), &default, S3Code::InvalidArgument),
+        (&*queue(&twice), &strict, S3Code::InvalidArgument),
+        (&*long, &default, S3Code::EntityTooLarge),
+    ] {
+        let e = read(text, options).unwrap_err();
+        assert_eq!(e.s3_code(), code, "{e}");
+        assert_eq!(code.status(), 400);
+    }
+    let e = read(&queue("<Queue>a\u{1}&amp;</Queue><Event>s3:ObjectCreated:*</Event>"), &default).unwrap_err();
+    let xml = e.to_s3_xml("/photos?<x>", "r1");
+    assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>"), "{xml}");
+    assert!(xml.ends_with("<Resource>/photos?&lt;x&gt;</Resource><RequestId>r1</RequestId></Error>"), "{xml}");
+    assert!(!xml.contains('\u{1}'), "{xml}");
+    // What failed here is nobody's affair.
+    let secret = Error::new(crate::ErrorKind::Io, "/secret/path").to_s3_xml("/b", "r");
+    assert!(secret.contains("<Code>InternalError</Code>") && !secret.contains("secret"), "{secret}");
+}

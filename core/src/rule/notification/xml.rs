@@ -5,7 +5,7 @@
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::{Document, Entry, FilterRule, Located, RuleList, Spot, unknown_part};
+use super::{Document, Entry, EntryKind, FilterList, FilterRule, Located, Spot, unknown_part};
 use crate::error::Error;
 
 /// How deep elements may nest; the deepest known path has six.
@@ -30,10 +30,10 @@ pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
         &["TopicConfiguration", "QueueConfiguration", "CloudFunctionConfiguration", "EventBridgeConfiguration"];
     let mut document = Document::default();
     for child in root.elements()? {
-        let arn = match child.name.as_str() {
-            "TopicConfiguration" => "Topic",
-            "QueueConfiguration" => "Queue",
-            "CloudFunctionConfiguration" => "CloudFunction",
+        let (kind, arn) = match child.name.as_str() {
+            "TopicConfiguration" => (EntryKind::Topic, "Topic"),
+            "QueueConfiguration" => (EntryKind::Queue, "Queue"),
+            "CloudFunctionConfiguration" => (EntryKind::Function, "CloudFunction"),
             "EventBridgeConfiguration" => {
                 if let Some(inner) = child.elements()?.first() {
                     return Err(inner.unknown(&[]));
@@ -45,7 +45,7 @@ pub(super) fn parse(doc: &str, ceph: bool) -> Located<Document> {
             }
             _ => return Err(child.unknown(KNOWN)),
         };
-        document.entries.push(entry(child, arn, ceph)?);
+        document.entries.push(entry(child, kind, arn, ceph)?);
     }
     Ok(document)
 }
@@ -60,7 +60,7 @@ pub(super) fn parse_filter(doc: &str, ceph: bool) -> Located<Vec<FilterRule>> {
     read_filter(&root, ceph)
 }
 
-fn entry(element: &Element, arn_name: &str, ceph: bool) -> Located<Entry> {
+fn entry(element: &Element, kind: EntryKind, arn_name: &str, ceph: bool) -> Located<Entry> {
     let known = ["Id", arn_name, "Event", "Filter"];
     let (mut id, mut arn, mut filter, mut events) = (None, None, None, Vec::new());
     for child in element.elements()? {
@@ -77,6 +77,7 @@ fn entry(element: &Element, arn_name: &str, ceph: bool) -> Located<Entry> {
         return Err((element.offset, error.remedy(format!("add <{arn_name}> with the ARN of a destination"))));
     };
     Ok(Entry {
+        kind,
         offset: element.offset,
         id: id.filter(|id| !id.text.is_empty()),
         arn,
@@ -95,9 +96,9 @@ fn read_filter(element: &Element, ceph: bool) -> Located<Vec<FilterRule>> {
     let mut seen = [None; 3];
     for list in element.elements()? {
         let (kind, slot) = match list.name.as_str() {
-            "S3Key" => (RuleList::Key, &mut seen[0]),
-            "S3Metadata" if ceph => (RuleList::Metadata, &mut seen[1]),
-            "S3Tags" if ceph => (RuleList::Tags, &mut seen[2]),
+            "S3Key" => (FilterList::Key, &mut seen[0]),
+            "S3Metadata" if ceph => (FilterList::Metadata, &mut seen[1]),
+            "S3Tags" if ceph => (FilterList::Tags, &mut seen[2]),
             _ => return Err(list.unknown(lists)),
         };
         list.once(slot, ())?;

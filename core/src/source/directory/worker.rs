@@ -15,10 +15,10 @@ use super::index::{Entry, Index, Seen, Stamp, look};
 use super::{Control, Observer};
 use crate::config::{DirectorySource, OnStart};
 use crate::driver::wall_ns;
+use crate::engine::batch::Receipts;
 use crate::engine::{OnFull, PublishOptions, Published};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Ack;
-use crate::source::Receipts;
 use crate::{Engine, Event, KnownType};
 
 /// A file that no notice of closing has come for is told of when it has been left alone for this long.

@@ -4,18 +4,17 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Service;
-use super::events::Events;
-use crate::engine::{OnFull, PublishOptions};
+use crate::engine::batch::Receipts;
+use crate::engine::{MetricsFormat, OnFull, PublishOptions};
 use crate::error::{Error, ErrorKind};
-use crate::event::ingest;
+use crate::event::ingest::{self, Events};
 use crate::log::Ack;
-use crate::source::Receipts;
 
 /// Bodies are counted in units of this many bytes.
 pub(super) const UNIT: usize = 1024;
@@ -106,14 +105,29 @@ impl Service {
             }
             "/" | "/v1/events" => wrong_method("POST"),
             "/v1/stats" if reading => json_answer(StatusCode::OK, &self.stats()),
+            "/metrics" if reading => self.metrics(&head.headers),
             "/healthz" if reading => self.health(),
             "/v1/confirm" if head.method == Method::GET || head.method == Method::POST => self.confirm(&head),
             "/v1/confirm" => wrong_method("GET, POST"),
-            "/v1/stats" | "/healthz" => wrong_method("GET, HEAD"),
+            "/v1/stats" | "/metrics" | "/healthz" => wrong_method("GET, HEAD"),
             _ => {
-                let error = "there is nothing at this path; use /v1/events, /v1/stats or /healthz";
+                let error = "there is nothing at this path; use /v1/events, /v1/stats, /metrics or /healthz";
                 Refusal::new(StatusCode::NOT_FOUND, error).answer()
             }
+        }
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        // A scraper that sends several such headers gets the usual form.
+        let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let format = MetricsFormat::accepted(accept);
+        match self.engine.prometheus(format) {
+            Ok(text) => {
+                let mut answer = Response::new(Full::new(Bytes::from(text)));
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+                answer
+            }
+            Err(e) => Refusal::from(e).answer(),
         }
     }
 

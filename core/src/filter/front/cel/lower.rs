@@ -376,13 +376,18 @@ impl Lower {
             }
         };
         let (below, above) = (Bound::Excluded(n), Bound::Included(n));
-        let range = match (comparison, want) {
-            (Less, true) | (GreaterEqual, false) => Range { low: Bound::Open, high: below },
-            (LessEqual, true) | (Greater, false) => Range { low: Bound::Open, high: above },
-            (Greater, true) | (LessEqual, false) => Range { low: below, high: Bound::Open },
-            _ => Range { low: above, high: Bound::Open },
+        let (holds, does_not) = match comparison {
+            Less | GreaterEqual => (Range { low: Bound::Open, high: below }, Range { low: above, high: Bound::Open }),
+            _ => (Range { low: Bound::Open, high: above }, Range { low: below, high: Bound::Open }),
         };
-        Ok(Some(Filter::Is(field, Test::Number(range))))
+        let (holds, does_not) = if let Less | LessEqual = comparison { (holds, does_not) } else { (does_not, holds) };
+        let is = |range: Range| Filter::Is(field.clone(), Test::Number(range));
+        Ok(Some(match (want, &field) {
+            (true, _) => is(holds),
+            // There may be several values.
+            (false, Field::Data(_)) => Filter::all([is(does_not), is(holds).not()]),
+            (false, _) => is(does_not),
+        }))
     }
 
     fn within(&mut self, e: &IdedExpr, left: &IdedExpr, right: &IdedExpr, want: bool) -> Lowered<Option<Filter>> {

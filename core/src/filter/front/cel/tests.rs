@@ -565,7 +565,9 @@ fn calculated() -> impl Strategy<Value = String> {
         "event.data.b",
         "event.data['c']",
         "event.data.none",
-        "event.data.l",
+        // Not a list as it stands: compared with what comes to a constant it is a test, in which it stands for its elements.
+        "dyn(event.data.l)",
+        "event.data.l[0]",
         "event.data.o.k",
         "event.key",
         "event.bucket",
@@ -695,6 +697,35 @@ fn structure(e: &IdedExpr) -> String {
                 .collect::<Vec<_>>()
         ),
         other => format!("{other:?}"),
+    }
+}
+
+/// In tests a list stands for its elements.
+#[test]
+fn an_order_and_its_negation_never_hold_both() {
+    let numbers = [-5, -1, 0, 1, 7];
+    let lists = ["[]", "[\"x\"]", "[-5]", "[1, \"x\", 1]", "[-5, 1]", "[7, 0]", "-1", "1", "\"x\"", "null"];
+    for list in lists {
+        let data = format!("{{\"l\": {list}}}");
+        let mut e = Event::new(KnownType::ObjectCreatedPut.into(), "b", b"k");
+        e.data = data.as_bytes();
+        let bytes = frame::encode_to_vec(&e, 1);
+        let view = FrameView::parse(&bytes).unwrap();
+        let json: serde_json::Value = serde_json::from_str(list).unwrap();
+        let elements = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
+        let values: Vec<i64> = elements.iter().filter_map(serde_json::Value::as_i64).collect();
+        for n in numbers {
+            type Holds = fn(i64, i64) -> bool;
+            let orders: [(&str, Holds); 4] =
+                [("<", |a, b| a < b), ("<=", |a, b| a <= b), (">", |a, b| a > b), (">=", |a, b| a >= b)];
+            for (order, holds) in orders {
+                let some = values.iter().any(|v| holds(*v, n));
+                let text = format!("event.data.l {order} {n}");
+                let passes = |text: &str| Filter::parse_cel(text).unwrap().matches_frame(view);
+                assert_eq!(passes(&text), some, "{text} of {data}");
+                assert_eq!(passes(&format!("!({text})")), !some && !values.is_empty(), "!({text}) of {data}");
+            }
+        }
     }
 }
 

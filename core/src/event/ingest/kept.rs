@@ -1,4 +1,4 @@
-//! The events of one body, kept until all of them are published.
+//! The events of one document, kept until all of them are published.
 
 use crate::error::Result;
 use crate::event::frame::{self, Field};
@@ -6,14 +6,14 @@ use crate::event::{Event, FrameView, Layout};
 
 /// Events in their compact form, one after the other.
 #[derive(Default)]
-pub(super) struct Events {
+pub(crate) struct Events {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Events {
     /// Adds an event that has passed [`crate::Engine::check`].
-    pub(super) fn push(&mut self, event: &Event<'_>) {
+    pub(crate) fn push(&mut self, event: &Event<'_>) {
         let start = self.bytes.len();
         let layout = Layout::of(event);
         self.bytes.resize(start + layout.len(), 0);
@@ -22,7 +22,7 @@ impl Events {
         self.ends.push(self.bytes.len());
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }
 
@@ -30,7 +30,7 @@ impl Events {
     ///
     /// # Errors
     /// As `use_it`.
-    pub(super) fn with<T>(&self, place: usize, use_it: impl FnOnce(&Event<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn with<T>(&self, place: usize, use_it: impl FnOnce(&Event<'_>) -> Result<T>) -> Result<T> {
         let start = if place == 0 { 0 } else { self.ends[place - 1] };
         let view = FrameView::trusted(&self.bytes[start..self.ends[place]]);
         let metadata: Vec<_> = view.metadata().collect();
