@@ -1,11 +1,9 @@
 //! Following the log as it grows.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use tidewire::filter::{EventFilter, Filter};
 use tidewire::log::reader::{Entry, Gap, GapCause, Item, ReadFrom};
 use tidewire::{Engine, ErrorKind, Event, KnownType, Tail};

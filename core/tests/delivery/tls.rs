@@ -1,16 +1,12 @@
 //! TLS with nginx: client certificates, sessions, names, pins, and certificates that are replaced or end.
 
-mod common;
-#[path = "common/nginx.rs"]
-mod nginx;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use common::{WAIT, config, hook, passing, put, receiver, until};
-use nginx::{Ca, Nginx, YEAR, replace, write_pair};
+use crate::common::{WAIT, config, hook, passing, put, receiver, until};
+use crate::nginx::{Ca, Line, Nginx, YEAR, replace, write_pair};
 use rcgen::PublicKeyData;
 use tidewire::auth::{Auth, Bearer, Secret};
 use tidewire::config::Config;
@@ -132,7 +128,7 @@ fn certificates_and_secrets_are_rotated_under_load_without_a_failed_attempt() {
     d.concurrency = 16;
     let engine = Engine::open_with(config(&dir.path().join("data"), 2), passing(vec![d])).unwrap();
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seen = |what: &str, is: &dyn Fn(&nginx::Line) -> bool| {
+    let seen = |what: &str, is: &dyn Fn(&Line) -> bool| {
         until(what, || nginx.lines().iter().rev().take(50).any(|l| is(l) && l.status == "204"));
     };
     std::thread::scope(|scope| {

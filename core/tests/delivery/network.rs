@@ -1,8 +1,6 @@
 //! How endpoints are reached: names that change or are not there, addresses that are not granted, connections that die,
 //! Unix sockets and proxies.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -11,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tidewire::config::{EngineConfig, NetworkConfig};
 use tidewire::net::address::{Trust, parse_net};

@@ -1,11 +1,5 @@
 //! HTTP/2 with nginx, nghttpd, and endpoints that end, refuse and break what they can.
 
-mod common;
-#[path = "common/h2_server.rs"]
-mod h2_server;
-#[path = "common/nginx.rs"]
-mod nginx;
-
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -13,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::common::{WAIT, config, hook, passing, put, receiver, until};
+use crate::h2_server::{Act, Server, Settings, ok};
+use crate::nginx::{Ca, Nginx, YEAR, free_port, program, write_pair};
 use bytes::Bytes;
-use common::{WAIT, config, hook, passing, put, receiver, until};
 use h2::Reason;
-use h2_server::{Act, Server, Settings, ok};
-use nginx::{Ca, Nginx, YEAR, free_port, program, write_pair};
 use tidewire::log::standing::State;
 use tidewire::rule::{Destination, DestinationKind, Verification, VerificationMethod, Webhook};
 use tidewire::{DestinationStats, Engine, test_destination};

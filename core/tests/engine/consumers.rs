@@ -1,13 +1,11 @@
 //! Groups of consumers: members share the events of a group, in order per key, on leases.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use tidewire::config::Keep;
 use tidewire::event::{EventTypes, FrameView};
 use tidewire::filter::{EventFilter, Filter};

@@ -1,13 +1,11 @@
 //! Events of the log are sent again, beside the live ones.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use tidewire::event::EventTypes;
 use tidewire::event::profile::Profile;
 use tidewire::filter::{EventFilter, Filter};

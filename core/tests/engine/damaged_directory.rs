@@ -1,13 +1,11 @@
 //! Engines on directories that were damaged while nobody had them open: what is whole is delivered, nothing that is whole
 //! is removed, and the engine goes on.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::config::Keep;
 use tidewire::log::BLOCK_BYTES;
 use tidewire::log::record::{self, Parsed};

@@ -1,5 +1,4 @@
 //! The directory source: every kind of change, told of once, in order, and nothing lost between two runs.
-#![cfg(feature = "source-directory")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,12 +1,10 @@
 //! The states of destinations, their attempts that failed, and test events.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::config::EngineConfig;
 use tidewire::event::EventTypes;
 use tidewire::event::profile::Profile;

@@ -1,14 +1,12 @@
 //! Several endpoints of one destination: failover and return, shares, regions, and the order of keys across them.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::log::standing::State;
 use tidewire::rule::{Balance, Destination, DestinationKind, Order, RuleSet, Webhook, WebhookEndpoint};
 use tidewire::{Ack, Engine, ErrorKind, Event, KnownType, PublishOptions};

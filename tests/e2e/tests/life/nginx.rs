@@ -18,7 +18,7 @@ use tidewire_receiver::{Behaviour, check_per_key_order, parse_body};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The configuration; the words in capitals are replaced.
-const CONFIG: &str = include_str!("../../nginx/nginx.conf");
+const CONFIG: &str = include_str!("../../../nginx/nginx.conf");
 
 /// A running nginx with everything of its own below one directory.
 struct Nginx {

@@ -1,11 +1,9 @@
 //! Formats at work: what a receiver is sent, and what becomes of events that a template has no record for.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use serde_json::Value;
 use tidewire::auth::Secret;
 use tidewire::event::format::{Encoding, Escape, Template};

@@ -1,8 +1,6 @@
 //! The past as the log tells it: the history of a key, the objects of a bucket at a time.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use tidewire::log::history::{complete_since, history, state_at};
 use tidewire::log::reader::{Gap, GapCause, Item};
 use tidewire::{Engine, ErrorKind, Event, KnownType};

@@ -1,14 +1,12 @@
 //! Snapshots: a consistent copy of a data directory, and a new directory made of it.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::filter::EventFilter;
 use tidewire::log::archive::{export, restore};
 use tidewire::log::reader::{Entry, ReadFrom};

@@ -1,14 +1,12 @@
 //! Credentials of destinations at work: signatures on every attempt, secrets that change, tokens, and nothing that is shown.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use tidewire::auth::message_signatures::SignatureAlgorithm;
 use tidewire::auth::oauth::TokenEndpoint;
 use tidewire::auth::secret::ROTATION_OVERLAP;

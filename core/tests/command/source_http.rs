@@ -1,5 +1,4 @@
 //! Ingest over HTTP: every kind of document, every refusal, and what happens when client or server stops halfway.
-#![cfg(feature = "source-http")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,13 +1,11 @@
 //! The subcommands that look at the log, as a process.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::*;
+use crate::common::*;
 use tidewire::config::Config;
 use tidewire::{Engine, Event, KnownType};
 use tidewire_receiver::{Behaviour, Receiver};

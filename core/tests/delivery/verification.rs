@@ -1,13 +1,11 @@
 //! Endpoints are asked before they get events: the handshakes, what waits meanwhile, and what is remembered of it.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use serde_json::{Value, json};
 use tidewire::event::profile::Profile;
 use tidewire::log::standing::{self, State};

@@ -1,7 +1,5 @@
 //! Webhook endpoints that are slow, away, wrong or gone, and what becomes of the events.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::auth::{Auth, Secret, StandardWebhooks};
 use tidewire::rule::{BatchLimits, Destination, DestinationKind, Order, RuleSet, Success, Webhook};
 use tidewire::{Ack, DeadLetterFilter, DestinationStats, Engine, ErrorKind, Event, KnownType, PublishOptions};

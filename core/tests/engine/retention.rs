@@ -1,10 +1,8 @@
 //! What stays in the log after it was delivered, and for how long.
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use tidewire::config::{Config, Keep};
 use tidewire::event::EventTypes;
 use tidewire::filter::Filter;

@@ -1,7 +1,7 @@
 //! Data directories written by earlier versions open, and what was undelivered in them is delivered.
 //!
 //! `golden/v1/data.tar.gz` was left by a crash; `expected.txt` beside it lists what is still to be delivered. To write
-//! the directory of a new version: `TIDEWIRE_GOLDEN=v2 cargo test -p tidewire-e2e --test golden`.
+//! the directory of a new version: `TIDEWIRE_GOLDEN=v2 cargo test -p tidewire-e2e --test life golden`.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -1,7 +1,5 @@
 //! Rules that change one by one while the engine runs, and that are there again after it was closed.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +16,7 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver};
 
-use common::{WAIT, hook, receiver, until};
+use crate::common::{WAIT, hook, receiver, until};
 
 fn config(dir: &Path) -> EngineConfig {
     let mut c = EngineConfig::new(dir);
