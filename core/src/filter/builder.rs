@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 use super::access::{self, Access, Ways};
 use super::expression::{Field, Filter, Test};
 use super::grams;
+use super::planes::{self, Planner};
 use super::program::{self, Shared};
 use super::region;
 use super::scope::{
@@ -57,6 +58,7 @@ pub(super) struct Builder {
     shared: Shared,
     /// Rules with the same posting, and where the place of their list is to be written.
     lists: Vec<(usize, Vec<u32>)>,
+    planner: Planner,
 }
 
 /// What is hashed already.
@@ -82,8 +84,18 @@ struct Held {
     len: u32,
 }
 
+/// A rule that is filed under a beginning or an end of keys, with its posting.
+struct AtEnd<'r> {
+    /// Its place among those of the scope.
+    source: usize,
+    access: &'r Access<'r>,
+    text: &'r [u8],
+    from_end: bool,
+    held: Held,
+}
+
 /// A string of a trie, with a posting.
-type Entry<'r> = (Cow<'r, [u8]>, Held);
+type Entry<'r> = (&'r [u8], Held);
 
 /// A value that rules are filed under: the field, its selector, the value.
 type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
@@ -92,6 +104,8 @@ type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
 #[derive(Debug)]
 pub(super) struct Chosen<'r> {
     ways: Ways<'r>,
+    /// Where the ways of each filter end.
+    ends: Vec<u32>,
     best: Vec<Option<u32>>,
 }
 
@@ -99,6 +113,22 @@ impl<'r> Chosen<'r> {
     /// The conditions that a filter is filed under, by its place among those of the scope; `None`: it is tried on each event.
     pub(super) fn way(&self, filter: usize) -> Option<&[Access<'r>]> {
         self.best[filter].map(|n| self.ways.way(n as usize))
+    }
+
+    /// What the keys that a filter wants begin and end with, as far as one text says it.
+    fn known(&self, filter: usize) -> (&[u8], &[u8]) {
+        let start = filter.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let (mut begins, mut ends): (&[u8], &[u8]) = (&[], &[]);
+        for way in start..self.ends[filter] {
+            let [access] = self.ways.way(way as usize) else { continue };
+            match access {
+                Access::Exact(x) => (begins, ends) = (x, x),
+                Access::Prefix(x) if x.len() > begins.len() => begins = x,
+                Access::Suffix(x) if x.len() > ends.len() => ends = x,
+                _ => {}
+            }
+        }
+        (begins, ends)
     }
 }
 
@@ -118,7 +148,7 @@ impl Builder {
         let patterns = Patterns::of(rules, &self.hasher)?;
 
         let chosen = self.choose(rules.iter().map(|x| x.filter));
-        let (mut prefixes, mut suffixes): (Vec<Entry<'_>>, Vec<Entry<'_>>) = (Vec::new(), Vec::new());
+        let mut ends: Vec<AtEnd<'_>> = Vec::with_capacity(rules.len());
         let mut infixes: HashMap<Cow<'_, [u8]>, Vec<Held>> = HashMap::new();
         let mut values: HashMap<ValueKey<'_>, Vec<Held>> = HashMap::new();
         let anything = [Access::Prefix(Cow::Borrowed(&[]))];
@@ -128,8 +158,10 @@ impl Builder {
             for access in way {
                 let held = self.posting(source, patterns.of_rules[i], access, &mut block);
                 match access {
-                    Access::Exact(x) | Access::Prefix(x) => prefixes.push((x.clone(), held)),
-                    Access::Suffix(x) => suffixes.push((x.clone(), held)),
+                    Access::Exact(text) | Access::Prefix(text) => {
+                        ends.push(AtEnd { source: i, access, text, from_end: false, held });
+                    }
+                    Access::Suffix(text) => ends.push(AtEnd { source: i, access, text, from_end: true, held }),
                     Access::Infix(x) => infixes.entry(x.clone()).or_default().push(held),
                     Access::Value(kind, selector, value) => {
                         values.entry((*kind, selector.clone(), *value)).or_default().push(held);
@@ -138,13 +170,15 @@ impl Builder {
             }
         }
         extra.tables = std::mem::take(&mut self.shared).into_tables();
-        let mut tries = [Trie::new(prefixes, false), Trie::new(suffixes, true)];
-        for (trie, place) in tries.iter_mut().zip([head::PREFIXES, head::SUFFIXES]) {
-            trie.write_root(place, self, &mut block);
-        }
-        patterns.write(&mut block, &mut extra);
-        for trie in &mut tries {
-            trie.write_rest(self, &mut block);
+        if !self.write_planes(&ends, &chosen, &patterns, &mut block, &mut extra) {
+            let mut tries = [Trie::new(&ends, false), Trie::new(&ends, true)];
+            for (trie, place) in tries.iter_mut().zip([head::PREFIXES, head::SUFFIXES]) {
+                trie.write_root(place, self, &mut block);
+            }
+            patterns.write(&mut block, &mut extra);
+            for trie in &mut tries {
+                trie.write_rest(self, &mut block);
+            }
         }
         if !values.is_empty() {
             let part = self.write_values(values, &mut block);
@@ -177,8 +211,8 @@ impl Builder {
             self.hashes.push(hash);
         }
         let mut start = 0;
-        let best = ends.into_iter().map(|end| {
-            let own = start..end as usize;
+        let best = ends.iter().map(|end| {
+            let own = start..*end as usize;
             start = own.end;
             let best = match own.len() {
                 0 => return None,
@@ -188,7 +222,7 @@ impl Builder {
             u32::try_from(best).ok()
         });
         let best = best.collect();
-        Chosen { ways, best }
+        Chosen { ways, ends, best }
     }
 
     /// What it is expected to cost that rules are filed under a way.
@@ -295,6 +329,55 @@ impl Builder {
         place as u32
     }
 
+    /// Writes the index of few rules; `false` if there are too many, and then it has written nothing.
+    fn write_planes<'r>(
+        &mut self,
+        rules: &[AtEnd<'r>],
+        chosen: &'r Chosen<'_>,
+        patterns: &Patterns<'_>,
+        block: &mut Vec<u8>,
+        extra: &mut Extra,
+    ) -> bool {
+        if rules.is_empty() || rules.len() > planes::RULES_MAX {
+            return false;
+        }
+        let postings = std::mem::take(&mut self.postings);
+        let what = |rule: &AtEnd<'r>| &postings[rule.held.start as usize..][..rule.held.len as usize];
+        let all_but_rule = |rule: &AtEnd<'r>| (rule.from_end, rule.text, &what(rule)[4..]);
+        let mut sorted: Vec<&AtEnd<'r>> = rules.iter().collect();
+        sorted.sort_by(|a, b| all_but_rule(a).cmp(&all_but_rule(b)));
+        let same: Vec<&[&AtEnd<'r>]> = sorted.chunk_by(|a, b| all_but_rule(a) == all_but_rule(b)).collect();
+        let entry = |rule: &AtEnd<'r>| {
+            let (mut begins, mut ends) = chosen.known(rule.source);
+            match rule.access {
+                Access::Exact(x) => (begins, ends) = (x, x),
+                Access::Suffix(x) if x.len() > ends.len() => ends = x,
+                Access::Prefix(x) if x.len() > begins.len() => begins = x,
+                _ => {}
+            }
+            planes::Entry { text: rule.text, from_end: rule.from_end, begins, ends, posting: what(rule) }
+        };
+        let entries: Vec<planes::Entry<'_>> = same.iter().map(|rules| entry(rules[0])).collect();
+        let taken = planes::takes(&entries, patterns.distinct.len());
+        if taken {
+            let mut with = vec![0; patterns.distinct.len()];
+            same.iter().enumerate().for_each(|(i, rules)| with[patterns.of_rules[rules[0].source] as usize] |= 1 << i);
+            let part = block.len();
+            set_u32(block, head::PLANES, part);
+            let places = self.planner.write(&entries, &with, block);
+            patterns.write(block, extra);
+            for (at, rules) in planes::write_records(&entries, places, block).into_iter().zip(same) {
+                if rules.len() > 1 {
+                    self.lists
+                        .push((at, rules.iter().map(|rule| u32_at(&postings, rule.held.start as usize)).collect()));
+                }
+            }
+            self.write_lists(block);
+        }
+        self.postings = postings;
+        taken
+    }
+
     fn write_values(&mut self, values: HashMap<ValueKey<'_>, Vec<Held>>, block: &mut Vec<u8>) -> usize {
         let mut all: Vec<_> = values.into_iter().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -374,11 +457,13 @@ struct Open {
 }
 
 impl<'r> Trie<'r> {
-    fn new(mut entries: Vec<Entry<'r>>, from_end: bool) -> Trie<'r> {
+    fn new(rules: &[AtEnd<'r>], from_end: bool) -> Trie<'r> {
+        let own = rules.iter().filter(|rule| rule.from_end == from_end);
+        let mut entries: Vec<Entry<'r>> = own.map(|rule| (rule.text, rule.held)).collect();
         if from_end {
             entries.sort_by(|a, b| a.0.iter().rev().cmp(b.0.iter().rev()));
         } else {
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            entries.sort_by(|a, b| a.0.cmp(b.0));
         }
         Trie { entries, from_end, open: Vec::new(), own: Vec::new() }
     }

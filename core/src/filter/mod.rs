@@ -20,6 +20,7 @@ mod matcher;
 mod number;
 mod pattern;
 mod plan;
+mod planes;
 mod program;
 mod region;
 mod scope;

@@ -7,11 +7,14 @@
 //! rest of its filter is checked. So the cost of an event is that of the walk plus the rules met, whatever the number of
 //! rules, and no automaton is ever built over several patterns with wildcards.
 //!
+//! Where there are only few rules, their beginnings and ends are compared all at once instead (see [`super::planes`]).
+//!
 //! What most walks begin with stands at the beginning of the block: the roots of both tries, and the patterns. So it is
 //! fetched at once, and only what is further down in a trie is found step by step.
 //!
 //! ```text
-//! block     head, name, root of the prefixes, root of the suffixes, patterns, then the rest of the parts; `PADDING`
+//! block     head, name, root of the prefixes, root of the suffixes (or the planes), patterns, then the rest of the parts;
+//!           `PADDING`
 //! node      u16 length of the label, u16 children, u32 bytes of postings; label; first byte of each child;
 //!           u32 place of each child; postings
 //! posting   u32 rule (or, with the top bit, the place of a list of rules), u16 pattern of types,
@@ -29,6 +32,7 @@ use bytes::Bytes;
 use super::bytes::{prefetch, strip_prefix, strip_suffix};
 use super::grams;
 use super::pattern;
+use super::planes::{Left, Part};
 use super::program::{self, Tables};
 use super::subject::{Kind, Subject};
 use super::walk::{Postings, Step, Walks, visit};
@@ -53,9 +57,10 @@ pub(super) mod head {
     pub(in super::super) const SUFFIXES: usize = 12;
     pub(in super::super) const VALUES: usize = 16;
     pub(in super::super) const GRAMS: usize = 20;
+    pub(in super::super) const PLANES: usize = 24;
     /// What the types of all rules are.
-    pub(in super::super) const TYPES: usize = 24;
-    pub(in super::super) const BYTES: usize = 40;
+    pub(in super::super) const TYPES: usize = 28;
+    pub(in super::super) const BYTES: usize = 44;
 }
 /// In the place of a part that is not there.
 pub(super) const NONE: u32 = 0;
@@ -233,6 +238,10 @@ impl Scope {
     /// Appends those that want the event of the rules that no trie has.
     #[inline]
     fn matches_beside(&self, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
+        let planes = u32_at(&self.block, head::PLANES);
+        if planes != NONE {
+            self.compare(planes as usize, m, out);
+        }
         let values = u32_at(&self.block, head::VALUES);
         if values != NONE {
             self.probe(values as usize, m, out);
@@ -241,6 +250,31 @@ impl Scope {
         let short = self.extra.as_ref().and_then(|e| e.infixes.as_ref());
         if grams != NONE || short.is_some() {
             self.search(grams as usize, short, m, out);
+        }
+    }
+
+    /// Looks at all rules at once.
+    #[inline]
+    fn compare(&self, part: usize, m: &mut Met<'_, '_, '_>, out: &mut Vec<u32>) {
+        let part = Part::at(&self.block, part);
+        let rules = match m.event_type {
+            EventType::Known(t) => {
+                let patterns = &self.block[u32_at(&self.block, head::PATTERNS) as usize..];
+                part.of_type(|n| has_type(&patterns[n * TYPE_BYTES..][..TYPE_BYTES], t))
+            }
+            EventType::Custom(_) => part.all(),
+        };
+        let mut left = part.left(rules, m.key);
+        while left != 0 {
+            let rule = left.trailing_zeros() as usize;
+            left &= left - 1;
+            *m.checks += 1;
+            if let Some(Left { posting, operand }) = part.get(rule, m.key)
+                && (matches!(m.event_type, EventType::Known(_)) || self.has_pattern(u16_at(posting, 4), m.event_type))
+                && self.check(u16_at(posting, 6) >> check::SHIFT, operand, m)
+            {
+                self.push(u32_at(posting, 0), out);
+            }
         }
     }
 
@@ -288,13 +322,18 @@ impl Scope {
             postings = rest;
             *m.checks += 1;
             if self.has_pattern(u16_at(head, 4), m.event_type) && self.check(checked >> check::SHIFT, operand, m) {
-                let rule = u32_at(head, 0);
-                if rule & LIST == 0 {
-                    out.push(rule);
-                } else {
-                    self.push_list((rule & !LIST) as usize, out);
-                }
+                self.push(u32_at(head, 0), out);
             }
+        }
+    }
+
+    /// Appends the rule of a posting, or its rules.
+    #[inline(always)]
+    fn push(&self, rule: u32, out: &mut Vec<u32>) {
+        if rule & LIST == 0 {
+            out.push(rule);
+        } else {
+            self.push_list((rule & !LIST) as usize, out);
         }
     }
 

@@ -128,6 +128,18 @@ fn has_label<const FROM_END: bool>(block: &[u8], label: usize, len: usize, key: 
     equals(&key[start..seen], &block[label..label + len])
 }
 
+/// Whether the key begins with the text of so many bytes at this place of the block.
+#[inline(always)]
+pub(super) fn begins_at(block: &[u8], text: usize, len: usize, key: &[u8]) -> bool {
+    len <= key.len() && has_label::<false>(block, text, len, key, len)
+}
+
+/// Whether the key ends with it.
+#[inline(always)]
+pub(super) fn ends_at(block: &[u8], text: usize, len: usize, key: &[u8]) -> bool {
+    len <= key.len() && has_label::<true>(block, text, len, key, len)
+}
+
 const ALL_LANES: u32 = (1 << LANES) - 1;
 
 /// Which of the `count` bytes from `at` on is this one.
