@@ -25,6 +25,8 @@ use crate::le::u32_at;
 
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;
+/// So many entries are cleared for the next scope rather than made anew.
+const USES_KEPT: usize = 1 << 10;
 /// So many sets of types are compared without hashing.
 const NEAR_PATTERNS: usize = 8;
 
@@ -197,6 +199,10 @@ impl Builder {
 
     /// Decides what each of the filters of a scope is filed under: what few of the others have.
     pub(super) fn choose<'r>(&mut self, filters: impl ExactSizeIterator<Item = &'r Filter>) -> Chosen<'r> {
+        // To clear what one large scope has left costs each small one as much as it did.
+        if self.uses.capacity() > USES_KEPT.max(filters.len() * 8) {
+            self.uses = HashMap::default();
+        }
         self.uses.clear();
         self.hashes.clear();
         let mut ways = Ways::default();
