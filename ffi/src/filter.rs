@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use engine::config::Config;
-use engine::filter::{Filter, NamedFilters, PatternOf, SourceOf};
+use engine::filter::{EventFilter, Filter, NamedFilters, PatternOf, SourceOf};
 use engine::rule::{Extensions, NotificationOptions, lint, parse_s3_filter};
 use engine::{ErrorKind, Result};
 use serde_json::{Value, json};
@@ -272,9 +272,25 @@ pub unsafe extern "C" fn tidewire_lint(
     unsafe { string(json_out, "json_out", len_out, err, body) }
 }
 
+/// Events of this bucket, if it is not empty, that this filter wants, if there is one.
+///
+/// # Safety
+/// `filter` is NULL or alive.
+pub(crate) unsafe fn event_filter(bucket: &str, filter: *const tidewire_filter_t) -> Result<EventFilter> {
+    let mut events = EventFilter::all();
+    if !bucket.is_empty() {
+        events = events.with_bucket(bucket);
+    }
+    if !filter.is_null() {
+        // SAFETY: as for this function.
+        events = events.with_filter(unsafe { filter_ref(filter)? }.clone());
+    }
+    Ok(events)
+}
+
 /// # Safety
 /// `filter` is NULL or alive for `'a`.
-pub(crate) unsafe fn filter_ref<'a>(filter: *const tidewire_filter_t) -> Result<&'a Filter> {
+unsafe fn filter_ref<'a>(filter: *const tidewire_filter_t) -> Result<&'a Filter> {
     // SAFETY: NULL or alive, by contract.
     match unsafe { filter.as_ref() } {
         Some(handle) => Ok(&handle.filter),

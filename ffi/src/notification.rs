@@ -146,10 +146,9 @@ pub unsafe extern "C" fn tidewire_bucket_notification_get(
         let bucket = unsafe { name(bucket, "bucket")? };
         let found = engine.bucket_notification(bucket, format_of(format)?.unwrap_or(Format::Xml))?;
         // SAFETY: NULL or writable, by contract.
-        unsafe { tell(version_out, found.version.unwrap_or(0)) };
-        if !left_out.is_null() {
-            // SAFETY: writable, by contract.
-            unsafe { left_out.write_unaligned(found.left_out.len()) };
+        unsafe {
+            tell(version_out, found.version.unwrap_or(0));
+            tell(left_out, found.left_out.len());
         }
         Ok(found.text)
     };

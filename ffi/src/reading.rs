@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::event::EventTypes;
-use engine::filter::{EventFilter, Filter};
 use engine::log::reader::{Entry, Gap, GapCause, Item, ReadFrom};
 use engine::{Consumer, ConsumerOptions, Delivery, ErrorKind, GroupStats, Lease, Result, Tail};
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use crate::args::{Versioned, check_count, fill, first_size, null, read, tidewire
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{entry, string, tidewire_error_t};
 use crate::event::{PairsOf, tidewire_event_t, unknown};
-use crate::filter::{filter_ref, tidewire_filter_t};
+use crate::filter::{event_filter, tidewire_filter_t};
 use crate::handle::{free, give, held, none};
 use crate::numbers::{tidewire_from_t as from, tidewire_gap_t as gap_t};
 use crate::raw::{tidewire_from_t, tidewire_gap_t, tidewire_result_t};
@@ -642,16 +641,9 @@ unsafe fn wanted(options: *const tidewire_read_options_t, types: &EventTypes) ->
             o.position.text(ErrorKind::InvalidArgument, "position", TEXT_BYTES_MAX)?,
         )
     };
-    let mut filter = EventFilter::all();
-    if !bucket.is_empty() {
-        filter = filter.with_bucket(bucket);
-    }
-    filter = filter.with_events(events.split_ascii_whitespace(), types)?;
-    if !o.filter.is_null() {
-        // SAFETY: not freed, by contract.
-        filter = filter.with_filter(Filter::clone(unsafe { filter_ref(o.filter)? }));
-    }
-    wanted.filter = filter;
+    // SAFETY: NULL or not freed, by contract.
+    let filter = unsafe { event_filter(bucket, o.filter)? };
+    wanted.filter = filter.with_events(events.split_ascii_whitespace(), types)?;
     wanted.from = match o.from {
         n if n == from::TIDEWIRE_FROM_NOW as u32 => ReadFrom::Now,
         n if n == from::TIDEWIRE_FROM_BEGINNING as u32 => ReadFrom::Beginning,

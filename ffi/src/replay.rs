@@ -4,7 +4,6 @@ use std::ffi::c_char;
 use std::path::Path;
 
 use engine::config::Config;
-use engine::filter::{EventFilter, Filter};
 use engine::log::reader::ReadFrom;
 use engine::{Error, ErrorKind, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Result};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{Versioned, first_size, read, tidewire_bytes_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{entry, string, tidewire_error_t};
-use crate::filter::{filter_ref, tidewire_filter_t};
+use crate::filter::{event_filter, tidewire_filter_t};
 use crate::handle::{free, give, held, none};
 use crate::raw::tidewire_result_t;
 use crate::rules::{TEXT_BYTES_MAX, name};
@@ -282,15 +281,8 @@ unsafe fn request(o: &tidewire_replay_options_t) -> Result<ReplayRequest> {
     }
     request.until_ns = (o.until_ns > 0).then_some(o.until_ns);
     request.rate_max = (o.rate_max > 0).then_some(o.rate_max);
-    let mut filter = EventFilter::all();
-    if !bucket.is_empty() {
-        filter = filter.with_bucket(bucket);
-    }
-    if !o.filter.is_null() {
-        // SAFETY: NULL or not freed, by contract.
-        filter = filter.with_filter(Filter::clone(unsafe { filter_ref(o.filter)? }));
-    }
-    request.filter = filter;
+    // SAFETY: NULL or not freed, by contract.
+    request.filter = unsafe { event_filter(bucket, o.filter)? };
     Ok(request)
 }
 

@@ -177,11 +177,11 @@ pub(crate) unsafe fn name<'a>(bytes: tidewire_bytes_t, field: &str) -> Result<&'
 }
 
 /// # Safety
-/// `version_out` is NULL or may be written.
-pub(crate) unsafe fn tell(version_out: *mut u64, version: u64) {
-    if !version_out.is_null() {
+/// `out` is NULL or may be written.
+pub(crate) unsafe fn tell<T>(out: *mut T, value: T) {
+    if !out.is_null() {
         // SAFETY: may be written, by contract.
-        unsafe { version_out.write_unaligned(version) };
+        unsafe { out.write_unaligned(value) };
     }
 }
 

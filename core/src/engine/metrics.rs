@@ -70,15 +70,7 @@ impl Engine {
     /// [`crate::ErrorKind::WrongProcess`].
     pub fn prometheus(&self, format: MetricsFormat) -> Result<String> {
         self.check_process()?;
-        let mut registry = Registry::with_prefix("tidewire");
-        registry.register_collector(Box::new(Counted { stats: self.stats(), rules: self.rules_stats() }));
-        let mut out = String::new();
-        // It is written to memory, which does not fail.
-        let _ = match format {
-            MetricsFormat::Prometheus => prometheus_text::encode(&mut out, &registry),
-            MetricsFormat::OpenMetrics => text::encode(&mut out, &registry),
-        };
-        Ok(out)
+        Ok(Counted { stats: self.stats(), rules: self.rules_stats() }.into_text(format))
     }
 }
 
@@ -86,6 +78,20 @@ impl Engine {
 struct Counted {
     stats: Stats,
     rules: RulesStats,
+}
+
+impl Counted {
+    fn into_text(self, format: MetricsFormat) -> String {
+        let mut registry = Registry::with_prefix("tidewire");
+        registry.register_collector(Box::new(self));
+        let mut out = String::new();
+        // It is written to memory, which does not fail.
+        let _ = match format {
+            MetricsFormat::Prometheus => prometheus_text::encode(&mut out, &registry),
+            MetricsFormat::OpenMetrics => text::encode(&mut out, &registry),
+        };
+        out
+    }
 }
 
 type Of<T> = (&'static str, &'static str, fn(&T) -> u64);
@@ -291,21 +297,10 @@ mod tests {
         Counted { stats, rules: RulesStats { evaluation_ns: Some(150.0), ..RulesStats::default() } }
     }
 
-    fn shown(format: MetricsFormat) -> String {
-        let mut registry = Registry::with_prefix("tidewire");
-        registry.register_collector(Box::new(counted()));
-        let mut out = String::new();
-        match format {
-            MetricsFormat::Prometheus => prometheus_text::encode(&mut out, &registry).unwrap(),
-            MetricsFormat::OpenMetrics => text::encode(&mut out, &registry).unwrap(),
-        }
-        out
-    }
-
     #[test]
     fn every_number_has_its_name_and_its_labels() {
         for format in [MetricsFormat::Prometheus, MetricsFormat::OpenMetrics] {
-            let text = shown(format);
+            let text = counted().into_text(format);
             for line in [
                 "tidewire_events_accepted_total 11",
                 "tidewire_events_refused_total{place=\"queue\"} 5",

@@ -160,10 +160,10 @@ impl Builder {
             for access in way {
                 let held = self.posting(source, patterns.of_rules[i], access, &mut block);
                 match access {
-                    Access::Exact(text) | Access::Prefix(text) => {
-                        ends.push(AtEnd { source: i, access, text, from_end: false, held });
+                    Access::Exact(text) | Access::Prefix(text) | Access::Suffix(text) => {
+                        let from_end = matches!(access, Access::Suffix(_));
+                        ends.push(AtEnd { source: i, access, text, from_end, held });
                     }
-                    Access::Suffix(text) => ends.push(AtEnd { source: i, access, text, from_end: true, held }),
                     Access::Infix(x) => infixes.entry(x.clone()).or_default().push(held),
                     Access::Value(kind, selector, value) => {
                         values.entry((*kind, selector.clone(), *value)).or_default().push(held);

@@ -10,8 +10,7 @@
 //!           for each pattern of types u64 the rules with it;
 //!           for each plane u64 the rules that take any byte there, and the byte of each rule;
 //!           u16 for each rule where its record stands, counted from behind these
-//! record    u32 rule, u16 pattern, u16 check and length of its operand, as in a posting; operand;
-//!           before it u16 length of the text, with the top bit if keys end with it; behind it the text
+//! record    u16 length of the text, with the top bit if keys end with it; a posting as of a trie, with its operand; the text
 //! ```
 
 use super::bytes::{LANES, same_lanes};

@@ -141,3 +141,23 @@ pub fn read_all(dir: &Path, from: ReadFrom) -> (Vec<Entry>, Vec<Gap>) {
 pub fn keys(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(|e| String::from_utf8(e.frame().key().to_vec()).unwrap()).collect()
 }
+
+/// Copies a data directory as a crash would leave it: what is synced is there.
+pub fn copy(from: &Path) -> tempfile::TempDir {
+    fn all(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let target = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                all(&path, &target);
+            } else if let Err(e) = std::fs::copy(&path, &target) {
+                // Passed segments are removed all the time.
+                assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}", path.display());
+            }
+        }
+    }
+    let to = tempfile::tempdir().unwrap();
+    all(from, to.path());
+    to
+}

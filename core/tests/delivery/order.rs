@@ -13,6 +13,8 @@ use tidewire::{Ack, CommitFields, CommitOptions, Engine, Event, EventId, Intent,
 use tidewire::{ReserveOptions, Reserved};
 use tidewire_receiver::{Behaviour, Receiver, Record, Reply, check_per_key_order};
 
+use crate::common::copy;
+
 const WAIT: Duration = Duration::from_secs(120);
 const SHARDS: usize = 3;
 
@@ -105,26 +107,6 @@ fn each_once(records: &[Record], sizes: std::ops::Range<u64>) {
     let lost: Vec<u64> = sizes.clone().filter(|s| !got.contains_key(s)).collect();
     let wrong: Vec<_> = got.iter().filter(|(s, n)| **n != 1 || !sizes.contains(s)).collect();
     assert!(lost.is_empty() && wrong.is_empty(), "lost {lost:?}, more than once {wrong:?}");
-}
-
-/// Copies a data directory as a crash would leave it.
-fn copy(from: &Path) -> tempfile::TempDir {
-    fn all(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                all(&path, &target);
-            } else if let Err(e) = std::fs::copy(&path, &target) {
-                // Passed segments are removed all the time.
-                assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}", path.display());
-            }
-        }
-    }
-    let to = tempfile::tempdir().unwrap();
-    all(from, to.path());
-    to
 }
 
 #[test]

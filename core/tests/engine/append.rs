@@ -14,6 +14,8 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, check_per_key_order};
 
+use crate::common::copy;
+
 const WAIT: Duration = Duration::from_secs(120);
 const NOWHERE: &str = "http://127.0.0.1:9/";
 
@@ -59,26 +61,6 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// Copies a data directory as a crash would leave it.
-fn copy(from: &Path) -> tempfile::TempDir {
-    fn all(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                all(&path, &target);
-            } else if let Err(e) = std::fs::copy(&path, &target) {
-                // Passed segments are removed all the time.
-                assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}", path.display());
-            }
-        }
-    }
-    let to = tempfile::tempdir().unwrap();
-    all(from, to.path());
-    to
 }
 
 /// Appends `cursors`, each as an event of one of many keys whose size is the cursor.

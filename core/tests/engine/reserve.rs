@@ -15,6 +15,8 @@ use tidewire::{
 };
 use tidewire_receiver::{Behaviour, Receiver, Record, check_per_key_order};
 
+use crate::common::copy;
+
 const WAIT: Duration = Duration::from_secs(120);
 const DURABLE: ReserveOptions =
     ReserveOptions { bytes_max: None, intent: Intent::Durable, on_full: OnFull::Block(WAIT), ack_timeout: WAIT };
@@ -56,26 +58,6 @@ fn reserve(engine: &Engine, key: &str, options: &ReserveOptions) -> Reservation 
 
 fn sized(size: u64) -> CommitFields<'static> {
     CommitFields { size: Some(size), ..CommitFields::default() }
-}
-
-/// Copies a data directory as a loss of power would leave it: what is synced is there.
-fn copy(from: &Path) -> tempfile::TempDir {
-    fn all(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                all(&path, &target);
-            } else if let Err(e) = std::fs::copy(&path, &target) {
-                // Passed segments are removed all the time.
-                assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "{}", path.display());
-            }
-        }
-    }
-    let to = tempfile::tempdir().unwrap();
-    all(from, to.path());
-    to
 }
 
 /// What an engine that is opened on the directory delivers by itself.
