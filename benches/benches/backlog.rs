@@ -14,7 +14,7 @@ use tidewire::event::EventTypes;
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, KnownType, OnFull, PublishOptions};
 use tidewire_benches::sink::Sink;
-use tidewire_benches::{Clock, Figure, in_turn, keep, paced, paired};
+use tidewire_benches::{Bursts, Clock, Figure, in_turn, keep, paced, paired};
 
 const PUBLISHERS: u64 = 2;
 /// A single pair on a machine of two CPUs, which two publishers and the shards of two engines share, may be off by a half.
@@ -84,7 +84,7 @@ fn main() {
     let next = AtomicU64::new(events);
     let side = |engine: &Engine| {
         let op = || publish(engine, next.fetch_add(1, Ordering::Relaxed), Ack::Memory);
-        let times = paced(clock, PUBLISHERS as usize, PER_THREAD, op);
+        let times = paced(clock, PUBLISHERS as usize, PER_THREAD, Bursts::OF_16, op);
         // What one side leaves to be written or delivered is not to be done at the other's expense.
         sync(engine);
         live.flush(Duration::from_secs(60)).expect("delivered");

@@ -2,12 +2,14 @@
 //!
 //! At `memory`, beside a push of the same encoded bytes into crossbeam's `ArrayQueue` after encoding them, which is the
 //! least that a bounded hand-over to another thread can do. The two are measured in turn, with the consumer awake in both
-//! and the same pauses between bursts, so that neither queue is full. The event brings its time, so that neither side reads a
-//! clock; what it costs if it does not is told, too. At `written` and `synced`, beside a bare write, and a
+//! and the same pauses, so that neither queue is full: calls one at a time, and in bursts, whose first call finds the caches
+//! of a processor that other machines use too less warm. The event brings its time, so that neither side reads a clock; what
+//! it costs if it does not is told, too. At `written` and `synced`, beside a bare write, and a
 //! bare write with fdatasync, of one block.
 
 use std::hint::spin_loop;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,13 +19,15 @@ use tidewire::config::{EngineConfig, Idle};
 use tidewire::event::{EventTypes, Layout, frame};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
 use tidewire::{Ack, Engine, Event, PublishOptions};
-use tidewire_benches::{Clock, Figure, in_turn, keep, median, paced, paired};
+use tidewire_benches::{Bursts, Clock, Figure, in_turn, keep, median, paced, paired};
 
 /// The encoded event, and a slot for it.
 const FRAME_BYTES: usize = 300;
 const SLOT_BYTES: usize = 304;
 const ROUNDS: usize = 31;
 const PER_THREAD: usize = 40_000;
+/// More than the part of a log that is too small for a file to be made ready beside it.
+const WARM_UP_EVENTS: usize = 30_000;
 
 fn event() -> Event<'static> {
     let mut e = tidewire_benches::event();
@@ -35,7 +39,7 @@ fn event() -> Event<'static> {
     e
 }
 
-fn engine(dir: &std::path::Path, idle: Idle) -> Engine {
+fn engine(dir: &Path, idle: Idle) -> Engine {
     let mut config = EngineConfig::new(dir);
     config.shards = Some(1);
     config.idle = idle;
@@ -47,7 +51,7 @@ fn engine(dir: &std::path::Path, idle: Idle) -> Engine {
     Engine::open_with(config, rules).expect("an engine")
 }
 
-fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
+fn array_queue(clock: Clock, threads: usize, bursts: Bursts) -> (f64, f64) {
     let queue = Arc::new(ArrayQueue::<[u8; SLOT_BYTES]>::new(16 * 1024));
     let stop = Arc::new(AtomicBool::new(false));
     let consumer = {
@@ -64,7 +68,7 @@ fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
         })
     };
     let e = event();
-    let figures = paced(clock, threads, PER_THREAD, || {
+    let figures = paced(clock, threads, PER_THREAD, bursts, || {
         let mut slot = [0u8; SLOT_BYTES];
         let layout = Layout::of(&e);
         frame::encode(&e, layout, e.time_ns, &mut slot[..layout.len()]);
@@ -75,11 +79,44 @@ fn array_queue(clock: Clock, threads: usize) -> (f64, f64) {
     figures
 }
 
-fn publish(clock: Clock, threads: usize, e: &Event<'_>) -> (f64, f64) {
+/// Bytes on disk under a directory.
+fn allocated(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).map_or(0, |entries| {
+        entries
+            .flatten()
+            .map(|e| match e.metadata() {
+                Ok(m) if m.is_dir() => allocated(&e.path()),
+                Ok(m) => m.blocks(),
+                Err(_) => 0,
+            })
+            .sum()
+    })
+}
+
+/// Goes on until the log has made a file ready for what comes, so that no side pays for the beginning of a log, which writes
+/// as many zeros as data.
+fn warm_up(engine: &Engine, dir: &Path, e: &Event<'_>) {
+    for n in 0..=WARM_UP_EVENTS {
+        let ack = if n == WARM_UP_EVENTS { Ack::Synced } else { Ack::Memory };
+        engine.publish_with(e, &PublishOptions { ack, ..PublishOptions::default() }).expect("published");
+    }
+    let mut before = 0;
+    loop {
+        let now = allocated(dir);
+        if now == before {
+            return;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(150));
+    }
+}
+
+fn publish(clock: Clock, threads: usize, bursts: Bursts, e: &Event<'_>) -> (f64, f64) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = engine(dir.path(), Idle::Spin);
+    warm_up(&engine, dir.path(), e);
     let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
-    let figures = paced(clock, threads, PER_THREAD, || engine.publish_with(e, &options).is_ok());
+    let figures = paced(clock, threads, PER_THREAD, bursts, || engine.publish_with(e, &options).is_ok());
     engine.close(Duration::ZERO).expect("closed");
     figures
 }
@@ -136,23 +173,30 @@ fn acks(figures: &mut Vec<Figure>, idle: Idle) {
 fn main() {
     let clock = Clock::new();
     let mut figures = Vec::new();
-    for threads in [1, 2, 4] {
-        let pairs = in_turn(ROUNDS, || publish(clock, threads, &event()), || array_queue(clock, threads));
-        let (p50, p99): (Vec<_>, Vec<_>) = pairs.iter().map(|(o, t)| ((o.0, t.0), (o.1, t.1))).unzip();
-        for (what, pairs) in [("p50", p50), ("p99", p99)] {
-            let (value, beside_value) = paired(&pairs);
-            figures.push(Figure {
-                name: format!("publish at memory, {threads} threads, {what}"),
-                value,
-                unit: "ns".into(),
-                beside: "encode + ArrayQueue push".into(),
-                beside_value,
-            });
+    for (bursts, rounds, pattern) in [(Bursts::EVENLY, ROUNDS, ""), (Bursts::OF_16, ROUNDS / 2, ", bursts of 16")] {
+        for threads in [1, 2, 4] {
+            let ours = || publish(clock, threads, bursts, &event());
+            let pairs = in_turn(rounds, ours, || array_queue(clock, threads, bursts));
+            let (p50, p99): (Vec<_>, Vec<_>) = pairs.iter().map(|(o, t)| ((o.0, t.0), (o.1, t.1))).unzip();
+            for (what, pairs) in [("p50", p50), ("p99", p99)] {
+                let (value, beside_value) = paired(&pairs);
+                figures.push(Figure {
+                    name: format!("publish at memory{pattern}, {threads} threads, {what}"),
+                    value,
+                    unit: "ns".into(),
+                    beside: "encode + ArrayQueue push".into(),
+                    beside_value,
+                });
+            }
         }
     }
     let mut timeless = event();
     timeless.time_ns = 0;
-    let pairs = in_turn(ROUNDS, || publish(clock, 1, &timeless).0, || publish(clock, 1, &event()).0);
+    let pairs = in_turn(
+        ROUNDS,
+        || publish(clock, 1, Bursts::EVENLY, &timeless).0,
+        || publish(clock, 1, Bursts::EVENLY, &event()).0,
+    );
     let (value, beside_value) = paired(&pairs);
     figures.push(Figure {
         name: "publish at memory without a time, 1 threads, p50".into(),

@@ -171,16 +171,34 @@ pub fn event() -> Event<'static> {
     e
 }
 
-/// Calls between pauses, and the pause.
-const BURST: usize = 16;
-const PAUSE: Duration = Duration::from_micros(40);
+/// How calls follow each other: so many in a row, then a pause. The pause grows with them, so that all patterns come to the
+/// same number of calls in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bursts(pub usize);
+
+impl Bursts {
+    /// One call at a time, as from handlers of requests.
+    pub const EVENLY: Bursts = Bursts(1);
+    /// As from a handler of a request for many objects.
+    pub const OF_16: Bursts = Bursts(16);
+}
+
+/// The pause per call, times the number of threads.
+const PAUSE: Duration = Duration::from_nanos(2_500);
 
 /// Runs `op` so many times on each of so many threads, with pauses after bursts; answers p50 and p99 in nanoseconds of those
 /// that answered `true`.
 ///
 /// # Panics
 /// If a thread does.
-pub fn paced(clock: Clock, threads: usize, per_thread: usize, op: impl Fn() -> bool + Sync) -> (f64, f64) {
+pub fn paced(
+    clock: Clock,
+    threads: usize,
+    per_thread: usize,
+    bursts: Bursts,
+    op: impl Fn() -> bool + Sync,
+) -> (f64, f64) {
+    let pause = PAUSE * (threads * bursts.0) as u32;
     let mut all = histogram();
     std::thread::scope(|s| {
         let runs: Vec<_> = (0..threads)
@@ -194,8 +212,8 @@ pub fn paced(clock: Clock, threads: usize, per_thread: usize, op: impl Fn() -> b
                         if taken {
                             h.saturating_record(clock.ns(from, to).max(1));
                         }
-                        if n % BURST == BURST - 1 {
-                            let until = Instant::now() + PAUSE * threads as u32;
+                        if n % bursts.0 == bursts.0 - 1 {
+                            let until = Instant::now() + pause;
                             while Instant::now() < until {
                                 spin_loop();
                             }

@@ -362,6 +362,10 @@ impl Engine {
     fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
         let inner = &*self.inner;
         inner.check_process()?;
+        let shard = inner.interested(event.bucket, event.event_type).then(|| inner.shard_of_event(event));
+        if let Some(shard) = shard {
+            shard.ring.expect_push();
+        }
         let layout = match event.check(inner.config.event_bytes_max) {
             Ok(layout) => layout,
             Err(e) => {
@@ -372,16 +376,14 @@ impl Engine {
         if let EventType::Custom(_) = event.event_type {
             inner.snapshot.load().types.check(event.event_type)?;
         }
-        if !inner.interested(event.bucket, event.event_type) {
+        let Some(shard) = shard else {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
-        }
+        };
         if inner.queues.is_telling() {
             inner.wait_for_queues(event, Known::Whole, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
-        let hash = resource_hash(event.bucket.as_bytes(), event.key);
-        let shard = inner.shard_of(hash);
         if let Some(fairness) = &inner.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
         }
@@ -676,6 +678,15 @@ impl Inner {
     #[inline]
     fn shard_of(&self, hash: u64) -> &Arc<Shared> {
         &self.shards[shard_of(hash, self.publishing)]
+    }
+
+    /// The shard of an event. There is nothing to calculate where there is one.
+    #[inline]
+    fn shard_of_event(&self, event: &Event<'_>) -> &Arc<Shared> {
+        match self.publishing_shards() {
+            [only] => only,
+            _ => self.shard_of(resource_hash(event.bucket.as_bytes(), event.key)),
+        }
     }
 
     /// The shards that take events.

@@ -33,6 +33,8 @@ const HEADER_BYTES: u64 = WORDS_BYTES;
 const ALIGN: u64 = WORDS_BYTES;
 /// So much is asked for ahead at most, in the place of a record and of the next one.
 const PREFETCH_BYTES: u64 = 4096;
+/// What a record of a usual size takes.
+const USUAL_BYTES: u64 = 384;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records, but those that were promised space and those of other shards.
 const CLOSED: u64 = 1 << 63;
@@ -211,6 +213,13 @@ impl Ring {
         let header = self.header(position);
         header[0].store(word, Ordering::Relaxed);
         header[1].store(self.stamp(position), Ordering::Release);
+    }
+
+    /// Asks for the cache lines that a record of a usual size will be written to. To be called as soon as it is known that
+    /// there will be one: they come from the consumer's core while the publisher does everything else.
+    #[inline]
+    pub fn expect_push(&self) {
+        self.prefetch(self.producers.tail.load(Ordering::Relaxed) & POSITION, USUAL_BYTES);
     }
 
     /// Claims `len` bytes, lets `fill` write them, and commits. Returns the position after the record.
