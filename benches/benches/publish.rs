@@ -79,7 +79,7 @@ fn array_queue(clock: Clock, threads: usize, bursts: Bursts) -> (f64, f64) {
     figures
 }
 
-/// Bytes on disk under a directory.
+/// What the files under a directory take on disk, in blocks of 512 bytes.
 fn allocated(dir: &Path) -> u64 {
     std::fs::read_dir(dir).map_or(0, |entries| {
         entries

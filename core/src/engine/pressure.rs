@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Inner, OnFull, deadline_in};
 use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, resource_hash};
+use crate::event::Event;
 use crate::rule::OnQueueFull;
 use crate::shard::Shared;
 use crate::shard::fair::{Fairness, Unfair};
@@ -70,7 +70,7 @@ impl Inner {
             self.wait_for_queues(event, known, !matches!(on_full, OnFull::Retry(_)))?;
         }
         if let Some(fairness) = &self.fairness {
-            let shard = self.shard_of(resource_hash(event.bucket.as_bytes(), event.key));
+            let shard = self.shard_of_event(event);
             // The bytes count when they are there.
             self.enter_fairly(fairness, shard, event.bucket, 1, on_full)?;
             fairness.leave(shard.index, event.bucket, 1);

@@ -271,7 +271,7 @@ impl Engine {
                 Resolution::Commit(event) => {
                     let layout = inner.check_final(event, &entry.intent.frame, inner.config.event_bytes_max)?;
                     let mut prefix = commit_prefix(token);
-                    target = inner.shard_of(resource_hash(event.bucket.as_bytes(), event.key));
+                    target = inner.shard_of_event(event);
                     if !Arc::ptr_eq(target, shard) {
                         // The key has another shard by now, which does not know the intent.
                         prefix.extensions.resolves = None;
