@@ -45,6 +45,7 @@ use crate::log::losses::LossReason;
 use crate::log::recovery::{self, DataDir, ShardState, Writers};
 use crate::rule::{LiveDestinations, RuleSet};
 use crate::shard::dedup::DedupKey;
+use crate::shard::entrance::Entrance;
 use crate::shard::fair::Fairness;
 use crate::shard::gate::{self, Peers};
 use crate::shard::keep::KeepStart;
@@ -143,17 +144,13 @@ struct Inner {
     config: Arc<EngineConfig>,
     /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
-    /// So many of them, the first ones, take events; the others deliver what was theirs when there were more shards.
-    publishing: usize,
+    front: Front,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    everywhere: Everywhere,
     writers: Arc<Writers>,
     queues: Arc<Queues>,
-    fairness: Option<Arc<Fairness>>,
     /// What opening and closing change.
     life: Mutex<Life>,
     closed: AtomicBool,
-    fork: Option<ForkGuard>,
     refused_invalid: AtomicU64,
     refused_queue: AtomicU64,
     refused_unfair: AtomicU64,
@@ -164,6 +161,17 @@ struct Inner {
     append: Mutex<()>,
     /// The next intent's ticket.
     next_ticket: AtomicU64,
+}
+
+/// What every publish reads, in one cache line.
+#[repr(align(64))]
+struct Front {
+    entrance: ForkGuard<Entrance>,
+    /// So many shards, the first ones, take events; the others deliver what was theirs when there were more shards.
+    publishing: usize,
+    /// The first shard: that of every event where there is one.
+    first: Arc<Shared>,
+    fairness: Option<Arc<Fairness>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -259,7 +267,9 @@ impl Engine {
             groups: groups.live().to_vec(),
         };
         let config = Arc::new(config);
-        let common = Arc::new(shard::Common::new(&config, &states, &dir));
+        let entrance = Entrance::new(Everywhere::of(&snapshot.load()), config.event_bytes_max);
+        let entrance = ForkGuard::new(entrance);
+        let common = Arc::new(shard::Common::new(&config, &states, &dir, entrance.clone()));
         common.endpoints.follow(&LiveDestinations::default(), &snapshot.load().destinations);
         let shared = |(i, state): (&usize, &ShardState)| Arc::new(Shared::new(*i, &config, state, common.clone()));
         let shards: Vec<Arc<Shared>> = states.iter().map(shared).collect();
@@ -296,17 +306,19 @@ impl Engine {
         Ok(Engine {
             inner: Arc::new(Inner {
                 config,
-                publishing: dir.shards,
+                front: Front {
+                    entrance,
+                    publishing: dir.shards,
+                    first: shards[0].clone(),
+                    fairness: common.fairness.clone(),
+                },
                 shards,
-                everywhere: Everywhere::of(&snapshot.load()),
                 snapshot,
                 incarnation: dir.incarnation,
                 writers,
                 queues: common.queues.clone(),
-                fairness: common.fairness.clone(),
                 life: Mutex::new(Life { threads, dir: Some(dir), replays, groups, control }),
                 closed: AtomicBool::new(false),
-                fork: ForkGuard::new(),
                 refused_invalid: AtomicU64::new(0),
                 refused_queue: AtomicU64::new(0),
                 refused_unfair: AtomicU64::new(0),
@@ -361,12 +373,13 @@ impl Engine {
     #[inline]
     fn push(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<(&Arc<Shared>, u64)>> {
         let inner = &*self.inner;
-        inner.check_process()?;
-        let shard = inner.interested(event.bucket, event.event_type).then(|| inner.shard_of_event(event));
+        let entrance = inner.entrance()?;
+        let wanted = inner.interested(entrance, event.bucket, event.event_type);
+        let shard = wanted.then(|| inner.shard_of_event(event));
         if let Some(shard) = shard {
             shard.ring.expect_push();
         }
-        let layout = match event.check(inner.config.event_bytes_max) {
+        let layout = match event.check(entrance.event_bytes_max) {
             Ok(layout) => layout,
             Err(e) => {
                 inner.refused_invalid.fetch_add(1, Ordering::Relaxed);
@@ -381,10 +394,10 @@ impl Engine {
             inner.no_match.add();
             return Ok(None);
         };
-        if inner.queues.is_telling() {
+        if entrance.telling.load(Ordering::Relaxed) {
             inner.wait_for_queues(event, Known::Whole, !matches!(options.on_full, OnFull::Retry(_)))?;
         }
-        if let Some(fairness) = &inner.fairness {
+        if let Some(fairness) = &inner.front.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
         }
         let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
@@ -394,7 +407,7 @@ impl Engine {
             Ok(p) => p,
             Err(e) => {
                 let pushed = inner.push_slowly(shard, options.on_full, e, push);
-                if let (Err(_), Some(fairness)) = (&pushed, &inner.fairness) {
+                if let (Err(_), Some(fairness)) = (&pushed, &inner.front.fairness) {
                     fairness.leave(shard.index, event.bucket, layout.len());
                 }
                 pushed?
@@ -430,9 +443,9 @@ impl Engine {
     }
 
     /// Whether any rule could want events of this type in this bucket: if not, the host need not collect what an event
-    /// would say. May be true for an event that no rule takes in the end.
+    /// would say. May be true for an event that no rule takes in the end, and is in a forked child, whose publishing fails.
     pub fn is_interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
-        self.inner.interested(bucket, event_type)
+        self.inner.entrance().map_or(true, |e| self.inner.interested(e, bucket, event_type))
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter. What is passed on to a dead-letter
@@ -467,7 +480,7 @@ impl Engine {
             refused_queue: inner.refused_queue.load(Ordering::Relaxed),
             refused_unfair: inner.refused_unfair.load(Ordering::Relaxed),
             log_warning: inner.queues.log.is_warned(),
-            shards: inner.publishing as u64,
+            shards: inner.front.publishing as u64,
             ..Stats::default()
         };
         s.dedup_evicted = inner.shards.first().map_or(0, |shard| shard.common.dedup_evicted());
@@ -670,39 +683,38 @@ fn closed() -> Error {
 impl Inner {
     /// See [`Engine::is_interested`].
     #[inline]
-    fn interested(&self, bucket: &str, event_type: EventType<'_>) -> bool {
-        self.everywhere.wants(event_type) || self.snapshot.load().interested(bucket, event_type)
+    fn interested(&self, entrance: &Entrance, bucket: &str, event_type: EventType<'_>) -> bool {
+        entrance.everywhere.wants(event_type) || self.snapshot.load().interested(bucket, event_type)
     }
 
     /// The shard of a resource's hash.
     #[inline]
     fn shard_of(&self, hash: u64) -> &Arc<Shared> {
-        &self.shards[shard_of(hash, self.publishing)]
+        &self.shards[shard_of(hash, self.front.publishing)]
     }
 
     /// The shard of an event. There is nothing to calculate where there is one.
     #[inline]
     fn shard_of_event(&self, event: &Event<'_>) -> &Arc<Shared> {
-        match self.publishing_shards() {
-            [only] => only,
+        match self.front.publishing {
+            1 => &self.front.first,
             _ => self.shard_of(resource_hash(event.bucket.as_bytes(), event.key)),
         }
     }
 
     /// The shards that take events.
     fn publishing_shards(&self) -> &[Arc<Shared>] {
-        &self.shards[..self.publishing]
+        &self.shards[..self.front.publishing]
     }
 
     #[inline]
     fn check_process(&self) -> Result<()> {
-        match &self.fork {
-            Some(g) if !g.same_process() => {
-                Err(Error::new(ErrorKind::WrongProcess, "this engine belongs to the parent of this process")
-                    .remedy("open an engine after the fork"))
-            }
-            _ => Ok(()),
-        }
+        self.entrance().map(|_| ())
+    }
+
+    #[inline]
+    fn entrance(&self) -> Result<&Entrance> {
+        self.front.entrance.get().ok_or_else(wrong_process)
     }
 
     /// Whoever was refused because the engine closes is refused ever after.
@@ -770,6 +782,12 @@ impl Inner {
         let failed = self.shards.iter().filter_map(|s| s.progress.failure()).find(|e| e.kind() != ErrorKind::Closed);
         result.and(failed.map_or(Ok(()), |e| Err(e.clone())))
     }
+}
+
+#[cold]
+fn wrong_process() -> Error {
+    Error::new(ErrorKind::WrongProcess, "this engine belongs to the parent of this process")
+        .remedy("open an engine after the fork")
 }
 
 /// Stops shards and waits for their threads.

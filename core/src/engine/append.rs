@@ -27,7 +27,7 @@ impl Engine {
     /// [`ErrorKind::InvalidArgument`] for cursor 0; otherwise as [`Engine::publish_with`].
     pub fn append_at(&self, cursor: u64, event: &Event<'_>, options: &PublishOptions) -> Result<Published> {
         let inner = &*self.inner;
-        inner.check_process()?;
+        let entrance = inner.entrance()?;
         if cursor == 0 {
             return Err(Error::new(ErrorKind::InvalidArgument, "the cursor is 0").remedy("count from 1"));
         }
@@ -45,7 +45,7 @@ impl Engine {
                 // Where it is exactly is not known, only that it is before this.
                 let position = shard.ring.tail();
                 Some(Receipt { shard: shard.clone(), position, duplicate: true })
-            } else if inner.interested(event.bucket, event.event_type) {
+            } else if inner.interested(entrance, event.bucket, event.event_type) {
                 let receipt = inner.push_special(event, place, options, Some(cursor))?;
                 shard.host_cursor_given.store(cursor, Ordering::Relaxed);
                 Some(receipt)
@@ -82,9 +82,9 @@ impl Engine {
     #[cold]
     pub(super) fn submit_keyed(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
         let inner = &*self.inner;
-        inner.check_process()?;
+        let entrance = inner.entrance()?;
         let place = inner.place(event)?;
-        if !inner.interested(event.bucket, event.event_type) {
+        if !inner.interested(entrance, event.bucket, event.event_type) {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);

@@ -66,10 +66,10 @@ impl Inner {
     /// Waits until nothing refuses an event that is told or reserved in another way than by a plain publication: full queues
     /// that refuse or block, and its bucket's rate and share.
     pub(super) fn wait_for_turn(&self, event: &Event<'_>, known: Known, on_full: OnFull) -> Result<()> {
-        if self.queues.is_telling() {
+        if self.entrance()?.telling.load(Ordering::Relaxed) {
             self.wait_for_queues(event, known, !matches!(on_full, OnFull::Retry(_)))?;
         }
-        if let Some(fairness) = &self.fairness {
+        if let Some(fairness) = &self.front.fairness {
             let shard = self.shard_of_event(event);
             // The bytes count when they are there.
             self.enter_fairly(fairness, shard, event.bucket, 1, on_full)?;
@@ -80,14 +80,14 @@ impl Inner {
 
     /// An event comes into a ring without being asked whether it may.
     pub(super) fn bring(&self, shard: &Shared, bucket: &str, bytes: usize) {
-        if let Some(fairness) = &self.fairness {
+        if let Some(fairness) = &self.front.fairness {
             fairness.bring(shard.index, bucket, bytes);
         }
     }
 
     /// It did not.
     pub(super) fn take_back(&self, shard: &Shared, bucket: &str, bytes: usize) {
-        if let Some(fairness) = &self.fairness {
+        if let Some(fairness) = &self.front.fairness {
             fairness.leave(shard.index, bucket, bytes);
         }
     }

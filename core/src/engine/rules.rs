@@ -651,7 +651,9 @@ impl Inner {
         let Some(dir) = life.dir.as_ref() else { return };
         let snapshot = Arc::new(life.control.snapshot(&dir.names));
         let earlier = self.snapshot.swap(snapshot.clone());
-        self.everywhere.follow(&snapshot);
+        if let Some(entrance) = self.front.entrance.get() {
+            entrance.everywhere.follow(&snapshot);
+        }
         if let Some(first) = self.shards.first()
             && !Arc::ptr_eq(&earlier.destinations, &snapshot.destinations)
         {

@@ -75,6 +75,8 @@ macro_rules! each_plain_field {
 pub struct Layout {
     len: usize,
     present: u32,
+    /// What the table of ends takes.
+    ends_bytes: u32,
     /// Metadata or tags have an entry without a name, which is not allowed.
     pub(super) nameless: bool,
 }
@@ -103,7 +105,8 @@ impl Layout {
                 }
             }
         }
-        Layout { len: HEADER_BYTES + present.count_ones() as usize * 4 + bytes, present, nameless }
+        let ends_bytes = present.count_ones() * 4;
+        Layout { len: HEADER_BYTES + ends_bytes as usize + bytes, present, ends_bytes, nameless }
     }
 
     /// How many bytes the frame has.
@@ -143,9 +146,8 @@ pub fn encode(e: &Event<'_>, layout: Layout, time_ns: u64, out: &mut [u8]) {
     header[20..24].copy_from_slice(&(layout.present | if e.size.is_some() { SIZE_KNOWN } else { 0 }).to_le_bytes());
     header[24..32].copy_from_slice(&e.size.unwrap_or(0).to_le_bytes());
 
-    let count = layout.present.count_ones() as usize * 4;
-    let (ends, body) = rest.split_at_mut(count);
-    let base = (HEADER_BYTES + count) as u32;
+    let (ends, body) = rest.split_at_mut(layout.ends_bytes as usize);
+    let base = HEADER_BYTES as u32 + layout.ends_bytes;
     let mut ends = ends.chunks_exact_mut(4);
     let mut at = 0;
     macro_rules! end {

@@ -103,7 +103,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Resolver {
     inner: Arc<Inner>,
-    fork: Option<ForkGuard>,
+    fork: ForkGuard,
 }
 
 impl Resolver {
@@ -112,7 +112,7 @@ impl Resolver {
     pub fn new(source: Source) -> Resolver {
         let cpus = driver::usable_cpus();
         let inner = Inner { asker: Asker::new(source), cpus, state: Mutex::default(), news: Condvar::new() };
-        Resolver { inner: Arc::new(inner), fork: ForkGuard::new() }
+        Resolver { inner: Arc::new(inner), fork: ForkGuard::new(()) }
     }
 
     /// The addresses of a name, at least one. The caller sets the limit.
@@ -234,7 +234,7 @@ impl Inner {
 impl Drop for Resolver {
     fn drop(&mut self) {
         // The threads are the parent's, and what they had locked stays so: in a forked child there is nothing to end.
-        if self.fork.as_ref().is_none_or(ForkGuard::same_process) {
+        if self.fork.same_process() {
             self.close();
         }
     }

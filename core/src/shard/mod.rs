@@ -12,6 +12,7 @@ pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
 pub(crate) mod endpoints;
+pub(crate) mod entrance;
 pub(crate) mod fair;
 mod files;
 pub(crate) mod gate;
@@ -59,6 +60,7 @@ use crate::config::{EngineConfig, Idle, Network};
 use crate::delivery::lane::Now;
 use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::ForkGuard;
 use crate::lock::Mutex;
 use crate::log::BLOCK_BYTES;
 use crate::log::appender::{Appender, SegmentPlan};
@@ -72,6 +74,7 @@ use crate::rule::LiveDestinations;
 use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
 use endpoints::Endpoints;
+use entrance::Entrance;
 use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
 use gate::{Holds, Peers};
@@ -111,7 +114,12 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(config: &EngineConfig, states: &BTreeMap<usize, ShardState>, dir: &DataDir) -> Common {
+    pub(crate) fn new(
+        config: &EngineConfig,
+        states: &BTreeMap<usize, ShardState>,
+        dir: &DataDir,
+        entrance: ForkGuard<Entrance>,
+    ) -> Common {
         let publishing = dir.shards;
         let lowest = states.range(..publishing).map(|(_, s)| s.checkpoint.host_cursor()).min();
         let window_ns = config.dedup.window.as_nanos() as u64;
@@ -124,7 +132,11 @@ impl Common {
             dedup: (0..tables).map(new_table).collect(),
             applied: dir.applied().to_vec(),
             // By their numbers, which may have gaps.
-            queues: Arc::new(Queues::new(&config.queue, states.keys().next_back().map_or(0, |last| last + 1))),
+            queues: Arc::new(Queues::new(
+                &config.queue,
+                states.keys().next_back().map_or(0, |last| last + 1),
+                entrance,
+            )),
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             endpoints: Arc::new(Endpoints::open(&config.data_dir, network.tls.clone())),
             network,

@@ -15,8 +15,11 @@ use crate::delivery::account::Sum;
 use crate::delivery::quota::{Level, Limits, Load};
 use crate::driver;
 use crate::event::Priority;
+use crate::fork::ForkGuard;
 use crate::lock::{Condvar, Mutex};
 use crate::rule::{OnQueueFull, QueueLimits};
+
+use super::entrance::Entrance;
 
 /// What happens to an event for which a queue has no place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,8 +104,8 @@ impl Queue {
 /// All queues of an engine.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    /// Some queue may tell a publisher no.
-    telling: CachePadded<AtomicBool>,
+    /// Where publishers look whether some queue may tell them no.
+    entrance: ForkGuard<Entrance>,
     /// Some queue may drop what is new.
     dropping: CachePadded<AtomicBool>,
     by_number: Mutex<BTreeMap<u32, Arc<Queue>>>,
@@ -116,9 +119,9 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    pub(crate) fn new(config: &QueueConfig, shards: usize) -> Queues {
+    pub(crate) fn new(config: &QueueConfig, shards: usize, entrance: ForkGuard<Entrance>) -> Queues {
         Queues {
-            telling: CachePadded::new(AtomicBool::new(false)),
+            entrance,
             dropping: CachePadded::new(AtomicBool::new(false)),
             by_number: Mutex::default(),
             log: Queue::new(Rules::of_log(config)),
@@ -130,9 +133,9 @@ impl Queues {
     }
 
     /// Whether a publisher must look whether there is a place for its event.
-    #[inline]
-    pub(crate) fn is_telling(&self) -> bool {
-        self.telling.load(Ordering::Relaxed)
+    #[cfg(test)]
+    fn is_telling(&self) -> bool {
+        self.entrance.get().unwrap().telling.load(Ordering::Relaxed)
     }
 
     /// Whether a shard must look whether a new event is to be dropped.
@@ -224,7 +227,9 @@ impl Queues {
                 .chain([&self.log])
                 .any(|q| q.level() > Level::Free && which(q.rules.lock().on_full))
         };
-        self.telling.store(any(&OnQueueFull::is_told), Ordering::SeqCst);
+        if let Some(entrance) = self.entrance.get() {
+            entrance.telling.store(any(&OnQueueFull::is_told), Ordering::SeqCst);
+        }
         self.dropping.store(any(&|p| p == OnQueueFull::DropNewest), Ordering::SeqCst);
     }
 
@@ -245,9 +250,14 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::snapshot::Everywhere;
+
+    fn entrance() -> ForkGuard<Entrance> {
+        ForkGuard::new(Entrance::new(Everywhere::default(), 0))
+    }
 
     fn queues() -> Queues {
-        Queues::new(&QueueConfig::default(), 2)
+        Queues::new(&QueueConfig::default(), 2, entrance())
     }
 
     fn limits(on_full: OnQueueFull) -> QueueLimits {
@@ -287,7 +297,7 @@ mod tests {
     #[test]
     fn the_logs_of_all_shards_are_one_queue() {
         let config = QueueConfig { bytes_max: Some(1000), on_full: OnQueueFull::Refuse, ..QueueConfig::default() };
-        let q = Queues::new(&config, 2);
+        let q = Queues::new(&config, 2, entrance());
         q.set_log_bytes(0, 600);
         assert!(!q.is_telling());
         q.set_log_bytes(1, 600);

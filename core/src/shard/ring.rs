@@ -34,7 +34,8 @@ const ALIGN: u64 = WORDS_BYTES;
 /// So much is asked for ahead at most, in the place of a record and of the next one.
 const PREFETCH_BYTES: u64 = 4096;
 /// What a record of a usual size takes.
-const USUAL_BYTES: u64 = 384;
+const USUAL_BYTES: u64 = 6 * LINE_BYTES;
+const LINE_BYTES: u64 = 64;
 const PADDING: u32 = 1 << 31;
 /// Set in `tail` once the ring takes no more records, but those that were promised space and those of other shards.
 const CLOSED: u64 = 1 << 63;
@@ -93,6 +94,16 @@ struct Producers {
     reserved: AtomicU64,
 }
 
+/// What producers read and seldom anybody writes, in one cache line.
+struct Fixed {
+    memory: Memory,
+    capacity: u64,
+    secret: u64,
+    fences: Fences,
+    /// What the consumer is doing. It changes only where the consumer sleeps between two records.
+    state: AtomicU8,
+}
+
 /// The reservations of a ring, in one word: in its low half what is kept free, in its high half the part of that which is
 /// for the padding, both in units of [`ALIGN`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,16 +136,12 @@ impl Reserved {
 
 /// The ring of one shard.
 pub struct Ring {
-    memory: Memory,
-    capacity: u64,
-    secret: u64,
+    fixed: CachePadded<Fixed>,
     producers: CachePadded<Producers>,
     head: CachePadded<AtomicU64>,
-    state: CachePadded<AtomicU8>,
     /// [`CLOSED`] and [`SEALED`] once more, set right after those in `tail`: the consumer asks often, and a look at `tail`
     /// would take that line away from the publishers.
     ended: AtomicU64,
-    fences: Fences,
     waker: AtomicWaker,
     waiting_for_space: CachePadded<AtomicUsize>,
     space_lock: Mutex<()>,
@@ -155,18 +162,20 @@ impl Ring {
     /// A ring of any capacity that is a power of two.
     pub(crate) fn of(capacity: usize, secret: u64) -> Ring {
         Ring {
-            memory: Memory::new(capacity),
-            capacity: capacity as u64,
-            secret,
+            fixed: CachePadded::new(Fixed {
+                memory: Memory::new(capacity),
+                capacity: capacity as u64,
+                secret,
+                fences: Fences::new(),
+                state: AtomicU8::new(AWAKE),
+            }),
             producers: CachePadded::new(Producers {
                 tail: AtomicU64::new(0),
                 head_seen: AtomicU64::new(0),
                 reserved: AtomicU64::new(0),
             }),
             head: CachePadded::new(AtomicU64::new(0)),
-            state: CachePadded::new(AtomicU8::new(AWAKE)),
             ended: AtomicU64::new(0),
-            fences: Fences::new(),
             waker: AtomicWaker::new(),
             waiting_for_space: CachePadded::new(AtomicUsize::new(0)),
             space_lock: Mutex::new(()),
@@ -176,12 +185,12 @@ impl Ring {
 
     /// The largest payload that fits: with padding before it, it must not be more than there is.
     pub fn payload_bytes_max(&self) -> usize {
-        (self.capacity / 2 - HEADER_BYTES) as usize
+        (self.fixed.capacity / 2 - HEADER_BYTES) as usize
     }
 
     /// Its size in bytes.
     pub fn capacity(&self) -> u64 {
-        self.capacity
+        self.fixed.capacity
     }
 
     /// What a reservation for a payload of this length counts for by itself.
@@ -190,7 +199,7 @@ impl Ring {
     }
 
     fn offset(&self, position: u64) -> u64 {
-        position & (self.capacity - 1)
+        position & (self.fixed.capacity - 1)
     }
 
     /// The two words of the header at a position.
@@ -199,13 +208,13 @@ impl Ring {
     /// their place becomes a header (the consumer has passed them before they are claimed again).
     #[inline]
     fn header(&self, position: u64) -> &[AtomicU64; 2] {
-        self.memory.words(self.offset(position))
+        self.fixed.memory.words(self.offset(position))
     }
 
     /// What stands in the header of a committed record at this position; never zero, which is what new memory has.
     #[inline]
     fn stamp(&self, position: u64) -> u64 {
-        (position ^ self.secret).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
+        (position ^ self.fixed.secret).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
     }
 
     #[inline]
@@ -219,7 +228,7 @@ impl Ring {
     /// there will be one: they come from the consumer's core while the publisher does everything else.
     #[inline]
     pub fn expect_push(&self) {
-        self.prefetch(self.producers.tail.load(Ordering::Relaxed) & POSITION, USUAL_BYTES);
+        self.prefetch(self.producers.tail.load(Ordering::Relaxed), USUAL_BYTES);
     }
 
     /// Claims `len` bytes, lets `fill` write them, and commits. Returns the position after the record.
@@ -255,11 +264,11 @@ impl Ring {
         let start = self.claim(need, right)?;
         // SAFETY: `start..start + need` was claimed by this thread alone, lies within the buffer (`claim` leaves no record
         // across its end), and the consumer does not look past an uncommitted header.
-        unsafe { self.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
+        unsafe { self.fixed.memory.write(self.offset(start) + HEADER_BYTES, len, fill) };
         self.commit(start, len as u64 | u64::from(tag) << 32);
         // The consumer's core has these lines from an earlier lap. What lies farther ahead is not asked for: it would often be
         // another producer's, and lines that a core has taken for itself in vain cost the next one more than the consumer's.
-        self.prefetch(start + need, need.min(PREFETCH_BYTES));
+        self.prefetch(start + need, need);
         Ok(start + need)
     }
 
@@ -269,16 +278,17 @@ impl Ring {
         // Acquire, and Release below: who sees a tail sees the reservations that were made before it, and a head that is
         // at least the one it was checked against.
         let mut seen = self.producers.tail.load(Ordering::Acquire);
-        // The consumer's core reads ahead by itself while it follows a burst, and has taken away again what was asked for
-        // behind the last record.
-        self.prefetch(seen & POSITION, need.min(PREFETCH_BYTES));
+        // What usually comes was asked for by `expect_push`.
+        if need > USUAL_BYTES {
+            self.prefetch_long(self.offset(seen), need);
+        }
         loop {
             let refused = if right == Right::Publish { CLOSED | SEALED } else { SEALED };
             if seen & refused != 0 {
                 return Err(PushError::Closed);
             }
             let tail = if right == Right::Publish { seen } else { seen & POSITION };
-            let to_end = self.capacity - (tail & (self.capacity - 1));
+            let to_end = self.fixed.capacity - (tail & (self.fixed.capacity - 1));
             let pad = if to_end < need { to_end } else { 0 };
             let kept = if right == Right::Reserved {
                 0
@@ -288,10 +298,10 @@ impl Ring {
             let end = tail + pad + need;
             // Acquire: the consumer must have read what stands there before it is written again. Whoever stored `head_seen`
             // had acquired it from the consumer.
-            if end + kept - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.capacity {
+            if end + kept - self.producers.head_seen.load(Ordering::Acquire).min(tail) > self.fixed.capacity {
                 let head = self.head.load(Ordering::Acquire);
                 self.producers.head_seen.store(head, Ordering::Release);
-                if end + kept - head.min(tail) > self.capacity {
+                if end + kept - head.min(tail) > self.fixed.capacity {
                     return Err(PushError::Full);
                 }
             }
@@ -371,11 +381,26 @@ impl Ring {
         Reserved(self.producers.reserved.load(Ordering::SeqCst)).bytes()
     }
 
-    /// Asks for the cache lines from a position on, all at once: records after one another would wait for them one by one.
+    /// Asks for the cache lines from a position on (with or without flags), all at once: records after one another would
+    /// wait for them one by one.
     #[inline(always)]
     fn prefetch(&self, position: u64, bytes: u64) {
-        for line in (0..bytes).step_by(64) {
-            self.memory.prefetch(self.offset(position + line));
+        let offset = self.offset(position);
+        for line in 0..USUAL_BYTES / LINE_BYTES {
+            if line * LINE_BYTES < bytes {
+                self.fixed.memory.prefetch(offset + line * LINE_BYTES);
+            }
+        }
+        if bytes > USUAL_BYTES {
+            self.prefetch_long(offset, bytes);
+        }
+    }
+
+    /// What is left of a record that is longer than usual.
+    #[inline(never)]
+    fn prefetch_long(&self, offset: u64, bytes: u64) {
+        for line in (USUAL_BYTES..bytes.min(PREFETCH_BYTES)).step_by(LINE_BYTES as usize) {
+            self.fixed.memory.prefetch(offset + line);
         }
     }
 
@@ -384,8 +409,8 @@ impl Ring {
     pub fn notify(&self, urgent: bool) {
         // Pairs with the fence in `Consumer::sleep`: either this thread sees the consumer asleep, or the consumer, checking
         // once more before it sleeps, sees the record.
-        self.fences.light();
-        let state = self.state.load(Ordering::Relaxed);
+        self.fixed.fences.light();
+        let state = self.fixed.state.load(Ordering::Relaxed);
         if state == PARKED || (state == NAPPING && urgent) {
             self.wake();
         }
@@ -396,7 +421,7 @@ impl Ring {
     pub fn wake(&self) {
         // What the caller has done before, be it a record or not, is seen by a consumer that was not asleep yet.
         fence(Ordering::SeqCst);
-        if self.state.swap(AWAKE, Ordering::SeqCst) != AWAKE {
+        if self.fixed.state.swap(AWAKE, Ordering::SeqCst) != AWAKE {
             self.waker.wake();
         }
     }
@@ -404,7 +429,7 @@ impl Ring {
     /// Waits until there may be space, at most until `deadline`. Returns whether it is worth trying again.
     #[cold]
     pub fn wait_for_space(&self, deadline: Option<Instant>) -> bool {
-        self.wait_while(deadline, || self.used() + self.reserved() > self.capacity / 2 && !self.is_closed())
+        self.wait_while(deadline, || self.used() + self.reserved() > self.fixed.capacity / 2 && !self.is_closed())
     }
 
     /// Waits until less may be reserved than now, at most until `deadline`. Returns whether it is worth trying again.
@@ -534,7 +559,7 @@ impl<'a> Consumer<'a> {
             // SAFETY: the Acquire load of the stamp saw the producer's commit, so the payload is initialised and no
             // longer written; it lies within the buffer.
             go_on = unsafe {
-                ring.memory.read(offset, len as usize, |payload| each(payload, (word >> 32) as u32, at + need))
+                ring.fixed.memory.read(offset, len as usize, |payload| each(payload, (word >> 32) as u32, at + need))
             };
             at += need;
         }
@@ -592,8 +617,8 @@ impl<'a> Consumer<'a> {
     /// Announces a sleep: parked, or napping (then only urgent pushes wake). Returns `false`, and the consumer is awake, if
     /// there is a record after all. The caller then awaits [`Consumer::woken`] (or a timer) and calls [`Consumer::awake`].
     pub fn sleep(&mut self, nap: bool) -> bool {
-        self.ring.state.swap(if nap { NAPPING } else { PARKED }, Ordering::SeqCst);
-        self.ring.fences.heavy();
+        self.ring.fixed.state.swap(if nap { NAPPING } else { PARKED }, Ordering::SeqCst);
+        self.ring.fixed.fences.heavy();
         if self.has_record() {
             self.awake();
             return false;
@@ -603,16 +628,16 @@ impl<'a> Consumer<'a> {
 
     /// Ends a sleep that nobody else ended.
     pub fn awake(&mut self) {
-        self.ring.state.swap(AWAKE, Ordering::SeqCst);
+        self.ring.fixed.state.swap(AWAKE, Ordering::SeqCst);
     }
 
     /// Ready once somebody has woken the consumer since [`Consumer::sleep`].
     pub fn poll_woken(&self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        if self.ring.state.load(Ordering::SeqCst) == AWAKE {
+        if self.ring.fixed.state.load(Ordering::SeqCst) == AWAKE {
             return std::task::Poll::Ready(());
         }
         self.ring.waker.register(cx.waker());
-        if self.ring.state.load(Ordering::SeqCst) == AWAKE {
+        if self.ring.fixed.state.load(Ordering::SeqCst) == AWAKE {
             return std::task::Poll::Ready(());
         }
         std::task::Poll::Pending

@@ -137,12 +137,12 @@ impl Memory {
     #[inline]
     pub(super) fn prefetch(&self, offset: u64) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a hint, which has no effect on memory; the address lies within it all the same. A processor that does
-        // not know the instruction ignores it.
+        // SAFETY: a hint, which has no effect on memory, be the address in it or, at its end, behind it. A processor that
+        // does not know the instruction ignores it.
         unsafe {
             std::arch::asm!(
                 "prefetchw [{}]",
-                in(reg) self.start.add(offset as usize),
+                in(reg) self.start.wrapping_add(offset as usize),
                 options(nostack, preserves_flags, readonly)
             );
         }

@@ -413,7 +413,7 @@ impl Inner {
 pub(crate) struct Keeper {
     roots: Arc<AllRoots>,
     inner: Arc<Inner>,
-    fork: Option<ForkGuard>,
+    fork: ForkGuard,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -426,7 +426,7 @@ impl Keeper {
     /// To be called where no CPU is chosen for the calling thread.
     pub(crate) fn new() -> Keeper {
         let inner = Inner { state: Mutex::default(), ended: Condvar::default(), cpus: driver::usable_cpus() };
-        Keeper { roots: Arc::default(), inner: Arc::new(inner), fork: ForkGuard::new() }
+        Keeper { roots: Arc::default(), inner: Arc::new(inner), fork: ForkGuard::new(()) }
     }
 
     /// The configuration of these settings; nothing is read yet.
@@ -469,7 +469,7 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         // The thread is the parent's, and what it had locked stays so: in a forked child there is nothing to end.
-        if self.fork.as_ref().is_none_or(ForkGuard::same_process) {
+        if self.fork.same_process() {
             self.close();
         }
     }
