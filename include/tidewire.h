@@ -1001,6 +1001,17 @@ typedef uint32_t tidewire_metrics_format_t;
 #endif // __cplusplus
 
 /**
+ * Some events of a destination that the host serves itself, with the duty to say what became of them. A handler gets it,
+ * and answers with one of `tidewire_batch_accept`, `_accept_but`, `_retry`, `_retry_after` and `_refuse`, then or later,
+ * from any thread; or it lets go with `tidewire_batch_free`. An answer that does not come within the destination's `timeout` counts as none: the events are tried
+ * again, and what is said later changes nothing, but still frees the batch.
+ *
+ * Functions that take a `const tidewire_batch_t *` may be called from any threads at the same time, until it is answered.
+ * What they give lives as long.
+ */
+typedef struct tidewire_batch_t tidewire_batch_t;
+
+/**
  * A queue of completions: tells which of the events that were submitted with it have reached their ack level. Made by
  * `tidewire_completions_open`, ended by `tidewire_completions_free`.
  *
@@ -1382,6 +1393,98 @@ typedef struct tidewire_options_t {
    */
   struct tidewire_bytes_t data_dir;
 } tidewire_options_t;
+
+/**
+ * Called with one batch after the other, by a thread that belongs to the handler. The batch is the host's to answer. While
+ * it runs, this handler gets no other. It may call this library, and close the engine. It must not throw or end its thread.
+ */
+typedef void (*tidewire_handler_callback_t)(void *callback_data, struct tidewire_batch_t *batch);
+
+/**
+ * Called when what was handed to callbacks is no longer needed.
+ */
+typedef void (*tidewire_release_callback_t)(void *callback_data);
+
+/**
+ * What serves destinations. Initialise with `TIDEWIRE_HANDLER_INIT`. For `struct_size` see `tidewire_options_t`.
+ */
+typedef struct tidewire_handler_t {
+  /**
+   * `sizeof(tidewire_handler_t)`.
+   */
+  size_t struct_size;
+  /**
+   * Called with each batch.
+   */
+  tidewire_handler_callback_t callback;
+  /**
+   * Handed to the callback.
+   */
+  void *callback_data;
+  /**
+   * Called once, when the callback will not be called any more, with the callback's data; may be NULL. If the handler could
+   * not be set it is not called.
+   */
+  tidewire_release_callback_t release;
+} tidewire_handler_t;
+
+/**
+ * What a batch is. Initialise with `TIDEWIRE_BATCH_INFO_INIT`. For `struct_size` see `tidewire_options_t`; a library fills
+ * as much of an older program's struct as there is.
+ */
+typedef struct tidewire_batch_info_t {
+  /**
+   * `sizeof(tidewire_batch_info_t)`.
+   */
+  size_t struct_size;
+  /**
+   * The name of the destination.
+   */
+  struct tidewire_bytes_t destination;
+  /**
+   * The media type of the body.
+   */
+  struct tidewire_bytes_t content_type;
+  /**
+   * How many events it has, at least 1.
+   */
+  size_t events;
+  /**
+   * How many headers it has.
+   */
+  size_t headers;
+  /**
+   * How many pieces the body is in.
+   */
+  size_t pieces;
+  /**
+   * How many bytes the body has.
+   */
+  size_t body_bytes;
+  /**
+   * How long an answer still counts, in milliseconds; 0 if no longer.
+   */
+  uint64_t left_ms;
+} tidewire_batch_info_t;
+
+/**
+ * One event of a batch. Initialise with `TIDEWIRE_BATCH_EVENT_INIT`. For `struct_size` see `tidewire_options_t`; a library
+ * fills as much of an older program's struct as there is.
+ */
+typedef struct tidewire_batch_event_t {
+  /**
+   * `sizeof(tidewire_batch_event_t)`.
+   */
+  size_t struct_size;
+  /**
+   * Its id, NUL-terminated. If the event comes again, it has the same.
+   */
+  const char *id;
+  /**
+   * Its record, as the destination's profile and format write it.
+   */
+  struct tidewire_bytes_t record;
+} tidewire_batch_event_t;
 
 /**
  * Called with one message: how important it is, the part of the library that it is from, and the message, one line of UTF-8.
@@ -2280,6 +2383,142 @@ tidewire_result_t tidewire_lint(struct tidewire_bytes_t config_text,
                                 struct tidewire_error_t **err);
 
 /**
+ * Sets what serves the destinations with `type = "custom"` whose `handler`, or else whose name, is `handler_name`. It takes
+ * the place of an earlier one, which gets no more batches; a call of that one may still be under way when this returns, and
+ * its batches may still be answered. Events wait for a handler that is not there yet.
+ *
+ * A handler has a thread of its own, so one that blocks holds up its own destinations and nothing else. It may keep batches:
+ * as many may be unanswered as the destinations' `concurrency` allows. Closing the engine ends the handlers, and waits for a
+ * call under way until its timeout.
+ *
+ * `handler`: NULL to take the one there is away.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, `_CLOSED`, `_WRONG_PROCESS` or, if there are no threads left, `_IO`.
+ */
+tidewire_result_t tidewire_handler_set(const struct tidewire_engine_t *engine,
+                                       struct tidewire_bytes_t handler_name,
+                                       const struct tidewire_handler_t *handler,
+                                       struct tidewire_error_t **err);
+
+/**
+ * Tells what a batch is.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_batch_info(const struct tidewire_batch_t *batch,
+                                      struct tidewire_batch_info_t *info_out,
+                                      struct tidewire_error_t **err);
+
+/**
+ * Gives one event of a batch.
+ *
+ * `event`: which one, from 0 on.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, also if there is no such event.
+ */
+tidewire_result_t tidewire_batch_event(const struct tidewire_batch_t *batch,
+                                       size_t event,
+                                       struct tidewire_batch_event_t *event_out,
+                                       struct tidewire_error_t **err);
+
+/**
+ * Gives one header of a batch. There are some where the destination's format puts parts of an event beside its record, as
+ * CloudEvents in binary mode.
+ *
+ * `header`: which one, from 0 on.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, also if there is no such header.
+ */
+tidewire_result_t tidewire_batch_header(const struct tidewire_batch_t *batch,
+                                        size_t header,
+                                        struct tidewire_pair_t *header_out,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Gives the body that a webhook would get, as pieces that make it one after the other. Nothing is copied; a
+ * `tidewire_bytes_t` is laid out as a `struct iovec`.
+ *
+ * `pieces_out`: filled with the first pieces, up to `max` of them.
+ * `count_out`: set to how many there are; 0 if the call fails. There are `pieces` of `tidewire_batch_info` in all.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_batch_body(const struct tidewire_batch_t *batch,
+                                      struct tidewire_bytes_t *pieces_out,
+                                      size_t max,
+                                      size_t *count_out,
+                                      struct tidewire_error_t **err);
+
+/**
+ * Answers that everything was taken, and is the host's to keep. Frees the batch.
+ *
+ * `batch`: the address of the pointer to the batch, which is set to NULL. NULL, and the address of NULL, are allowed and do
+ * nothing, so that answering twice does no harm.
+ */
+void tidewire_batch_accept(struct tidewire_batch_t **batch);
+
+/**
+ * Answers that everything was taken but for some events, which are tried again. Frees the batch.
+ *
+ * `batch`: as for `tidewire_batch_accept`; if the call fails it stays as it is, to be answered.
+ * `failed`: which events were not taken, from 0 on, in any order.
+ * `failed_count`: how many those are; 0 accepts everything.
+ * `reason`: why, for statistics and logs; may be empty.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, also if there is no such event.
+ */
+tidewire_result_t tidewire_batch_accept_but(struct tidewire_batch_t **batch,
+                                            const size_t *failed,
+                                            size_t failed_count,
+                                            struct tidewire_bytes_t reason,
+                                            struct tidewire_error_t **err);
+
+/**
+ * Answers that the events could not be taken now: they are tried again with the waits of the destination's `retry`, and it
+ * counts as a failure for its breaker. Frees the batch.
+ *
+ * `batch`, `reason`: as for `tidewire_batch_accept_but`.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_batch_retry(struct tidewire_batch_t **batch,
+                                       struct tidewire_bytes_t reason,
+                                       struct tidewire_error_t **err);
+
+/**
+ * Answers that nothing more is to come for a while; then the events are tried again. It does not count as an attempt. Frees
+ * the batch.
+ *
+ * `batch`, `reason`: as for `tidewire_batch_accept_but`.
+ * `wait_ms`: for how long, in milliseconds; at most what the destination's `retry` allows.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_batch_retry_after(struct tidewire_batch_t **batch,
+                                             uint64_t wait_ms,
+                                             struct tidewire_bytes_t reason,
+                                             struct tidewire_error_t **err);
+
+/**
+ * Answers that something in the batch will never be taken. It is tried again in parts, until what is refused alone is a dead
+ * letter after the destination's `retry.poison_attempts`. Frees the batch.
+ *
+ * `batch`, `reason`: as for `tidewire_batch_accept_but`.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`.
+ */
+tidewire_result_t tidewire_batch_refuse(struct tidewire_batch_t **batch,
+                                        struct tidewire_bytes_t reason,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Lets go of a batch without an answer, and frees it: its events are tried again.
+ *
+ * `batch`: as for `tidewire_batch_accept`.
+ */
+void tidewire_batch_free(struct tidewire_batch_t **batch);
+
+/**
  * Has the messages of the library told to a function. It is one for all engines of the process, also those that are open
  * already; it takes the place of an earlier one, which is not called any more when this returns. Without it the library says
  * nothing: what concerns one call is in its error, and what is wrong with an engine in `tidewire_stats_json`.
@@ -3051,6 +3290,9 @@ template <typename T> inline T tidewire_initialised_() {
 #define TIDEWIRE_PUBLISHED_INIT tidewire_initialised_<tidewire_published_t>()
 #define TIDEWIRE_ITEM_INIT tidewire_initialised_<tidewire_item_t>()
 #define TIDEWIRE_NOTIFICATION_OPTIONS_INIT tidewire_initialised_<tidewire_notification_options_t>()
+#define TIDEWIRE_HANDLER_INIT tidewire_initialised_<tidewire_handler_t>()
+#define TIDEWIRE_BATCH_INFO_INIT tidewire_initialised_<tidewire_batch_info_t>()
+#define TIDEWIRE_BATCH_EVENT_INIT tidewire_initialised_<tidewire_batch_event_t>()
 #else
 /** The initial value of a `tidewire_options_t`. */
 #define TIDEWIRE_OPTIONS_INIT { .struct_size = sizeof(tidewire_options_t) }
@@ -3078,6 +3320,12 @@ template <typename T> inline T tidewire_initialised_() {
 #define TIDEWIRE_ITEM_INIT { .struct_size = sizeof(tidewire_item_t) }
 /** The initial value of a `tidewire_notification_options_t`. */
 #define TIDEWIRE_NOTIFICATION_OPTIONS_INIT { .struct_size = sizeof(tidewire_notification_options_t) }
+/** The initial value of a `tidewire_handler_t`. */
+#define TIDEWIRE_HANDLER_INIT { .struct_size = sizeof(tidewire_handler_t) }
+/** The initial value of a `tidewire_batch_info_t`. */
+#define TIDEWIRE_BATCH_INFO_INIT { .struct_size = sizeof(tidewire_batch_info_t) }
+/** The initial value of a `tidewire_batch_event_t`. */
+#define TIDEWIRE_BATCH_EVENT_INIT { .struct_size = sizeof(tidewire_batch_event_t) }
 #endif
 
 /**

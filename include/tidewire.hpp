@@ -518,6 +518,93 @@ class Completions {
   detail::Owned<tidewire_completions_t, tidewire_completions_free> held_;
 };
 
+/** Some events of a destination that the host serves itself: see tidewire_batch_t. One that goes without an answer is tried
+ * again. After an answer it holds nothing. */
+class Batch {
+ public:
+  /** Takes over what a handler was given. */
+  explicit Batch(tidewire_batch_t *held) noexcept : held_(held) {}
+
+  tidewire_batch_info_t info() const { return try_info().value(); }
+  Expected<tidewire_batch_info_t> try_info() const {
+    tidewire_batch_info_t info = TIDEWIRE_BATCH_INFO_INIT;
+    auto done = detail::call([&](auto error) { return tidewire_batch_info(get(), &info, error); });
+    if (!done) return done.error();
+    return info;
+  }
+  /** How many events it has; 0 if it holds nothing. */
+  std::size_t size() const noexcept {
+    tidewire_batch_info_t info = TIDEWIRE_BATCH_INFO_INIT;
+    return tidewire_batch_info(get(), &info, nullptr) == TIDEWIRE_OK ? info.events : 0;
+  }
+  std::string_view destination() const { return view(info().destination); }
+  std::string_view content_type() const { return view(info().content_type); }
+
+  std::string_view id(std::size_t event) const { return try_event(event).value().id; }
+  std::string_view record(std::size_t event) const { return view(try_event(event).value().record); }
+  Expected<tidewire_batch_event_t> try_event(std::size_t event) const {
+    tidewire_batch_event_t out = TIDEWIRE_BATCH_EVENT_INIT;
+    auto done = detail::call([&](auto error) { return tidewire_batch_event(get(), event, &out, error); });
+    if (!done) return done.error();
+    return out;
+  }
+  std::vector<std::pair<std::string_view, std::string_view>> headers() const {
+    std::vector<std::pair<std::string_view, std::string_view>> all(info().headers);
+    for (std::size_t n = 0; n < all.size(); n++) {
+      auto got = detail::get<tidewire_pair_t>([&](auto... out) { return tidewire_batch_header(get(), n, out...); });
+      const tidewire_pair_t &pair = got.value();
+      all[n] = {view(pair.name), view(pair.value)};
+    }
+    return all;
+  }
+  /** The body that a webhook would get, as pieces that make it one after the other. */
+  std::vector<std::string_view> pieces() const {
+    std::vector<tidewire_bytes_t> raw(info().pieces);
+    detail::get<std::size_t>([&](auto... out) { return tidewire_batch_body(get(), raw.data(), raw.size(), out...); }).value();
+    std::vector<std::string_view> all;
+    for (const tidewire_bytes_t &piece : raw) all.push_back(view(piece));
+    return all;
+  }
+  /** The same, copied into one. */
+  std::string body() const {
+    std::string all;
+    all.reserve(info().body_bytes);
+    for (std::string_view piece : pieces()) all += piece;
+    return all;
+  }
+
+  void accept() noexcept { tidewire_batch_accept(held_.address()); }
+  void accept_but(const std::vector<std::size_t> &failed, std::string_view reason = {}) {
+    try_accept_but(failed, reason).value();
+  }
+  Expected<void> try_accept_but(const std::vector<std::size_t> &failed, std::string_view reason = {}) {
+    return detail::call([&](auto error) {
+      return tidewire_batch_accept_but(held_.address(), failed.data(), failed.size(), bytes(reason), error);
+    });
+  }
+  void retry(std::string_view reason = {}) { try_retry(reason).value(); }
+  Expected<void> try_retry(std::string_view reason = {}) {
+    return detail::call([&](auto error) { return tidewire_batch_retry(held_.address(), bytes(reason), error); });
+  }
+  void retry_after(Milliseconds wait, std::string_view reason = {}) { try_retry_after(wait, reason).value(); }
+  Expected<void> try_retry_after(Milliseconds wait, std::string_view reason = {}) {
+    return detail::call(
+        [&](auto error) { return tidewire_batch_retry_after(held_.address(), detail::ms(wait), bytes(reason), error); });
+  }
+  void refuse(std::string_view reason = {}) { try_refuse(reason).value(); }
+  Expected<void> try_refuse(std::string_view reason = {}) {
+    return detail::call([&](auto error) { return tidewire_batch_refuse(held_.address(), bytes(reason), error); });
+  }
+
+  const tidewire_batch_t *get() const noexcept { return held_.get(); }
+
+ private:
+  detail::Owned<tidewire_batch_t, tidewire_batch_free> held_;
+};
+
+/** Serves destinations: see tidewire_handler_callback_t. If it throws, the batch is tried again unless it was answered. */
+using Handler = std::function<void(Batch batch)>;
+
 /** Space for one event, and the promise that its commit is not refused: see tidewire_reservation_t. One that is neither
  * committed nor aborted when it goes is aborted. */
 class Reservation {
@@ -1008,6 +1095,25 @@ class Engine {
   /* --- Destinations */
 
   /** Answers the destination's new version. */
+  /** Sets what serves the destinations with `type = "custom"` of this name; takes it away if it is empty. See
+   * tidewire_handler_set. */
+  void set_handler(std::string_view name, Handler handler) const { try_set_handler(name, std::move(handler)).value(); }
+  Expected<void> try_set_handler(std::string_view name, Handler handler) const {
+    if (!handler)
+      return detail::call([&](auto error) { return tidewire_handler_set(get(), bytes(name), nullptr, error); });
+    auto held = std::make_unique<Handler>(std::move(handler));
+    tidewire_handler_t raw = TIDEWIRE_HANDLER_INIT;
+    raw.callback = [](void *data, tidewire_batch_t *batch) {
+      detail::Guarded<Handler> guarded(*static_cast<Handler *>(data));
+      guarded(Batch(batch));
+    };
+    raw.callback_data = held.get();
+    raw.release = [](void *data) { delete static_cast<Handler *>(data); };
+    auto done = detail::call([&](auto error) { return tidewire_handler_set(get(), bytes(name), &raw, error); });
+    if (done) static_cast<void>(held.release());
+    return done;
+  }
+
   std::uint64_t put_destination(std::string_view destination, std::uint64_t expect = TIDEWIRE_EXPECT_ANYTHING,
                                 tidewire_backlog_t waiting = TIDEWIRE_BACKLOG_KEEP, std::string_view move_to = {}) const {
     return try_put_destination(destination, expect, waiting, move_to).value();

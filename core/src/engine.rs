@@ -765,7 +765,8 @@ impl Inner {
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
         life.replays.tidy();
-        let result = stop(&self.shards, threads, deadline_in(timeout));
+        let deadline = deadline_in(timeout);
+        let result = stop(&self.shards, threads, deadline);
         if let Some(shard) = self.shards.first() {
             shard.common.network.resolver.close();
             shard.common.network.tls.close();
@@ -776,6 +777,13 @@ impl Inner {
             dir.unlock();
         }
         drop(life);
+        if let Some(shard) = self.shards.first() {
+            for name in shard.common.network.handlers.close(deadline) {
+                log::error!(
+                    "the handler `{name}` has not returned while the engine closed; its thread ends when it does"
+                );
+            }
+        }
         // It may be the one that closes, if it had the last clone of the engine.
         merger.filter(|m| m.thread().id() != std::thread::current().id()).map(JoinHandle::join);
         // A log that failed has not kept what was accepted at `memory` or `written` before it could be made durable.

@@ -27,6 +27,7 @@ pub mod wire;
 #[cfg(feature = "sim")]
 pub use driver::sim;
 
+pub use connect::custom;
 pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, BucketNotification, CommitFields, CommitOptions, Completion, CompletionCalls, Completions,

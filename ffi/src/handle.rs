@@ -41,16 +41,23 @@ pub(crate) unsafe fn held<'a, T>(handle: *const T, name: &str) -> Result<&'a T> 
 /// # Safety
 /// `handle` is NULL, or may be read and written; then it points to NULL or to what [`give`] has made and nobody uses.
 pub(crate) unsafe fn free<T>(handle: *mut *mut T) {
-    let body = || {
-        if !handle.is_null() {
-            // SAFETY: as for this function.
-            let taken = unsafe { handle.replace(std::ptr::null_mut()) };
-            if !taken.is_null() {
-                // SAFETY: as for this function.
-                drop(unsafe { Box::from_raw(taken) });
-            }
-        }
+    let _ = barrier(|| {
+        // SAFETY: as for this function.
+        drop(unsafe { take(handle) });
         Ok(())
-    };
-    let _ = barrier(body);
+    });
+}
+
+/// Takes back what was handed out, if it is there, and sets the pointer to NULL.
+///
+/// # Safety
+/// As for [`free`].
+pub(crate) unsafe fn take<T>(handle: *mut *mut T) -> Option<Box<T>> {
+    if handle.is_null() {
+        return None;
+    }
+    // SAFETY: as for this function.
+    let taken = unsafe { handle.replace(std::ptr::null_mut()) };
+    // SAFETY: as for this function.
+    (!taken.is_null()).then(|| unsafe { Box::from_raw(taken) })
 }

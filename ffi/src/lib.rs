@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod filter;
 mod handle;
+mod handlers;
 mod logging;
 mod notification;
 pub mod numbers;
@@ -52,6 +53,12 @@ pub use filter::{
     tidewire_filter_explain, tidewire_filter_free, tidewire_filter_json, tidewire_filter_matches,
     tidewire_filter_parse, tidewire_filter_plan, tidewire_filter_plan_json, tidewire_filter_schema, tidewire_filter_t,
     tidewire_lint,
+};
+pub use handlers::{
+    tidewire_batch_accept, tidewire_batch_accept_but, tidewire_batch_body, tidewire_batch_event,
+    tidewire_batch_event_t, tidewire_batch_free, tidewire_batch_header, tidewire_batch_info, tidewire_batch_info_t,
+    tidewire_batch_refuse, tidewire_batch_retry, tidewire_batch_retry_after, tidewire_batch_t,
+    tidewire_handler_callback_t, tidewire_handler_set, tidewire_handler_t, tidewire_release_callback_t,
 };
 pub use logging::{tidewire_log_callback_t, tidewire_log_to};
 pub use notification::{

@@ -352,6 +352,56 @@ static void test_closing() {
   CHECK("closing: another in its place", Engine::try_open(in("closing", CONFIG)).has_value());
 }
 
+// Served by the host itself, in pieces of CloudEvents that have headers.
+static const char *const OWN =
+    "[engine]\nshards = 1\n"
+    "[[destination]]\nname = \"own\"\ntype = \"custom\"\nprofile = \"cloudevents-binary\"\n"
+    "retry = { backoff_min = \"10ms\", backoff_max = \"20ms\", poison_attempts = 1 }\n"
+    "breaker = { consecutive_failures = 1000000, calls_min = 1000000 }\n"
+    "[[rule]]\nid = \"created\"\nbucket = \"b\"\nevents = [\"s3:ObjectCreated:*\"]\ndestinations = [\"own\"]\n";
+
+static void test_handlers() {
+  Engine engine(in("handlers", OWN));
+  std::atomic<int> calls{0}, good{0};
+  auto held = std::make_shared<int>(0);
+  engine.set_handler("own", [&, held](tidewire::Batch batch) {
+    std::string all;
+    for (std::string_view piece : batch.pieces()) all += piece;
+    bool type = false;
+    for (const auto &[name, value] : batch.headers()) type = type || (name == "ce-type" && !value.empty());
+    if (batch.size() == 1 && batch.destination() == "own" && !batch.content_type().empty() && batch.id(0).size() == 38 &&
+        batch.record(0) == all && batch.body() == all && type && batch.info().left_ms > 0 &&
+        batch.try_event(1).code() == TIDEWIRE_INVALID_ARGUMENT)
+      good++;
+    switch (calls++) {
+      case 0: throw std::runtime_error("told");
+      case 1: return;
+      case 2: return batch.retry("not now");
+      case 3: return batch.retry_after(5ms);
+      case 4: return batch.accept_but({0}, "not this");
+      case 5: {
+        tidewire::Batch moved = std::move(batch);
+        moved.accept();
+        if (moved.size() == 0 && batch.size() == 0) good++;
+        return;
+      }
+      default: return batch.refuse("never");
+    }
+  });
+  engine.publish(created("b", "k"));
+  engine.flush(20s);
+  CHECK("handlers: called until it accepts", calls == 6 && good == 7 && engine.stats().delivered == 1);
+  engine.publish(created("b", "k"));
+  engine.flush(20s);
+  CHECK("handlers: refused", calls == 7 && engine.stats().dead_lettered == 1);
+  CHECK("handlers: the function is held", held.use_count() > 1);
+  engine.set_handler("own", nullptr);
+  for (int round = 0; held.use_count() > 1 && round < 1000; round++) std::this_thread::sleep_for(10ms);
+  CHECK("handlers: and let go", held.use_count() == 1);
+  CHECK("handlers: a bad name", engine.try_set_handler("a b", [held](tidewire::Batch) {}).code() == TIDEWIRE_INVALID_CONFIG &&
+                                    held.use_count() == 1);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   scratch = argv[1];
@@ -386,6 +436,7 @@ int main(int argc, char **argv) {
   test_dead_letters();
   test_reading();
   test_in_doubt(doubt.c_str());
+  test_handlers();
   test_closing();
   printf("%u passed, %u failed\n", passed, failed);
   return failed ? 1 : 0;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -26,8 +26,8 @@ use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::Source as Resolution;
 use crate::net::tls::Tls;
 use crate::rule::{
-    Arns, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
-    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, check_bucket, suggest, within,
+    Arns, Custom, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
+    OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
 use crate::wire;
 
@@ -213,6 +213,51 @@ fn place(loader: &Loader<'_>, subject: Subject, e: Error, rules: &[RulePlaces], 
         Subject::RuleDestination(i, j) => in_rule(i, &|p| p.destinations.get(j).copied()),
     };
     e.at(place.unwrap_or_else(|| loader.text.place(0)))
+}
+
+/// What is the own of a destination that the host serves, and where something stands that is not for it.
+fn custom(
+    table: &mut DestinationTable,
+    start: usize,
+    places: &mut Places,
+) -> std::result::Result<Custom, (usize, Error)> {
+    let at = |span: Option<std::ops::Range<usize>>| span.map(|span| span.start);
+    let pool =
+        [at(table.pool.lifetime.as_ref().map(Spanned::span)), at(table.pool.requests_max.as_ref().map(Spanned::span))];
+    let first =
+        |map: &BTreeMap<Spanned<String>, Spanned<String>>| map.first_key_value().map(|(name, _)| name.span().start);
+    for (key, found) in [
+        ("url", at(table.url.as_ref().map(Spanned::span))),
+        ("endpoints", at(table.endpoints.as_ref().map(Spanned::span))),
+        ("balance", at(table.balance.as_ref().map(Spanned::span))),
+        ("verification", at(table.verification.as_ref().map(Spanned::span))),
+        ("header_templates", first(&table.header_templates)),
+        ("headers", first(&table.headers)),
+        ("auth", at(table.auth.as_ref().map(Spanned::span))),
+        ("compression", at(table.compression.as_ref().map(Spanned::span))),
+        ("encryption", at(table.encryption.as_ref().map(Spanned::span))),
+        ("connect_timeout", at(table.connect_timeout.as_ref().map(Spanned::span))),
+        ("idle", at(table.idle.as_ref().map(Spanned::span))),
+        ("pool", pool.into_iter().flatten().next()),
+        // It has no place of its own.
+        ("trust", table.trust.map(|_| start)),
+        ("addresses", table.addresses.allow.iter().chain(&table.addresses.deny).map(|text| text.span().start).min()),
+        ("tls", table.tls.begins()),
+        ("proxy", at(table.proxy.as_ref().map(Spanned::span))),
+        ("unix_socket", at(table.unix_socket.as_ref().map(Spanned::span))),
+        ("success", at(table.success.as_ref().map(Spanned::span))),
+        ("partial", at(table.partial.as_ref().map(Spanned::span))),
+        ("http2", at(table.http2.as_ref().map(Spanned::span))),
+    ] {
+        if let Some(offset) = found {
+            let error = Error::invalid_config(format!("`{key}` is not for a destination that the host serves")).at(key);
+            return Err((offset, error.remedy("leave it out, or write `type = \"webhook\"`")));
+        }
+    }
+    let mut custom = Custom::new(table.name.get_ref().as_str());
+    set(&mut custom.handler, places, "handler", table.handler.take(), |name| name);
+    set(&mut custom.timeout, places, "timeout", table.timeout.take(), time);
+    Ok(custom)
 }
 
 /// Where a key stands; where its table begins if it is not written.
@@ -482,24 +527,15 @@ impl Loader<'_> {
         }
     }
 
-    fn destination(&self, table: Spanned<DestinationTable>) -> Result<(Destination, Places)> {
-        let start = table.span().start;
-        let table = table.into_inner();
-        let label = format!("destination `{}`", table.name.get_ref());
-        let at = |offset: usize, e: Error| self.at(offset, e.at(label.clone()));
-        let mut places = vec![("", start), ("name", table.name.span().start)];
-        if table.r#type.get_ref() != "webhook" {
-            let name = table.r#type.get_ref();
-            let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
-            return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook"]))));
-        }
-        let read = super::endpoints::read(&table, start, &mut places);
+    /// The webhook of a destination's table, out of which it takes what is its own.
+    fn webhook(&self, table: &mut DestinationTable, start: usize, label: &str, places: &mut Places) -> Result<Webhook> {
+        let at = |offset: usize, e: Error| self.at(offset, e.at(label.to_owned()));
+        let read = super::endpoints::read(table, start, places);
         let mut webhook = read.map_err(|(offset, e)| at(offset, e))?;
         if let Some((name, _)) = table.headers.first_key_value() {
             places.push(("headers", name.span().start));
         }
-        let form = super::format::read(&table, &|path| self.path(path), &mut places).map_err(|(o, e)| at(o, e))?;
-        let mut headers: Vec<_> = table.headers.into_iter().collect();
+        let mut headers: Vec<_> = std::mem::take(&mut table.headers).into_iter().collect();
         headers.sort_by_key(|(name, _)| name.span().start);
         webhook.headers = headers.into_iter().map(|(n, v)| (n.into_inner(), v.into_inner())).collect();
         if let Some(value) = &table.auth {
@@ -507,14 +543,14 @@ impl Loader<'_> {
             places.push(("auth", offset));
             let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("auth")))?;
             let read = auth::read(&json, self.base_dir).and_then(|list| auth::check(&list).map(|()| list));
-            webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.clone(), *f))?;
+            webhook.auth = read.map_err(|f| self.fault("destination", start, Some("auth"), label.to_owned(), *f))?;
         }
         if let Some(value) = &table.compression {
             let offset = value.span().start;
             places.push(("compression", offset));
             let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("compression")))?;
             let read = wire::read_compression(&json);
-            let read = read.map_err(|f| self.fault("destination", start, Some("compression"), label.clone(), *f))?;
+            let read = read.map_err(|f| self.fault("destination", start, Some("compression"), label.to_owned(), *f))?;
             webhook.compression = Some(read);
         }
         if let Some(value) = &table.encryption {
@@ -522,30 +558,30 @@ impl Loader<'_> {
             places.push(("encryption", offset));
             let json = toml_to_json(value.get_ref()).map_err(|e| at(offset, e.at("encryption")))?;
             let read = wire::read_encryption(&json, self.base_dir);
-            let read = read.map_err(|f| self.fault("destination", start, Some("encryption"), label.clone(), *f))?;
+            let read = read.map_err(|f| self.fault("destination", start, Some("encryption"), label.to_owned(), *f))?;
             read.check().map_err(|e| at(offset, e))?;
             webhook.encryption = Some(read);
         }
-        set(&mut webhook.timeout, &mut places, "timeout", table.timeout, time);
-        set(&mut webhook.connect_timeout, &mut places, "connect_timeout", table.connect_timeout, time);
-        set(&mut webhook.idle, &mut places, "idle", table.idle, time);
-        let (own, pool) = (&mut webhook.pool, table.pool);
-        set(&mut own.lifetime, &mut places, "pool.lifetime", pool.lifetime, time);
-        set(&mut own.requests_max, &mut places, "pool.requests_max", pool.requests_max, |n| n);
-        set(&mut own.user_timeout, &mut places, "pool.user_timeout", pool.user_timeout, time);
+        set(&mut webhook.timeout, places, "timeout", table.timeout.take(), time);
+        set(&mut webhook.connect_timeout, places, "connect_timeout", table.connect_timeout.take(), time);
+        set(&mut webhook.idle, places, "idle", table.idle.take(), time);
+        let (own, pool) = (&mut webhook.pool, std::mem::take(&mut table.pool));
+        set(&mut own.lifetime, places, "pool.lifetime", pool.lifetime, time);
+        set(&mut own.requests_max, places, "pool.requests_max", pool.requests_max, |n| n);
+        set(&mut own.user_timeout, places, "pool.user_timeout", pool.user_timeout, time);
         webhook.trust = table.trust;
         let lists = self.addresses(&table.addresses).map_err(|(offset, e)| at(offset, e.at("addresses")))?;
         webhook.addresses = lists.unwrap_or_default();
-        set(&mut webhook.unix_socket, &mut places, "unix_socket", table.unix_socket, |path| Some(self.path(&path)));
+        set(&mut webhook.unix_socket, places, "unix_socket", table.unix_socket.take(), |path| Some(self.path(&path)));
         for (at, keys) in [
             (table.success.as_ref().map(|s| s.span().start), &SUCCESS_KEYS),
             (table.partial.as_ref().map(|p| p.span().start), &PARTIAL_KEYS),
         ] {
             places.extend(at.into_iter().flat_map(|at| keys.iter().map(move |k| (*k, at))));
         }
-        webhook.success = table.success.map(Spanned::into_inner).unwrap_or_default();
-        webhook.partial = table.partial.map(Spanned::into_inner);
-        if let Some(proxy) = table.proxy {
+        webhook.success = table.success.take().map(Spanned::into_inner).unwrap_or_default();
+        webhook.partial = table.partial.take().map(Spanned::into_inner);
+        if let Some(proxy) = table.proxy.take() {
             places.push(("proxy.url", proxy.span().start));
             let offset = proxy.span().start;
             let proxy = proxy.into_inner();
@@ -563,14 +599,37 @@ impl Loader<'_> {
                 }
             };
         }
-        webhook.tls = super::tls::read(table.tls, &|path| self.path(path), &mut places).map_err(|(o, e)| at(o, e))?;
+        webhook.tls = super::tls::read(std::mem::take(&mut table.tls), &|path| self.path(path), places)
+            .map_err(|(o, e)| at(o, e))?;
         self.check_tls_files(&webhook.tls).map_err(|e| {
             let key = e.place().and_then(|p| p.split(": ").next()).unwrap_or_default().to_owned();
-            at(key_offset(&places, &key), e)
+            at(key_offset(places, &key), e)
         })?;
-        set(&mut webhook.http2, &mut places, "http2", table.http2, |b| b);
+        set(&mut webhook.http2, places, "http2", table.http2.take(), |b| b);
+        Ok(webhook)
+    }
 
-        let mut d = Destination::new(table.name.into_inner(), DestinationKind::Webhook(webhook));
+    fn destination(&self, table: Spanned<DestinationTable>) -> Result<(Destination, Places)> {
+        let start = table.span().start;
+        let mut table = table.into_inner();
+        let label = format!("destination `{}`", table.name.get_ref());
+        let at = |offset: usize, e: Error| self.at(offset, e.at(label.clone()));
+        let mut places = vec![("", start), ("name", table.name.span().start)];
+        let form = super::format::read(&table, &|path| self.path(path), &mut places).map_err(|(o, e)| at(o, e))?;
+        let kind = match table.r#type.get_ref().as_str() {
+            "webhook" => DestinationKind::Webhook(self.webhook(&mut table, start, &label, &mut places)?),
+            "custom" => DestinationKind::Custom(custom(&mut table, start, &mut places).map_err(|(o, e)| at(o, e))?),
+            name => {
+                let error = Error::invalid_config(format!("unknown type of destination `{name}`"));
+                return Err(at(table.r#type.span().start, error.remedy(suggest("type", name, ["webhook", "custom"]))));
+            }
+        };
+        if let (DestinationKind::Webhook(_), Some(handler)) = (&kind, &table.handler) {
+            let error = Error::invalid_config("a webhook has no handler").at("handler");
+            return Err(at(handler.span().start, error.remedy("leave it out, or write `type = \"custom\"`")));
+        }
+
+        let mut d = Destination::new(table.name.into_inner(), kind);
         (d.profile, d.format) = form;
         set(&mut d.concurrency, &mut places, "concurrency", table.concurrency, clamp);
         let key = "adaptive_concurrency";

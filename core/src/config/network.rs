@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use url::Host;
 
+use crate::connect::custom::Handlers;
 use crate::connect::tokens::Tokens;
 use crate::driver::Sockets;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::net::address::{AddressLists, AddressPolicy, TenantLimits, Trust};
 use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::{Resolver, Source};
 use crate::net::tls::keeper::Keeper;
-use crate::rule::{Destination, DestinationKind, ProxyChoice, Webhook};
+use crate::rule::{Destination, ProxyChoice, Webhook};
 
 /// The most DNS servers that can be given.
 const SERVERS_MAX: usize = 8;
@@ -119,8 +120,8 @@ impl NetworkConfig {
     /// # Errors
     /// [`crate::ErrorKind::InvalidConfig`] that names the destination.
     pub fn check(&self, destination: &Destination) -> Result<()> {
-        let DestinationKind::Webhook(webhook) = &destination.kind;
-        self.check_webhook(webhook).map_err(|e| e.at(destination.label()))
+        let webhook = destination.kind.webhook();
+        webhook.map_or(Ok(()), |w| self.check_webhook(w).map_err(|e| e.at(destination.label())))
     }
 
     fn check_webhook(&self, webhook: &Webhook) -> Result<()> {
@@ -176,12 +177,20 @@ pub(crate) struct Network {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) tls: Arc<Keeper>,
     pub(crate) tokens: Tokens,
+    /// What the host serves itself.
+    pub(crate) handlers: Arc<Handlers>,
 }
 
 impl Network {
     /// To be called where no CPU is chosen for the calling thread.
     pub(crate) fn new(config: &NetworkConfig) -> Network {
         let resolver = Arc::new(Resolver::new(config.resolver.clone()));
-        Network { config: config.clone(), resolver, tls: Arc::new(Keeper::new()), tokens: Tokens::default() }
+        Network {
+            config: config.clone(),
+            resolver,
+            tls: Arc::new(Keeper::new()),
+            tokens: Tokens::default(),
+            handlers: Arc::default(),
+        }
     }
 }

@@ -209,6 +209,11 @@ pub(crate) fn destination_json(d: &Destination) -> Value {
             };
             set(&mut value, "proxy", proxy);
         }
+        DestinationKind::Custom(c) => {
+            set(&mut value, "type", Some("custom".into()));
+            set(&mut value, "handler", Some(c.handler.clone().into()));
+            set(&mut value, "timeout", Some(time(c.timeout)));
+        }
     }
     value
 }
@@ -236,7 +241,7 @@ pub(crate) fn destination_of_json(mut value: Value) -> Result<Destination> {
     if let Some(list) = header_templates {
         d.format.header_templates = super::format::headers_of_json(&list).ok_or_else(|| bad("`header_templates`"))?;
     }
-    let DestinationKind::Webhook(w) = &mut d.kind;
+    let Some(w) = d.kind.webhook_mut() else { return Ok(d) };
     if let Some(headers) = headers {
         w.headers = serde_json::from_value(headers).map_err(|_| bad("`headers`"))?;
     }

@@ -235,6 +235,7 @@ pub(super) struct Dedup {
 pub(super) struct DestinationTable {
     pub(super) name: Spanned<String>,
     pub(super) r#type: Spanned<String>,
+    pub(super) handler: Option<Spanned<String>>,
     pub(super) url: Option<Spanned<String>>,
     pub(super) endpoints: Option<Spanned<Vec<Spanned<EndpointTable>>>>,
     pub(super) balance: Option<Spanned<String>>,

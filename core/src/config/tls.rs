@@ -24,6 +24,16 @@ pub(super) struct TlsTable {
     expiry_warning: Option<Spanned<Time>>,
 }
 
+impl TlsTable {
+    /// Where the first thing in it stands, if there is any.
+    pub(super) fn begins(&self) -> Option<usize> {
+        let texts = [&self.server_name, &self.client_cert, &self.client_key, &self.version_min];
+        let lists = [&self.ca, &self.pins].into_iter().flatten().map(Spanned::span);
+        let spans = texts.into_iter().flatten().map(Spanned::span).chain(lists);
+        spans.chain(self.expiry_warning.iter().map(Spanned::span)).map(|span| span.start).min()
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {

@@ -3,7 +3,9 @@
 #[cfg(feature = "bench")]
 pub mod bench;
 mod credentials;
+pub mod custom;
 mod http2;
+mod parts;
 mod probe;
 mod reread;
 pub(crate) mod tokens;
@@ -23,15 +25,21 @@ use crate::config::Network;
 use crate::delivery::Connector;
 use crate::error::Result;
 use crate::rule::{Destination, DestinationKind};
+use custom::{Answers, CustomConnector};
 
-/// The connector of a destination, for one shard. Nothing is connected yet.
+/// The connector of a destination, for one shard, whose answers of the host are these. Nothing is connected yet.
 ///
 /// # Errors
 /// If a file that it needs (an authority, a key) cannot be read.
-pub(crate) fn connector(destination: &Destination, network: &Arc<Network>) -> Result<Rc<dyn Connector>> {
+pub(crate) fn connector(
+    destination: &Destination,
+    network: &Arc<Network>,
+    answers: &Rc<Answers>,
+) -> Result<Rc<dyn Connector>> {
     let form = (destination.profile, &destination.format);
     let concurrency = destination.concurrency;
     match &destination.kind {
         DestinationKind::Webhook(w) => Ok(Rc::new(webhook::WebhookConnector::new(w, form, concurrency, network)?)),
+        DestinationKind::Custom(c) => Ok(Rc::new(CustomConnector::new(destination, c, &network.handlers, answers))),
     }
 }

@@ -12,7 +12,7 @@ use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::{RecordContext, Story};
 use crate::event::{Event, EventId, FrameView, KnownType, Sequencer, frame};
-use crate::rule::{Destination, DestinationKind};
+use crate::rule::Destination;
 
 /// What came of a test event.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,10 @@ async fn send(destination: &Destination, config: &EngineConfig) -> Result<TestRe
         Ok(record) => record,
         Err(reason) => return Ok(TestReport { steps: Vec::new(), failure: Some(reason) }),
     };
-    let DestinationKind::Webhook(webhook) = &destination.kind;
+    let Some(webhook) = destination.kind.webhook() else {
+        let reason = format!("{} takes it, which only the program has that it is a part of", destination.kind.shown());
+        return Ok(TestReport { steps: Vec::new(), failure: Some(reason) });
+    };
     let connector = WebhookConnector::new(webhook, (destination.profile, &destination.format), 1, &network)?;
     connector.trace().begin();
     let outcome = connector.send(&[record]).await;

@@ -15,7 +15,7 @@ use crate::delivery::{Connector, Outcome, Record};
 use crate::driver;
 use crate::event::KnownType;
 use crate::net::http::{Method, Response, describe};
-use crate::rule::{Destination, DestinationKind, Verification, VerificationMethod, Webhook};
+use crate::rule::{Destination, Verification, VerificationMethod, Webhook};
 
 /// How long an endpoint has to confirm otherwise, before it is asked again (as Event Grid has it).
 const LATER: Duration = Duration::from_secs(600);
@@ -41,8 +41,10 @@ pub(crate) async fn verify(
     config: &EngineConfig,
     network: &Arc<Network>,
 ) -> Result<Option<u32>, Unwilling> {
-    let DestinationKind::Webhook(webhook) = &destination.kind;
-    let Some(verification) = &webhook.verification else { return Ok(None) };
+    let webhook = destination.kind.webhook();
+    let Some((webhook, verification)) = webhook.and_then(|w| Some((w, w.verification.as_ref()?))) else {
+        return Ok(None);
+    };
     match verification.method {
         VerificationMethod::CloudEvents => by_options(destination, webhook, verification, code, network).await,
         VerificationMethod::EventGrid => {

@@ -11,13 +11,14 @@ use bytes::Bytes;
 
 use super::credentials::Credentials;
 use super::http2::{Http2, Seat, Turn};
+use super::parts::Parts;
 use super::trace::Trace;
 use super::wrapping::Wrapping;
 use crate::config::Network;
 use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
 use crate::driver::{self, SocketOptions};
 use crate::error::{Error, Result};
-use crate::event::format::{Format, open_parcel};
+use crate::event::format::Format;
 use crate::event::profile::Profile;
 use crate::net::dial::{Dialer, Secured, Way};
 use crate::net::http::{self, Class, Method, RequestHead, Response, ResponseParser, State};
@@ -57,30 +58,6 @@ pub(crate) struct WebhookConnector {
     partial: Option<Partial>,
     /// The header that answers are to have, and another one that is looked at.
     wanted: [Option<Arc<str>>; 2],
-}
-
-/// What a body is joined of, besides the records.
-#[derive(Clone, Copy, Default)]
-struct Parts {
-    head: &'static [u8],
-    separator: &'static [u8],
-    tail: &'static [u8],
-    /// A record brings headers: it is a parcel, alone in its request.
-    parcels: bool,
-    /// A request carries one event.
-    single: bool,
-}
-
-impl Parts {
-    fn of(format: &Format, profile: Profile) -> Parts {
-        Parts {
-            head: format.batch_head(profile),
-            separator: format.separator(profile),
-            tail: format.batch_tail(profile),
-            parcels: format.has_parcels(profile),
-            single: format.is_single(profile),
-        }
-    }
 }
 
 /// One connection with its parser.
@@ -269,7 +246,7 @@ impl WebhookConnector {
         let head_bytes = head.len();
         head.extend_from_slice(batch_head);
         let head = Bytes::from(head);
-        let pieces = || pieces(head.clone(), records, separator.len(), tail);
+        let pieces = || self.parts.pieces(head.clone(), records);
         let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers: &[] };
         let now = driver::now();
         match driver::until(now + self.timeout, self.exchange(&message, now)).await {
@@ -281,18 +258,8 @@ impl WebhookConnector {
 
     /// Sends records in a body that is wrapped or signed, or that brings headers of its own.
     async fn attempt_made(&self, records: &[Record]) -> Outcome {
-        let Parts { head, separator, tail, parcels, .. } = self.parts;
-        let (made, body) = match records {
-            [record] if parcels => match open_parcel(&record.bytes) {
-                Some((headers, body)) => {
-                    let body = record.bytes.slice_ref(body);
-                    (headers, vec![Bytes::from_static(head), body, Bytes::from_static(tail)])
-                }
-                None => {
-                    return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
-                }
-            },
-            _ => (Vec::new(), pieces(Bytes::from_static(head), records, separator.len(), tail)),
+        let Some((made, body)) = self.parts.open(records) else {
+            return Outcome::Undeliverable { reason: "the record is no parcel; a defect of Tidewire".into() };
         };
         let sending = async {
             let Some(wrapping) = &self.wrapping else { return self.send_signed(records, made, &body).await };
@@ -618,16 +585,6 @@ fn profile_headers(profile: Profile, format: &Format) -> &'static [(&'static str
         Profile::Azure if format.template.is_none() => &[("aeg-event-type", "Notification")],
         _ => &[],
     }
-}
-
-/// A request, or its body, as slices: the head, the records (the first without its separator), the tail.
-fn pieces(head: Bytes, records: &[Record], separator: usize, tail: &'static [u8]) -> Vec<Bytes> {
-    let mut out = Vec::with_capacity(records.len() + 2);
-    out.push(head);
-    let record = |(i, r): (usize, &Record)| if i == 0 { r.bytes.slice(separator..) } else { r.bytes.clone() };
-    out.extend(records.iter().enumerate().map(record));
-    out.push(Bytes::from_static(tail));
-    out
 }
 
 /// Whether an answer 400 is about the client certificate and not about the events: nginx has 495 and 496 for that, and sends

@@ -14,8 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Compiler, Rules};
 use crate::log::names::Names;
 use crate::rule::{
-    Arns, Backlog, Destination, DestinationKind, Edit, Expect, Format, Key, LiveDestination, LiveRule, LiveRules,
-    Notification, NotificationOptions, Numbers, Owner, Plan, Rule, RuleSet, key, write_document,
+    Arns, Backlog, Destination, Edit, Expect, Format, Key, LiveDestination, LiveRule, LiveRules, Notification,
+    NotificationOptions, Numbers, Owner, Plan, Rule, RuleSet, Webhook, key, write_document,
 };
 use crate::shard::snapshot::Snapshot;
 
@@ -437,17 +437,17 @@ impl Engine {
     pub fn put_destination(&self, destination: Destination, expect: Expect, backlog: &Backlog) -> Result<u64> {
         self.inner.config.network.check(&destination)?;
         let name = destination.name.clone();
-        let DestinationKind::Webhook(webhook) = &destination.kind;
         let is_kept = self.inner.config.rules == RulesKept::Stored;
         let unix = (driver::wall_ns() / 1_000_000_000) as i64;
-        auth::check_put(&webhook.auth, is_kept, unix)
-            .and_then(|()| match &webhook.encryption {
-                Some(e) => auth::check_secrets_put(e.secrets(), "encryption", is_kept, unix),
-                None => Ok(()),
-            })
-            .and_then(|()| webhook.tls.check_files())
-            .and_then(|()| webhook.tls.check_time(unix))
-            .map_err(|e| e.at(destination.label()))?;
+        let check = |webhook: &Webhook| {
+            auth::check_put(&webhook.auth, is_kept, unix)?;
+            if let Some(e) = &webhook.encryption {
+                auth::check_secrets_put(e.secrets(), "encryption", is_kept, unix)?;
+            }
+            webhook.tls.check_files()?;
+            webhook.tls.check_time(unix)
+        };
+        destination.kind.webhook().map_or(Ok(()), check).map_err(|e| e.at(destination.label()))?;
         let put = (name.clone(), Some((Arc::new(destination), None)));
         let edit = Edit { destinations: [put].into_iter().collect(), backlog: backlog.clone(), ..Edit::default() };
         self.change_rules(

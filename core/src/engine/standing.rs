@@ -1,10 +1,13 @@
 //! The states of destinations.
 
+use std::sync::Arc;
+
 use super::Engine;
 use crate::auth::rotation::{self, NewSecret};
+use crate::connect::custom::Handler;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::standing::{Order, Standing};
-use crate::rule::DestinationKind;
+use crate::rule::Custom;
 use crate::shard::{Command, Common};
 
 impl Engine {
@@ -73,7 +76,9 @@ impl Engine {
     ) -> Result<NewSecret> {
         let endpoints = &self.common_of(name)?.endpoints;
         let settings = endpoints.settings(name).ok_or_else(|| unknown(name))?;
-        let DestinationKind::Webhook(webhook) = &settings.kind;
+        let webhook = settings.kind.webhook().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("destination `{name}` has no secrets: the host serves it itself"))
+        })?;
         let dir = &self.inner.config.data_dir;
         let unix = (crate::driver::wall_ns() / 1_000_000_000) as i64;
         let _rotating = endpoints.rotating.lock();
@@ -90,6 +95,21 @@ impl Engine {
     fn common_of(&self, name: &str) -> Result<&Common> {
         let is_there = self.inner.snapshot.load().destinations.by_name(name).is_some();
         self.inner.shards.first().filter(|_| is_there).map(|shard| &*shard.common).ok_or_else(|| unknown(name))
+    }
+
+    /// Gives the engine a function of the host for the custom destinations that name it ([`crate::rule::Custom`]), in the
+    /// place of an earlier one of this name; with `None` there is none any more, and their events wait. The earlier one is not
+    /// called again, and dropped when the call returns that may be under way; so is each when the engine has closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the name is not valid; [`ErrorKind::Closed`] if the engine is closed;
+    /// [`ErrorKind::Io`] if there can be no thread for it; [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn set_handler(&self, name: &str, handler: Option<Arc<dyn Handler>>) -> Result<()> {
+        self.inner.check_process()?;
+        self.inner.check_open()?;
+        Custom::new(name).validate()?;
+        let Some(shard) = self.inner.shards.first() else { return Ok(()) };
+        shard.common.network.handlers.set(name, handler)
     }
 
     fn order(&self, name: &str, order: Order) -> Result<()> {

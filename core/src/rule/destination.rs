@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+use super::custom::Custom;
 use super::endpoints::{self, Balance, WebhookEndpoint};
 use super::success::{Partial, Success};
 use super::verification::Verification;
@@ -37,7 +38,7 @@ const WAIT_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 const RATE_MAX: usize = 1 << 40;
-const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The most ranges of addresses in one list.
 const RANGES_MAX: usize = 1024;
 /// The longest path of a Unix socket, without the zero at its end.
@@ -170,7 +171,10 @@ impl Destination {
         within_time("breaker.open_min", breaker.open_min, TICK, WAIT_MAX)?;
         within_time("breaker.open_max", breaker.open_max, TICK, WAIT_MAX)?;
         in_order("breaker.open_min", breaker.open_min, "breaker.open_max", breaker.open_max)?;
-        let DestinationKind::Webhook(webhook) = &self.kind;
+        let webhook = match &self.kind {
+            DestinationKind::Webhook(webhook) => webhook,
+            DestinationKind::Custom(custom) => return custom.validate(),
+        };
         let names = self.format.header_templates.iter().map(|(name, _)| name);
         if let Some(name) = names.into_iter().find(|n| webhook.headers.iter().any(|(h, _)| h.eq_ignore_ascii_case(n))) {
             return Err(Error::invalid_config(format!("header `{name}` is given twice"))
@@ -187,6 +191,42 @@ impl Destination {
 pub enum DestinationKind {
     /// An HTTP endpoint that takes POST requests.
     Webhook(Webhook),
+    /// A function of the host.
+    Custom(Custom),
+}
+
+impl DestinationKind {
+    /// The webhook, if it is one.
+    pub fn webhook(&self) -> Option<&Webhook> {
+        match self {
+            DestinationKind::Webhook(webhook) => Some(webhook),
+            DestinationKind::Custom(_) => None,
+        }
+    }
+
+    /// As [`DestinationKind::webhook`], to be changed.
+    pub fn webhook_mut(&mut self) -> Option<&mut Webhook> {
+        match self {
+            DestinationKind::Webhook(webhook) => Some(webhook),
+            DestinationKind::Custom(_) => None,
+        }
+    }
+
+    /// Its name in a file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DestinationKind::Webhook(_) => "webhook",
+            DestinationKind::Custom(_) => "custom",
+        }
+    }
+
+    /// What of its address is no secret: scheme, host and port, or who serves it.
+    pub fn shown(&self) -> String {
+        match self {
+            DestinationKind::Webhook(webhook) => webhook.url.origin().ascii_serialization(),
+            DestinationKind::Custom(custom) => format!("the handler {}", custom.handler),
+        }
+    }
 }
 
 /// How many events go together. A batch is sent when one of the three is reached; a single event is always sent, even
@@ -668,7 +708,7 @@ impl fmt::Debug for Webhook {
 }
 
 /// The shortest wait that can be configured where zero makes no sense.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 pub(super) fn parse_url(text: &str) -> Result<Url> {
     let bad = |what: String| Err(Error::invalid_config(what).at("url").remedy("write it as https://host[:port]/path"));
@@ -750,7 +790,7 @@ pub(crate) fn check_header(name: &str, value: &str) -> Result<()> {
 }
 
 /// Checks a destination's name.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let legal = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !legal || !first || name.len() > DESTINATION_NAME_BYTES_MAX {

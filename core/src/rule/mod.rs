@@ -1,6 +1,7 @@
 //! Who hears about what: rules, destinations, and the validated set of both.
 
 mod arn;
+mod custom;
 mod destination;
 mod endpoints;
 mod lint;
@@ -13,6 +14,7 @@ mod verification;
 
 pub use crate::net::tls::{Pin, Tls, TlsVersion};
 pub use arn::Arns;
+pub use custom::Custom;
 pub use destination::{
     BatchLimits, BreakerPolicy, DESTINATION_NAME_BYTES_MAX, Destination, DestinationKind, DisablePolicy, OnQueueFull,
     Order, ProxyChoice, QueueLimits, RateLimits, RetryPolicy, Webhook,

@@ -25,7 +25,7 @@ pub(super) struct Watched {
 impl Watched {
     /// Nothing without TLS.
     pub(super) fn of(kind: &DestinationKind, keeper: &Keeper) -> Option<Watched> {
-        let DestinationKind::Webhook(w) = kind;
+        let w = kind.webhook()?;
         if w.url.scheme() != "https" {
             return None;
         }

@@ -18,8 +18,8 @@ use crate::lock::Mutex;
 use crate::log::standing::{self, Certificates, EndpointStanding, Standing, State};
 use crate::net::tls::keeper::Keeper;
 use crate::rule::{
-    Balance, BreakerPolicy, Destination, DestinationKind, DisablePolicy, LiveDestinations, Order, RateLimits, Webhook,
-    fingerprint,
+    Balance, BreakerPolicy, Destination, DestinationKind, DisablePolicy, LiveDestinations, Order, RateLimits,
+    Verification, fingerprint,
 };
 
 /// How often what changes with each attempt that fails is written, of one destination.
@@ -183,9 +183,24 @@ fn kept_of(s: &Standing, key: &str, several: bool) -> Option<EndpointStanding> {
     s.endpoints.iter().find(|e| e.key == key).cloned()
 }
 
-fn webhook(d: &Destination) -> &Webhook {
-    let DestinationKind::Webhook(webhook) = &d.kind;
-    webhook
+/// Where a destination is: URLs, and for what is none one that nothing else has.
+fn addresses(d: &Destination) -> Vec<Url> {
+    match &d.kind {
+        DestinationKind::Webhook(webhook) => webhook.urls().cloned().collect(),
+        DestinationKind::Custom(custom) => Url::parse(&format!("custom:{}", custom.handler)).into_iter().collect(),
+    }
+}
+
+/// The destination as if the endpoint of this place were its only one, with secrets that take the place of configured ones.
+fn at_endpoint(d: &Destination, at: usize, secrets: Option<&Rotated>) -> Destination {
+    let mut d = d.clone();
+    if let Some(w) = d.kind.webhook_mut() {
+        *w = w.of_endpoint(at);
+        if let Some(rotated) = secrets {
+            rotated.apply(&mut w.auth);
+        }
+    }
+    d
 }
 
 fn key_of(url: &Url) -> String {
@@ -194,8 +209,8 @@ fn key_of(url: &Url) -> String {
 
 impl Place {
     /// Takes note of how the endpoint is to be asked. Where it has agreed to just that, it is not asked again.
-    fn set_verification(&mut self, webhook: &Webhook) {
-        let proof = webhook.verification.as_ref().map_or(String::new(), |v| v.proof(&self.url));
+    fn set_verification(&mut self, verification: Option<&Verification>) {
+        let proof = verification.map_or(String::new(), |v| v.proof(&self.url));
         if proof.is_empty() {
             self.endpoint.needs_no_verification();
         }
@@ -215,7 +230,7 @@ impl Place {
         let (state, why) = self.endpoint.stopped().map_or((State::Active, ""), reason);
         let why = if state == State::Pending && !self.asking.reason.is_empty() { &self.asking.reason } else { why };
         EndpointStanding {
-            at: self.url.origin().ascii_serialization(),
+            at: if self.url.has_host() { self.url.origin().ascii_serialization() } else { self.url.to_string() },
             key: self.key.clone(),
             state,
             reason: why.to_owned(),
@@ -272,18 +287,20 @@ impl Entry {
 
     /// Makes the places that the destination has now. What is known of an address stays with it.
     fn arrange(&mut self, kept: &Standing) {
-        let w = webhook(&self.destination).clone();
-        let several = w.endpoints.len() > 1;
+        let destination = self.destination.clone();
+        let w = destination.kind.webhook();
+        let endpoints = w.map_or(&[][..], |w| &w.endpoints);
+        let several = endpoints.len() > 1;
         let policy = policy(&self.destination, several);
         let mut before = std::mem::take(&mut self.places);
-        for url in w.urls() {
-            let at = before.iter().position(|p| p.url == *url);
+        for url in addresses(&destination) {
+            let at = before.iter().position(|p| p.url == url);
             let mut place = match at {
                 Some(at) => before.remove(at),
                 None => {
                     let endpoint = Endpoint::of_several(self.next_id, policy, self.rates.clone());
                     self.next_id += 1;
-                    let key = key_of(url);
+                    let key = key_of(&url);
                     let mut asking = Asking::default();
                     let suspended = kept.state == State::Suspended;
                     let found = kept_of(kept, &key, several)
@@ -292,15 +309,15 @@ impl Entry {
                         endpoint.restore(known_of(&s, kept.state), Vec::new(), 0);
                         asking.agreed = s.verified;
                     }
-                    Place { url: url.clone(), key, endpoint, asking, open: false, told_ns: None }
+                    Place { url, key, endpoint, asking, open: false, told_ns: None }
                 }
             };
             place.endpoint.set_policy(policy);
-            place.set_verification(&w);
+            place.set_verification(w.and_then(|w| w.verification.as_ref()));
             self.places.push(place);
         }
         let target = |(at, p): (usize, &Place)| {
-            let e = w.endpoints.get(at);
+            let e = endpoints.get(at);
             Target {
                 endpoint: p.endpoint.clone(),
                 at,
@@ -312,7 +329,7 @@ impl Entry {
         };
         let usual = if self.destination.order == Order::None { Balance::LeastOutstanding } else { Balance::Affinity };
         let targets = self.places.iter().enumerate().map(target).collect();
-        self.balancer = Balancer::new(w.balance.unwrap_or(usual), targets);
+        self.balancer = Balancer::new(w.and_then(|w| w.balance).unwrap_or(usual), targets);
     }
 
     /// Takes changed settings.
@@ -479,11 +496,7 @@ impl Endpoints {
     /// The destination as it is reached at one of its endpoints, by its place, with the secrets that hold.
     pub(crate) fn reached(&self, number: u32, d: &Destination, at: usize) -> Destination {
         let secrets = self.all.lock().get(&number).and_then(|e| e.secrets.clone());
-        let mut w = webhook(d).of_endpoint(at);
-        if let Some(rotated) = secrets {
-            rotated.apply(&mut w.auth);
-        }
-        Destination { kind: DestinationKind::Webhook(w), ..d.clone() }
+        at_endpoint(d, at, secrets.as_deref())
     }
 
     /// What is known of a destination, by name.
@@ -569,11 +582,7 @@ impl Endpoints {
                     }
                 }
                 a.under_way = true;
-                let mut w = webhook(d).of_endpoint(at);
-                if let Some(rotated) = &secrets {
-                    rotated.apply(&mut w.auth);
-                }
-                let destination = Destination { kind: DestinationKind::Webhook(w), ..d.clone() };
+                let destination = at_endpoint(d, at, secrets.as_deref());
                 found.push(Question { number: *number, endpoint: p.endpoint.id(), destination, code: a.code.clone() });
             }
         }
@@ -594,8 +603,8 @@ impl Endpoints {
         let name = entry.destination.name.clone();
         let Some(p) = entry.places.iter_mut().find(|p| p.endpoint.id() == question.endpoint) else { return false };
         // Settings that changed meanwhile want another question.
-        let DestinationKind::Webhook(asked) = &question.destination.kind;
-        let same = asked.verification.as_ref().is_some_and(|v| v.proof(&p.url) == p.asking.proof);
+        let asked = question.destination.kind.webhook();
+        let same = asked.and_then(|w| w.verification.as_ref()).is_some_and(|v| v.proof(&p.url) == p.asking.proof);
         p.asking.under_way = false;
         match answer {
             Some(Ok(rate)) if same && p.endpoint.is_pending() => {
@@ -624,7 +633,7 @@ impl Endpoints {
     pub(crate) fn show_code(&self, name: &str, code: &str, rate: Option<u32>) -> Option<u32> {
         let mut all = self.all.lock();
         let (number, entry) = all.iter_mut().find(|(_, e)| e.destination.name == name)?;
-        let requested = webhook(&entry.destination).verification.as_ref().and_then(|v| v.rate);
+        let requested = entry.destination.kind.webhook().and_then(|w| w.verification.as_ref()?.rate);
         let is_it = |p: &&mut Place| {
             // By their hashes, so that the time it takes says nothing.
             !p.asking.code.is_empty() && fingerprint(&[code]) == fingerprint(&[&p.asking.code])

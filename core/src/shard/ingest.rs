@@ -369,6 +369,7 @@ impl Shard {
                     self.keeping.remove_group(number);
                 }
                 Command::Bury { letter, reply } => self.dead.bury(letter, reply),
+                Command::Answered(answer) => self.answers.take(answer),
                 Command::Turn(number) => self.wake_lanes_of(number),
                 Command::Reconnect(number) => self.reconnect_lanes_of(number),
                 Command::Look => self.lanes.borrow().values().for_each(|slot| slot.notify.notify()),

@@ -43,7 +43,7 @@ use crate::log::cursor::Cursor;
 use crate::log::record::{RecordView, Route};
 use crate::log::shed::Shed;
 use crate::log::standing::AttemptNote;
-use crate::rule::{Destination, DestinationKind, Order};
+use crate::rule::{Destination, Order};
 
 /// How long the lane waits after it could not read its backlog or write a dead letter.
 pub(super) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
@@ -878,7 +878,7 @@ impl LaneSlot {
                 let at = self.lane.borrow().endpoints().place_of(endpoint);
                 let at = at.ok_or_else(|| Error::new(ErrorKind::NotFound, "the endpoint is configured no more"))?;
                 let reached = self.place.endpoints.reached(self.number, &destination, at);
-                connect::connector(&reached, &shard.shared.common.network)?
+                connect::connector(&reached, &shard.shared.common.network, &shard.answers)?
             }
         };
         self.connectors.borrow_mut().insert(endpoint, c.clone());
@@ -1178,7 +1178,7 @@ impl LaneSlot {
     fn address_of(&self, endpoint: u32) -> String {
         let at = self.lane.borrow().endpoints().place_of(endpoint);
         let destination = self.destination.borrow();
-        let Some(DestinationKind::Webhook(w)) = destination.as_ref().map(|d| &d.kind) else { return String::new() };
+        let Some(w) = destination.as_ref().and_then(|d| d.kind.webhook()) else { return String::new() };
         let url = at.and_then(|at| w.endpoints.get(at)).filter(|_| w.endpoints.len() > 1);
         url.map_or(String::new(), |e| e.url.origin().ascii_serialization())
     }

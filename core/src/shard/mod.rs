@@ -57,6 +57,7 @@ use futures::channel::oneshot;
 use futures::future::select;
 
 use crate::config::{EngineConfig, Idle, Network};
+use crate::connect::custom::{Answer, Answers};
 use crate::delivery::lane::Now;
 use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
 use crate::error::{Error, ErrorKind, Result};
@@ -278,6 +279,8 @@ pub(crate) enum Command {
     EndGroup(u32),
     /// Write a dead letter; answer when it is durable.
     Bury { letter: Buried, reply: oneshot::Sender<()> },
+    /// The host has answered a batch.
+    Answered(Answer),
     /// What held lanes back is gone; look.
     Look,
     /// The lanes of this destination may send again.
@@ -478,6 +481,8 @@ pub(crate) struct Shard {
     guard_wake: Notify,
     guarding: Cell<bool>,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
+    /// The batches that the host has.
+    answers: Rc<Answers>,
     /// Sequence of the last event that was handed to the lanes.
     dispatched: Cell<u64>,
     /// The first segment that this run may begin, and the last sequence that counts in those before.
@@ -595,6 +600,7 @@ impl Shard {
             incarnation,
             started: shared.common.started,
             lanes: RefCell::default(),
+            answers: Answers::new(&shared),
             dispatched: Cell::new(state.next_sequence - 1),
             run: (state.next_segment, last_sequence),
             inherited: state.next_sequence - 1,

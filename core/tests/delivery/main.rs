@@ -8,6 +8,7 @@ mod h2_server;
 mod nginx;
 
 mod auth;
+mod custom;
 mod destinations;
 mod endpoints;
 mod formats;

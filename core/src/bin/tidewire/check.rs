@@ -37,7 +37,7 @@ fn destination(d: &Destination) -> String {
     let address = match &d.kind {
         // Path and query may be secret.
         DestinationKind::Webhook(webhook) => format!("webhook {}/…", webhook.url.origin().ascii_serialization()),
-        _ => "of another kind".to_owned(),
+        kind => format!("{}, {}", kind.name(), kind.shown()),
     };
     let mut records = format!("profile {}", d.profile);
     if d.format.template.is_some() {

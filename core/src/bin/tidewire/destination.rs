@@ -269,7 +269,10 @@ fn rotate(
     let (config, names) = open(place)?;
     let destination = config.rules.destinations.iter().find(|d| d.name == name);
     let Some(destination) = destination else { return Err(unknown(name, &names)) };
-    let DestinationKind::Webhook(webhook) = &destination.kind else { return Err(unknown(name, &names)) };
+    let Some(webhook) = destination.kind.webhook() else {
+        let what = format!("destination `{name}` has no secrets: {} takes it", destination.kind.shown());
+        return Err(Error::new(ErrorKind::NotFound, what).into());
+    };
     let given = from.map(read_secret).transpose()?;
     let made = given.is_none();
     let dir = &config.engine.data_dir;
