@@ -570,6 +570,35 @@ typedef uint32_t tidewire_origin_t;
 #endif // __cplusplus
 
 /**
+ * Which details of an event are of use; several may be, added up.
+ */
+enum tidewire_details_wanted_t
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * None.
+   */
+  TIDEWIRE_DETAILS_NONE = 0,
+  /**
+   * Its metadata.
+   */
+  TIDEWIRE_DETAILS_METADATA = 1,
+  /**
+   * Its tags.
+   */
+  TIDEWIRE_DETAILS_TAGS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum tidewire_details_wanted_t tidewire_details_wanted_t;
+#else
+typedef uint32_t tidewire_details_wanted_t;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * How safe an event is before `tidewire_publish` returns.
  */
 enum tidewire_ack_t
@@ -1166,6 +1195,44 @@ typedef struct tidewire_pair_t {
 } tidewire_pair_t;
 
 /**
+ * Metadata and tags of an event.
+ */
+typedef struct tidewire_details_t {
+  /**
+   * User metadata, names without `x-amz-meta-`: `metadata_count` pairs.
+   */
+  const struct tidewire_pair_t *metadata;
+  /**
+   * How many pairs, at most 65535.
+   */
+  size_t metadata_count;
+  /**
+   * Object tags: `tags_count` pairs.
+   */
+  const struct tidewire_pair_t *tags;
+  /**
+   * How many pairs, at most 65535.
+   */
+  size_t tags_count;
+} tidewire_details_t;
+
+/**
+ * Fetches details of an event that the host does not have at hand. It is called within the call that the event is given to,
+ * by the same thread, once at most: if a rule that may want the event, by its type, bucket and key, looks at metadata or tags
+ * or keeps the event, or a destination that it would go to has them in its records. It is not called by `tidewire_reserve`
+ * and its like: see `tidewire_details_wanted`.
+ *
+ * `wanted`: the sum of the `TIDEWIRE_DETAILS_` that are of use and that the event does not have.
+ * `details_out`: all zero; to be filled with those. What its pointers lead to stays as it is until the call that the event was
+ * given to returns.
+ *
+ * Answers 0. With any other answer the event is refused (`TIDEWIRE_INVALID_EVENT`).
+ */
+typedef int (*tidewire_fetch_callback_t)(void *fetch_data,
+                                         tidewire_details_wanted_t wanted,
+                                         struct tidewire_details_t *details_out);
+
+/**
  * One thing that happened to one resource. Initialise with `TIDEWIRE_EVENT_INIT` and set what is known; what does not
  * apply stays empty. For `struct_size` see `tidewire_options_t`.
  *
@@ -1286,6 +1353,15 @@ typedef struct tidewire_event_t {
    * How many pairs, at most 65535.
    */
   size_t tags_count;
+  /**
+   * Fetches metadata and tags that are not given above, if they are of use: see `tidewire_fetch_callback_t`. NULL if there
+   * are none but those.
+   */
+  tidewire_fetch_callback_t fetch;
+  /**
+   * Handed to `fetch`.
+   */
+  void *fetch_data;
 } tidewire_event_t;
 
 /**
@@ -2718,6 +2794,18 @@ tidewire_result_t tidewire_last_applied(const struct tidewire_engine_t *engine,
  */
 bool tidewire_is_interested(const struct tidewire_engine_t *engine,
                             const struct tidewire_event_t *event);
+
+/**
+ * Which details of an event the host should fetch: the sum of the `TIDEWIRE_DETAILS_` that are of use. For hosts that fetch
+ * them by themselves, and for commits; `fetch` of the event asks the same.
+ *
+ * `event`: only its bucket, type and key are looked at.
+ *
+ * They are of use if a rule that may want the event looks at them or keeps the event, or a destination that it would go to has
+ * them in its records. All are, if anything is wrong with the arguments.
+ */
+tidewire_details_wanted_t tidewire_details_wanted(const struct tidewire_engine_t *engine,
+                                                  const struct tidewire_event_t *event);
 
 /**
  * Follows the log. Only events that a rule wants, or that are kept (`engine.retention`), are in it.

@@ -1095,6 +1095,12 @@ class Engine {
   /* --- Destinations */
 
   /** Answers the destination's new version. */
+  /** Which details of an event are of use, as a sum of TIDEWIRE_DETAILS_: see tidewire_details_wanted. */
+  tidewire_details_wanted_t details_wanted(const Event &event) const noexcept {
+    const tidewire_event_t raw = event.raw();
+    return tidewire_details_wanted(get(), &raw);
+  }
+
   /** Sets what serves the destinations with `type = "custom"` of this name; takes it away if it is empty. See
    * tidewire_handler_set. */
   void set_handler(std::string_view name, Handler handler) const { try_set_handler(name, std::move(handler)).value(); }

@@ -7,6 +7,7 @@ pub(crate) mod batch;
 mod completions;
 mod consumer;
 mod dead_letters;
+mod details;
 mod history;
 mod keep;
 mod kept;

@@ -43,3 +43,4 @@ pub use log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};
 pub use log::losses::{LossReason, RecordedLoss};
 pub use shard::dedup::DedupKey;
 pub use shard::progress::{Receipt, ReceiptFuture};
+pub use shard::snapshot::DetailsWanted;

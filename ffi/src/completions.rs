@@ -8,7 +8,7 @@ use engine::{CompletionCalls, Completions, Error, ErrorKind, Result};
 use crate::args::{Versioned, first_size, null, read};
 use crate::engine_handle::{engine_ref, tidewire_engine_t};
 use crate::error::{OK, entry, tidewire_error_t};
-use crate::event::{Pairs, tidewire_event_t};
+use crate::event::{Fetch, Pairs, tidewire_event_t};
 use crate::handle::{free, give, held, none};
 use crate::numbers::tidewire_outcome_t as outcome;
 use crate::publish::{of_receipt, options_of, tidewire_publish_options_t};
@@ -222,7 +222,7 @@ pub unsafe extern "C" fn tidewire_submit(
         let (event, options) = unsafe { (read(event, "event")?, options_of(options)?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
-        let event = unsafe { event.view(&mut metadata, &mut tags)? };
+        let event = unsafe { event.view(Fetch::For(engine), &mut metadata, &mut tags)? };
         match engine.submit(&event, &options)? {
             None => tell(outcome::TIDEWIRE_OUTCOME_NO_MATCH),
             Some(receipt) => {

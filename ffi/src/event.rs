@@ -1,12 +1,14 @@
 //! An event as C describes it.
 
+use std::ffi::{c_int, c_void};
+
 use engine::event::frame::Field;
 use engine::event::{EVENT_BYTES_MAX, FrameView};
-use engine::{Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
+use engine::{DetailsWanted, Engine, Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
 
 use crate::args::{Versioned, first_size, null, null_data, read_all, tidewire_bytes_t, tidewire_pair_t, too_long};
 use crate::numbers;
-use crate::raw::{tidewire_event_type_t, tidewire_origin_t, tidewire_priority_t};
+use crate::raw::{tidewire_details_wanted_t, tidewire_event_type_t, tidewire_origin_t, tidewire_priority_t};
 
 /// One thing that happened to one resource. Initialise with `TIDEWIRE_EVENT_INIT` and set what is known; what does not
 /// apply stays empty. For `struct_size` see `tidewire_options_t`.
@@ -73,6 +75,54 @@ pub struct tidewire_event_t {
     pub tags: *const tidewire_pair_t,
     /// How many pairs, at most 65535.
     pub tags_count: usize,
+    /// Fetches metadata and tags that are not given above, if they are of use: see `tidewire_fetch_callback_t`. NULL if there
+    /// are none but those.
+    pub fetch: tidewire_fetch_callback_t,
+    /// Handed to `fetch`.
+    pub fetch_data: *mut c_void,
+}
+
+/// Metadata and tags of an event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct tidewire_details_t {
+    /// User metadata, names without `x-amz-meta-`: `metadata_count` pairs.
+    pub metadata: *const tidewire_pair_t,
+    /// How many pairs, at most 65535.
+    pub metadata_count: usize,
+    /// Object tags: `tags_count` pairs.
+    pub tags: *const tidewire_pair_t,
+    /// How many pairs, at most 65535.
+    pub tags_count: usize,
+}
+
+/// Fetches details of an event that the host does not have at hand. It is called within the call that the event is given to,
+/// by the same thread, once at most: if a rule that may want the event, by its type, bucket and key, looks at metadata or tags
+/// or keeps the event, or a destination that it would go to has them in its records. It is not called by `tidewire_reserve`
+/// and its like: see `tidewire_details_wanted`.
+///
+/// `wanted`: the sum of the `TIDEWIRE_DETAILS_` that are of use and that the event does not have.
+/// `details_out`: all zero; to be filled with those. What its pointers lead to stays as it is until the call that the event was
+/// given to returns.
+///
+/// Answers 0. With any other answer the event is refused (`TIDEWIRE_INVALID_EVENT`).
+pub type tidewire_fetch_callback_t = Option<
+    unsafe extern "C" fn(
+        fetch_data: *mut c_void,
+        wanted: tidewire_details_wanted_t,
+        details_out: *mut tidewire_details_t,
+    ) -> c_int,
+>;
+
+/// Whom an event's details are fetched for.
+#[derive(Clone, Copy)]
+pub(crate) enum Fetch<'a> {
+    /// Nobody: they are not known yet.
+    Never,
+    /// A filter that stands alone.
+    Always,
+    /// The rules of an engine.
+    For(&'a Engine),
 }
 
 // SAFETY: `repr(C)`, the size is first, pointers and integers only.
@@ -95,6 +145,7 @@ pub(crate) struct PairsOf {
 pub(crate) unsafe fn with_events<T>(
     events: *const tidewire_event_t,
     count: usize,
+    fetch: Fetch<'_>,
     use_them: impl FnOnce(&[Event<'_>]) -> Result<T>,
 ) -> Result<T> {
     if events.is_null() && count > 0 {
@@ -106,7 +157,7 @@ pub(crate) unsafe fn with_events<T>(
     let mut views = Vec::with_capacity(count);
     for (n, (event, (metadata, tags))) in all.iter().zip(&mut pairs).enumerate() {
         // SAFETY: as for this function.
-        views.push(unsafe { event.view(metadata, tags).map_err(|e| e.at(format!("events[{n}]")))? });
+        views.push(unsafe { event.view(fetch, metadata, tags).map_err(|e| e.at(format!("events[{n}]")))? });
     }
     use_them(&views)
 }
@@ -175,7 +226,21 @@ impl tidewire_event_t {
             metadata_count: pairs.metadata.len(),
             tags: pairs.tags.as_ptr(),
             tags_count: pairs.tags.len(),
+            fetch: None,
+            fetch_data: std::ptr::null_mut(),
         }
+    }
+
+    /// An event of the same type, bucket and key, of which nothing more is known.
+    ///
+    /// # Safety
+    /// The fields are as described, for `'a`.
+    pub(crate) unsafe fn resource<'a>(&self) -> Result<Event<'a>> {
+        // SAFETY: as for this function.
+        let (bucket, event_type) = unsafe { self.bucket_and_type()? };
+        // SAFETY: as for this function.
+        let key = unsafe { self.key.get(ErrorKind::InvalidEvent, "key", EVENT_BYTES_MAX)? };
+        Ok(Event::new(event_type, bucket, key))
     }
 
     /// The bucket and type.
@@ -191,7 +256,12 @@ impl tidewire_event_t {
     ///
     /// # Safety
     /// The fields are as described, for `'a`.
-    pub(crate) unsafe fn view<'a>(&self, metadata: &'a mut Pairs<'a>, tags: &'a mut Pairs<'a>) -> Result<Event<'a>> {
+    pub(crate) unsafe fn view<'a>(
+        &self,
+        fetch: Fetch<'_>,
+        metadata: &'a mut Pairs<'a>,
+        tags: &'a mut Pairs<'a>,
+    ) -> Result<Event<'a>> {
         let mut e = Event::default();
         // SAFETY: as for this function.
         unsafe {
@@ -210,8 +280,9 @@ impl tidewire_event_t {
             e.user_agent = text(self.user_agent, "user_agent")?;
             e.bucket_owner = text(self.bucket_owner, "bucket_owner")?;
             e.data = self.data.get(ErrorKind::InvalidEvent, "data", EVENT_BYTES_MAX)?;
-            e.metadata = metadata.fill(self.metadata, self.metadata_count, "metadata")?;
-            e.tags = tags.fill(self.tags, self.tags_count, "tags")?;
+            let details = if self.fetch.is_some() { self.fetched(fetch, &e)? } else { self.details() };
+            e.metadata = metadata.fill(details.metadata, details.metadata_count, "metadata")?;
+            e.tags = tags.fill(details.tags, details.tags_count, "tags")?;
         }
         e.time_ns = self.time_ns;
         e.size = (self.has_size != 0).then_some(self.size);
@@ -222,6 +293,47 @@ impl tidewire_event_t {
             return Err(unknown("reserved", u32::from(self.reserved), "set it to 0"));
         }
         Ok(e)
+    }
+
+    fn details(&self) -> tidewire_details_t {
+        let tidewire_event_t { metadata, metadata_count, tags, tags_count, .. } = *self;
+        tidewire_details_t { metadata, metadata_count, tags, tags_count }
+    }
+
+    /// The event's own details, and those that are of use and can be fetched.
+    ///
+    /// # Safety
+    /// `fetch` is as described.
+    #[cold]
+    unsafe fn fetched(&self, fetch: Fetch<'_>, event: &Event<'_>) -> Result<tidewire_details_t> {
+        let mut details = self.details();
+        let wanted = match fetch {
+            Fetch::Never => return Ok(details),
+            Fetch::Always => DetailsWanted::ALL,
+            Fetch::For(engine) => engine.details_wanted(event)?,
+        };
+        let metadata = wanted.metadata && details.metadata_count == 0;
+        let tags = wanted.tags && details.tags_count == 0;
+        let missing = flags(DetailsWanted { metadata, tags });
+        let Some(callback) = self.fetch.filter(|_| missing != 0) else { return Ok(details) };
+        let null = std::ptr::null();
+        let mut got = tidewire_details_t { metadata: null, metadata_count: 0, tags: null, tags_count: 0 };
+        // SAFETY: it may be written; the host promises the rest.
+        let answer = unsafe { callback(self.fetch_data, missing, &mut got) };
+        if answer != 0 {
+            return Err(Error::invalid_event(format!(
+                "the host could not fetch metadata or tags: it answered {answer}"
+            ))
+            .at("fetch")
+            .remedy("publish the event again, or without them"));
+        }
+        if metadata {
+            (details.metadata, details.metadata_count) = (got.metadata, got.metadata_count);
+        }
+        if tags {
+            (details.tags, details.tags_count) = (got.tags, got.tags_count);
+        }
+        Ok(details)
     }
 
     /// # Safety
@@ -267,6 +379,12 @@ impl tidewire_event_t {
             n => Err(unknown("origin", n, "use a TIDEWIRE_ORIGIN_ constant")),
         }
     }
+}
+
+pub(crate) fn flags(wanted: DetailsWanted) -> tidewire_details_wanted_t {
+    use numbers::tidewire_details_wanted_t as d;
+    let flag = |is: bool, flag: d| if is { flag as u32 } else { d::TIDEWIRE_DETAILS_NONE as u32 };
+    flag(wanted.metadata, d::TIDEWIRE_DETAILS_METADATA) | flag(wanted.tags, d::TIDEWIRE_DETAILS_TAGS)
 }
 
 impl<'a> Pairs<'a> {

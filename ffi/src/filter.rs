@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::{null, read, tidewire_bytes_t};
 use crate::error::{entry, string, tidewire_error_t};
-use crate::event::{Pairs, tidewire_event_t, unknown};
+use crate::event::{Fetch, Pairs, tidewire_event_t, unknown};
 use crate::numbers::tidewire_filter_format_t as format;
 use crate::raw::{tidewire_filter_format_t, tidewire_result_t};
 
@@ -305,7 +305,7 @@ unsafe fn with_event<T>(event: *const tidewire_event_t, f: impl FnOnce(&engine::
     let event = unsafe { read(event, "event")? };
     let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
     // SAFETY: as for this function.
-    f(&unsafe { event.view(&mut metadata, &mut tags)? })
+    f(&unsafe { event.view(Fetch::Always, &mut metadata, &mut tags)? })
 }
 
 /// When events happened that do not say.

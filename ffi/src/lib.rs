@@ -48,7 +48,7 @@ pub use error::{
     tidewire_error_code, tidewire_error_free, tidewire_error_message, tidewire_error_place, tidewire_error_remedy,
     tidewire_error_t,
 };
-pub use event::tidewire_event_t;
+pub use event::{tidewire_details_t, tidewire_event_t, tidewire_fetch_callback_t};
 pub use filter::{
     tidewire_filter_explain, tidewire_filter_free, tidewire_filter_json, tidewire_filter_matches,
     tidewire_filter_parse, tidewire_filter_plan, tidewire_filter_plan_json, tidewire_filter_schema, tidewire_filter_t,
@@ -66,8 +66,8 @@ pub use notification::{
     tidewire_error_s3_code, tidewire_error_s3_status, tidewire_error_s3_xml, tidewire_notification_options_t,
 };
 pub use publish::{
-    tidewire_append_at, tidewire_is_interested, tidewire_last_applied, tidewire_publish, tidewire_publish_batch,
-    tidewire_publish_json, tidewire_publish_options_t, tidewire_published_t,
+    tidewire_append_at, tidewire_details_wanted, tidewire_is_interested, tidewire_last_applied, tidewire_publish,
+    tidewire_publish_batch, tidewire_publish_json, tidewire_publish_options_t, tidewire_published_t,
 };
 pub use reading::{
     tidewire_consumer_ack, tidewire_consumer_extend, tidewire_consumer_fetch, tidewire_consumer_free,

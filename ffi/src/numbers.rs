@@ -143,6 +143,18 @@ pub enum tidewire_extensions_t {
     TIDEWIRE_EXTENSIONS_CEPH = 1,
 }
 
+/// Which details of an event are of use; several may be, added up.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum tidewire_details_wanted_t {
+    /// None.
+    TIDEWIRE_DETAILS_NONE = 0,
+    /// Its metadata.
+    TIDEWIRE_DETAILS_METADATA = 1,
+    /// Its tags.
+    TIDEWIRE_DETAILS_TAGS = 2,
+}
+
 /// The form of a text of metrics.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

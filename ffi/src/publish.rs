@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use engine::event::ingest::BODY_BYTES_MAX;
-use engine::{Ack, DedupKey, ErrorKind, OnFull, PublishOptions, Published, PublishedJson, Receipt, Result};
+use engine::{
+    Ack, DedupKey, DetailsWanted, ErrorKind, OnFull, PublishOptions, Published, PublishedJson, Receipt, Result,
+};
 
 use crate::args::{Versioned, check_count, fill, first_size, null, read, tidewire_bytes_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{barrier, entry, tidewire_error_t};
-use crate::event::{Pairs, tidewire_event_t, unknown, with_events};
+use crate::event::{Fetch, Pairs, flags, tidewire_event_t, unknown, with_events};
 use crate::numbers::{self, tidewire_outcome_t as outcome};
-use crate::raw::{tidewire_ack_t, tidewire_on_full_t, tidewire_outcome_t, tidewire_result_t};
+use crate::raw::{
+    tidewire_ack_t, tidewire_details_wanted_t, tidewire_on_full_t, tidewire_outcome_t, tidewire_result_t,
+};
 
 /// How an event is published. Initialise with `TIDEWIRE_PUBLISH_OPTIONS_INIT`. For `struct_size` see
 /// `tidewire_options_t`.
@@ -81,7 +85,7 @@ pub unsafe extern "C" fn tidewire_publish(
         let options = unsafe { options_of(options)? };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
-        let event = unsafe { event.view(&mut metadata, &mut tags)? };
+        let event = unsafe { event.view(Fetch::For(engine), &mut metadata, &mut tags)? };
         if options.ack == Ack::Memory {
             tell(engine.publish_with(&event, &options)?.into());
             return Ok(());
@@ -138,7 +142,7 @@ pub unsafe extern "C" fn tidewire_publish_batch(
             result
         };
         // SAFETY: as described, by contract.
-        unsafe { with_events(events, count, publish) }
+        unsafe { with_events(events, count, Fetch::For(engine), publish) }
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
@@ -179,7 +183,7 @@ pub unsafe extern "C" fn tidewire_append_at(
         let (event, options) = unsafe { (read(event, "event")?, options_of(options)?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
-        let event = unsafe { event.view(&mut metadata, &mut tags)? };
+        let event = unsafe { event.view(Fetch::For(engine), &mut metadata, &mut tags)? };
         let published = engine.append_at(cursor, &event, &options);
         if published.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout) {
             tell(outcome::TIDEWIRE_OUTCOME_ACCEPTED);
@@ -330,6 +334,31 @@ pub unsafe extern "C" fn tidewire_is_interested(
         Ok(engine.is_interested(bucket, event_type))
     };
     barrier(body).unwrap_or(true)
+}
+
+/// Which details of an event the host should fetch: the sum of the `TIDEWIRE_DETAILS_` that are of use. For hosts that fetch
+/// them by themselves, and for commits; `fetch` of the event asks the same.
+///
+/// `event`: only its bucket, type and key are looked at.
+///
+/// They are of use if a rule that may want the event looks at them or keeps the event, or a destination that it would go to has
+/// them in its records. All are, if anything is wrong with the arguments.
+///
+/// # Safety
+/// The pointers are NULL or as described.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn tidewire_details_wanted(
+    engine: *const tidewire_engine_t,
+    event: *const tidewire_event_t,
+) -> tidewire_details_wanted_t {
+    let body = || {
+        // SAFETY: NULL or open, by contract.
+        let engine = unsafe { engine_ref(engine)? };
+        // SAFETY: NULL or a struct of its size whose fields are as described, by contract.
+        let event = unsafe { read(event, "event")?.resource()? };
+        engine.details_wanted(&event)
+    };
+    flags(barrier(body).unwrap_or(DetailsWanted::ALL))
 }
 
 impl From<Published> for outcome {

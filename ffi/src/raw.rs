@@ -25,4 +25,5 @@ raw! {
     tidewire_filter_values_t
     tidewire_extensions_t
     tidewire_metrics_format_t
+    tidewire_details_wanted_t
 }

@@ -13,7 +13,7 @@ use crate::args::{Versioned, check_count, first_size, null, read, tidewire_bytes
 use crate::completions::{completions_ref, tidewire_completions_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{entry, tidewire_error_t};
-use crate::event::{Pairs, PairsOf, text, tidewire_event_t, unknown, with_events};
+use crate::event::{Fetch, Pairs, PairsOf, text, tidewire_event_t, unknown, with_events};
 use crate::handle::{free, give, held, none};
 use crate::numbers::tidewire_intent_t as intent;
 use crate::publish::{options_of, tidewire_publish_options_t};
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn tidewire_reserve(
         let (event, options) = unsafe { (read(event, "event")?, reserve_options(options)?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
-        let event = unsafe { event.view(&mut metadata, &mut tags)? };
+        let event = unsafe { event.view(Fetch::Never, &mut metadata, &mut tags)? };
         match engine.reserve(&event, &options)? {
             Reserved::Held(r) => {
                 // SAFETY: as above.
@@ -186,7 +186,7 @@ pub unsafe extern "C" fn tidewire_reserve_batch(
             ReservedBatch::WouldBlock => Err(too_much()),
         };
         // SAFETY: as described, by contract.
-        let items = unsafe { with_events(events, count, held)? };
+        let items = unsafe { with_events(events, count, Fetch::Never, held)? };
         for (n, item) in items.into_iter().enumerate() {
             let item = item.map_or(std::ptr::null_mut(), handle);
             // SAFETY: as above.
@@ -431,7 +431,7 @@ pub unsafe extern "C" fn tidewire_resolve_commit(
         let (token, event) = unsafe { (token_of(token)?, read(event, "event")?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
-        let event = unsafe { event.view(&mut metadata, &mut tags)? };
+        let event = unsafe { event.view(Fetch::For(engine), &mut metadata, &mut tags)? };
         engine.resolve(token, Resolution::Commit(&event))
     };
     // SAFETY: NULL or writable, by contract.

@@ -394,6 +394,9 @@ static void test_handlers() {
   engine.publish(created("b", "k"));
   engine.flush(20s);
   CHECK("handlers: refused", calls == 7 && engine.stats().dead_lettered == 1);
+  CHECK("handlers: what it would have in its records",
+        engine.details_wanted(created("b", "k")) == (TIDEWIRE_DETAILS_METADATA | TIDEWIRE_DETAILS_TAGS) &&
+            engine.details_wanted(created("c", "k")) == TIDEWIRE_DETAILS_NONE);
   CHECK("handlers: the function is held", held.use_count() > 1);
   engine.set_handler("own", nullptr);
   for (int round = 0; held.use_count() > 1 && round < 1000; round++) std::this_thread::sleep_for(10ms);

@@ -391,7 +391,111 @@ static void bad_input(void) {
                                                TIDEWIRE_OK, "") &&
                                             host->events == 1);
   tidewire_close(&engine, 0, NULL);
-  CHECK("a closed engine has released it", host->released == 1);
+  CHECK("a closed engine has released it", reaches(host, &host->released, 1));
+  host_free(host);
+}
+
+/* What the host has to fetch. */
+struct store {
+  unsigned calls;
+  tidewire_details_wanted_t wanted;
+  int answer;
+  int no_list;
+};
+
+static int fetch(void *data, tidewire_details_wanted_t wanted, tidewire_details_t *details) {
+  static tidewire_pair_t metadata[] = {{{NULL, 0}, {NULL, 0}}}, tags[40];
+  struct store *store = data;
+  store->calls++;
+  store->wanted = wanted;
+  if (details->metadata || details->metadata_count || details->tags || details->tags_count) store->calls += 1000;
+  metadata[0].name = tidewire_str("owner");
+  metadata[0].value = tidewire_str("fetched-owner");
+  for (size_t n = 0; n < 40; n++) tags[n] = metadata[0];
+  tags[39].name = tidewire_str("colour");
+  tags[39].value = tidewire_str("fetched-blue");
+  details->metadata = metadata;
+  details->metadata_count = 1;
+  details->tags = store->no_list ? NULL : tags + 39;
+  details->tags_count = 1;
+  return store->answer;
+}
+
+/* Keeps the record of the first event. */
+static char last_record[4096];
+
+static int note_record(struct host *host, tidewire_batch_t **batch) {
+  (void)host;
+  tidewire_batch_event_t event = TIDEWIRE_BATCH_EVENT_INIT;
+  tidewire_batch_event(*batch, 0, &event, NULL);
+  snprintf(last_record, sizeof last_record, "%.*s", (int)event.record.len, (const char *)event.record.data);
+  tidewire_batch_accept(batch);
+  return 1;
+}
+
+static void details_are_fetched(void) {
+  enum { BOTH = TIDEWIRE_DETAILS_METADATA | TIDEWIRE_DETAILS_TAGS };
+  tidewire_engine_t *engine = open_own("details");
+  tidewire_error_t *err = NULL;
+  struct host *host = host_new(note_record);
+  struct store store = {0, 0, 0, 0};
+  serve(engine, "mine", host, NULL);
+  tidewire_outcome_t outcome = 99;
+  tidewire_event_t event = event_of("b", "key-1");
+  event.fetch = fetch;
+  event.fetch_data = &store;
+  CHECK("details: wanted by a rule", tidewire_details_wanted(engine, &event) == BOTH && store.calls == 0);
+  tidewire_publish(engine, &event, NULL, NULL, NULL);
+  tidewire_flush(engine, 20 * SECOND, NULL);
+  CHECK("details: fetched once", store.calls == 1 && store.wanted == BOTH);
+  CHECK("details: in the record", strstr(last_record, "fetched-owner") && strstr(last_record, "fetched-blue"));
+
+  tidewire_pair_t own = {tidewire_str("colour"), tidewire_str("own-green")};
+  event.tags = &own;
+  event.tags_count = 1;
+  tidewire_publish(engine, &event, NULL, NULL, NULL);
+  tidewire_flush(engine, 20 * SECOND, NULL);
+  CHECK("details: only those that are not there", store.calls == 2 && store.wanted == TIDEWIRE_DETAILS_METADATA &&
+                                                      strstr(last_record, "own-green") && strstr(last_record, "fetched-owner") &&
+                                                      !strstr(last_record, "fetched-blue"));
+  event.metadata = &own;
+  event.metadata_count = 1;
+  tidewire_publish(engine, &event, NULL, NULL, NULL);
+  event.bucket = tidewire_str("nobody-wants-it");
+  event.tags_count = event.metadata_count = 0;
+  CHECK("details: of no use", tidewire_details_wanted(engine, &event) == TIDEWIRE_DETAILS_NONE);
+  tidewire_publish(engine, &event, NULL, &outcome, NULL);
+  CHECK("details: not fetched for nothing", outcome == TIDEWIRE_OUTCOME_NO_MATCH && store.calls == 2);
+
+  event.bucket = tidewire_str("b");
+  tidewire_event_t two[] = {event, event};
+  CHECK("details: of each of several",
+        is(tidewire_publish_batch(engine, two, 2, NULL, NULL, &err), &err, TIDEWIRE_OK, "") && store.calls == 4);
+  tidewire_reservation_t *reservation = NULL;
+  tidewire_reserve(engine, &event, NULL, &reservation, NULL);
+  CHECK("details: not of what is not there yet", reservation && store.calls == 4);
+  tidewire_reservation_free(&reservation);
+  tidewire_stats_t before = stats_of(engine);
+  store.answer = 5;
+  CHECK("details: that cannot be fetched", is(tidewire_publish(engine, &event, NULL, &outcome, &err), &err,
+                                              TIDEWIRE_INVALID_EVENT, "it answered 5") && outcome == TIDEWIRE_OUTCOME_REFUSED);
+  store.answer = 0;
+  store.no_list = 1;
+  CHECK("details: a list that is none",
+        is(tidewire_publish(engine, &event, NULL, &outcome, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "tags is NULL"));
+  CHECK("details: nothing is published without them", stats_of(engine).accepted == before.accepted);
+  store.no_list = 0;
+
+  tidewire_filter_t *filter = NULL;
+  tidewire_filter_parse(TIDEWIRE_FILTER_JSON, tidewire_str("{\"tags\": {\"colour\": \"fetched-blue\"}}"), &filter, &err);
+  CHECK("details: a filter", is(err ? tidewire_error_code(err) : TIDEWIRE_OK, &err, TIDEWIRE_OK, ""));
+  bool matches = false;
+  tidewire_filter_matches(filter, &event, &matches, NULL);
+  CHECK("details: a filter that stands alone has them", matches);
+  tidewire_filter_free(filter);
+  CHECK("details: all are wanted if anything is wrong",
+        tidewire_details_wanted(NULL, &event) == BOTH && tidewire_details_wanted(engine, NULL) == BOTH);
+  tidewire_close(&engine, 0, NULL);
   host_free(host);
 }
 
@@ -404,6 +508,7 @@ int main(int argc, char **argv) {
   handlers_take_turns();
   an_engine_is_closed_from_within();
   bad_input();
+  details_are_fetched();
   printf("%u passed, %u failed\n", passed, failed);
   return failed != 0;
 }

@@ -9,7 +9,7 @@ use crate::filter::{Filter, MatchMemory, Matcher};
 use crate::net::address::Trust;
 use crate::net::proxy::Proxy;
 use crate::net::resolve::Source as Resolution;
-use crate::rule::{DestinationKind, ProxyChoice};
+use crate::rule::ProxyChoice;
 use crate::wire::{Compression, CompressionAlgorithm, Encryption};
 
 const DATA: &str = "[engine]\ndata_dir = \"data\"\n";
@@ -207,7 +207,7 @@ on_start = "emit"
     assert_eq!((d.retry.backoff_min, d.retry.backoff_max), (Duration::from_secs(2), Duration::from_secs(60)));
     assert_eq!((d.retry.age_max, d.retry.poison_attempts), (Duration::from_secs(86400), 1));
     assert_eq!((d.breaker.consecutive_failures, d.breaker.open_max), (9, Duration::from_secs(2)));
-    let DestinationKind::Webhook(w) = &d.kind;
+    let w = d.kind.webhook().unwrap();
     // In the order of the file.
     assert_eq!(w.headers, [("X-B".to_owned(), "2".to_owned()), ("X-A".to_owned(), "1".to_owned())]);
     assert_eq!((w.timeout, w.connect_timeout), (Duration::from_secs(20), Duration::from_secs(2)));
@@ -746,7 +746,7 @@ fn a_wrong_filter_is_told_at_its_line_and_column() {
 
 fn auth_of(text: &str, dir: &Path) -> Vec<Auth> {
     let config = Config::from_toml(text, "t.toml", dir).unwrap();
-    let DestinationKind::Webhook(w) = &config.rules.destinations[0].kind;
+    let w = config.rules.destinations[0].kind.webhook().unwrap();
     w.auth.clone()
 }
 
@@ -837,7 +837,7 @@ pool = { lifetime = "5m", requests_max = 7, user_timeout = "3s" }
     assert_eq!((n.addresses.allow.len(), n.addresses.deny.len(), n.no_proxy.len()), (1, 2, 3));
     assert_eq!(n.proxy.as_ref().map(Proxy::url).as_deref(), Some("http://proxy.example:3128"));
     assert!(!format!("{c:?}").contains("hunter2"));
-    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    let w = c.rules.destinations[0].kind.webhook().unwrap();
     assert_eq!((w.trust, w.pool.requests_max), (Some(Trust::Operator), 7));
     assert_eq!((w.pool.lifetime, w.pool.user_timeout), (Duration::from_secs(300), Duration::from_secs(3)));
     assert_eq!(n.proxy_of(w).map(Proxy::url).as_deref(), Some("http://[::1]:8080"));
@@ -852,10 +852,10 @@ pool = { lifetime = "5m", requests_max = 7, user_timeout = "3s" }
     let e = read(&engine("network.sockets = \"kernel\"")).unwrap_err().to_string();
     assert!(e.contains("ring") && e.contains("runtime"), "{e}");
     let c = read(&hook("proxy = { direct = true }")).unwrap();
-    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    let w = c.rules.destinations[0].kind.webhook().unwrap();
     assert_eq!(w.proxy, ProxyChoice::Direct);
     let c = read(&hook("unix_socket = \"run/x.sock\"")).unwrap();
-    let DestinationKind::Webhook(w) = &c.rules.destinations[0].kind;
+    let w = c.rules.destinations[0].kind.webhook().unwrap();
     assert_eq!(w.unix_socket.as_deref(), Some(Path::new("/base/run/x.sock")));
 }
 
@@ -947,7 +947,7 @@ fn formats_are_read() {
     let template = d.format.template.as_ref().unwrap();
     assert_eq!((template.source(), template.escape()), ("{\"k\": {{ event.key }}}", Escape::Json));
     assert_eq!(template.content_type(), "application/x.k+json");
-    let DestinationKind::Webhook(w) = &d.kind;
+    let w = d.kind.webhook().unwrap();
     assert_eq!(w.compression, Some(Compression::new(CompressionAlgorithm::Zstd)));
     assert_eq!(w.encryption.as_ref().map(Encryption::scheme), Some("aes128gcm"));
     let d =

@@ -23,6 +23,8 @@ use crate::shard::{Command, Shared};
 
 /// So many batches may wait for the function of one handler.
 const WAITING_MAX: usize = 4096;
+/// So long a thread that has nothing to do may take to end, however short the time for closing is.
+const ENDING: Duration = Duration::from_millis(100);
 /// How often a shard looks whether the host has given the handler that it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The stack of a thread that calls a handler: that of threads in general, for what the host does there is not known.
@@ -231,20 +233,26 @@ impl Handlers {
         self.0.lock().by_name.contains_key(name)
     }
 
-    /// Gives a batch to the handler of a name, or says why it cannot have it.
-    fn give(&self, name: &str, batch: Batch) -> std::result::Result<(), (Batch, String)> {
+    /// Gives a batch to the handler of a name, or says why it cannot have it: then there is no other answer.
+    fn give(&self, name: &str, batch: Batch) -> std::result::Result<(), String> {
         let slots = self.0.lock();
-        let Some(slot) = slots.by_name.get(name) else {
-            return Err((batch, format!("the host has given no handler `{name}`")));
+        let (mut batch, why) = match slots.by_name.get(name) {
+            None => (batch, format!("the host has given no handler `{name}`")),
+            Some(slot) => match slot.queue.try_send(batch) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(batch)) => {
+                    (batch, format!("{WAITING_MAX} batches wait for the handler `{name}`"))
+                }
+                Err(TrySendError::Disconnected(batch)) => (batch, format!("the handler `{name}` has ended")),
+            },
         };
-        slot.queue.try_send(batch).map_err(|e| match e {
-            TrySendError::Full(batch) => (batch, format!("{WAITING_MAX} batches wait for the handler `{name}`")),
-            TrySendError::Disconnected(batch) => (batch, format!("the handler `{name}` has ended")),
-        })
+        batch.reply = None;
+        Err(why)
     }
 
     /// Ends all threads. Those that are still within their handler at the deadline are left to end by themselves: their names.
     pub(crate) fn close(&self, deadline: Instant) -> Vec<String> {
+        let deadline = deadline.max(Instant::now() + ENDING);
         let mut slots = self.0.lock();
         slots.closed = true;
         let all = std::mem::take(&mut slots.by_name);
@@ -390,8 +398,7 @@ impl CustomConnector {
             deadline,
             reply: Some(Reply { shard: self.answers.shard.clone(), number }),
         };
-        if let Err((mut batch, reason)) = self.handlers.give(handler, batch) {
-            batch.reply = None;
+        if let Err(reason) = self.handlers.give(handler, batch) {
             return again(Fault::Overload, &reason);
         }
         match driver::until(deadline, waiting.there.notified()).await {

@@ -229,6 +229,7 @@ fn s3_test_event() -> Record {
 mod tests {
     use super::*;
     use crate::net::http::ResponseParser;
+    use crate::rule::DestinationKind;
 
     const CODE: &str = "0123456789abcdef0123456789abcdef";
 

@@ -189,6 +189,16 @@ impl From<(Field, Test)> for Filter {
 }
 
 impl Filter {
+    /// Whether it looks at a field of which `is` says yes. An expression in CEL may look at any.
+    pub(crate) fn looks_at(&self, is: &impl Fn(&Field) -> bool) -> bool {
+        match self {
+            Filter::All(parts) | Filter::Any(parts) => parts.iter().any(|part| part.looks_at(is)),
+            Filter::Not(part) => part.looks_at(is),
+            Filter::Is(field, _) => is(field),
+            Filter::Cel(_) => true,
+        }
+    }
+
     /// A condition on the key: it begins with `prefix` and ends with `suffix`. The two are tested separately, so that they
     /// may overlap: key `abc` passes prefix `ab` with suffix `bc`. Empty means no condition.
     pub fn new(prefix: impl Into<Vec<u8>>, suffix: impl Into<Vec<u8>>) -> Filter {

@@ -14,7 +14,7 @@ use super::{Destination, Order, Rule, RuleSet, suggest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::profile::Profile;
 use crate::event::{EventPattern, EventTypes, Priority};
-use crate::filter::{FilterLimits, FilterUsage, Rules};
+use crate::filter::{Filter, FilterLimits, FilterUsage, Rules};
 use crate::table::Table;
 
 /// The most rules of one engine.
@@ -192,6 +192,10 @@ impl LiveRule {
 
     pub(crate) fn retains(&self) -> bool {
         self.narrowed.retain
+    }
+
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.narrowed.filter
     }
 }
 

@@ -35,7 +35,7 @@ fn refused_with(change: impl FnOnce(&mut Destination)) -> String {
 
 fn with_header(name: &str, value: &str) -> String {
     refused_with(|d| {
-        let DestinationKind::Webhook(w) = &mut d.kind;
+        let w = d.kind.webhook_mut().unwrap();
         w.headers.push((name.to_owned(), value.to_owned()));
     })
 }
@@ -56,7 +56,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(d.retry.backoff_max, Duration::from_secs(3600));
     assert_eq!(d.retry.age_max, Duration::from_secs(72 * 3600));
     assert_eq!((d.breaker.open_min, d.breaker.open_max), (Duration::from_secs(5), Duration::from_secs(300)));
-    let DestinationKind::Webhook(w) = &d.kind;
+    let w = d.kind.webhook().unwrap();
     assert_eq!((w.timeout, w.connect_timeout, w.idle).0, Duration::from_secs(15));
     assert_eq!((w.connect_timeout, w.idle), (Duration::from_secs(5), Duration::from_secs(4)));
     RuleSet::build(vec![rule("r", &["hook"])], vec![d], types()).unwrap();
@@ -189,7 +189,7 @@ fn limits_of_zero_and_bounds_the_wrong_way_round_are_refused() {
     assert_has(&refused_with(|d| d.breaker.open_max = Duration::from_secs(1)), &["more than breaker.open_max"]);
     assert_has(
         &refused_with(|d| {
-            let DestinationKind::Webhook(w) = &mut d.kind;
+            let w = d.kind.webhook_mut().unwrap();
             w.connect_timeout = Duration::from_secs(16);
         }),
         &["connect_timeout (16s) is more than timeout (15s)"],
@@ -242,7 +242,7 @@ fn headers_cannot_break_the_request() {
     assert_has(&with_header("X-Token", " v"), &["white space"]);
     assert_has(&with_header("X-Long", &"v".repeat(9000)), &["headers (bytes)"]);
     let twice = refused_with(|d| {
-        let DestinationKind::Webhook(w) = &mut d.kind;
+        let w = d.kind.webhook_mut().unwrap();
         w.headers = vec![("X-A".into(), "1".into()), ("x-a".into(), "2".into())];
     });
     assert_has(&twice, &["given twice"]);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver;
+use crate::event::profile::Choice;
 use crate::event::{Event, EventType, EventTypes, FrameView, KnownType, Priority, frame};
-use crate::filter::{MatchMemory, Matcher};
+use crate::filter::{Field, MatchMemory, Matcher};
 use crate::log::names::Name;
 use crate::log::record::Route;
 use crate::rule::{Destination, LiveDestinations, RuleTable};
@@ -67,6 +68,26 @@ impl Everywhere {
     }
 }
 
+/// Which of an event's metadata and tags are of use to somebody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DetailsWanted {
+    /// A rule that may want the event looks at metadata or keeps the event, or the records of a destination carry it.
+    pub metadata: bool,
+    /// The same of tags.
+    pub tags: bool,
+}
+
+impl DetailsWanted {
+    /// Both.
+    pub const ALL: DetailsWanted = DetailsWanted { metadata: true, tags: true };
+
+    /// What either wants.
+    #[must_use]
+    pub fn or(self, other: DetailsWanted) -> DetailsWanted {
+        DetailsWanted { metadata: self.metadata || other.metadata, tags: self.tags || other.tags }
+    }
+}
+
 impl Snapshot {
     /// Whether any rule could want such an event: the gate.
     #[inline]
@@ -92,6 +113,35 @@ impl Snapshot {
             Known::Before => self.matcher.may_match(&frame, &mut scratch.memory, &mut scratch.matched),
         }
         self.routes_of_matched(event.event_type, event.priority, scratch, out);
+    }
+
+    /// Which metadata and tags of an event may be of use, as far as that can be known from its type, bucket and key.
+    pub(crate) fn details_wanted(&self, event: &Event<'_>, scratch: &mut Scratch) -> DetailsWanted {
+        if self.keep_all {
+            return DetailsWanted::ALL;
+        }
+        scratch.matched.clear();
+        let bytes = frame::encode_to_vec(event, driver::wall_ns());
+        self.matcher.may_match(&FrameView::trusted(&bytes), &mut scratch.memory, &mut scratch.matched);
+        let mut wanted = DetailsWanted::default();
+        for rule in scratch.matched.iter().filter_map(|place| self.rules.get(*place)) {
+            let told = rule.targets.iter().filter(|t| t.profile.expressible(event.event_type));
+            let mut formats = told.filter_map(|t| Some(&self.destination(t.destination)?.format)).peekable();
+            if rule.retains() {
+                return DetailsWanted::ALL;
+            }
+            if formats.peek().is_some() {
+                wanted = wanted.or(DetailsWanted {
+                    metadata: rule.filter().looks_at(&|field| matches!(field, Field::Metadata(_))),
+                    tags: rule.filter().looks_at(&|field| matches!(field, Field::Tag(_))),
+                });
+            }
+            wanted = formats.fold(wanted, |wanted, format| {
+                wanted
+                    .or(DetailsWanted { metadata: format.metadata != Choice::None, tags: format.tags != Choice::None })
+            });
+        }
+        wanted
     }
 
     fn routes_of_matched(

@@ -7,6 +7,7 @@ mod append;
 mod consumers;
 mod damaged_directory;
 mod dead_letters;
+mod details;
 mod history;
 mod pipeline;
 mod queues;

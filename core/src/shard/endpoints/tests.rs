@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::delivery::endpoint::{Leave, NEVER_NS, Said, Seat};
-use crate::rule::{Verification, VerificationMethod, WebhookEndpoint};
+use crate::rule::{Verification, VerificationMethod, Webhook, WebhookEndpoint};
 
 fn open(dir: &Path) -> Endpoints {
     Endpoints::open(dir, Arc::new(Keeper::new()))
