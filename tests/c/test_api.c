@@ -231,6 +231,11 @@ static void test_fields(tidewire_engine_t *engine) {
     event.struct_size = sizes[i];
     CHECK("event: wrong struct size", refused(engine, &event, TIDEWIRE_INVALID_ARGUMENT, "event.struct_size is"));
   }
+  /* That of the first header, which ended with tags_count: what comes after is not looked at. */
+  event = event_of("", "k");
+  event.struct_size = offsetof(tidewire_event_t, tags_count) + sizeof event.tags_count;
+  memset(&event.fetch, 0xff, sizeof event - event.struct_size);
+  CHECK("event: of an earlier header", refused(engine, &event, TIDEWIRE_INVALID_EVENT, "bucket is empty"));
 }
 
 static void test_pairs(tidewire_engine_t *engine) {
