@@ -4,6 +4,7 @@
 //! there and one back; through the reactor it would be two trips, and a worker thread of the kernel would do the sync in
 //! any case. There are two such threads per shard, so that one group is written while the one before is synced.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
@@ -154,7 +155,7 @@ fn run<T: Send + 'static>(queue: &Queue, job: impl FnOnce() -> T + Send + 'stati
         let _ = done.send(job());
     }));
     queue.news.notify_one();
-    Done(ended)
+    Done::of(ended)
 }
 
 /// Does something in a task of the simulation.
@@ -164,19 +165,55 @@ fn simulate<T: 'static>(work: impl Future<Output = T> + 'static) -> Done<T> {
     drop(super::spawn(async move {
         let _ = done.send(work.await);
     }));
-    Done(ended)
+    Done::of(ended)
 }
 
 /// The end of something that a disk's thread does. It is done whether this is awaited or not.
 #[derive(Debug)]
 #[must_use = "tells how it ended"]
-pub struct Done<T>(oneshot::Receiver<T>);
+pub struct Done<T> {
+    ended: oneshot::Receiver<T>,
+    _awaited: Awaited,
+}
+
+impl<T> Done<T> {
+    fn of(ended: oneshot::Receiver<T>) -> Done<T> {
+        Done { ended, _awaited: Awaited::new() }
+    }
+}
+
+thread_local! {
+    static AWAITED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts what a thread has the disk do.
+#[derive(Debug)]
+struct Awaited;
+
+impl Awaited {
+    fn new() -> Awaited {
+        AWAITED.set(AWAITED.get() + 1);
+        Awaited
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        // As much as there is: where it was made by another thread nothing but a guess is wrong.
+        AWAITED.set(AWAITED.get().saturating_sub(1));
+    }
+}
+
+/// Whether this thread waits for something that the disk does.
+pub(super) fn is_busy() -> bool {
+    AWAITED.get() > 0
+}
 
 impl<T> Future for Done<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        Pin::new(&mut self.0).poll(cx).map(|end| match end {
+        Pin::new(&mut self.ended).poll(cx).map(|end| match end {
             Ok(value) => value,
             // The queue lives as long as the files on it, and its threads end when it is empty.
             Err(_) => unreachable!("a thread of the disk is gone"),
@@ -241,7 +278,7 @@ impl LogFile {
                         let _ = synced.send(if written { file.sync_once(then).await } else { not_tried() });
                     }
                 }));
-                return (Done(ended), sync_ended.map(Done));
+                return (Done::of(ended), sync_ended.map(Done::of));
             }
         };
         queue.jobs.lock().waiting.push_back(Box::new(move || {
@@ -253,7 +290,7 @@ impl LogFile {
             }
         }));
         queue.news.notify_one();
-        (Done(ended), sync_ended.map(Done))
+        (Done::of(ended), sync_ended.map(Done::of))
     }
 
     /// Makes everything durable that was written before. After a failure it fails for ever: the kernel may have dropped

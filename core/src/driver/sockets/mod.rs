@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 
-use self::ring::Ring;
+use self::ring::{Enter, Ring};
 pub use self::stream::Stream;
 use super::Notify;
 use super::glommio::{self, Readable, Task};
@@ -44,6 +44,13 @@ const ROUND: Duration = Duration::from_micros(200);
 const LOOK: Duration = Duration::from_micros(6);
 /// How often it is looked before the time is.
 const LOOKS: usize = 4;
+/// So many that wait for something make it pay to sleep until several of them can go on: one wake-up serves as many as this
+/// share of them.
+const GATHER_FROM: usize = 8;
+const GATHER_SHARE: usize = 4;
+/// How many are waited for at most, and for how long, for what else the shard has to do waits as well.
+const GATHER_MAX: usize = 16;
+const GATHER: Duration = Duration::from_micros(100);
 /// How long the ring may take to finish when its shard ends.
 const END: Duration = Duration::from_secs(2);
 /// The pause after a look for the ring's descriptor that failed.
@@ -53,6 +60,7 @@ static RINGS: AtomicU64 = AtomicU64::new(0);
 static STARVED: AtomicU64 = AtomicU64::new(0);
 static RESCUES: AtomicU64 = AtomicU64::new(0);
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+static GATHERS: AtomicU64 = AtomicU64::new(0);
 
 /// What has happened in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +74,20 @@ pub struct SocketCounts {
     pub rescues: u64,
     /// Operations that the kernel has under way. An open connection that is idle has one: it is being read from.
     pub operations: u64,
+    /// Times that a thread slept until several operations had completed.
+    pub gathers: u64,
 }
 
 /// Of all shards.
 pub fn socket_counts() -> SocketCounts {
     let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
-    SocketCounts { rings: of(&RINGS), starved: of(&STARVED), rescues: of(&RESCUES), operations: of(&OPERATIONS) }
+    SocketCounts {
+        rings: of(&RINGS),
+        starved: of(&STARVED),
+        rescues: of(&RESCUES),
+        operations: of(&OPERATIONS),
+        gathers: of(&GATHERS),
+    }
 }
 
 thread_local! {
@@ -178,6 +194,11 @@ impl Sockets {
         self.ring.borrow().as_ref().is_none_or(Ring::is_empty)
     }
 
+    /// How many operations the next round submits.
+    fn submissions(&self) -> usize {
+        self.with(Ring::submissions).unwrap_or(0)
+    }
+
     fn has_completions(&self) -> bool {
         self.with(Ring::has_completions).unwrap_or(false)
     }
@@ -207,9 +228,9 @@ impl Sockets {
     }
 
     /// One round of the ring. How many completions there were.
-    fn round(&self, anyway: bool, wakers: &mut Vec<Waker>) -> io::Result<usize> {
+    fn round(&self, enter: Enter, wakers: &mut Vec<Waker>) -> io::Result<usize> {
         let round = match &mut *self.ring.borrow_mut() {
-            Some(ring) => ring.round(anyway, wakers)?,
+            Some(ring) => ring.round(enter, wakers)?,
             None => return Ok(0),
         };
         if round.starved > 0 {
@@ -293,6 +314,28 @@ impl Patience {
     }
 }
 
+/// How many answers a thread sleeps for. Pure.
+///
+/// Where many requests are under way, their answers come one by one, and to sleep and be woken for each costs more than
+/// everything else that is done for it. So the thread sleeps until several have come, as long as those come soon. That
+/// answers wait for others costs nothing but their own time: the endpoint has enough to do.
+#[derive(Default)]
+struct Gathering {
+    /// How many waited when it was slept last: then all that can go on have gone on.
+    level: usize,
+    patience: Patience,
+}
+
+impl Gathering {
+    /// How many to sleep for, if `waiting` wait for something.
+    fn wants(&mut self, waiting: usize) -> Option<u32> {
+        let settled = waiting >= self.level;
+        self.level = waiting;
+        (settled && waiting >= GATHER_FROM && self.patience.looks())
+            .then(|| (waiting / GATHER_SHARE).min(GATHER_MAX) as u32)
+    }
+}
+
 /// The task of a ring.
 async fn drive(sockets: Rc<Sockets>) {
     match AssertUnwindSafe(rounds(&sockets)).catch_unwind().await {
@@ -308,12 +351,19 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     let mut waiting = Waiting { readable: Readable::new(fd)?, watch: None };
     let mut wakers = Vec::new();
     let mut patience = Patience::default();
+    let mut gathering = Gathering::default();
     let mut turned = Instant::now();
-    let mut anyway = false;
+    let mut enter = Enter::ForNews;
     let mut in_vain = false;
     let mut end = None;
     loop {
-        let completed = sockets.round(std::mem::take(&mut anyway), &mut wakers)?;
+        let submitted = sockets.submissions();
+        let completed = sockets.round(enter, &mut wakers)?;
+        if let Enter::Gather(wanted, _) = enter {
+            GATHERS.fetch_add(1, Ordering::Relaxed);
+            gathering.patience.note(completed >= submitted + wanted as usize);
+        }
+        enter = Enter::ForNews;
         if sockets.closing.get() {
             let end = *end.get_or_insert_with(|| Instant::now() + END);
             if sockets.is_empty() || Instant::now() >= end {
@@ -322,7 +372,9 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
         }
         if completed == 0 {
             if !sockets.look(&mut patience).await {
-                anyway = waiting.wait(sockets, &mut wakers).await?;
+                if waiting.wait(sockets, &mut wakers).await? {
+                    enter = Enter::Anyway;
+                }
                 in_vain = false;
             } else if std::mem::replace(&mut in_vain, true) {
                 // There is something to do that cannot be done now: the kernel may lack memory. Others can go on.
@@ -335,6 +387,11 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
         if turned.elapsed() < ROUND {
             // Those that were woken, and with what they want at once the next round.
             others().await;
+            if !super::disk::is_busy()
+                && let Some(wanted) = gathering.wants(sockets.waiting.get())
+            {
+                enter = Enter::Gather(wanted, GATHER);
+            }
         } else {
             glommio::turn().await;
             turned = Instant::now();
@@ -388,7 +445,7 @@ impl Waiting {
     async fn wait(&mut self, sockets: &Sockets, wakers: &mut Vec<Waker>) -> io::Result<bool> {
         sockets.with(Ring::arm);
         // What has come before that, nobody tells of.
-        let has_work = sockets.has_work() || (sockets.is_stale() && sockets.round(true, wakers)? > 0);
+        let has_work = sockets.has_work() || (sockets.is_stale() && sockets.round(Enter::Anyway, wakers)? > 0);
         let anyway = !has_work && self.wait_armed(sockets).await;
         sockets.with(Ring::disarm);
         Ok(anyway)

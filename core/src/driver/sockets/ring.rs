@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -61,6 +62,17 @@ impl Bell {
         // SAFETY: the descriptor is open, and there is room for the eight bytes that it gives. It may have none to give.
         unsafe { libc::read(self.0.as_raw_fd(), (&raw mut rung).cast(), size_of::<u64>()) };
     }
+}
+
+/// How a round looks into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enter {
+    /// If something says that there is news, or something is to be submitted.
+    ForNews,
+    /// Whatever anything says.
+    Anyway,
+    /// Until so many completions have come, but for so long at most.
+    Gather(u32, Duration),
 }
 
 /// What a round has brought.
@@ -148,11 +160,11 @@ impl Ring {
         self.receive(&socket);
         // Both ends are here, so neither wait can take long.
         self.enter(1)?;
-        self.round(false, &mut Vec::new())?;
+        self.round(Enter::ForNews, &mut Vec::new())?;
         if socket.state.borrow().inbox.len() == 1 && socket.state.borrow().receiving != Receiving::Off {
             drop(theirs);
             self.enter(1)?;
-            self.round(false, &mut Vec::new())?;
+            self.round(Enter::ForNews, &mut Vec::new())?;
         }
         if self.ops.is_empty() && socket.state.borrow().end == Some(End::Closed) {
             return Ok(());
@@ -170,6 +182,11 @@ impl Ring {
         let (_, sq, cq) = self.ring.split();
         let waits = sq.taskrun() && !self.stale;
         !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || waits || sq.cq_overflow()
+    }
+
+    /// How many operations the next round submits.
+    pub(super) fn submissions(&mut self) -> usize {
+        self.ring.submission().len()
     }
 
     /// Whether there are completions, or what becomes some, that a round has not seen.
@@ -276,12 +293,25 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued, if anything is, and deals with what is completed. `anyway` looks into the kernel even if
-    /// nothing says that there is news. Whom it concerns is appended to `wakers`.
+    /// As [`Ring::submit`], but the thread sleeps until so many completions have come beside one for each operation that goes
+    /// in, or for so long at most.
+    fn submit_and_gather(&mut self, completions: u32, limit: Duration) -> io::Result<()> {
+        let want = self.ring.submission().len() + completions as usize;
+        let limit = types::Timespec::from(limit);
+        match self.ring.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&limit)) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Submits what is queued, if anything is, and deals with what is completed; how it looks for that says `enter`. Whom it
+    /// concerns is appended to `wakers`.
     ///
     /// # Errors
     /// If the ring cannot be used any more.
-    pub(super) fn round(&mut self, anyway: bool, wakers: &mut Vec<Waker>) -> io::Result<Round> {
+    pub(super) fn round(&mut self, enter: Enter, wakers: &mut Vec<Waker>) -> io::Result<Round> {
         let enters = {
             let (_, mut sq, _) = self.ring.split();
             while let Some(entry) = self.backlog.front() {
@@ -291,10 +321,12 @@ impl Ring {
                 }
                 self.backlog.pop_front();
             }
-            anyway || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
+            enter != Enter::ForNews || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
         };
-        if enters {
-            self.submit()?;
+        match enter {
+            Enter::Gather(completions, limit) => self.submit_and_gather(completions, limit)?,
+            _ if enters => self.submit()?,
+            _ => {}
         }
         let mut completed = std::mem::take(&mut self.completed);
         completed.extend(self.ring.completion());

@@ -114,6 +114,81 @@ fn it_is_looked_out_for_completions_as_long_as_that_pays() {
 }
 
 #[test]
+fn it_is_slept_for_several_where_many_wait_and_all_that_can_have_gone_on() {
+    let mut gathering = Gathering::default();
+    let found = |g: &mut Gathering, waiting: usize, found: bool| {
+        let wants = g.wants(waiting);
+        if wants.is_some() {
+            g.patience.note(found);
+        }
+        wants
+    };
+    assert!((0..100).all(|_| found(&mut gathering, GATHER_FROM - 1, true).is_none()), "too few");
+    let first = (0..100).find_map(|_| found(&mut gathering, 16, true));
+    assert_eq!(first, Some(4), "one wake-up for a quarter of them");
+    assert_eq!(found(&mut gathering, 16, true), Some(4));
+    assert_eq!(found(&mut gathering, 13, true), None, "three were answered and have not asked again yet");
+    assert_eq!(found(&mut gathering, 16, true), Some(4));
+    assert_eq!(found(&mut gathering, 10_000, true), Some(GATHER_MAX as u32));
+    for _ in 0..Patience::SCORE_MAX {
+        found(&mut gathering, 16, false);
+    }
+    let seldom = (0..100).filter(|_| found(&mut gathering, 16, false).is_some()).count();
+    assert!(seldom <= 100 / usize::from(Patience::PASSED_MAX) + 1, "answers do not come soon: {seldom}");
+}
+
+/// Some answer at once, some late, some now and then never: each connection goes on as its own peer does.
+#[test]
+fn many_requests_under_way_get_their_own_answers() {
+    const CONNECTIONS: usize = 48;
+    const ROUNDS: u32 = 300;
+    const SILENT: u8 = 47;
+    let address = peer(|mut c| {
+        drop(std::thread::spawn(move || {
+            let mut asked = [0; 8];
+            for round in 0.. {
+                if c.read_exact(&mut asked).is_err() {
+                    return;
+                }
+                match asked[0] {
+                    SILENT if round == 100 => return std::thread::sleep(Duration::from_millis(300)),
+                    n if n % 16 == 5 => std::thread::sleep(Duration::from_micros(500)),
+                    _ => {}
+                }
+                if c.write_all(&asked).is_err() {
+                    return;
+                }
+            }
+        }));
+    });
+    let before = socket_counts().gathers;
+    on_shard(move || async move {
+        let mut tasks = Vec::new();
+        for n in 0..CONNECTIONS as u8 {
+            let mut stream = connect(address).await.expect("connected");
+            tasks.push(driver::spawn(async move {
+                for round in 0..ROUNDS {
+                    let mut asked = [n; 8];
+                    asked[4..].copy_from_slice(&round.to_le_bytes());
+                    stream.send(vec![Bytes::copy_from_slice(&asked)]).expect("under way");
+                    let mut answer = [0; 8];
+                    if let Err(e) = stream.read_exact(&mut answer).await {
+                        assert!(n == SILENT && round == 100, "{n}, {round}: {e}");
+                        return;
+                    }
+                    assert_eq!(answer, asked);
+                }
+                assert_ne!(n, SILENT);
+            }));
+        }
+        for task in tasks {
+            task.await;
+        }
+    });
+    assert!(socket_counts().gathers > before, "one wake-up has served several");
+}
+
+#[test]
 fn shared_pieces_arrive_whole_and_in_order() {
     const LEN: usize = 12 << 20;
     let (address, got) = one(|mut c| {
@@ -347,7 +422,7 @@ fn a_ring_can_be_had_from_an_older_kernel() {
     assert!(ring.is_empty() && !ring.has_completions());
     ring.nudge().expect("submitted");
     assert!(ring.has_completions());
-    assert_eq!(ring.round(false, &mut Vec::new()).expect("a round").completed, 1);
+    assert_eq!(ring.round(Enter::ForNews, &mut Vec::new()).expect("a round").completed, 1);
 }
 
 #[test]
