@@ -131,7 +131,7 @@ fn gaps_while_rules_change(clock: Clock, all: &[Rule], types: &EventTypes, figur
                     continue;
                 }
                 let begun = Instant::now();
-                let at = n + next % 50;
+                let at = all.len() + next % CHANGING;
                 let before = std::mem::replace(&mut table[at], others[next % others.len()].clone());
                 compiler.change(&[(at as u32, &before)], &[at as u32], &table).expect("changed");
                 earlier.push(current.swap(Arc::new(compiler.matcher().clone())));
