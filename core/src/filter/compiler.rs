@@ -167,6 +167,8 @@ pub struct Compiler {
     builder: Builder,
     matcher: Matcher,
     scopes: HashMap<Box<str>, Layered, RandomState>,
+    /// Those that have changed since it was looked whether they are to be merged: not all there are, which may be a million.
+    changed: BTreeSet<Box<str>>,
 }
 
 /// A merge of layers of one scope: see [`Compiler::begin_merge`].
@@ -253,7 +255,7 @@ impl Compiler {
         let mut all: Vec<Layers> = built.into_iter().map(Layers::of).collect();
         let any = all.swap_remove(0);
         let buckets = if all.is_empty() { Buckets::new() } else { Buckets::of(all) };
-        Ok(Compiler { builder, matcher: Matcher { buckets, any }, scopes })
+        Ok(Compiler { builder, matcher: Matcher { buckets, any }, scopes, changed: BTreeSet::new() })
     }
 
     /// The matcher of the rules as they are.
@@ -300,6 +302,7 @@ impl Compiler {
 
     /// Puts what a scope has become into the matcher.
     fn publish(&mut self, name: &str) -> Result<()> {
+        self.changed.insert(name.into());
         let layers = self.scopes.get(name).and_then(Layered::published);
         if name.is_empty() {
             self.matcher.any = match layers {
@@ -318,14 +321,19 @@ impl Compiler {
     /// The next merge that is to be done, if any: of a scope whose newest layer has grown too large, or of which a layer has
     /// lost much. Until it is ended that scope has no other.
     pub fn begin_merge(&mut self) -> Option<Merge> {
-        let found = self.scopes.iter_mut().find_map(|(name, layered)| Some((name, layered.to_merge()?, layered)));
-        let (name, count, layered) = found?;
+        let (name, count) = loop {
+            let name = self.changed.pop_first()?;
+            if let Some(count) = self.scopes.get(&name).and_then(Layered::to_merge) {
+                break (name, count);
+            }
+        };
+        let layered = self.scopes.get_mut(&name)?;
         let delta = layered.delta.take();
         let layers = count + usize::from(delta.is_some());
         layered.layers.splice(0..0, delta);
         layered.merging = Some(Merging { layers, gone: BTreeSet::new() });
         let rules: BTreeSet<u32> = layered.layers[..layers].iter().flat_map(Layer::live).collect();
-        Some(Merge { name: name.clone(), rules: rules.into_iter().collect() })
+        Some(Merge { name, rules: rules.into_iter().collect() })
     }
 
     /// Puts the merged layer in the place of those it was made of. What has changed meanwhile is in force all along.
@@ -475,5 +483,37 @@ mod tests {
         check(&c, &old);
         c.matcher = after;
         check(&c, &table);
+    }
+
+    #[test]
+    fn every_scope_that_has_grown_is_merged_once() {
+        let mut table = Table::default();
+        let mut compiler = Compiler::compile_numbered([], &table).unwrap();
+        // In two buckets in turn, and in a third one too few.
+        let last = 2 * LAYER_RULES_MIN as u32;
+        for n in 0..=last {
+            let bucket = if n == last { "few" } else { ["a", "b"][n as usize % 2] };
+            table.0.insert(n, Rule { bucket: Some(bucket.to_owned()), ..rule(n * 12 + 1) });
+            compiler.change(&[], &[n], &table).unwrap();
+        }
+        let mut merged = Vec::new();
+        while let Some(merge) = compiler.begin_merge() {
+            merged.push(merge.name.clone());
+            compiler.end_merge(merge.compile(&table).unwrap()).unwrap();
+        }
+        assert_eq!(merged, [Box::from("a"), Box::from("b")]);
+        // What changes while its scope is merged counts when that is done.
+        let next = last + 1;
+        for n in next..next + 2 * LAYER_RULES_MIN as u32 {
+            table.0.insert(n, Rule { bucket: Some("a".to_owned()), ..rule(n * 12 + 1) });
+        }
+        let numbers: Vec<u32> = (next..next + 2 * LAYER_RULES_MIN as u32).collect();
+        let (first, second) = numbers.split_at(LAYER_RULES_MIN);
+        compiler.change(&[], first, &table).unwrap();
+        let merge = compiler.begin_merge().expect("a merge");
+        compiler.change(&[], second, &table).unwrap();
+        assert!(compiler.begin_merge().is_none(), "it is being merged");
+        compiler.end_merge(merge.compile(&table).unwrap()).unwrap();
+        assert!(compiler.begin_merge().is_some());
     }
 }
