@@ -13,7 +13,7 @@ use toml::Spanned;
 use super::network::{parse_ports, parse_server};
 use super::text::{
     self, Addresses, DestinationTable, ExtensionsName, FilterValuesName, NotificationTable, OverlapName, PatternOfName,
-    PriorityName, ResolverName, RuleTable, SourceTable,
+    PoolTable, PriorityName, ResolverName, RuleTable, SourceTable,
 };
 use super::units::{Size, Time};
 use super::{Config, DirectorySource, EngineConfig, HttpSource, Keep, NetworkConfig, Source, clamp};
@@ -222,8 +222,13 @@ fn custom(
     places: &mut Places,
 ) -> std::result::Result<Custom, (usize, Error)> {
     let at = |span: Option<std::ops::Range<usize>>| span.map(|span| span.start);
-    let pool =
-        [at(table.pool.lifetime.as_ref().map(Spanned::span)), at(table.pool.requests_max.as_ref().map(Spanned::span))];
+    // All of them are named, so that one that is added is not passed over.
+    let PoolTable { lifetime, requests_max, user_timeout } = &table.pool;
+    let pool = [
+        at(lifetime.as_ref().map(Spanned::span)),
+        at(requests_max.as_ref().map(Spanned::span)),
+        at(user_timeout.as_ref().map(Spanned::span)),
+    ];
     let first =
         |map: &BTreeMap<Spanned<String>, Spanned<String>>| map.first_key_value().map(|(name, _)| name.span().start);
     for (key, found) in [

@@ -162,7 +162,7 @@ impl Batch {
     fn answer(&mut self, outcome: Outcome) {
         if let Some(Reply { shard, number }) = self.reply.take()
             && let Some(shard) = shard.upgrade()
-            && shard.common.queues.is_same_process()
+            && shard.common.entrance.same_process()
         {
             shard.command(Command::Answered(Answer { number, outcome }));
         }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -186,21 +187,20 @@ thread_local! {
     static AWAITED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts what a thread has the disk do.
+/// Counts what a thread has the disk do; bound to that thread.
 #[derive(Debug)]
-struct Awaited;
+struct Awaited(PhantomData<*const ()>);
 
 impl Awaited {
     fn new() -> Awaited {
         AWAITED.set(AWAITED.get() + 1);
-        Awaited
+        Awaited(PhantomData)
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        // As much as there is: where it was made by another thread nothing but a guess is wrong.
-        AWAITED.set(AWAITED.get().saturating_sub(1));
+        AWAITED.set(AWAITED.get() - 1);
     }
 }
 

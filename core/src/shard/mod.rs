@@ -105,6 +105,8 @@ pub(crate) struct Common {
     /// What the shards had of the host's log when there were more or fewer of them.
     applied: Vec<Applied>,
     pub(crate) queues: Arc<Queues>,
+    /// What publishers look at first; it also tells a forked child apart.
+    pub(crate) entrance: ForkGuard<Entrance>,
     pub(crate) fairness: Option<Arc<Fairness>>,
     /// How destinations are reached.
     pub(crate) network: Arc<Network>,
@@ -136,8 +138,9 @@ impl Common {
             queues: Arc::new(Queues::new(
                 &config.queue,
                 states.keys().next_back().map_or(0, |last| last + 1),
-                entrance,
+                entrance.clone(),
             )),
+            entrance,
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             endpoints: Arc::new(Endpoints::open(&config.data_dir, network.tls.clone())),
             network,

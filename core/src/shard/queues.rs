@@ -217,11 +217,6 @@ impl Queues {
         }
     }
 
-    /// Whether this is the process that opened the engine.
-    pub(crate) fn is_same_process(&self) -> bool {
-        self.entrance.same_process()
-    }
-
     /// Sets the flags by what the queues are at.
     fn tell(&self) {
         let by_number = self.by_number.lock();

@@ -327,6 +327,7 @@ fn it_is_configured_and_kept_like_any_other() {
         ("url = 'http://localhost/'", "`url` is not for a destination that the host serves"),
         ("headers = { A = 'b' }", "`headers` is not"),
         ("pool = { lifetime = '1s' }", "`pool` is not"),
+        ("pool = { user_timeout = '1s' }", "`pool` is not"),
         ("trust = 'tenant'", "`trust` is not"),
         ("tls = { server_name = 'x' }", "`tls` is not"),
         ("addresses = { deny = ['10.0.0.0/8'] }", "`addresses` is not"),

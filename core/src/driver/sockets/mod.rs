@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 
-use self::ring::{Enter, Ring};
+use self::ring::{Enter, Ring, Round};
 pub use self::stream::Stream;
 use super::Notify;
 use super::glommio::{self, Readable, Task};
@@ -194,11 +194,6 @@ impl Sockets {
         self.ring.borrow().as_ref().is_none_or(Ring::is_empty)
     }
 
-    /// How many operations the next round submits.
-    fn submissions(&self) -> usize {
-        self.with(Ring::submissions).unwrap_or(0)
-    }
-
     fn has_completions(&self) -> bool {
         self.with(Ring::has_completions).unwrap_or(false)
     }
@@ -227,17 +222,17 @@ impl Sockets {
         self.waiting.set(self.waiting.get().saturating_sub(count));
     }
 
-    /// One round of the ring. How many completions there were.
-    fn round(&self, enter: Enter, wakers: &mut Vec<Waker>) -> io::Result<usize> {
+    /// One round of the ring.
+    fn round(&self, enter: Enter, wakers: &mut Vec<Waker>) -> io::Result<Round> {
         let round = match &mut *self.ring.borrow_mut() {
             Some(ring) => ring.round(enter, wakers)?,
-            None => return Ok(0),
+            None => return Ok(Round::default()),
         };
         if round.starved > 0 {
             STARVED.fetch_add(round.starved, Ordering::Relaxed);
         }
         self.wake(wakers);
-        Ok(round.completed)
+        Ok(round)
     }
 
     /// Looks out for something to do for a moment, if that has paid lately; whether there is something.
@@ -321,7 +316,7 @@ impl Patience {
 /// answers wait for others costs nothing but their own time: the endpoint has enough to do.
 #[derive(Default)]
 struct Gathering {
-    /// How many waited when it was slept last: then all that can go on have gone on.
+    /// How many waited when it was asked last: as soon as so many do again, those that were woken have gone on.
     level: usize,
     patience: Patience,
 }
@@ -357,11 +352,10 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     let mut in_vain = false;
     let mut end = None;
     loop {
-        let submitted = sockets.submissions();
-        let completed = sockets.round(enter, &mut wakers)?;
-        if let Enter::Gather(wanted, _) = enter {
+        let Round { completed, gathered, .. } = sockets.round(enter, &mut wakers)?;
+        if let Enter::Gather(..) = enter {
             GATHERS.fetch_add(1, Ordering::Relaxed);
-            gathering.patience.note(completed >= submitted + wanted as usize);
+            gathering.patience.note(gathered);
         }
         enter = Enter::ForNews;
         if sockets.closing.get() {
@@ -445,7 +439,8 @@ impl Waiting {
     async fn wait(&mut self, sockets: &Sockets, wakers: &mut Vec<Waker>) -> io::Result<bool> {
         sockets.with(Ring::arm);
         // What has come before that, nobody tells of.
-        let has_work = sockets.has_work() || (sockets.is_stale() && sockets.round(Enter::Anyway, wakers)? > 0);
+        let has_work =
+            sockets.has_work() || (sockets.is_stale() && sockets.round(Enter::Anyway, wakers)?.completed > 0);
         let anyway = !has_work && self.wait_armed(sockets).await;
         sockets.with(Ring::disarm);
         Ok(anyway)

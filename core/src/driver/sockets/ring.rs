@@ -79,6 +79,8 @@ pub(super) enum Enter {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Round {
     pub(super) completed: usize,
+    /// As many have completed as it was slept for.
+    pub(super) gathered: bool,
     /// Receptions that found no buffer free.
     pub(super) starved: u64,
 }
@@ -182,11 +184,6 @@ impl Ring {
         let (_, sq, cq) = self.ring.split();
         let waits = sq.taskrun() && !self.stale;
         !sq.is_empty() || !self.backlog.is_empty() || !cq.is_empty() || waits || sq.cq_overflow()
-    }
-
-    /// How many operations the next round submits.
-    pub(super) fn submissions(&mut self) -> usize {
-        self.ring.submission().len()
     }
 
     /// Whether there are completions, or what becomes some, that a round has not seen.
@@ -294,15 +291,15 @@ impl Ring {
     }
 
     /// As [`Ring::submit`], but the thread sleeps until so many completions have come beside one for each operation that goes
-    /// in, or for so long at most.
-    fn submit_and_gather(&mut self, completions: u32, limit: Duration) -> io::Result<()> {
+    /// in, or for so long at most. How many it was slept for.
+    fn submit_and_gather(&mut self, completions: u32, limit: Duration) -> io::Result<usize> {
         let want = self.ring.submission().len() + completions as usize;
         let limit = types::Timespec::from(limit);
         match self.ring.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&limit)) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
-                Ok(())
+                Ok(want)
             }
-            other => other.map(|_| ()),
+            other => other.map(|_| want),
         }
     }
 
@@ -323,14 +320,15 @@ impl Ring {
             }
             enter != Enter::ForNews || !sq.is_empty() || sq.taskrun() || sq.cq_overflow()
         };
+        let mut wanted = 0;
         match enter {
-            Enter::Gather(completions, limit) => self.submit_and_gather(completions, limit)?,
+            Enter::Gather(completions, limit) => wanted = self.submit_and_gather(completions, limit)?,
             _ if enters => self.submit()?,
             _ => {}
         }
         let mut completed = std::mem::take(&mut self.completed);
         completed.extend(self.ring.completion());
-        let mut round = Round { completed: completed.len(), starved: 0 };
+        let mut round = Round { completed: completed.len(), gathered: completed.len() >= wanted, starved: 0 };
         if enters {
             self.stale = completed.is_empty() && self.ring.submission().taskrun();
         }
