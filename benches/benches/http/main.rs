@@ -313,8 +313,8 @@ fn main() {
     }
     let counts = tidewire::net::socket_counts();
     println!(
-        "{} rings, {} receptions without a buffer, {} wake-ups lost",
-        counts.rings, counts.starved, counts.rescues
+        "{} rings, {} receptions without a buffer, {} wake-ups lost, {} for several answers",
+        counts.rings, counts.starved, counts.rescues, counts.gathers
     );
     keep("http", &figures);
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use socket2::SockRef;
 
+use super::op::{Socket, State};
 use super::*;
 use crate::driver::{self, SocketOptions};
 
@@ -161,7 +162,6 @@ fn many_requests_under_way_get_their_own_answers() {
             }
         }));
     });
-    let before = socket_counts().gathers;
     on_shard(move || async move {
         let mut tasks = Vec::new();
         for n in 0..CONNECTIONS as u8 {
@@ -185,7 +185,40 @@ fn many_requests_under_way_get_their_own_answers() {
             task.await;
         }
     });
-    assert!(socket_counts().gathers > before, "one wake-up has served several");
+}
+
+#[test]
+fn a_round_sleeps_until_several_have_come_or_its_time_is_up() {
+    for ring in [Ring::new(), Ring::before_6_1()] {
+        let mut ring = ring.expect("a ring");
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let socket = Rc::new(Socket { fd: ours.into(), state: State::default().into() });
+            ring.receive(&socket);
+            all.push((socket, theirs));
+        }
+        let len = |(socket, _): &(Rc<Socket>, UnixStream)| socket.state.borrow().inbox.len();
+        let [first, second, mut third] = [0, 1, 2].map(|n: usize| all[n].1.try_clone().expect("a copy"));
+        // One after the other, so that whoever does not wait for both finds one.
+        let writes = std::thread::spawn(move || {
+            for mut peer in [first, second] {
+                std::thread::sleep(A_WHILE);
+                peer.write_all(b"x").expect("written");
+            }
+        });
+        let mut wakers = Vec::new();
+        // No completion comes of what goes in: it goes on.
+        ring.round(Enter::ForNews, &mut wakers).expect("submitted");
+        let round = ring.round(Enter::Gather(2, WAIT), &mut wakers).expect("a round");
+        assert!(round.gathered && round.completed == 2, "{round:?}");
+        assert_eq!(all.iter().map(len).collect::<Vec<_>>(), [1, 1, 0]);
+        writes.join().expect("no panic");
+        third.write_all(b"y").expect("written");
+        let round = ring.round(Enter::Gather(2, A_WHILE), &mut wakers).expect("a round");
+        assert!(!round.gathered && round.completed == 1, "{round:?}");
+        assert_eq!(all.iter().map(len).collect::<Vec<_>>(), [1, 1, 1]);
+    }
 }
 
 #[test]
