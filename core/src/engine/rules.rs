@@ -597,12 +597,15 @@ impl Engine {
                 let Some(inner) = engine.upgrade() else { return };
                 let table = inner.life.lock().control.live.table().clone();
                 let merged = merge.compile(&table);
+                // Declared before the lock, so dropped after it is given back: changes wait for that.
+                let mut _replaced = None;
                 let mut life = inner.life.lock();
                 let control = &mut life.control;
                 match merged.and_then(|merged| control.compiler.end_merge(merged)) {
-                    Ok(()) => {
+                    Ok(of_before) => {
                         next = control.compiler.begin_merge();
                         inner.publish_rules(&mut life);
+                        _replaced = Some(of_before);
                     }
                     Err(e) => {
                         log::error!("merging rules: {e}");

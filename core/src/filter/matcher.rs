@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use smallvec::{SmallVec, smallvec};
 
 use super::bytes;
 use super::compiler::Compiler;
@@ -288,7 +289,7 @@ impl Matcher {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together. That each rule is valid by itself is
     /// not checked ([`crate::rule::RuleSet`]).
     pub fn compile(rules: &[Rule]) -> Result<Matcher> {
-        Ok(Compiler::compile(rules)?.matcher().clone())
+        Ok(Compiler::compile(rules)?.into_matcher())
     }
 
     /// Whether any rule could want events of this type in this bucket. Never `false` for an event that
@@ -510,11 +511,14 @@ impl<'m> Wanted<'m, '_> {
     }
 }
 
+/// The buckets that a rule names: one, as a rule.
+pub(super) type Names<'r> = SmallVec<[&'r str; 1]>;
+
 /// What a rule wants, in the form that is compiled: its scopes, and what constants and conditions on type and bucket leave
 /// of its filter.
 pub(super) struct Prepared<'r> {
     /// The buckets; `None` is every bucket.
-    pub(super) buckets: Option<Vec<&'r str>>,
+    pub(super) buckets: Option<Names<'r>>,
     pub(super) events: Cow<'r, EventPattern>,
     pub(super) filter: Cow<'r, Filter>,
 }
@@ -526,7 +530,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
         return None;
     }
     let mut p =
-        Prepared { buckets: rule.bucket.as_deref().map(|b| vec![b]), events: Cow::Borrowed(&rule.events), filter };
+        Prepared { buckets: rule.bucket.as_deref().map(|b| smallvec![b]), events: Cow::Borrowed(&rule.events), filter };
     // Conditions on the type narrow the set of types, and those on the bucket the scope.
     let narrows = |f: &Filter| is_of_types(f) || bucket_names(f).is_some();
     let top: &[Filter] = match &*p.filter {
@@ -558,7 +562,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
         } else if let Some(names) = bucket_names(f)
             && p.buckets.is_none()
         {
-            let mut names: Vec<&str> = names.collect();
+            let mut names: Names<'_> = names.collect();
             names.sort_unstable();
             names.dedup();
             p.buckets = Some(names);

@@ -4,6 +4,7 @@
 //! The memory is free when the last of the blocks is. A scope that is compiled anew has a block of its own.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use bytes::Bytes;
@@ -11,32 +12,35 @@ use bytes::Bytes;
 const LINE_BYTES: usize = 64;
 const LARGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Moves blocks into one piece of memory.
-pub(super) fn gather<'b>(blocks: impl Iterator<Item = &'b mut Bytes>) {
-    let blocks: Vec<&mut Bytes> = blocks.collect();
-    let total = blocks.iter().map(|block| block.len().next_multiple_of(LINE_BYTES)).sum();
-    let fill = |memory: &mut [u8], start: usize| {
-        let mut at = start;
-        for block in &blocks {
-            memory[at..at + block.len()].copy_from_slice(block);
-            at += block.len().next_multiple_of(LINE_BYTES);
-        }
-    };
-    let (all, start) = if total < LARGE_PAGE_BYTES {
-        let mut memory = vec![0; total + LINE_BYTES];
-        let start = memory.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES);
-        fill(&mut memory, start);
-        (Bytes::from(memory), start)
-    } else {
-        let mut region = Region::new(total);
-        fill(region.bytes_mut(), 0);
-        (Bytes::from_owner(region), 0)
-    };
-    let mut at = start;
-    for block in blocks {
-        let len = block.len();
-        *block = all.slice(at..at + len);
-        at += len.next_multiple_of(LINE_BYTES);
+/// Blocks one behind the other, each at the beginning of a line of the cache.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    bytes: Vec<u8>,
+    places: Vec<Range<usize>>,
+}
+
+impl Blocks {
+    pub(super) fn push(&mut self, block: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(block);
+        self.places.push(start..self.bytes.len());
+        self.bytes.resize(self.bytes.len().next_multiple_of(LINE_BYTES), 0);
+    }
+
+    /// Moves them to where they stay.
+    pub(super) fn gather(self) -> impl Iterator<Item = Bytes> {
+        let total = self.bytes.len();
+        let (all, start) = if total < LARGE_PAGE_BYTES {
+            let mut memory = vec![0; total + LINE_BYTES];
+            let start = memory.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES);
+            memory[start..start + total].copy_from_slice(&self.bytes);
+            (Bytes::from(memory), start)
+        } else {
+            let mut region = Region::new(total);
+            region.bytes_mut().copy_from_slice(&self.bytes);
+            (Bytes::from_owner(region), 0)
+        };
+        self.places.into_iter().map(move |place| all.slice(start + place.start..start + place.end))
     }
 }
 
@@ -110,8 +114,9 @@ mod tests {
     #[test]
     fn blocks_keep_their_bytes() {
         for size in [1, 100, LARGE_PAGE_BYTES / 2 + 1] {
-            let mut blocks: Vec<Bytes> = (0..5).map(|i| Bytes::from(vec![i as u8 + 1; size + i])).collect();
-            gather(blocks.iter_mut());
+            let mut blocks = Blocks::default();
+            (0..5).for_each(|i| blocks.push(&vec![i as u8 + 1; size + i]));
+            let mut blocks: Vec<Bytes> = blocks.gather().collect();
             for (i, block) in blocks.iter().enumerate() {
                 assert_eq!(block, &vec![i as u8 + 1; size + i]);
                 assert_eq!(block.as_ptr().align_offset(LINE_BYTES), 0);
@@ -120,6 +125,6 @@ mod tests {
             drop(blocks);
             assert_eq!(last, vec![5; size + 4]);
         }
-        gather([].iter_mut());
+        assert_eq!(Blocks::default().gather().count(), 0);
     }
 }
