@@ -99,6 +99,21 @@ struct AtEnd<'r> {
 /// A string of a trie, with a posting.
 type Entry<'r> = (&'r [u8], Held);
 
+/// How many bytes of a string stand beside it while many are sorted: most pairs differ within them.
+const NEAR_BYTES: usize = 16;
+
+/// The first bytes of a string, or the last ones backwards; they compare as the strings do, as far as they differ.
+fn near_bytes(text: &[u8], from_end: bool) -> u128 {
+    let mut near = [0; NEAR_BYTES];
+    let len = text.len().min(NEAR_BYTES);
+    if from_end {
+        near.iter_mut().zip(text.iter().rev()).for_each(|(near, byte)| *near = *byte);
+    } else {
+        near[..len].copy_from_slice(&text[..len]);
+    }
+    u128::from_be_bytes(near)
+}
+
 /// A value that rules are filed under: the field, its selector, the value.
 type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
 
@@ -190,7 +205,7 @@ impl Builder {
             blocks.push(&block);
             start = end;
         }
-        Ok(blocks.gather().zip(extras).map(|(block, extra)| Scope { block, extra }).collect())
+        Ok(blocks.finish().zip(extras).map(|(block, extra)| Scope { block, extra }).collect())
     }
 
     /// Writes the block of a scope, which is empty before.
@@ -527,12 +542,11 @@ struct Open {
 impl<'r> Trie<'r> {
     fn new(rules: &[AtEnd<'r>], from_end: bool) -> Trie<'r> {
         let own = rules.iter().filter(|rule| rule.from_end == from_end);
-        let mut entries: Vec<Entry<'r>> = own.map(|rule| (rule.text, rule.held)).collect();
-        if from_end {
-            entries.sort_by(|a, b| a.0.iter().rev().cmp(b.0.iter().rev()));
-        } else {
-            entries.sort_by(|a, b| a.0.cmp(b.0));
-        }
+        let mut entries: Vec<(u128, Entry<'r>)> =
+            own.map(|rule| (near_bytes(rule.text, from_end), (rule.text, rule.held))).collect();
+        let further = |a: &[u8], b: &[u8]| if from_end { a.iter().rev().cmp(b.iter().rev()) } else { a.cmp(b) };
+        entries.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| further(a.1.0, b.1.0)));
+        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         Trie { entries, from_end, open: Vec::new(), own: Vec::new() }
     }
 

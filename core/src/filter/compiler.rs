@@ -239,7 +239,8 @@ impl Compiler {
     /// As [`Matcher::compile`].
     pub fn compile_numbered(numbers: impl IntoIterator<Item = u32>, rules: &(impl Rules + ?Sized)) -> Result<Compiler> {
         let numbered = numbers.into_iter().filter_map(|n| Some((n, prepare(rules.rule(n)?)?)));
-        let prepared: Vec<(u32, Prepared<'_>)> = numbered.collect();
+        let mut prepared: Vec<(u32, Prepared<'_>)> = Vec::with_capacity(numbered.size_hint().1.unwrap_or(0));
+        prepared.extend(numbered);
         // Every bucket's first, then those of each bucket one behind the other: counted before they are put there.
         let mut names: Vec<(&str, usize)> = vec![("", 0)];
         let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();

@@ -1,4 +1,4 @@
-//! One piece of memory for the blocks of many scopes: each begins with a line of the cache, and much memory has large pages,
+//! One piece of memory, or a few, for the blocks of many scopes: each begins with a line of the cache, and much memory has large pages,
 //! so that the processor finds it without looking up where its page is first.
 //!
 //! The memory is free when the last of the blocks is. A scope that is compiled anew has a block of its own.
@@ -11,36 +11,62 @@ use bytes::Bytes;
 
 const LINE_BYTES: usize = 64;
 const LARGE_PAGE_BYTES: usize = 2 << 20;
+/// What is not used of a region takes no memory.
+const REGION_BYTES: usize = 64 << 20;
 
 /// Blocks one behind the other, each at the beginning of a line of the cache.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    bytes: Vec<u8>,
-    places: Vec<Range<usize>>,
+    /// The first, as long as they are few.
+    few: Vec<u8>,
+    /// All of them, once they are many.
+    regions: Vec<Region>,
+    /// Of the last region.
+    used: usize,
+    /// The number of the region, and the place in it.
+    places: Vec<(usize, Range<usize>)>,
 }
 
 impl Blocks {
     pub(super) fn push(&mut self, block: &[u8]) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(block);
-        self.places.push(start..self.bytes.len());
-        self.bytes.resize(self.bytes.len().next_multiple_of(LINE_BYTES), 0);
+        if self.regions.is_empty() {
+            let start = self.few.len();
+            if start + block.len() <= LARGE_PAGE_BYTES {
+                self.few.extend_from_slice(block);
+                self.few.resize(self.few.len().next_multiple_of(LINE_BYTES), 0);
+                self.places.push((0, start..start + block.len()));
+                return;
+            }
+            let mut region = Region::new(REGION_BYTES.max(start));
+            region.bytes_mut()[..start].copy_from_slice(&std::mem::take(&mut self.few));
+            self.regions.push(region);
+            self.used = start;
+        }
+        let fits = |region: &&mut Region| region.len - self.used >= block.len();
+        let region = match self.regions.last_mut().filter(fits) {
+            Some(region) => region,
+            None => {
+                self.used = 0;
+                self.regions.push_mut(Region::new(REGION_BYTES.max(block.len())))
+            }
+        };
+        let place = self.used..self.used + block.len();
+        region.bytes_mut()[place.clone()].copy_from_slice(block);
+        self.used = place.end.next_multiple_of(LINE_BYTES).min(region.len);
+        self.places.push((self.regions.len() - 1, place));
     }
 
-    /// Moves them to where they stay.
-    pub(super) fn gather(self) -> impl Iterator<Item = Bytes> {
-        let total = self.bytes.len();
-        let (all, start) = if total < LARGE_PAGE_BYTES {
-            let mut memory = vec![0; total + LINE_BYTES];
-            let start = memory.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES);
-            memory[start..start + total].copy_from_slice(&self.bytes);
-            (Bytes::from(memory), start)
-        } else {
-            let mut region = Region::new(total);
-            region.bytes_mut().copy_from_slice(&self.bytes);
-            (Bytes::from_owner(region), 0)
-        };
-        self.places.into_iter().map(move |place| all.slice(start + place.start..start + place.end))
+    /// Gives them out.
+    pub(super) fn finish(self) -> impl Iterator<Item = Bytes> {
+        let (mut all, mut first): (Vec<Bytes>, usize) = (Vec::new(), 0);
+        if self.regions.is_empty() {
+            let mut memory = vec![0; self.few.len() + LINE_BYTES];
+            first = memory.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES);
+            memory[first..first + self.few.len()].copy_from_slice(&self.few);
+            all.push(memory.into());
+        }
+        all.extend(self.regions.into_iter().map(Bytes::from_owner));
+        self.places.into_iter().map(move |(region, place)| all[region].slice(first + place.start..first + place.end))
     }
 }
 
@@ -113,18 +139,18 @@ mod tests {
 
     #[test]
     fn blocks_keep_their_bytes() {
-        for size in [1, 100, LARGE_PAGE_BYTES / 2 + 1] {
+        for size in [1, 100, LARGE_PAGE_BYTES / 2 + 1, REGION_BYTES / 3, REGION_BYTES + 1] {
             let mut blocks = Blocks::default();
             (0..5).for_each(|i| blocks.push(&vec![i as u8 + 1; size + i]));
-            let mut blocks: Vec<Bytes> = blocks.gather().collect();
+            let mut blocks: Vec<Bytes> = blocks.finish().collect();
             for (i, block) in blocks.iter().enumerate() {
-                assert_eq!(block, &vec![i as u8 + 1; size + i]);
+                assert!(block == &vec![i as u8 + 1; size + i]);
                 assert_eq!(block.as_ptr().align_offset(LINE_BYTES), 0);
             }
             let last = blocks.pop().unwrap();
             drop(blocks);
-            assert_eq!(last, vec![5; size + 4]);
+            assert!(last == vec![5; size + 4]);
         }
-        assert_eq!(Blocks::default().gather().count(), 0);
+        assert_eq!(Blocks::default().finish().count(), 0);
     }
 }
