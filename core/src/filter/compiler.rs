@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::builder::{Builder, Source};
 use super::matcher::{Buckets, Layers, Matcher, More, Prepared, prepare};
+use super::region::long_list;
 use super::scope::Scope;
 use crate::error::Result;
 use crate::rule::Rule;
@@ -239,7 +240,7 @@ impl Compiler {
     /// As [`Matcher::compile`].
     pub fn compile_numbered(numbers: impl IntoIterator<Item = u32>, rules: &(impl Rules + ?Sized)) -> Result<Compiler> {
         let numbered = numbers.into_iter().filter_map(|n| Some((n, prepare(rules.rule(n)?)?)));
-        let mut prepared: Vec<(u32, Prepared<'_>)> = Vec::with_capacity(numbered.size_hint().1.unwrap_or(0));
+        let mut prepared: Vec<(u32, Prepared<'_>)> = long_list(numbered.size_hint().1.unwrap_or(0));
         prepared.extend(numbered);
         // Every bucket's first, then those of each bucket one behind the other: counted before they are put there.
         let mut names: Vec<(&str, usize)> = vec![("", 0)];
@@ -265,7 +266,8 @@ impl Compiler {
             ends.push(total);
             total += count;
         }
-        let mut sources: Vec<Option<Source<'_>>> = vec![None; total];
+        let mut sources: Vec<Option<Source<'_>>> = long_list(total);
+        sources.resize(total, None);
         let mut scopes = scopes_of_rules.iter();
         for (rule, p) in &prepared {
             for scope in scopes.by_ref().take(scopes_of(p).len()) {
