@@ -66,7 +66,7 @@ pub(crate) struct Server {
     entrance: ForkGuard<Entrance>,
     listener: UnixListener,
     /// Held while this process listens.
-    _lock: Lock,
+    lock: Mutex<Option<Lock>>,
     /// Buckets have their shares, so that each event must be asked for.
     fair: bool,
     status: Status,
@@ -238,7 +238,7 @@ impl Server {
             entrance,
             listener,
             fair: inner.is_fair(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
             status,
             status_fd,
             epoll,
@@ -321,10 +321,11 @@ impl Server {
         if self.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        // Where the next process listens is its own; whoever has the lock removes only what is its own.
+        // As long as the lock is held, what is there is this process's own.
         let _ = std::fs::remove_file(&self.config.socket);
         // SAFETY: the descriptor is open. Accepting ends.
         unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+        drop(self.lock.lock().take());
         if let Err(e) = self.settle(inner, deadline) {
             log::warn!("{e}");
         }
