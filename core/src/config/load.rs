@@ -456,7 +456,9 @@ impl Loader<'_> {
 
     fn shared(&self, table: text::Shared, places: &mut Places) -> Result<SharedConfig> {
         places.push(("engine.shared.socket", table.socket.span().start));
-        let mut shared = SharedConfig::new(self.path(table.socket.get_ref()));
+        let socket = table.socket.get_ref();
+        // Empty, it would be the directory of the file.
+        let mut shared = SharedConfig::new(if socket.is_empty() { PathBuf::new() } else { self.path(socket) });
         if let Some(mode) = table.mode {
             let at = |e: Error| self.at(mode.span().start, e.at("mode").at("engine.shared"));
             shared.mode = u32::from_str_radix(mode.get_ref(), 8).map_err(|_| {

@@ -498,7 +498,7 @@ impl Client {
             let limit = options.on_full.limit();
             let () = self.call_with(&Request::Turn { full_ms, lens }, &frames, limit)?.0;
         }
-        let mut items: Vec<Option<(Promise, Box<[u8]>, usize)>> = Vec::with_capacity(events.len());
+        let mut items: Vec<Option<Kept>> = Vec::with_capacity(events.len());
         'again: loop {
             items.clear();
             for event in events {
@@ -545,18 +545,14 @@ impl Client {
         if options.intent == Intent::Durable && !self.make_durable(&mut items, options)? {
             return Ok(None);
         }
-        let reservation = |(n, item): (usize, Option<(Promise, Box<[u8]>, usize)>)| {
+        let reservation = |(n, item): (usize, Option<Kept>)| {
             item.map(|(promise, frame, max)| Reservation::of_client(promise, frame, events[n].time_ns != 0, max))
         };
         Ok(Some(items.into_iter().enumerate().map(reservation).collect()))
     }
 
     /// Has the engine write the intents; `false` if too much is reserved there.
-    fn make_durable(
-        &self,
-        items: &mut [Option<(Promise, Box<[u8]>, usize)>],
-        options: &ReserveOptions,
-    ) -> Result<bool> {
+    fn make_durable(&self, items: &mut [Option<Kept>], options: &ReserveOptions) -> Result<bool> {
         let held: Vec<_> = items.iter().flatten().collect();
         if held.is_empty() {
             return Ok(true);
@@ -1114,6 +1110,9 @@ impl Drop for Inner {
         self.end();
     }
 }
+
+/// What becomes a reservation: its space, the event as declared, and how large it may get.
+type Kept = (Promise, Box<[u8]>, usize);
 
 /// Space in the ring to an engine in another process, kept for a commit.
 #[derive(Debug)]

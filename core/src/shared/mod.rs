@@ -21,8 +21,6 @@ mod memory;
 mod ring;
 mod server;
 mod status;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::path::PathBuf;

@@ -284,7 +284,7 @@ impl Reader {
     #[inline]
     pub(super) fn look(&mut self) -> Result<(), Nonsense> {
         let tail = self.ring.words().client.tail.load(Ordering::Acquire);
-        if tail.wrapping_sub(self.head) > self.ring.capacity || tail % ALIGN != 0 {
+        if tail.wrapping_sub(self.head) > self.ring.capacity || !tail.is_multiple_of(ALIGN) {
             return Err(Nonsense("its end is not within the ring"));
         }
         self.limit = tail;

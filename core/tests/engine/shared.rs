@@ -21,12 +21,8 @@ use tidewire_receiver::Behaviour;
 
 use crate::common::{self, WAIT, hook, kept, passing, receiver, until};
 
-const MEMORY: PublishOptions = PublishOptions {
-    ack: Ack::Memory,
-    on_full: OnFull::Block(WAIT),
-    ack_timeout: WAIT,
-    dedup_key: None,
-};
+const MEMORY: PublishOptions =
+    PublishOptions { ack: Ack::Memory, on_full: OnFull::Block(WAIT), ack_timeout: WAIT, dedup_key: None };
 const SYNCED: PublishOptions = PublishOptions { ack: Ack::Synced, ..MEMORY };
 const DURABLE: ReserveOptions =
     ReserveOptions { bytes_max: None, intent: Intent::Durable, on_full: OnFull::Block(WAIT), ack_timeout: WAIT };
@@ -285,7 +281,9 @@ fn reservations_are_kept_here_and_durable_ones_there() {
 
     // A batch is held as a whole, and no more of the ring than may be.
     let events: Vec<Event<'_>> = (0..3).map(|n| event("b", n)).collect();
-    let ReservedBatch::Held(batch) = client.reserve_batch(&events, &ReserveOptions::default()).unwrap() else { panic!() };
+    let ReservedBatch::Held(batch) = client.reserve_batch(&events, &ReserveOptions::default()).unwrap() else {
+        panic!()
+    };
     batch.commit_all(&[sized(7), sized(8), sized(9)], &commit).unwrap();
     let large = ReserveOptions { bytes_max: Some(60_000), ..ReserveOptions::default() };
     let mut many = Vec::new();
@@ -392,9 +390,8 @@ fn the_engines_other_calls_are_there_for_clients() {
         assert_eq!((a.id, a.frame().as_bytes(), a.sequencer), (b.id, b.frame().as_bytes(), b.sequencer));
         assert_eq!(tail.position(), beside.position());
     }
-    let mut again = any
-        .tail(tidewire::filter::EventFilter::all(), &ReadFrom::Position(tail.position().parse().unwrap()))
-        .unwrap();
+    let mut again =
+        any.tail(tidewire::filter::EventFilter::all(), &ReadFrom::Position(tail.position().parse().unwrap())).unwrap();
     drop(tail);
     any.publish_with(&event("new", 99), &SYNCED).unwrap();
     let found = loop {
@@ -430,7 +427,15 @@ fn the_engines_other_calls_are_there_for_clients() {
     any.delete_group("workers").unwrap();
 
     // Replays.
-    let replay = any.replay(Some("r".into()), Some("dead".into()), None, &ReadFrom::Beginning, None, &tidewire::filter::EventFilter::all(), None);
+    let replay = any.replay(
+        Some("r".into()),
+        Some("dead".into()),
+        None,
+        &ReadFrom::Beginning,
+        None,
+        &tidewire::filter::EventFilter::all(),
+        None,
+    );
     let replay = replay.unwrap();
     assert_eq!(replay.name(), "r");
     assert!(replay.wait(WAIT).unwrap().delivered >= 21);
@@ -833,9 +838,7 @@ fn what_the_engine_had_not_taken_is_given_to_the_next_one() {
     let pid = server.id() as libc::pid_t;
     // SAFETY: a signal to a child of this process.
     unsafe { libc::kill(pid, libc::SIGSTOP) };
-    until("it has stopped", || {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") T"))
-    });
+    until("it has stopped", || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") T")));
     for n in 1..=500 {
         client.publish_with(&event("k", n), &MEMORY).unwrap();
     }
