@@ -59,7 +59,7 @@ use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
 use crate::shard::snapshot::{Everywhere, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
-use crate::shared::Server;
+use crate::shared::{Listening, Server};
 
 pub use batch::PublishedJson;
 pub(crate) use completions::Keep;
@@ -234,6 +234,7 @@ impl Engine {
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
+        let listening = config.shared.as_ref().map(Listening::new).transpose()?;
         let mut states = BTreeMap::new();
         for shard in dir.shard_numbers()? {
             states.insert(shard, recovery::recover_shard(&dir.shard_path(shard), dir.since(shard))?);
@@ -317,7 +318,6 @@ impl Engine {
             }
         }
         replays.tell(shards.clone());
-        let shared = config.shared.clone();
         let engine = Engine {
             inner: Arc::new(Inner {
                 config,
@@ -343,9 +343,9 @@ impl Engine {
                 server: OnceLock::new(),
             }),
         };
-        if let Some(shared) = shared {
+        if let Some(listening) = listening {
             // What fails here ends the engine again.
-            let server = Server::start(shared, &engine.inner, engine.inner.front.entrance.clone())?;
+            let server = Server::start(listening, &engine.inner, engine.inner.front.entrance.clone())?;
             engine.inner.queues.watch(server.clone());
             let _ = engine.inner.server.set(server);
         }

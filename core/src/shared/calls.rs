@@ -234,9 +234,9 @@ pub(crate) struct WireConsumer {
 }
 
 impl Request {
-    /// Whether it must not be made twice.
-    pub(super) fn changes(&self) -> bool {
-        !matches!(
+    /// Whether it only looks: it may be made twice, and need not wait for what was published before it.
+    pub(super) fn looks(&self) -> bool {
+        matches!(
             self,
             Request::Interests { .. }
                 | Request::Interested { .. }
@@ -244,7 +244,6 @@ impl Request {
                 | Request::Turn { .. }
                 | Request::InDoubt
                 | Request::LastApplied
-                | Request::Flush { .. }
                 | Request::Stats
                 | Request::StatsJson
                 | Request::Prometheus { .. }
@@ -447,10 +446,15 @@ impl Calls {
     ) -> Answered {
         let limit = match &request {
             // What has no place yet is not delivered either.
-            Request::Flush { ms } => Duration::from_millis(*ms),
+            Request::Flush { ms } => Duration::from_millis(*ms).min(SETTLE_WAIT),
             _ => SETTLE_WAIT,
         };
-        server.settle(engine.inner(), driver::now() + limit.min(SETTLE_WAIT))?;
+        let settled =
+            server.settle(engine.inner(), driver::now() + if request.looks() { Duration::ZERO } else { limit });
+        // Who only looks is told how it is, also where nothing goes on.
+        if !request.looks() {
+            settled?;
+        }
         match request {
             Request::Reserve { bytes_max, full_ms, ack_ms, lens } => {
                 let options = ReserveOptions {

@@ -50,7 +50,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// Buckets of which it is known what is wanted.
 const INTERESTS_MAX: usize = 16 * 1024;
 /// Connections that are kept for the next calls.
-const IDLE_CALLS_MAX: usize = 8;
+const IDLE_CALLS_MAX: usize = 2;
 const STACK_BYTES: usize = 512 << 10;
 
 /// How a client connects. Make one with [`ClientOptions::default`] and set what differs.
@@ -672,7 +672,7 @@ impl Client {
         if let Some(socket) = idle {
             match exchange(&socket, request, behind, limit) {
                 // It had ended meanwhile, before it was asked.
-                Err(e) if e.kind() == ErrorKind::Disconnected && !request.changes() => {}
+                Err(e) if e.kind() == ErrorKind::Disconnected && request.looks() => {}
                 answer => return self.finish(socket, answer),
             }
         }
@@ -916,7 +916,11 @@ impl Inner {
             }
         };
         let (answer, _) = exchange(&socket, request, &[], None)?;
-        self.idle.lock().push(socket);
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_CALLS_MAX {
+            idle.push(socket);
+        }
+        drop(idle);
         wire::value(answer)
     }
 
@@ -1015,7 +1019,7 @@ impl Inner {
         let mut state = self.state.lock();
         state.link = None;
         let reached = state.writer.ring.reached();
-        self.doubt(&reached, reached.taken);
+        self.doubt(&reached, reached.taken, &gone());
         if reached.taken != reached.head {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -1027,17 +1031,10 @@ impl Inner {
     }
 
     /// Nothing more will be known of what is not acknowledged up to here.
-    fn doubt(&self, reached: &Reached, through: u64) {
-        let gone = || {
-            Error::new(
-                ErrorKind::Disconnected,
-                "the process that had the engine has ended, or has ended the connection",
-            )
-            .remedy("the event may have been accepted or not: publish it again if it may be told twice")
-        };
+    fn doubt(&self, reached: &Reached, through: u64, why: &Error) {
         for (ack, acked) in [(Ack::Written, reached.written), (Ack::Synced, reached.synced)] {
             if through > acked {
-                self.progress.fault(ack, acked, through, gone());
+                self.progress.fault(ack, acked, through, why.clone());
             }
         }
         self.progress.advance_written(through);
@@ -1045,7 +1042,7 @@ impl Inner {
         let mut asking = self.asking.lock();
         let known: Vec<u64> = asking.keys().copied().filter(|p| *p <= through).collect();
         for reply in known.iter().filter_map(|p| asking.remove(p)) {
-            let _ = reply.send(Err(gone()));
+            let _ = reply.send(Err(why.clone()));
         }
     }
 
@@ -1060,7 +1057,7 @@ impl Inner {
             let tail = state.writer.tail();
             log::error!("what was published while no engine was connected does not fit into its ring, and is lost");
             self.lost.fetch_add(1, Ordering::Relaxed);
-            self.doubt(&state.writer.ring.reached(), tail);
+            self.doubt(&state.writer.ring.reached(), tail, &gone());
             return Err(Error::new(ErrorKind::Full, "the engine's ring is smaller than the last one's")
                 .remedy("raise engine.shared.ring_bytes"));
         }
@@ -1090,7 +1087,8 @@ impl Inner {
         let reached = state.writer.ring.reached();
         let tail = state.writer.tail();
         drop(state);
-        self.doubt(&reached, tail);
+        let closed = Error::new(ErrorKind::Closed, "the client was closed before the event reached its level");
+        self.doubt(&reached, tail, &closed);
         self.idle.lock().clear();
         self.changed.notify_all();
     }
@@ -1201,6 +1199,14 @@ impl Promise {
     }
 }
 
+/// What becomes of events that a server had taken when it ended.
+#[cold]
+fn gone() -> Error {
+    let what = "the process that had the engine has ended, or has ended the connection";
+    Error::new(ErrorKind::Disconnected, what)
+        .remedy("the event may have been accepted or not: publish it again if it may be told twice")
+}
+
 /// Connects and says what for.
 fn hello(path: &Path, wants: Wants) -> Result<UnixStream> {
     let socket = UnixStream::connect(path).map_err(|e| match e.kind() {
@@ -1289,7 +1295,7 @@ fn attend(client: &Weak<Inner>, bell: &OwnedFd, first: Connection) {
         if inner.closed.load(Ordering::SeqCst) {
             return;
         }
-        silence(c.client_bell.as_raw_fd());
+        silence(&c.client_bell);
         // Before the socket: what is said there of an event is said before its level is told here.
         let reached = c.ring.reached();
         let mut end = (!c.inbox.fill(&c.socket)).then(|| wire::lost(&io::ErrorKind::UnexpectedEof.into()));

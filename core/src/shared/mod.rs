@@ -28,7 +28,7 @@ use std::path::PathBuf;
 pub use any::{AnyConsumer, AnyEngine, AnyReplay, AnyTail};
 pub(crate) use client::Promise;
 pub use client::{Client, ClientOptions};
-pub(crate) use server::Server;
+pub(crate) use server::{Listening, Server};
 
 use crate::error::{Error, Result};
 use crate::rule::within;

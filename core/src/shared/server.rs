@@ -45,10 +45,12 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 const AWAKE_FOR: Duration = Duration::from_millis(10);
 /// How long it sleeps at a time meanwhile.
 const NAP: Duration = Duration::from_micros(200);
+/// How long it waits for a client to listen.
+const UNSENT_WAIT: Duration = Duration::from_millis(10);
 /// How long it waits for space in a shard.
 const FULL_WAIT: Duration = Duration::from_millis(1);
 /// Calls of all clients at a time, each of which has a thread.
-const CONNECTIONS_MAX: usize = 1024;
+const CALLS_MAX: usize = 1024;
 /// So much is taken in between two looks at the clock.
 const ROUND_RECORDS: usize = 4096;
 const COMPLETIONS_AT_ONCE: usize = 1024;
@@ -62,9 +64,7 @@ pub(crate) struct Server {
     welcome: Welcome,
     engine: Weak<Inner>,
     entrance: ForkGuard<Entrance>,
-    listener: UnixListener,
-    /// Held while this process listens.
-    lock: Mutex<Option<Lock>>,
+    listening: Listening,
     /// Buckets have their shares, so that each event must be asked for.
     fair: bool,
     status: Status,
@@ -72,7 +72,6 @@ pub(crate) struct Server {
     /// What the thread waits at: the bells of all sessions, its own, and the completions.
     epoll: OwnedFd,
     bell: OwnedFd,
-    completions_fd: RawFd,
     drain: Mutex<Drain>,
     sessions: Mutex<HashMap<u64, Arc<Session>>>,
     next_session: AtomicU64,
@@ -137,6 +136,8 @@ struct Line {
     ring_bell: bool,
     /// It has written nonsense, and is not looked at any more.
     broken: bool,
+    /// An event of it was lost, and that was told.
+    lost_told: bool,
 }
 
 /// The records that ask for one level, in their order.
@@ -196,17 +197,16 @@ impl Session {
 }
 
 impl Server {
-    /// Listens for clients of an engine.
+    /// Takes clients of an engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] if another process listens there, [`ErrorKind::InvalidConfig`] if it cannot be a socket's path,
     /// [`ErrorKind::Io`] and the like.
     pub(crate) fn start(
-        config: SharedConfig,
+        listening: Listening,
         inner: &Arc<Inner>,
         entrance: ForkGuard<Entrance>,
     ) -> Result<Arc<Server>> {
-        let (listener, lock) = listen(&config)?;
+        let config = listening.config.clone();
         let cannot = |e: io::Error| Error::io("cannot make what clients of the engine share", &e);
         let (status, status_fd) = Status::new().map_err(cannot)?;
         // SAFETY: the call takes no pointers.
@@ -218,9 +218,8 @@ impl Server {
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         let bell = driver::eventfd(0).map_err(cannot)?;
         let completions = Completions::new(Keep::Nothing)?;
-        watch(&epoll, bell.as_raw_fd()).map_err(cannot)?;
-        let completions_fd = completions.as_fd().as_raw_fd();
-        watch(&epoll, completions_fd).map_err(cannot)?;
+        watch(&epoll, &bell, OWN).map_err(cannot)?;
+        watch(&epoll, &completions, COMPLETIONS).map_err(cannot)?;
         let of = inner.config();
         let welcome = Welcome {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -236,14 +235,12 @@ impl Server {
             welcome,
             engine: Arc::downgrade(inner),
             entrance,
-            listener,
+            listening,
             fair: inner.is_fair(),
-            lock: Mutex::new(Some(lock)),
             status,
             status_fd,
             epoll,
             bell,
-            completions_fd,
             drain: Mutex::new(drain),
             sessions: Mutex::default(),
             next_session: AtomicU64::new(1),
@@ -325,11 +322,7 @@ impl Server {
         if self.stopping.swap(true, Ordering::SeqCst) {
             return;
         }
-        // As long as the lock is held, what is there is this process's own.
-        let _ = std::fs::remove_file(&self.config.socket);
-        // SAFETY: the descriptor is open. Accepting ends.
-        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
-        drop(self.lock.lock().take());
+        self.listening.end();
         if let Err(e) = self.settle(inner, deadline) {
             log::warn!("{e}");
         }
@@ -385,8 +378,13 @@ impl Server {
                 }
                 continue;
             }
-            let wait = if driver::since(last) < AWAKE_FOR { Some(NAP) } else { None };
-            self.status.set_doing(if wait.is_some() { Doing::Napping } else { Doing::Parked });
+            let (wait, doing) = if driver::since(last) < AWAKE_FOR {
+                (Some(NAP), Doing::Napping)
+            } else {
+                // A client that does not listen is tried again.
+                (self.drain.lock().has_unsent().then_some(UNSENT_WAIT), Doing::Parked)
+            };
+            self.status.set_doing(doing);
             if !self.drain.lock().has_more() && !self.stopped.load(Ordering::SeqCst) {
                 self.wait(wait);
             }
@@ -412,17 +410,21 @@ impl Server {
         // SAFETY: there is room for as many, and the descriptor is open.
         let n = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, 0) };
         for event in events.iter().take(usize::try_from(n).unwrap_or(0)) {
-            let fd = event.u64 as RawFd;
-            // That of the completions is read where they are taken.
-            if fd != self.completions_fd {
-                silence(fd);
+            match event.u64 {
+                OWN => silence(&self.bell),
+                // It is read where they are taken.
+                COMPLETIONS => {}
+                id => {
+                    let session = self.sessions.lock().get(&id).cloned();
+                    session.iter().for_each(|session| silence(&session.bell));
+                }
             }
         }
     }
 
     fn accept(self: &Arc<Self>) {
         loop {
-            let accepted = self.listener.accept();
+            let accepted = self.listening.listener.accept();
             if self.stopping.load(Ordering::SeqCst) {
                 return;
             }
@@ -436,8 +438,8 @@ impl Server {
                     continue;
                 }
             };
-            if self.connections.lock().threads.len() >= CONNECTIONS_MAX {
-                let e = Error::new(ErrorKind::Full, format!("{CONNECTIONS_MAX} calls are under way"));
+            if self.connections.lock().threads.len() >= self.config.clients_max + CALLS_MAX {
+                let e = Error::new(ErrorKind::Full, format!("{CALLS_MAX} calls are under way"));
                 let _ = wire::send(&socket, &Answer::<()>::Err((&e).into()), &[]);
                 continue;
             }
@@ -572,7 +574,10 @@ impl Server {
             self.sessions.lock().remove(&session.id);
             return Err(Error::new(ErrorKind::Closed, "the engine closes"));
         }
-        watch(&self.epoll, session.bell.as_raw_fd()).map_err(cannot)?;
+        if let Err(e) = watch(&self.epoll, &session.bell, session.id) {
+            self.sessions.lock().remove(&session.id);
+            return Err(cannot(e));
+        }
         drain.lines.push(Line {
             session: session.clone(),
             reader: Reader::new(ring, position),
@@ -582,6 +587,7 @@ impl Server {
             outbox: Outbox::default(),
             ring_bell: false,
             broken: false,
+            lost_told: false,
         });
         // Before the client knows that it may publish.
         if let Some(entrance) = self.entrance.get() {
@@ -611,21 +617,14 @@ impl Connections {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // In a forked child the socket is the parent's.
-        if self.entrance.same_process() && !self.stopping.load(Ordering::SeqCst) {
-            let _ = std::fs::remove_file(&self.config.socket);
-        }
-    }
-}
-
 impl Drain {
-    /// Whether there is something to take in, or to look after.
+    /// Whether there is something to take in, or to bury.
     fn has_more(&self) -> bool {
-        self.lines.iter().any(|l| {
-            (!l.broken && l.reader.has_more()) || l.session.gone.load(Ordering::SeqCst) || !l.outbox.is_empty()
-        })
+        self.lines.iter().any(|l| (!l.broken && l.reader.has_more()) || l.session.gone.load(Ordering::SeqCst))
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.lines.iter().any(|l| !l.outbox.is_empty())
     }
 
     /// Takes in what was published before now, and before `until`.
@@ -723,7 +722,9 @@ impl Drain {
             line.say(&Told::Became { position, outcome: became });
         } else if let Err((e, _)) = &outcome {
             server.lost.fetch_add(1, Ordering::Relaxed);
-            log::error!("an event of {} was accepted and is lost: {e}", line.session.name);
+            let level =
+                if std::mem::replace(&mut line.lost_told, true) { log::Level::Debug } else { log::Level::Error };
+            log::log!(level, "an event of {} was accepted and is lost: {e}", line.session.name);
             if header.ack > Ack::Memory {
                 line.say(&Told::Failed { position, ack: header.ack as u8, error: e.into() });
             }
@@ -954,14 +955,19 @@ pub(super) fn ring(bell: &OwnedFd) {
 }
 
 /// Silences a bell.
-pub(super) fn silence(bell: RawFd) {
+pub(super) fn silence(bell: &OwnedFd) {
     let mut count = [0u8; 8];
     // SAFETY: eight bytes that may be written; the descriptor is open, and it does not block.
-    unsafe { libc::read(bell, count.as_mut_ptr().cast(), count.len()) };
+    unsafe { libc::read(bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 
-fn watch(epoll: &OwnedFd, fd: RawFd) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: fd as u64 };
+/// What the thread waits at besides the bells of sessions, which have their numbers, from 1.
+const OWN: u64 = 0;
+const COMPLETIONS: u64 = u64::MAX;
+
+fn watch(epoll: &OwnedFd, fd: &impl AsFd, of: u64) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: of };
     // SAFETY: both descriptors are open, and the struct lives.
     match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } {
         0 => Ok(()),
@@ -974,26 +980,63 @@ fn unwatch(epoll: &OwnedFd, fd: RawFd) {
     unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
 }
 
-/// Listens, if nobody else does. What a process that is gone has left there is removed.
-fn listen(config: &SharedConfig) -> Result<(UnixListener, Lock)> {
-    let path = &config.socket;
-    let at = |e: Error| e.at(path.display().to_string());
-    let lock = lock(path)?;
-    match std::fs::symlink_metadata(path) {
-        Ok(m) if m.file_type().is_socket() => {
-            std::fs::remove_file(path).map_err(|e| at(Error::io("cannot remove the socket of an earlier run", &e)))?;
+/// A socket that this process listens at.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    config: SharedConfig,
+    listener: UnixListener,
+    /// While it is held, what is there is this process's own.
+    lock: Mutex<Option<Lock>>,
+    process: ForkGuard,
+}
+
+impl Listening {
+    /// Listens, if nobody else does. What a process that is gone has left there is removed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] if another process listens there, [`ErrorKind::InvalidConfig`] if there is something else,
+    /// [`ErrorKind::Io`] and the like.
+    pub(crate) fn new(config: &SharedConfig) -> Result<Listening> {
+        let path = &config.socket;
+        let at = |e: Error| e.at(path.display().to_string());
+        let lock = lock(path)?;
+        match std::fs::symlink_metadata(path) {
+            Ok(m) if m.file_type().is_socket() => {
+                let removed = std::fs::remove_file(path);
+                removed.map_err(|e| at(Error::io("cannot remove the socket of an earlier run", &e)))?;
+            }
+            Ok(_) => {
+                return Err(at(Error::invalid_config("there is a file that is no socket")
+                    .remedy("choose another path for engine.shared.socket, or remove it")));
+            }
+            Err(_) => {}
         }
-        Ok(_) => {
-            return Err(at(Error::invalid_config("there is a file that is no socket")
-                .remedy("choose another path for engine.shared.socket, or remove it")));
-        }
-        Err(_) => {}
+        let cannot = |e: io::Error| at(Error::io("cannot listen for other processes", &e));
+        let listener = UnixListener::bind(path).map_err(cannot)?;
+        let (lock, process) = (Mutex::new(Some(lock)), ForkGuard::new(()));
+        let listening = Listening { config: config.clone(), listener, lock, process };
+        std::fs::set_permissions(path, Permissions::from_mode(config.mode)).map_err(cannot)?;
+        Ok(listening)
     }
-    let cannot = |e: io::Error| at(Error::io("cannot listen for other processes", &e));
-    let listener = UnixListener::bind(path).map_err(cannot)?;
-    // Until then nobody of another user may connect, or the file's own rights say so.
-    std::fs::set_permissions(path, Permissions::from_mode(config.mode)).map_err(cannot)?;
-    Ok((listener, lock))
+
+    /// Listens no more; whoever waits in accept is told.
+    fn end(&self) {
+        if let Some(lock) = self.lock.lock().take() {
+            let _ = std::fs::remove_file(&self.config.socket);
+            // SAFETY: the descriptor is open.
+            unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+            drop(lock);
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // In a forked child the socket is the parent's.
+        if self.process.same_process() {
+            self.end();
+        }
+    }
 }
 
 /// The lock of who listens there, beside the socket.

@@ -556,6 +556,48 @@ fn who_speaks_another_language_harms_nobody() {
     engine.close(WAIT).unwrap();
 }
 
+/// Only root can be somebody else.
+#[test]
+fn another_user_is_let_in_only_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: the call has no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        return;
+    }
+    let place = Place::new();
+    std::fs::set_permissions(place.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut shared = SharedConfig::new(place.socket());
+    for (mode, uids, told) in [
+        (0o600, vec![NOBODY], Err("let this user write to the socket")),
+        (0o666, vec![], Err("`uids` of [engine.shared]")),
+        (0o666, vec![NOBODY], Ok(())),
+    ] {
+        (shared.mode, shared.uids) = (mode, uids);
+        let mut config = place.config();
+        config.shared = Some(shared.clone());
+        let engine = Engine::open_with(config, kept(vec![])).unwrap();
+        let socket = place.socket();
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the system call itself changes this thread alone.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, -1, NOBODY, -1) }, 0);
+            let mut options = ClientOptions::default();
+            options.connect_timeout = Duration::ZERO;
+            let client = Client::connect(socket, options)?;
+            client.publish_with(&event("k", 1), &SYNCED)
+        });
+        match (thread.join().unwrap(), told) {
+            (Ok(published), Ok(())) => assert_eq!(published, Published::Accepted),
+            (Err(e), Err(part)) => {
+                assert_eq!(e.kind(), ErrorKind::InvalidArgument, "{e}");
+                assert!(e.to_string().contains(part), "{e}");
+            }
+            other => panic!("{other:?}"),
+        }
+        engine.close(WAIT).unwrap();
+    }
+}
+
 // Processes of their own.
 
 /// What a child process does; it is this program again.
@@ -723,21 +765,25 @@ fn clients_that_are_killed_lose_nothing_of_anybody() {
     let engine = served(&place, "");
     let client = place.client();
     let mut published = 0;
-    for round in 0..50u64 {
-        let name = format!("c{round}");
-        let mut victim = child(&place, "stream", &[&name]);
-        let until_ms = round * 7 % 60;
-        let path = place.0.path().join(&name);
-        until("it publishes", || std::fs::metadata(&path).is_ok_and(|m| m.len() >= 8));
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(until_ms) {
-            client.publish_with(&event("steady", published), &MEMORY).unwrap();
+    // Five at a time, each killed at another moment.
+    for round in 0..10u64 {
+        let names: Vec<String> = (0..5).map(|n| format!("c{}", round * 5 + n)).collect();
+        let mut victims: Vec<Child> = names.iter().map(|name| child(&place, "stream", &[name])).collect();
+        for name in &names {
+            let path = place.0.path().join(name);
+            until("it publishes", || std::fs::metadata(&path).is_ok_and(|m| m.len() >= 8));
+        }
+        for (n, victim) in victims.iter_mut().enumerate() {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis((round * 7 + n as u64 * 3) % 20) {
+                client.publish_with(&event("steady", published), &MEMORY).unwrap();
+                published += 1;
+            }
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            client.publish_with(&event("steady", published), &SYNCED).unwrap();
             published += 1;
         }
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        client.publish_with(&event("steady", published), &SYNCED).unwrap();
-        published += 1;
     }
     until("nobody is left but one", || engine.stats().clients == 1);
     assert_eq!(engine.stats().reservations, 0);
