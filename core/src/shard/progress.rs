@@ -249,13 +249,6 @@ impl Receipt {
         self.way.progress().fault_at(position, ack)
     }
 
-    /// Sees to it that the level is reached soon.
-    pub(crate) fn hurry(&self) {
-        if let Way::Shard(shard) = &self.way {
-            shard.ring.notify(true);
-        }
-    }
-
     /// A future that is ready once the event has reached this level. It may be awaited on any executor.
     pub fn reached(&self, ack: Ack) -> ReceiptFuture {
         ReceiptFuture { receipt: self.clone(), ack, waiter: None }

@@ -79,6 +79,8 @@ pub(crate) struct Server {
     stopping: AtomicBool,
     /// Takes nothing in any more.
     stopped: AtomicBool,
+    /// Has nothing more to tell.
+    ended: AtomicBool,
     /// So many wait for what was published before.
     settling: AtomicUsize,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -246,6 +248,7 @@ impl Server {
             next_session: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             settling: AtomicUsize::new(0),
             threads: Mutex::default(),
             connections: Mutex::default(),
@@ -326,18 +329,19 @@ impl Server {
         if let Err(e) = self.settle(inner, deadline) {
             log::warn!("{e}");
         }
+        // What comes later is for the next engine.
+        let drain = self.drain.lock();
         self.stopped.store(true, Ordering::SeqCst);
+        drop(drain);
         ring(&self.bell);
     }
 
     /// Tells what has become of everything, once the engine has made it durable, and that it has gone. Waits for the threads,
     /// until the deadline for those that serve calls.
     pub(crate) fn join(&self, deadline: Instant) {
-        {
-            let mut drain = self.drain.lock();
-            drain.complete();
-            drain.lines.iter_mut().for_each(Line::tell);
-        }
+        self.ended.store(true, Ordering::SeqCst);
+        ring(&self.bell);
+        self.drain.lock().tell();
         for (_, socket) in &self.connections.lock().sockets {
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
@@ -389,6 +393,12 @@ impl Server {
                 self.wait(wait);
             }
             self.status.set_doing(Doing::Awake);
+            self.hush();
+        }
+        // The engine makes durable what it has.
+        while !self.ended.load(Ordering::SeqCst) {
+            self.drain.lock().tell();
+            self.wait(Some(UNSENT_WAIT));
             self.hush();
         }
     }
@@ -498,7 +508,7 @@ impl Server {
             return refuse(Error::new(ErrorKind::InvalidArgument, what).remedy("run the same version on both sides"));
         }
         if self.stopping.load(Ordering::SeqCst) {
-            return refuse(Error::new(ErrorKind::Closed, "the engine closes"));
+            return refuse(Error::new(ErrorKind::Disconnected, "the engine closes"));
         }
         match hello.wants {
             Wants::Session { position } => match self.begin(socket, position, &peer) {
@@ -572,7 +582,7 @@ impl Server {
         let mut drain = self.drain.lock();
         if self.stopped.load(Ordering::SeqCst) {
             self.sessions.lock().remove(&session.id);
-            return Err(Error::new(ErrorKind::Closed, "the engine closes"));
+            return Err(Error::new(ErrorKind::Disconnected, "the engine closes"));
         }
         if let Err(e) = watch(&self.epoll, &session.bell, session.id) {
             self.sessions.lock().remove(&session.id);
@@ -630,6 +640,9 @@ impl Drain {
     /// Takes in what was published before now, and before `until`.
     fn round(&mut self, server: &Server, inner: &Inner, until: u64) -> Round {
         let mut round = Round::default();
+        if server.stopped.load(Ordering::SeqCst) {
+            return round;
+        }
         // Before the rings are looked at: see the module.
         let now = monotonic_ns();
         let until = until.min(now);
@@ -747,6 +760,12 @@ impl Drain {
                 debug_assert!(number >= waits.base);
             }
         }
+    }
+
+    /// Tells what has reached its level.
+    fn tell(&mut self) {
+        self.complete();
+        self.lines.iter_mut().for_each(Line::tell);
     }
 
     /// Looks what has reached its level.
@@ -883,11 +902,17 @@ fn taken(session: &Session, header: &Header, payload: &[u8], inner: &Inner) -> s
                 };
                 return Ok(aborted.map(|()| None).map_err(Refusal::No));
             }
-            with_event(frame, |event| match &held {
-                Some(reservation) => reservation.submit_now(event, header.ack).map(Some).map_err(Refusal::No),
+            let Some(reservation) = held else {
                 // It was reserved with an earlier run of the engine. It is durable when this returns.
-                None => inner.resolve_now(token, Resolution::Commit(event)).map(|()| None).map_err(Refusal::No),
-            })
+                let resolve = |event: &Event<'_>| inner.resolve_now(token, Resolution::Commit(event));
+                return with_event(frame, |event| resolve(event).map(|()| None).map_err(Refusal::No));
+            };
+            let taken = with_event(frame, |event| reservation.submit_now(event, header.ack));
+            if !matches!(taken, Ok(Ok(_))) {
+                // Its operation came to be all the same, and is in doubt in the end.
+                session.reservations.lock().insert(token, reservation);
+            }
+            taken.map(|taken| taken.map(Some).map_err(Refusal::No))
         }
     }
 }
