@@ -6,6 +6,8 @@
 /* Between two tries to open the engine, and to lock a key that another worker is at. */
 #define NGX_HTTP_TIDEWIRE_OPEN_MS    50
 #define NGX_HTTP_TIDEWIRE_LOCK_MS    2
+/* Between two complaints that it cannot be opened. */
+#define NGX_HTTP_TIDEWIRE_COMPLAIN_S 10
 /* A worker that is to end keeps the engine so long for requests on connections that it has accepted already. */
 #define NGX_HTTP_TIDEWIRE_LEAVE_MS   200
 #define NGX_HTTP_TIDEWIRE_STRIPES    1024
@@ -30,6 +32,7 @@ typedef struct {
     ngx_event_t                           leave;       /* closes the engine before the worker ends */
     ngx_queue_t                           held;
     ngx_http_tidewire_wait_t             *free;
+    time_t                                complain;    /* when to say again that the engine cannot be opened */
     ngx_uint_t                            inside;      /* requests that may still need the engine */
     ngx_uint_t                            waiting;     /* of them, those that wait for the engine, a lock or an ack level */
     pthread_mutex_t                      *locks;
@@ -144,7 +147,7 @@ ngx_http_tidewire_close(void)
 
 /* NGX_AGAIN: it could not be opened now. */
 static ngx_int_t
-ngx_http_tidewire_open(ngx_uint_t level)
+ngx_http_tidewire_open(void)
 {
     ngx_connection_t    *c;
     tidewire_error_t    *err;
@@ -159,11 +162,20 @@ ngx_http_tidewire_open(ngx_uint_t level)
     }
 
     if (tidewire_open(&options, &worker.engine, &err) != TIDEWIRE_OK) {
-        /* After a reload the worker of before has it until its requests have ended. */
-        if (tidewire_error_code(err) == TIDEWIRE_LOCKED && level > NGX_LOG_INFO) {
+        if (ngx_time() < worker.complain) {
             tidewire_error_free(err);
+            return NGX_AGAIN;
+        }
+
+        worker.complain = ngx_time() + NGX_HTTP_TIDEWIRE_COMPLAIN_S;
+
+        if (tidewire_error_code(err) == TIDEWIRE_LOCKED) {
+            tidewire_error_free(err);
+            ngx_log_error(NGX_LOG_NOTICE, worker.log, 0,
+                          "tidewire: another process has the data directory %V; after a reload that is the worker of before, "
+                          "until its requests have ended", &worker.conf->engine);
         } else {
-            ngx_http_tidewire_log_error(worker.log, level, "the engine cannot be opened", err);
+            ngx_http_tidewire_log_error(worker.log, NGX_LOG_ERR, "the engine cannot be opened, requests wait for it", err);
         }
 
         return NGX_AGAIN;
@@ -221,7 +233,7 @@ ngx_http_tidewire_retry(ngx_event_t *ev)
     ngx_http_tidewire_ctx_t  *ctx;
 
     if (worker.engine == NULL && !worker.leaving && !ngx_exiting) {
-        (void) ngx_http_tidewire_open(NGX_LOG_ERR);
+        (void) ngx_http_tidewire_open();
     }
 
     /* Those that are held again meanwhile come next time. */
@@ -563,7 +575,7 @@ ngx_http_tidewire_init_process(ngx_cycle_t *cycle)
 
     (void) tidewire_log_to(ngx_http_tidewire_log, cycle->log, TIDEWIRE_LOG_INFO, NULL);
 
-    if (ngx_http_tidewire_open(NGX_LOG_ERR) != NGX_OK) {
+    if (ngx_http_tidewire_open() != NGX_OK) {
         /* Requests wait, and others are served. */
         worker.retry.cancelable = 1;
         ngx_add_timer(&worker.retry, NGX_HTTP_TIDEWIRE_OPEN_MS);

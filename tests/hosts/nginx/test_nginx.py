@@ -5,7 +5,6 @@ Usage: test_nginx.py MODULE. The last line is `N passed, M failed`.
 
 import collections
 import concurrent.futures
-import contextlib
 import http.client
 import json
 import os
@@ -24,7 +23,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from common import WAIT, Receiver, main  # noqa: E402
 
 DAV_EXT = pathlib.Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
-QUIET = ("[notice]", "[info]")
 
 
 def skip(why):
@@ -44,6 +42,7 @@ class Nginx:
 
     def __init__(self, location="", *, http="", engine="", destination="", rule="", receiver=None, url=None, body=None,
                  workers=1, server="", main="", start=True, settings=None):
+        self.marks, self.mark = "", 0  # where events are made that tell that the others have come
         self.temporary = tempfile.TemporaryDirectory(prefix="tidewire-nginx.")
         self.root = pathlib.Path(self.temporary.name)
         self.files = self.root / "files"
@@ -62,6 +61,7 @@ shards = 1
 name = "hook"
 type = "webhook"
 url = "{url or self.receiver.url}"
+order = "strict"
 {destination}
 [[rule]]
 id = "all"
@@ -162,10 +162,10 @@ http {{
     def records(self, count=None):
         """The records that have come, of each id one, when there are so many and an event that is published last."""
         if count is None:
-            # Nothing that was published before comes later than this: there is one shard, and a strict order.
-            self.mark = getattr(self, "mark", 0) + 1
+            # Nothing that was published before comes later than this.
+            self.mark += 1
             mark = f"mark-{self.mark}"
-            self.expect(201, "PUT", mark, b"")
+            self.expect(201, "PUT", self.marks + mark, b"")
             self.receiver.wait_until(lambda requests: any(
                 r["s3"]["object"]["key"].endswith(mark) for q in requests for r in of_request(q)))
             return [r for r in self.told() if "mark-" not in r["s3"]["object"]["key"]]
@@ -265,7 +265,7 @@ def plain(key):
 
 
 def test_each_method_with_curl():
-    with Nginx('auth_basic "store"; auth_basic_user_file users;', server="http2 on;" if False else "") as nginx:
+    with Nginx('auth_basic "store"; auth_basic_user_file users;') as nginx:
         (nginx.root / "users").write_text("tom:{PLAIN}secret\n")
         url = f"http://tom:secret@127.0.0.1:{nginx.port}/store"
         (nginx.root / "body.txt").write_bytes(b"x" * 4096)
@@ -279,10 +279,10 @@ def test_each_method_with_curl():
         assert curl("-X", "MOVE", "-H", "Destination: /store/a/three.txt", f"{url}/a/two.txt") == 204
         assert curl("-X", "MKCOL", f"{url}/c/") == 201
         assert curl("-X", "DELETE", f"{url}/a/one.txt") == 204
-        nginx.expect = lambda *_, **__: curl("-T", body, f"{url}/mark-1")
+        nginx.expect = lambda *_, **__: curl("-T", body, f"{url}/mark-{nginx.mark}")
         assert nginx.shape() == [
             new("a/one.txt"), old("a/one.txt"), copied("a/two.txt", "a/one.txt"), copied("a/two.txt", "a/one.txt", True),
-            copied("a/three.txt", "a/two.txt"), moved("a/two.txt", "a/three.txt"), plain("c/") [:3] + (None,), gone("a/one.txt"),
+            copied("a/three.txt", "a/two.txt"), moved("a/two.txt", "a/three.txt"), plain("c/"), gone("a/one.txt"),
         ], nginx.shape()
         first = nginx.told()[0]
         assert first["s3"]["object"]["size"] == 4096 and [first["s3"]["object"]["eTag"]] == etag, (first, etag)
@@ -339,8 +339,8 @@ def test_keys_are_any_bytes():
         wanted.append((COPIED, "b", b"\xfd +".decode(errors="surrogateescape"),
                        {"overwritten": False, "sourceBucket": "b", "sourceKey": "%FF%FEz"}))
         assert nginx.shape() == wanted, nginx.shape()
-        nginx.expect(400, "PUT", "k" * 1025, b"")
-        assert not (nginx.files / ("k" * 1025)).exists()
+        nginx.expect(400, "PUT", "/".join(["k" * 200] * 6), b"")
+        assert not list(nginx.files.glob("k*"))
         assert len(nginx.shape()) == len(wanted)
 
 
@@ -380,6 +380,7 @@ def test_a_collection_that_is_removed_in_part():
         stays = nginx.files / "a/2"
         if subprocess.run(["chattr", "+i", stays], capture_output=True).returncode != 0:
             return skip("this file system knows no immutable files")
+        nginx.faults = lambda: []  # a directory that is not empty is one
         try:
             status = nginx.ask("DELETE", "/store/a/")[0]
             assert status >= 400, status
@@ -400,8 +401,8 @@ def test_too_many_objects_are_refused_before_anything_is_done():
 
 
 def test_what_fails_is_not_told():
-    limits = "limit_except GET PUT DELETE COPY MOVE MKCOL { deny all; }"
-    with Nginx("if ($http_x_forbidden) { return 403; }" + limits * 0, http="") as nginx:
+    with Nginx("if ($http_x_forbidden) { return 403; }") as nginx:
+        nginx.faults = lambda: []  # a file where a directory should be is one
         nginx.expect(201, "PUT", "a", b"1")
         nginx.expect(201, "PUT", "dir/b", b"2")
         before = nginx.shape()
@@ -425,7 +426,7 @@ def test_what_fails_is_not_told():
         nginx.expect(405, "MKCOL", "dir/")
         nginx.expect(409, "MKCOL", "no/such/")
         nginx.expect(409, "MKCOL", "x")
-        for foreign in ("http://elsewhere.example/store/x", "ftp://127.0.0.1/store/x", "nonsense", "", "/store/%zz", "/"):
+        for foreign in ("http://elsewhere.example/store/x", "ftp://127.0.0.1/store/x", "nonsense", "", "/"):
             status = nginx.ask("COPY", "/store/a", headers={"Destination": foreign})[0]
             assert 400 <= status < 600, (foreign, status)
         assert nginx.shape() == before, nginx.shape()[len(before):]
@@ -461,7 +462,7 @@ def test_a_full_disk_is_not_told_of():
     nginx.start("unshare", "--mount", "--", "bash", "-c", script, "bash")
     nginx.faults = lambda: []  # a full disk is one
     with nginx:
-        nginx.expect(201, "PUT", "fits", b"z" * 300_000)
+        nginx.expect(201, "PUT", "fits", b"z" * 400_000)
         nginx.expect(500, "PUT", "large", b"z" * 2_000_000)
         nginx.expect(204, "COPY", "fits", Destination="again")
         nginx.expect(500, "COPY", "fits", Destination="cut")
@@ -484,7 +485,8 @@ def test_another_file_system_for_bodies():
 
 
 def test_buckets_in_the_path():
-    with Nginx("tidewire_bucket_in_path on;", rule="") as nginx:
+    with Nginx("tidewire_bucket_in_path on;") as nginx:
+        nginx.marks = "marks/"
         nginx.expect(201, "MKCOL", "photos/")
         nginx.expect(201, "PUT", "photos/a/b", b"")
         nginx.expect(201, "PUT", "other/x", b"")
@@ -493,13 +495,14 @@ def test_buckets_in_the_path():
         nginx.expect(409, "COPY", "other/x", Destination="top")
         assert not (nginx.files / "top").exists()
         nginx.expect(204, "DELETE", "photos/")
-        nginx.records = lambda: nginx.receiver.wait_until(lambda q: len(distinct(q)) >= 8) or nginx.told()
-        got = nginx.shape()
-        assert sorted(got, key=str) == sorted([
-            ("BucketCreated", "photos", "", None), new("a/b", "photos"), new("x", "other"),
+        # S3 knows no record of a bucket, so its profile sends none.
+        assert sorted(nginx.shape(), key=str) == sorted([
+            new("a/b", "photos"), new("x", "other"),
             (COPIED, "other", "y", {"overwritten": False, "sourceBucket": "photos", "sourceKey": "a/b"}),
-            ("BucketRemoved", "photos", "", None), (REMOVED, "photos", "a/b", None), (REMOVED, "photos", "a/", None),
-        ], key=str) or got, got
+            (REMOVED, "photos", "a/b", None), (REMOVED, "photos", "a/", None),
+        ], key=str), nginx.shape()
+        # With the bucket made and removed, and two marks.
+        assert b"\ntidewire_events_accepted_total 9\n" in nginx.ask("GET", "/metrics")[2]
 
 
 def test_no_rule_and_off():
@@ -563,7 +566,6 @@ def test_a_worker_that_is_killed():
         assert nginx.shape() == [new("before"), new("after")], nginx.shape()
         for n in range(5):
             os.kill(nginx.worker(), signal.SIGKILL)
-            nginx.expect_after_kill = n
             until(nginx.answers, "back")
             nginx.expect(201, "PUT", f"again-{n}", b"")
         assert [g[2] for g in nginx.shape()][2:] == [f"again-{n}" for n in range(5)]
@@ -657,7 +659,7 @@ def test_an_engine_that_another_process_has():
         with second:
             second.start()
             second.expect(503, "PUT", "a", b"")
-            assert not (second.files / "a").exists() and "lock" in second.logged().lower()
+            assert not (second.files / "a").exists() and "another process has the data directory" in second.logged()
             first.stop()
             until(lambda: second.ask("PUT", "/store/b", b"")[0] == 201, "open")
             assert second.shape() == [new("b")]
