@@ -347,9 +347,14 @@ ngx_http_tidewire_walk_entry(ngx_http_tidewire_walk_t *walk, const ngx_str_t *pa
     name.len = path->data + path->len - name.data;
 
     if (ngx_http_tidewire_join(pool, &uri, &walk->from_uri, 0, &name, collection && name.len) != NGX_OK
-        || ngx_http_tidewire_join(pool, &from, &walk->from, name.len > 0, &name, 0) != NGX_OK
-        || ngx_http_tidewire_join(pool, &to, &walk->to, name.len > 0, &name, 0) != NGX_OK
-        || ngx_http_tidewire_join(pool, &to_uri, &walk->to_uri, 0, &name, collection && name.len) != NGX_OK)
+        || ngx_http_tidewire_join(pool, &from, &walk->from, name.len > 0, &name, 0) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (walk->to.len
+        && (ngx_http_tidewire_join(pool, &to, &walk->to, name.len > 0, &name, 0) != NGX_OK
+            || ngx_http_tidewire_join(pool, &to_uri, &walk->to_uri, 0, &name, collection && name.len) != NGX_OK))
     {
         return NGX_ERROR;
     }
