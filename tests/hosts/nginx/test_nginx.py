@@ -29,12 +29,6 @@ def skip(why):
     print(f"SKIPPED: {why}")
 
 
-def environment():
-    """Of nginx: with the run time of a sanitizer, if the module is built with it."""
-    preload, options = os.environ.get("TIDEWIRE_NGINX_PRELOAD"), os.environ.get("TIDEWIRE_NGINX_ASAN", "")
-    return {**os.environ, "LD_PRELOAD": preload, "ASAN_OPTIONS": options} if preload else None
-
-
 def until(condition, what):
     end = time.monotonic() + WAIT
     while not condition():
@@ -47,7 +41,7 @@ class Nginx:
     [engine], `destination` to the only destination, `rule` to its rule."""
 
     def __init__(self, location="", *, http="", engine="", destination="", rule="", receiver=None, url=None, body=None,
-                 workers=1, server="", main="", start=True, settings=None):
+                 workers=1, server="", on=True, order="strict", level="info", start=True, settings=None):
         self.marks, self.mark = "", 0  # where events are made that tell that the others have come
         self.temporary = tempfile.TemporaryDirectory(prefix="tidewire-nginx.")
         self.root = pathlib.Path(self.temporary.name)
@@ -67,7 +61,7 @@ shards = 1
 name = "hook"
 type = "webhook"
 url = "{url or self.receiver.url}"
-order = "strict"
+order = "{order}"
 {destination}
 [[rule]]
 id = "all"
@@ -86,8 +80,7 @@ daemon off;
 user root;
 worker_processes {workers};
 pid nginx.pid;
-error_log errors info;
-{main}
+error_log errors {level};
 events {{ worker_connections 512; }}
 http {{
     access_log off;
@@ -108,7 +101,7 @@ http {{
             dav_methods PUT DELETE COPY MOVE MKCOL;
             {"dav_ext_methods PROPFIND OPTIONS LOCK UNLOCK; dav_ext_lock zone=locks;" if ext else ""}
             create_full_put_path on;
-            tidewire on;
+            tidewire {"on" if on else "off"};
             {"" if "tidewire_bucket" in location else "tidewire_bucket b;"}
             {location}
         }}
@@ -117,7 +110,7 @@ http {{
 }}
 """
         )
-        self.process = None
+        self.process, self.preload = None, os.environ.get("TIDEWIRE_NGINX_PRELOAD")
         if start:
             self.start()
 
@@ -125,12 +118,17 @@ http {{
         return ["nginx", "-p", f"{self.root}/", "-c", "nginx.conf", "-e", "errors", *more]
 
     def start(self, *wrapper):
-        self.process = subprocess.Popen([*wrapper, *self.command()], start_new_session=True, env=environment())
+        self.process = subprocess.Popen([*wrapper, *self.command()], start_new_session=True, env=self.environment())
         until(self.answers, "listening")
-        if preload := os.environ.get("TIDEWIRE_NGINX_PRELOAD"):
-            for library in preload.split(":"):
-                mapped = pathlib.Path(f"/proc/{self.worker()}/maps").read_text()
-                assert os.path.basename(os.path.realpath(library)) in mapped, "nginx is without the sanitizer"
+        for library in self.preload.split(":") if self.preload else []:
+            mapped = pathlib.Path(f"/proc/{self.worker()}/maps").read_text()
+            assert os.path.basename(os.path.realpath(library)) in mapped, f"nginx is without {library}"
+
+    def environment(self):
+        """With the run time of a sanitizer, if the module is built with it."""
+        if self.preload:
+            return {**os.environ, "LD_PRELOAD": self.preload, "ASAN_OPTIONS": os.environ.get("TIDEWIRE_NGINX_ASAN", "")}
+        return None
 
     def answers(self):
         assert self.process.poll() is None, f"nginx has ended: {self.logged()}"
