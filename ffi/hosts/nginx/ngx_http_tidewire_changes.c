@@ -18,7 +18,7 @@ typedef struct {
 
 /* --- names */
 
-/* The bucket and the key of a URI. NGX_DECLINED: it is outside of the prefix. */
+/* The bucket and the key of a URI. NGX_DECLINED: it is outside of the prefix; NGX_HTTP_CONFLICT: it is in no bucket. */
 static ngx_int_t
 ngx_http_tidewire_name(ngx_http_request_t *r, const ngx_str_t *uri, ngx_str_t *bucket, ngx_str_t *key)
 {
@@ -45,8 +45,6 @@ ngx_http_tidewire_name(ngx_http_request_t *r, const ngx_str_t *uri, ngx_str_t *b
             return NGX_DECLINED;
         }
 
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "tidewire: \"%V\" is in no bucket: with tidewire_bucket_in_path, only directories stand at the top", uri);
         return NGX_HTTP_CONFLICT;
     }
 
@@ -247,6 +245,23 @@ ngx_http_tidewire_other_end(ngx_http_request_t *r, ngx_http_tidewire_change_t *c
 }
 
 
+/* The same of a URI where something is to come to be. */
+static ngx_int_t
+ngx_http_tidewire_new_name(ngx_http_request_t *r, const ngx_str_t *uri, ngx_str_t *bucket, ngx_str_t *key)
+{
+    ngx_int_t  rc;
+
+    rc = ngx_http_tidewire_name(r, uri, bucket, key);
+
+    if (rc == NGX_HTTP_CONFLICT) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "tidewire: \"%V\" is in no bucket: with tidewire_bucket_in_path, only directories stand at the top", uri);
+    }
+
+    return rc;
+}
+
+
 /* A file or collection that comes to be at `uri`, as a copy of what stands at `from`. */
 static ngx_int_t
 ngx_http_tidewire_plan_copy(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ngx_str_t *uri, u_char *path, off_t size,
@@ -256,7 +271,7 @@ ngx_http_tidewire_plan_copy(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx,
     ngx_str_t                    bucket, key;
     ngx_http_tidewire_change_t  *change;
 
-    rc = ngx_http_tidewire_name(r, uri, &bucket, &key);
+    rc = ngx_http_tidewire_new_name(r, uri, &bucket, &key);
     if (rc != NGX_OK) {
         return rc == NGX_DECLINED ? NGX_OK : rc;
     }
@@ -561,7 +576,7 @@ ngx_http_tidewire_plan(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx)
             return NGX_DECLINED;
         }
 
-        rc = ngx_http_tidewire_name(r, &r->uri, &bucket, &key);
+        rc = ngx_http_tidewire_new_name(r, &r->uri, &bucket, &key);
         if (rc != NGX_OK) {
             return rc;
         }

@@ -232,8 +232,12 @@ ngx_http_tidewire_retry(ngx_event_t *ev)
     ngx_queue_t              *q;
     ngx_http_tidewire_ctx_t  *ctx;
 
-    if (worker.engine == NULL && !worker.leaving && !ngx_exiting) {
-        (void) ngx_http_tidewire_open();
+    if (worker.engine == NULL && !worker.leaving && (!ngx_exiting || !ngx_queue_empty(&worker.held))
+        && ngx_http_tidewire_open() == NGX_OK && ngx_exiting)
+    {
+        /* For those that wait here, and nobody will say again that the worker is to end. */
+        worker.leaving = 1;
+        ngx_add_timer(&worker.leave, NGX_HTTP_TIDEWIRE_LEAVE_MS);
     }
 
     /* Those that are held again meanwhile come next time. */
