@@ -112,6 +112,9 @@ impl Engine {
         };
         let put = |event: &Event<'_>| guard(py, || self.put(py, event, &options));
         let became = match whole {
+            None if key.is_none() => {
+                return Err(PyTypeError::new_err("argument 'key': str, bytes or another buffer is wanted, and not given"));
+            }
             None => fields.with(py, put)?,
             Some(event) if fields.is_empty() => args::with_event(event, put)?,
             Some(event) if event.cast::<PyEvent>().is_ok() => {

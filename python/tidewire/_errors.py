@@ -191,7 +191,13 @@ _BY_CODE: dict[int, type[Error]] = {cls.code: cls for cls in Error.__subclasses_
 
 
 def make(
-    code: int, kind: str, message: str, place: Optional[str], remedy: Optional[str], s3_code: str, s3_status: int
+    code: int,
+    kind: str,
+    message: str,
+    place: Optional[str],
+    remedy: Optional[str],
+    s3_code: str = "InternalError",
+    s3_status: int = 500,
 ) -> Error:
     """The exception of an error; a plain ``Error`` with that code and kind if the kind has no class here."""
     return _restore(_BY_CODE.get(code, Error), code, kind, message, place, remedy, s3_code, s3_status)

@@ -13,7 +13,7 @@ from typing import Any, Union
 
 import tidewire
 
-STUB = Path(__file__).parent / "tidewire" / "__init__.pyi"
+STUB = Path(__file__).parents[1] / "tidewire" / "__init__.pyi"
 Documented = Union[ast.FunctionDef, ast.ClassDef]
 
 
@@ -50,7 +50,7 @@ def with_docs(text: str) -> str:
         if is_doc:
             lines[at:end] = quoted
         elif isinstance(node, ast.FunctionDef):
-            head = lines[at].removesuffix(" ...") if sys.version_info >= (3, 9) else lines[at]
+            head = lines[at].removesuffix(" ...")
             lines[at : at + 1] = [head, *quoted]
         else:
             # Before decorators, which the position of a function leaves out.
