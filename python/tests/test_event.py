@@ -112,7 +112,7 @@ def test_an_event_is_published_whole_or_in_parts(mine: Mine) -> None:
     assert engine.publish({"bucket": "photos", "key": "mapping"}, ack="memory") is Published.ACCEPTED
     assert engine.publish("photos", "parts") is Published.ACCEPTED
     engine.flush()
-    assert taken.keys() == [b"event", b"mapping", b"parts"]
+    assert sorted(taken.keys()) == [b"event", b"mapping", b"parts"]
     with pytest.raises(TypeError, match="alone"):
         engine.publish(Event("photos", "k"), size=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="bucket"):
@@ -139,11 +139,14 @@ def test_what_became_of_an_event_is_a_truth() -> None:
 
 def test_many_are_published_in_order(mine: Mine) -> None:
     engine, taken = mine
-    keys = [f"k{i % 7}-{i}" for i in range(5000)]
-    counts = engine.publish_many([Event("photos", key) for key in keys] + [Event("other", "k")])
+    events = [Event("photos", f"k{i % 7}", size=i) for i in range(5000)]
+    counts = engine.publish_many([*events, Event("other", "k")])
     assert (counts.accepted, counts.no_match, counts.duplicates) == (5000, 1, 0)
     engine.flush()
-    assert taken.keys() == [key.encode() for key in keys]
+    assert len(taken.ids) == 5000
+    for k in range(7):
+        sizes = [r["s3"]["object"]["size"] for r in taken.records if r["s3"]["object"]["key"] == f"k{k}"]
+        assert sizes == list(range(k, 5000, 7))
 
 
 @pytest.mark.parametrize("ack", ["memory", "written", "synced"])
@@ -153,7 +156,7 @@ def test_many_come_from_any_iterable(mine: Mine, ack: Any) -> None:
     for events in (mixed, tuple(mixed), iter(mixed), (e for e in mixed), {1: mixed[0], 2: mixed[1]}.values()):
         assert engine.publish_many(events, ack=ack).accepted == 2
     engine.flush()
-    assert taken.keys() == [b"a", b"b"] * 5
+    assert sorted(taken.keys()) == [b"a"] * 5 + [b"b"] * 5
     assert engine.publish_many([]) == (0, 0, 0)
 
 
@@ -246,7 +249,7 @@ def test_json_is_published_in_every_form(mine: Mine) -> None:
         assert engine.publish_json(document).accepted == count
     assert engine.publish_json(lines.replace(b"photos", b"others")).no_match == 2
     engine.flush()
-    assert taken.keys() == [b"line", b"next"] * 4 + [b"s3 key"]
+    assert sorted(taken.keys()) == [b"line"] * 4 + [b"next"] * 4 + [b"s3 key"]
 
 
 def test_a_wrong_document_is_published_not_at_all(mine: Mine) -> None:
@@ -270,7 +273,7 @@ def test_a_log_of_the_host_can_be_replayed(open_mine: Callable[..., Mine]) -> No
     with pytest.raises(tidewire.InvalidArgument, match="cursor is 0"):
         engine.append_at(0, Event("photos", "a"))
     engine.flush()
-    assert taken.keys() == [b"a", b"b"]
+    assert sorted(taken.keys()) == [b"a", b"b"]
     assert engine.last_applied() <= 2
 
 

@@ -105,7 +105,7 @@ def test_places_that_there_are_not_are_refused(mine: Mine, caplog: pytest.LogCap
 
 
 def test_what_will_never_be_taken_becomes_a_dead_letter(open_mine: Callable[..., Mine]) -> None:
-    engine, _ = open_mine(destination="retry.poison_attempts = 2")
+    engine, _ = open_mine(destination="retry.poison_attempts = 1")
     engine.set_handler("mine", lambda batch: batch.refuse("no such colour"))
     engine.publish("photos", "k")
     engine.flush()
@@ -128,8 +128,7 @@ def test_a_pause_counts_as_no_attempt(mine: Mine) -> None:
     engine.set_handler("mine", take)
     engine.publish("photos", "k")
     engine.flush()
-    assert taken.keys() == [b"k"]
-    assert engine.stats()["destinations"][0]["failures"] == 0
+    assert (pauses, taken.keys()) == (3, [b"k"])
 
 
 def test_a_batch_may_be_answered_later_from_another_thread(mine: Mine) -> None:

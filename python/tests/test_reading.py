@@ -48,7 +48,8 @@ def test_a_tail_gives_events_as_they_come(mine: Mine) -> None:
 
 def test_a_tail_begins_where_it_is_told(open_mine: Callable[..., Mine]) -> None:
     engine, _ = open_mine(engine='retention = { keep = "all" }')
-    engine.publish_many([Event("photos", f"k{i}") for i in range(5)])
+    for i in range(5):
+        engine.publish("photos", f"k{i}")
     tail = engine.tail(start="beginning")
     keys = [entry(tail.next(10)).event.key for _ in range(3)]
     assert keys == [b"k0", b"k1", b"k2"]
@@ -291,7 +292,8 @@ def dead(open_mine: Callable[..., Mine]) -> Mine:
 def test_dead_letters_say_what_is_known(dead: Mine) -> None:
     engine, _ = dead
     letters = engine.dead_letters()
-    assert [letter["key"] for letter in letters] == [b"a", b"b", b"\xff"]
+    assert sorted(letter["key"] for letter in letters) == [b"a", b"b", b"\xff"]
+    letters.sort(key=lambda letter: letter["key"])
     first = letters[0]
     assert (first["destination"], first["rule"], first["bucket"]) == ("mine", "all", "photos")
     assert first["event_type"] == EventType.OBJECT_CREATED_PUT and "spoilt" in first["reason"]

@@ -122,8 +122,8 @@ def test_a_batch_is_held_as_a_whole(mine: Mine) -> None:
         with pytest.raises(IndexError):
             batch[4]
     engine.flush()
-    assert taken.keys() == [b"a", b"d"]
-    assert taken.records[0]["s3"]["object"]["size"] == 7
+    assert sorted(taken.keys()) == [b"a", b"d"]
+    assert [r["s3"]["object"].get("size") for r in taken.records if r["s3"]["object"]["key"] == "a"] == [7]
     with pytest.raises(ZeroDivisionError):
         with engine.reserve_batch(events):
             raise ZeroDivisionError
@@ -194,7 +194,7 @@ def test_reservations_can_be_awaited(mine: Mine) -> None:
         await engine.flush_async()
 
     asyncio.run(main())
-    assert taken.keys() == [b"a", b"c", b"d"]
+    assert sorted(taken.keys()) == [b"a", b"c", b"d"]
 
 
 def test_a_reservation_in_a_forked_child_is_refused(mine: Mine) -> None:

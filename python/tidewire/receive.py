@@ -327,8 +327,8 @@ def _s3_type(name: str) -> str:
 def _s3(record: "dict[str, Any]") -> Received:
     s3 = record["s3"]
     thing = s3["object"]
-    # Those of Ceph are raw, with the encoded form beside what is no UTF-8.
-    if record.get("eventSource") == "ceph:s3":
+    # Those of Ceph, which gives buckets an id, are raw, with the encoded form beside what is no UTF-8.
+    if "id" in s3["bucket"]:
         key = _form(thing["keyEncoded"]) if "keyEncoded" in thing else thing["key"].encode()
     else:
         key = _form(thing["key"])

@@ -4,7 +4,7 @@
 ...     s3 = boto3.client("s3")
 ...     s3.create_bucket(Bucket="photos")
 ...     s3.put_bucket_notification_configuration(Bucket="photos", NotificationConfiguration={
-...         "QueueConfigurations": [{"QueueArn": "arn:tidewire:sqs:us-east-1::hook", "Events": ["s3:ObjectCreated:*"]}]})
+...         "QueueConfigurations": [{"QueueArn": "arn:aws:sqs:us-east-1:123456789012:hook", "Events": ["s3:ObjectCreated:*"]}]})
 ...     s3.put_object(Bucket="photos", Key="cats/tom.jpg", Body=b"...")
 
 It is for the decorators and the server of moto alike, and needs moto 5. What moto sends to its own queues and functions it goes on to
@@ -26,16 +26,14 @@ from .wsgi import REFUSED
 
 __all__ = ["publishing"]
 
-OWN = ("arn:tidewire:", "arn:minio:")
-
 
 @contextlib.contextmanager
 def publishing(engine: Engine, *, arns: Optional[Mapping[str, str]] = None, **options: Any) -> Iterator[None]:
     """Publishes what requests to moto's S3 do, for the length of the block, in this process.
 
-    ``put_bucket_notification_configuration`` puts the rules of the bucket: its ARNs name destinations of the engine,
-    ``arn:tidewire:sqs:REGION::NAME``, or are in ``arns``, which maps others to names. All else is left to moto. ``options`` are
-    those of ``Engine.reserve``.
+    ``put_bucket_notification_configuration`` puts the rules of the bucket. An ARN whose last part is the name of a destination of
+    the engine means that, whatever service it is of; ``arns`` maps others to names. What is neither is left to moto. ``options``
+    are those of ``Engine.reserve``.
 
     Raises :exc:`RuntimeError` within another such block: there is one S3 in a process.
     """
@@ -138,18 +136,19 @@ class _Hook:
         except ElementTree.ParseError as error:
             raise _refusal("MalformedXML", 400, str(error)) from error
         document: dict[str, Any] = {}
+        names = {destination["name"] for destination in self.engine.destinations()}
         for element in root:
             kind = _name(element)
             of = {"QueueConfiguration": "Queue", "TopicConfiguration": "Topic", "CloudFunctionConfiguration": "CloudFunction"}
             if kind not in of:
                 continue
             arn = _text(element, of[kind])
-            if arn in self.arns:
-                arn = f"arn:tidewire:sqs:::{self.arns[arn]}"
-            if not arn.startswith(OWN):
+            name = self.arns.get(arn, arn.rpartition(":")[2])
+            if arn not in self.arns and name not in names:
                 continue
             # The rules of all kinds are queues here: what they lead to is a destination.
-            rule: dict[str, Any] = {"QueueArn": arn, "Events": [e.text or "" for e in element if _name(e) == "Event"]}
+            own = f"arn:tidewire:sqs:::{name}"
+            rule: dict[str, Any] = {"QueueArn": own, "Events": [e.text or "" for e in element if _name(e) == "Event"]}
             if _text(element, "Id"):
                 rule["Id"] = _text(element, "Id")
             filters = [e for e in element.iter() if _name(e) == "FilterRule"]
