@@ -23,8 +23,10 @@ mod standing;
 mod tail;
 pub(crate) mod told;
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -61,7 +63,7 @@ use crate::shard::snapshot::{Everywhere, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
 use crate::shared::{Listening, Server};
 
-pub use batch::PublishedJson;
+pub use batch::{PublishedJson, Receipts};
 pub(crate) use completions::Keep;
 pub use completions::{Completion, CompletionCalls, Completions};
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
@@ -75,7 +77,7 @@ pub use reserve::{
     ReservedBatch, Resolution,
 };
 pub use rules::{BucketNotification, RulesStats};
-pub use tail::Tail;
+pub use tail::{LogWatch, Tail};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -641,29 +643,38 @@ impl Flush {
     /// [`ErrorKind::Timeout`] with the number of events that still wait; [`ErrorKind::Closed`] if the engine closes;
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn wait(&mut self, deadline: Instant) -> Result<()> {
-        self.engine.inner.check_process()?;
-        loop {
-            while let Some(reply) = self.replies.last_mut() {
-                match driver::block_on(reply, Some(deadline)) {
-                    Some(Ok(())) => self.replies.pop(),
-                    Some(Err(_)) => return Err(closed()),
-                    None => return Err(self.timeout()),
-                };
-            }
-            if self.rounds_left == 0 {
-                return Ok(());
-            }
-            self.rounds_left -= 1;
-            self.replies = self.engine.inner.flush_shards();
-        }
+        driver::block_on(&mut *self, Some(deadline)).unwrap_or_else(|| Err(self.timeout()))
     }
 
+    /// What is said when the time is over before everything is delivered.
     #[cold]
-    fn timeout(&self) -> Error {
+    pub fn timeout(&self) -> Error {
         let waiting: u64 = self.engine.stats().destinations.iter().map(|d| d.waiting).sum();
         let elapsed = self.start.elapsed();
         Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
             .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
+    }
+}
+
+impl Future for Flush {
+    type Output = Result<()>;
+
+    /// As [`Flush::wait`], without a deadline and for any executor.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.engine.inner.check_process()?;
+        loop {
+            while let Some(reply) = self.replies.last_mut() {
+                match ready!(Pin::new(reply).poll(cx)) {
+                    Ok(()) => self.replies.pop(),
+                    Err(_) => return Poll::Ready(Err(closed())),
+                };
+            }
+            if self.rounds_left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            self.rounds_left -= 1;
+            self.replies = self.engine.inner.flush_shards();
+        }
     }
 }
 

@@ -33,9 +33,9 @@ pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, BucketNotification, CommitFields, CommitOptions, Completion, CompletionCalls, Completions,
     Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, InDoubt, Intent,
-    Lease, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Redrive, RedriveOptions,
-    Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions,
-    Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
+    Lease, LogWatch, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Receipts, Redrive,
+    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
+    ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result, S3Code};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

@@ -11,26 +11,36 @@ use crate::shard::progress::Receipt;
 
 /// What a series of events is still waiting for. An ack level that an event has reached, every earlier event of its
 /// shard has reached too, so the last receipt of each shard is enough.
-#[derive(Debug, Default)]
-pub(crate) struct Receipts(Vec<Receipt>);
+#[derive(Clone, Debug, Default)]
+pub struct Receipts(Vec<Receipt>);
 
 impl Receipts {
     /// Adds the receipt of an event.
-    pub(crate) fn add(&mut self, receipt: Receipt) {
+    pub fn add(&mut self, receipt: Receipt) {
         match self.0.iter_mut().find(|r| r.way.is(&receipt.way)) {
             Some(r) => r.position = r.position.max(receipt.position),
             None => self.0.push(receipt),
         }
     }
 
+    /// Whether all have reached the level.
+    pub fn is(&self, ack: Ack) -> bool {
+        self.0.iter().all(|r| r.is(ack))
+    }
+
     /// Blocks until all have reached the level.
-    pub(crate) fn wait(&self, ack: Ack, deadline: Instant) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Receipt::wait`], of the first that it is said of.
+    pub fn wait(&self, ack: Ack, deadline: Instant) -> Result<()> {
         self.0.iter().filter(|_| ack > Ack::Memory).try_for_each(|r| r.wait(ack, Some(deadline)))
     }
 
-    /// Ready once all have reached the level.
-    #[cfg(feature = "source-http")]
-    pub(crate) async fn reached(&self, ack: Ack) -> Result<()> {
+    /// Ready once all have reached the level. It may be awaited on any executor.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::LogFailed`] or [`crate::ErrorKind::Closed`] if one of them will never be reached.
+    pub async fn reached(&self, ack: Ack) -> Result<()> {
         for r in &self.0 {
             r.reached(ack).await?;
         }
