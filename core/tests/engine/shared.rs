@@ -295,6 +295,11 @@ fn reservations_are_kept_here_and_durable_ones_there() {
         }
     }
     assert!((4..=9).contains(&many.len()), "{}", many.len());
+    let both: Vec<Event<'_>> = (0..9).map(|n| event("z", n)).collect();
+    for on_full in [OnFull::Refuse, OnFull::Block(Duration::from_millis(20))] {
+        let options = ReserveOptions { on_full, ..large };
+        assert!(matches!(client.reserve_batch(&both, &options).unwrap(), ReservedBatch::WouldBlock));
+    }
     // What is reserved is free for commits, however much others publish.
     for n in 0..5000 {
         client.publish_with(&event("y", n), &MEMORY).unwrap();
