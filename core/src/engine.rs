@@ -960,7 +960,7 @@ pub struct Stats {
     pub ring_reserved_bytes: u64,
     /// Reservations that are neither committed nor aborted.
     pub reservations: u64,
-    /// Intents of earlier runs that the host has not resolved.
+    /// Intents of earlier runs, and of clients that are gone, that the host has not resolved.
     pub in_doubt: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,

@@ -233,7 +233,8 @@ impl Engine {
         Ok(items.map_or(ReservedBatch::WouldBlock, |items| ReservedBatch::Held(BatchReservation { items })))
     }
 
-    /// The reservations with durable intents that earlier runs left without an end, in the order in which each shard made
+    /// The reservations with durable intents that earlier runs, or other processes that are gone ([`crate::shared`]), left
+    /// without an end, in the order in which each shard made
     /// them. The host says of each what became of the operation ([`Engine::resolve`]); until then they are kept, and their
     /// part of the log with them.
     ///

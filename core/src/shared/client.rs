@@ -517,22 +517,17 @@ impl Client {
                         .at("bytes_max")
                         .remedy("choose less, or raise engine.shared.ring_bytes or engine.reserve_percent"));
                 }
-                if state.reserved + bytes > share {
+                let (reserved, too_much) = (state.reserved, state.reserved + bytes > share);
+                if too_much || !state.writer.has_space(bytes, reserved) {
                     drop(state);
                     // What is held would stand in the way of others who wait.
                     items.clear();
+                    let Some(deadline) = deadline.filter(|d| driver::now() < *d) else {
+                        return if too_much { Ok(None) } else { Err(full()) };
+                    };
                     let state = inner.state.lock();
-                    if state.reserved + bytes > share {
-                        let Some(deadline) = deadline.filter(|d| driver::now() < *d) else { return Ok(None) };
-                        drop(inner.wait(state, deadline));
-                    }
-                    continue 'again;
-                }
-                let reserved = state.reserved;
-                if !state.writer.has_space(bytes, reserved) {
-                    drop(state);
-                    items.clear();
-                    drop(inner.wait_for_space(inner.state.lock(), bytes, deadline)?);
+                    state.writer.ring.want_space();
+                    drop(inner.wait(state, deadline));
                     continue 'again;
                 }
                 state.reserved += bytes;
@@ -822,8 +817,7 @@ impl Inner {
             return Ok(state);
         }
         let Some(deadline) = deadline.filter(|d| driver::now() < *d) else {
-            return Err(Error::new(ErrorKind::Full, "the ring to the engine's process is full")
-                .remedy("publish more slowly, wait longer, or raise engine.shared.ring_bytes"));
+            return Err(full());
         };
         state.wake(true);
         Ok(self.wait(state, deadline))
@@ -1197,6 +1191,12 @@ impl Promise {
             self.client.inner.changed.notify_all();
         }
     }
+}
+
+#[cold]
+fn full() -> Error {
+    Error::new(ErrorKind::Full, "the ring to the engine's process is full")
+        .remedy("publish more slowly, wait longer, or raise engine.shared.ring_bytes")
 }
 
 /// What becomes of events that a server had taken when it ended.

@@ -295,6 +295,11 @@ fn reservations_are_kept_here_and_durable_ones_there() {
         }
     }
     assert!((4..=9).contains(&many.len()), "{}", many.len());
+    let both: Vec<Event<'_>> = (0..9).map(|n| event("z", n)).collect();
+    for on_full in [OnFull::Refuse, OnFull::Block(Duration::from_millis(20))] {
+        let options = ReserveOptions { on_full, ..large };
+        assert!(matches!(client.reserve_batch(&both, &options).unwrap(), ReservedBatch::WouldBlock));
+    }
     // What is reserved is free for commits, however much others publish.
     for n in 0..5000 {
         client.publish_with(&event("y", n), &MEMORY).unwrap();
@@ -553,6 +558,59 @@ fn who_speaks_another_language_harms_nobody() {
     }
     assert!(logged(&engine)["k"].iter().copied().eq(0..60));
     drop(open);
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn threads_of_one_process_keep_their_order() {
+    let place = Place::new();
+    let engine = place.open(kept(vec![]));
+    let client = place.client();
+    std::thread::scope(|s| {
+        for t in 0..4 {
+            let client = &client;
+            s.spawn(move || {
+                for n in 0..3000 {
+                    let options = if n % 500 == 0 { SYNCED } else { MEMORY };
+                    client.publish_with(&event(&format!("t{t}"), n), &options).unwrap();
+                }
+            });
+        }
+    });
+    let found = logged(&engine);
+    for t in 0..4 {
+        assert!(found[&format!("t{t}")].iter().copied().eq(0..3000));
+    }
+    engine.close(WAIT).unwrap();
+}
+
+#[test]
+fn closing_tells_clients_what_it_has_made_durable() {
+    let place = Place::new();
+    let engine = place.open(kept(vec![]));
+    let client = place.client();
+    let receipts: Vec<_> = (0..300).map(|n| client.submit(&event("k", n), &SYNCED).unwrap().unwrap()).collect();
+    engine.close(WAIT).unwrap();
+    for receipt in receipts {
+        receipt.wait(Ack::Synced, Some(Instant::now() + WAIT)).unwrap();
+    }
+    until("the client knows", || !client.is_connected());
+    client.close(WAIT).unwrap();
+}
+
+#[test]
+fn no_more_processes_than_may_are_connected() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.shared.as_mut().unwrap().clients_max = 2;
+    let engine = Engine::open_with(config, kept(vec![])).unwrap();
+    let (first, second) = (place.client(), place.client());
+    let e = Client::connect(place.socket(), ClientOptions::default()).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Full, "{e}");
+    assert!(e.to_string().contains("clients_max"), "{e}");
+    first.publish_with(&event("k", 1), &SYNCED).unwrap();
+    drop(second);
+    until("there is a place again", || Client::connect(place.socket(), ClientOptions::default()).is_ok());
     engine.close(WAIT).unwrap();
 }
 
