@@ -237,7 +237,7 @@ END
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   "$1" "$port" "$work/objects" "$work/server.toml" >"$work/server" 2>&1 &
   server=$!
-  for _ in $(seq 600); do
+  for _ in $(seq 2400); do
     grep -q '^ready' "$work/server" && break
     kill -0 $server 2>/dev/null || break
     sleep 0.05

@@ -118,7 +118,9 @@ http {{
         return ["nginx", "-p", f"{self.root}/", "-c", "nginx.conf", "-e", "errors", *more]
 
     def start(self, *wrapper):
-        self.process = subprocess.Popen([*wrapper, *self.command()], start_new_session=True, env=self.environment())
+        # It ends with the tests, also if these are killed.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *wrapper, *self.command()], start_new_session=True,
+                                        env=self.environment())
         until(self.answers, "listening")
         for library in self.preload.split(":") if self.preload else []:
             mapped = pathlib.Path(f"/proc/{self.worker()}/maps").read_text()
