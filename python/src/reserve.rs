@@ -447,6 +447,10 @@ impl BatchReservation {
             .ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("there is no such event"))
     }
 
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyTuple::new(py, &self.items)?.into_any().try_iter()?.into_any())
+    }
+
     /// Commits those that are open, as :meth:`Reservation.commit` with what was set of each, and waits once for all of them.
     ///
     /// Raises what :meth:`Reservation.commit` does, of the first event that it is said of: those before it are committed, it

@@ -6,6 +6,7 @@ Nothing here keeps a thread waiting, but for what the docstrings say so of. The 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import logging
 import weakref
@@ -13,13 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
-from . import _tidewire
 from ._errors import Closed, Full, Timeout
 
 if TYPE_CHECKING:
     from . import Batch, Consumer, Engine, Reservation, Tail
 
 __all__: list[str] = []
+
+# Without a stub: it is this package's affair.
+_tidewire: Any = importlib.import_module("tidewire._tidewire")
 
 # The same as `Consumer::LOOK_AGAIN`: leases that run out are told of by nobody.
 LOOK_AGAIN = 0.2
@@ -57,10 +60,10 @@ class _Waiting:
         return future
 
     def _over(self, number: int) -> None:
-        future, _ = self.futures.pop(number, (None, None))
+        waiting = self.futures.pop(number, None)
         self.forget(number)
-        if future is not None and not future.done():
-            future.set_exception(Timeout("the event was accepted, but has not reached its level yet", None, "wait again"))
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_exception(Timeout("the event was accepted, but has not reached its level yet", None, "wait again"))
 
     def forget(self, number: int) -> None:
         """Nobody waits for this any more."""
@@ -75,10 +78,10 @@ class _Waiting:
             for future, _ in futures.values():
                 _resolve(future, None, error)
             return
-        for number, error in there:
-            future, answer = self.futures.pop(number, (None, None))
-            if future is not None:
-                _resolve(future, answer, error)
+        for number, failed in there:
+            waiting = self.futures.pop(number, None)
+            if waiting is not None:
+                _resolve(*waiting, failed)
 
 
 class _Acks(_Waiting):

@@ -205,7 +205,9 @@ def filter_factory(global_conf: "dict[str, str]", **local_conf: str) -> Callable
     for name in ("config_path", "data_dir"):
         if name not in local_conf:
             raise ValueError(f"[filter:tidewire] lacks {name}")
-    unknown = local_conf.keys() - {"config_path", "data_dir", "ack", "intent", "timeout"}
+    # Swift adds some by itself, such as __name__ and what is about its log.
+    named = {name for name in local_conf if not name.startswith(("__", "log_"))} - global_conf.keys()
+    unknown = named - {"config_path", "data_dir", "ack", "intent", "timeout"}
     if unknown:
         raise ValueError(f"[filter:tidewire] does not know {', '.join(sorted(unknown))}")
     options: dict[str, Any] = {name: local_conf[name] for name in ("ack", "intent") if name in local_conf}
