@@ -88,7 +88,7 @@ impl Filter {
     #[pyo3(signature = (expression, /))]
     fn from_cel(_cls: &Bound<'_, PyType>, py: Python<'_>, expression: &Bound<'_, PyAny>) -> PyResult<Filter> {
         let text = args::text("expression", expression)?;
-        read(py, || filter::Filter::parse_cel(&text))
+        read(py, || filter::Filter::parse_cel(text))
     }
 
     /// Reads the ``Filter`` of an S3 notification document: XML or JSON text, or a ``dict``. ``encoded``: its values are

@@ -102,11 +102,14 @@ impl Waiting for Flush {
     }
 }
 
+/// Reaches a level.
+type Reaching = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
 /// That an event, or some, reach their level.
 pub(crate) struct Acked<R> {
     receipt: R,
     ack: Ack,
-    future: Option<Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>>,
+    future: Option<Reaching>,
 }
 
 impl<R> Acked<R> {
