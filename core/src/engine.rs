@@ -348,7 +348,7 @@ impl Engine {
         if let Some(listening) = listening {
             // What fails here ends the engine again.
             let server = Server::start(listening, &engine.inner, engine.inner.front.entrance.clone())?;
-            engine.inner.queues.watch(server.clone());
+            engine.inner.queues.watch(&server);
             let _ = engine.inner.server.set(server);
         }
         Ok(engine)

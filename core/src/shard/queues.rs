@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -105,8 +105,8 @@ impl Queue {
 /// All queues of an engine.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    /// Tells other processes whether they must ask.
-    server: OnceLock<Arc<Server>>,
+    /// Tells other processes whether they must ask. Weak, because it knows the shards.
+    server: OnceLock<Weak<Server>>,
     /// Where publishers look whether some queue may tell them no.
     entrance: ForkGuard<Entrance>,
     /// Some queue may drop what is new.
@@ -137,8 +137,8 @@ impl Queues {
     }
 
     /// Has other processes told what publishers here are told.
-    pub(crate) fn watch(&self, server: Arc<Server>) {
-        let _ = self.server.set(server);
+    pub(crate) fn watch(&self, server: &Arc<Server>) {
+        let _ = self.server.set(Arc::downgrade(server));
         self.tell();
     }
 
@@ -240,7 +240,7 @@ impl Queues {
         if let Some(entrance) = self.entrance.get() {
             let tells = any(&OnQueueFull::is_told);
             entrance.tell(Entrance::QUEUES, tells);
-            if let Some(server) = self.server.get() {
+            if let Some(server) = self.server.get().and_then(Weak::upgrade) {
                 server.queues_tell(tells);
             }
         }
