@@ -16,7 +16,7 @@
 
 #define RECORD_BYTES 512
 #define WAITING_MAX 65536
-#define LOG_BYTES (1 << 30)
+#define LOG_BYTES (256 << 20)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
