@@ -17,6 +17,7 @@ mod le;
 mod lock;
 pub mod log;
 pub mod net;
+pub mod receive;
 pub mod rule;
 pub mod shard;
 pub mod source;
@@ -33,8 +34,8 @@ pub use engine::{
     BatchReservation, BucketNotification, CommitFields, CommitOptions, Completion, CompletionCalls, Completions,
     Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, InDoubt, Intent,
     Lease, LogWatch, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Receipts, Redrive,
-    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions,
-    Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
+    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
+    ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result, S3Code};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};

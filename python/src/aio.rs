@@ -92,8 +92,7 @@ impl Poller {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Poller> {
         let alarm = Alarm::new().or_raise(py)?;
-        let inner =
-            Inner { alarm, told: AtomicBool::new(false), woken: Mutex::default(), tasks: Mutex::default() };
+        let inner = Inner { alarm, told: AtomicBool::new(false), woken: Mutex::default(), tasks: Mutex::default() };
         Ok(Poller(Arc::new(inner)))
     }
 

@@ -323,10 +323,7 @@ impl<'py> Fields<&Bound<'py, PyAny>> {
 
 /// Does something with an event: an `Event`, or a mapping of its parts.
 #[inline]
-pub(crate) fn with_event<'py, T>(
-    event: &Bound<'py, PyAny>,
-    f: impl FnOnce(&Event<'_>) -> PyResult<T>,
-) -> PyResult<T> {
+pub(crate) fn with_event<'py, T>(event: &Bound<'py, PyAny>, f: impl FnOnce(&Event<'_>) -> PyResult<T>) -> PyResult<T> {
     match event.cast::<PyEvent>() {
         Ok(event) => event.get().with(f),
         Err(_) => Fields::of_mapping(event)?.as_ref().with(event.py(), f),
@@ -404,9 +401,9 @@ pub(crate) fn dedup_key(given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Ded
 
 /// Seconds as a time, from 0 on.
 pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Error> {
-    Limit::new(Some(seconds)).map(|limit| limit.0.unwrap_or(Duration::MAX)).map_err(|_| {
-        invalid_argument(name, format!("{seconds} is no time"), "give seconds, 0 or more")
-    })
+    Limit::new(Some(seconds))
+        .map(|limit| limit.0.unwrap_or(Duration::MAX))
+        .map_err(|_| invalid_argument(name, format!("{seconds} is no time"), "give seconds, 0 or more"))
 }
 
 /// What must be there for a change: `None` is whatever is, a version, or `"absent"`.

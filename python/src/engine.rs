@@ -127,7 +127,8 @@ impl Engine {
     fn _flush_timeout(&self, py: Python<'_>) -> PyResult<()> {
         let waiting: u64 = py.detach(|| self.state.engine.stats().waiting);
         let e = Error::new(tidewire::ErrorKind::Timeout, format!("{waiting} deliveries still wait"));
-        Err(e.remedy("they stay in the log and go on; see the destinations' last errors in the statistics")).or_raise(py)
+        Err(e.remedy("they stay in the log and go on; see the destinations' last errors in the statistics"))
+            .or_raise(py)
     }
 
     /// A queue of acknowledgements, for a loop.
@@ -180,7 +181,8 @@ impl Engine {
     #[pyo3(signature = (event, /))]
     fn details_wanted<'py>(&self, py: Python<'py>, event: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         self.state.check_open().or_raise(py)?;
-        let wanted = args::with_event(event, |event| guard(py, || self.state.engine.details_wanted(event).or_raise(py)))?;
+        let wanted =
+            args::with_event(event, |event| guard(py, || self.state.engine.details_wanted(event).or_raise(py)))?;
         let dict = PyDict::new(py);
         dict.set_item("metadata", wanted.metadata)?;
         dict.set_item("tags", wanted.tags)?;

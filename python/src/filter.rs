@@ -75,10 +75,8 @@ impl Filter {
         let text = args::json("filters", filters)?;
         let (name, region) = (args::text_or_none("event_source", event_source)?, args::text_or_none("region", region)?);
         let default = SourceOf::default();
-        let source = SourceOf {
-            event_source: name.unwrap_or(default.event_source),
-            region: region.unwrap_or(default.region),
-        };
+        let source =
+            SourceOf { event_source: name.unwrap_or(default.event_source), region: region.unwrap_or(default.region) };
         read(py, || filter::Filter::parse_cloudevents(&text, source))
     }
 

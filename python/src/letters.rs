@@ -10,8 +10,8 @@ use tidewire::config::Config;
 use tidewire::event::FrameView;
 use tidewire::log::reader::ReadFrom;
 use tidewire::{
-    DeadLetterFilter, DeadLetterId, Error, RedriveOptions, ReplayHandle, ReplayProgress, ReplayRequest,
-    ReplayState, ReplayTo, StoredDeadLetter,
+    DeadLetterFilter, DeadLetterId, Error, RedriveOptions, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState,
+    ReplayTo, StoredDeadLetter,
 };
 
 use crate::args;
@@ -76,7 +76,8 @@ impl Engine {
         let engine = self.state.engine.clone();
         engine.check_process().or_raise(py)?;
         if file.hasattr("write")? {
-            let mut out = io::BufWriter::with_capacity(64 << 10, Object { write: file.getattr("write")?.unbind(), raised: None });
+            let mut out =
+                io::BufWriter::with_capacity(64 << 10, Object { write: file.getattr("write")?.unbind(), raised: None });
             let written = guard(py, || {
                 Ok(py.detach(|| {
                     let count = engine.export_dead_letters(&wanted, &mut out)?;

@@ -113,7 +113,9 @@ impl Engine {
         let put = |event: &Event<'_>| guard(py, || self.put(py, event, &options));
         let became = match whole {
             None if key.is_none() => {
-                return Err(PyTypeError::new_err("argument 'key': str, bytes or another buffer is wanted, and not given"));
+                return Err(PyTypeError::new_err(
+                    "argument 'key': str, bytes or another buffer is wanted, and not given",
+                ));
             }
             None => fields.with(py, put)?,
             Some(event) if fields.is_empty() => args::with_event(event, put)?,
@@ -141,8 +143,7 @@ impl Engine {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let (event, given) =
-            args::event_and_options(args, kwargs, &["ack", "timeout", "block", "dedup_key"])?;
+        let (event, given) = args::event_and_options(args, kwargs, &["ack", "timeout", "block", "dedup_key"])?;
         let options = Options::of_dict(py, &given)?;
         let first = args::with_event(&event, |event| {
             guard(py, || Ok(slf.get().submit(event, &options, options.on_full(Duration::ZERO))))
@@ -268,8 +269,7 @@ impl Engine {
         let engine = self.state.engine.clone();
         let limit = options.limit.0.unwrap_or(Duration::MAX);
         let on_full = if options.block { OnFull::Block(limit) } else { OnFull::Refuse };
-        let publish =
-            PublishOptions { ack: options.ack, on_full, ack_timeout: limit, dedup_key: options.dedup_key };
+        let publish = PublishOptions { ack: options.ack, on_full, ack_timeout: limit, dedup_key: options.dedup_key };
         guard(py, || {
             let (result, became) = hub::run(py, move || {
                 let mut became = PublishedJson::default();
@@ -553,12 +553,8 @@ impl Engine {
         on_full: OnFull,
     ) -> Result<(Published, Option<Receipt>), Error> {
         let engine = &self.state.engine;
-        let publish = PublishOptions {
-            ack: options.ack,
-            on_full,
-            ack_timeout: Duration::ZERO,
-            dedup_key: options.dedup_key,
-        };
+        let publish =
+            PublishOptions { ack: options.ack, on_full, ack_timeout: Duration::ZERO, dedup_key: options.dedup_key };
         if options.ack == Ack::Memory && options.dedup_key.is_none() {
             return engine.publish_with(event, &publish).map(|became| (became, None));
         }

@@ -383,11 +383,7 @@ impl Delivery {
 }
 
 impl Delivery {
-    fn with(
-        &self,
-        py: Python<'_>,
-        act: impl FnOnce(&tidewire::Consumer) -> Result<(), Error> + Send,
-    ) -> PyResult<()> {
+    fn with(&self, py: Python<'_>, act: impl FnOnce(&tidewire::Consumer) -> Result<(), Error> + Send) -> PyResult<()> {
         guard(py, || {
             let consumer = self.consumer.upgrade().ok_or_else(closed).or_raise(py)?;
             py.detach(|| act(&consumer)).or_raise(py)
@@ -600,5 +596,8 @@ fn is_closed(py: Python<'_>, e: &PyErr) -> bool {
 
 /// Whether it is an error of the engine of that kind.
 fn is_code(py: Python<'_>, e: &PyErr, kind: ErrorKind) -> bool {
-    e.value(py).getattr(pyo3::intern!(py, "code")).and_then(|code| code.extract::<u32>()).is_ok_and(|c| c == kind as u32)
+    e.value(py)
+        .getattr(pyo3::intern!(py, "code"))
+        .and_then(|code| code.extract::<u32>())
+        .is_ok_and(|c| c == kind as u32)
 }

@@ -182,7 +182,11 @@ impl Engine {
             }
         };
         let held = guard(py, || {
-            if block || intent == Intent::Durable { hub::run(py, reserve)?.or_raise(py) } else { reserve().or_raise(py) }
+            if block || intent == Intent::Durable {
+                hub::run(py, reserve)?.or_raise(py)
+            } else {
+                reserve().or_raise(py)
+            }
         })?;
         Ok(held.into_iter().map(|held| Reservation { held, commit: commit.copy(), set: Mutex::new(None) }).collect())
     }
@@ -439,7 +443,8 @@ impl BatchReservation {
     fn __getitem__(&self, py: Python<'_>, index: isize) -> PyResult<Py<Reservation>> {
         let at = if index < 0 { index + self.items.len() as isize } else { index };
         let item = usize::try_from(at).ok().and_then(|at| self.items.get(at));
-        item.map(|item| item.clone_ref(py)).ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("there is no such event"))
+        item.map(|item| item.clone_ref(py))
+            .ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("there is no such event"))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -505,10 +510,7 @@ impl BatchReservation {
 }
 
 /// Does something with what is known of an event after its operation.
-fn with_fields<T>(
-    fields: Option<&Bound<'_, PyDict>>,
-    f: impl FnOnce(&CommitFields<'_>) -> PyResult<T>,
-) -> PyResult<T> {
+fn with_fields<T>(fields: Option<&Bound<'_, PyDict>>, f: impl FnOnce(&CommitFields<'_>) -> PyResult<T>) -> PyResult<T> {
     const NAMES: [&str; 8] = ["size", "etag", "version_id", "content_type", "metadata", "tags", "data", "time_ns"];
     let Some(fields) = fields else { return f(&CommitFields::default()) };
     let py = fields.py();

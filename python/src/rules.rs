@@ -9,9 +9,7 @@ use pyo3::types::{PyAny, PyDict, PyString};
 use serde_json::json;
 use tidewire::auth::secret::ROTATION_OVERLAP;
 use tidewire::config::Config;
-use tidewire::rule::{
-    Backlog, Extensions, FilterValues, Format, LiveRule, NotificationOptions, Overlap, Owner,
-};
+use tidewire::rule::{Backlog, Extensions, FilterValues, Format, LiveRule, NotificationOptions, Overlap, Owner};
 use tidewire::{Error, ErrorKind};
 
 use crate::args;
@@ -87,12 +85,7 @@ impl Engine {
     ///
     /// Raises :exc:`InvalidConfig`, :exc:`IoError`, :exc:`Closed`, :exc:`WrongProcess`; then nothing has changed.
     #[pyo3(signature = (config=None, *, config_path=None))]
-    fn replace_config(
-        &self,
-        py: Python<'_>,
-        config: Option<String>,
-        config_path: Option<PathBuf>,
-    ) -> PyResult<()> {
+    fn replace_config(&self, py: Python<'_>, config: Option<String>, config_path: Option<PathBuf>) -> PyResult<()> {
         self.change(py, move |engine| {
             let dir = engine.config().data_dir.clone();
             let new = crate::engine::load(config.as_deref(), config_path.as_deref(), Some(&dir))?;
@@ -276,8 +269,9 @@ impl Engine {
     fn destination<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         self.state.engine.check_process().or_raise(py)?;
         let standing = guard(py, || py.detach(|| self.state.engine.destination_standing(name)).or_raise(py))?;
-        let text =
-            serde_json::to_string(&standing).map_err(|e| Error::new(ErrorKind::Internal, e.to_string())).or_raise(py)?;
+        let text = serde_json::to_string(&standing)
+            .map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
+            .or_raise(py)?;
         args::loads(py, &text)
     }
 
@@ -388,7 +382,9 @@ fn notification(document: &Bound<'_, PyAny>) -> PyResult<String> {
     }
     let bytes = args::document("document", document)?.to_vec();
     String::from_utf8(bytes)
-        .map_err(|e| Error::invalid_config(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())).at("document"))
+        .map_err(|e| {
+            Error::invalid_config(format!("byte {} is not UTF-8", e.utf8_error().valid_up_to())).at("document")
+        })
         .or_raise(document.py())
 }
 
@@ -423,8 +419,6 @@ fn backlog_of(backlog: Option<&str>, move_to: Option<&str>) -> Result<Backlog, E
         (Some("drain"), None) => Ok(Backlog::Drain),
         (Some("dead-letter"), None) => Ok(Backlog::DeadLetter),
         (Some("purge"), None) => Ok(Backlog::Purge),
-        (Some(other), None) => {
-            Err(args::unknown("backlog", other, "use keep, drain, dead-letter, purge or move"))
-        }
+        (Some(other), None) => Err(args::unknown("backlog", other, "use keep, drain, dead-letter, purge or move")),
     }
 }
