@@ -17,6 +17,7 @@ mod le;
 mod lock;
 pub mod log;
 pub mod net;
+pub mod receive;
 pub mod rule;
 pub mod shard;
 pub mod shared;

@@ -145,6 +145,8 @@ impl Engine {
         let py = slf.py();
         let (event, given) = args::event_and_options(args, kwargs, &["ack", "timeout", "block", "dedup_key"])?;
         let options = Options::of_dict(py, &given)?;
+        // Without a loop there would be nobody to tell of an event that is on its way.
+        helper(py, "get_running_loop", ())?;
         let first = args::with_event(&event, |event| {
             guard(py, || Ok(slf.get().submit(event, &options, options.on_full(Duration::ZERO))))
         })?;

@@ -309,6 +309,7 @@ impl Reservation {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.get());
         let how = this.how(py, ack, timeout)?;
+        helper(py, "get_running_loop", ())?;
         let Some(receipt) = this.submit(py, fields, how.ack)? else {
             return helper(py, "answer", (published(py, tidewire::Published::NoMatch)?,));
         };

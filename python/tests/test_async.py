@@ -57,9 +57,14 @@ def test_what_is_wrong_is_said_at_once(mine: Mine) -> None:
 
 
 def test_without_a_loop_there_is_nothing_to_await(mine: Mine) -> None:
-    engine, _ = mine
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        engine.publish_async("photos", "k", ack="memory")
+    engine, taken = mine
+    held = engine.reserve("photos", "k")
+    for call in (lambda: engine.publish_async("photos", "k", ack="memory"), held.commit_async):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            call()
+    held.abort()
+    engine.flush()
+    assert taken.records == []
 
 
 def test_the_loop_runs_while_a_flush_waits(open_engine: Open, dead_url: str) -> None:

@@ -32,6 +32,9 @@ SPACE_MIN, SPACE_MAX = 0.001, 0.05
 Loop = asyncio.AbstractEventLoop
 
 
+get_running_loop = asyncio.get_running_loop
+
+
 def _resolve(future: "asyncio.Future[Any]", answer: Any, error: Optional[BaseException]) -> None:
     if future.done():
         return
