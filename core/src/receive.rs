@@ -147,18 +147,19 @@ pub fn read(body: &[u8]) -> Result<Vec<Received>> {
 }
 
 fn read_document(mut document: Value, events: &mut Vec<Received>) -> Option<()> {
+    let mut add = |event: Option<Received>| event.map(|event| events.push(event));
     if let Value::Array(all) = document {
         return all.into_iter().try_for_each(|one| read_document(one, events));
     }
     if let Some(records) = document.get_mut("Records").map(Value::take) {
         let Value::Array(records) = records else { return None };
-        return records.into_iter().try_for_each(|record| Some(events.push(read_s3(record)?)));
+        return records.into_iter().try_for_each(|record| add(read_s3(record)));
     }
     if document.get("specversion").is_some() {
-        return Some(events.push(read_cloudevent(document)?));
+        return add(read_cloudevent(document));
     }
     if document.get("s3").is_some() {
-        return Some(events.push(read_s3(document)?));
+        return add(read_s3(document));
     }
     (document.get("Event")? == "s3:TestEvent").then_some(())
 }
