@@ -3028,6 +3028,55 @@ tidewire_result_t tidewire_groups_json(const struct tidewire_engine_t *engine,
                                        struct tidewire_error_t **err);
 
 /**
+ * Checks a request that is signed as Standard Webhooks says.
+ *
+ * `secrets`: `whsec_…` or a public key `whpk_…`; several with spaces between them while one takes the place of another.
+ * `id`, `timestamp`, `signature`: the values of the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
+ * `body`: as it was sent.
+ * `tolerance_s`: how far its time may be from now, in seconds; 0 is 300.
+ * `err`: see `tidewire_error_t`; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` if no signature fits or the time is too far from now (answer 401), and for secrets that
+ * are none.
+ */
+tidewire_result_t tidewire_receive_verify(struct tidewire_bytes_t secrets,
+                                          struct tidewire_bytes_t id,
+                                          struct tidewire_bytes_t timestamp,
+                                          struct tidewire_bytes_t signature,
+                                          struct tidewire_bytes_t body,
+                                          uint32_t tolerance_s,
+                                          struct tidewire_error_t **err);
+
+/**
+ * Reads the events of a body, in their order: `Records` of the profiles `aws`, `minio` and `ceph`, CloudEvents in JSON, one or
+ * many, or lines of these.
+ *
+ * `body`: at most 64 MiB.
+ * `json_out`: set to a JSON list of objects with `id`, `event_type`, `bucket`, `key` (or `key_base64`, if it is not UTF-8),
+ * `sequencer` and `record`, NUL-terminated; NULL if the call fails. Free it with `tidewire_string_free`.
+ * `len_out`: set to its length in bytes without the NUL; may be NULL.
+ * `err`: see `tidewire_error_t`; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` if it is none of that: answer 400. A repeat has the same `id`.
+ */
+tidewire_result_t tidewire_receive_json(struct tidewire_bytes_t body,
+                                        char **json_out,
+                                        size_t *len_out,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Which of two events of one key is newer, by their sequencers.
+ *
+ * `order_out`: set to -1 if `b` is newer, to 1 if `a` is, to 0 if they are the same.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` for what has not 1 to 64 hexadecimal digits.
+ */
+tidewire_result_t tidewire_sequencer_compare(struct tidewire_bytes_t a,
+                                             struct tidewire_bytes_t b,
+                                             int32_t *order_out,
+                                             struct tidewire_error_t **err);
+
+/**
  * Sends events of the log again. They keep their ids and their order for each key, through a lane of the replay's own: live
  * events are neither delayed nor kept in order with it. It goes on after a restart.
  *
