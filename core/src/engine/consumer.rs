@@ -147,7 +147,7 @@ pub struct Delivered {
 }
 
 /// What a group has done and has still to do. Counts are of this run of the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct GroupStats {
     /// The group.
