@@ -169,12 +169,25 @@ cxx_program() { g++ -std=c++17 -D_GNU_SOURCE -g -I"$root/include" -pthread $warn
 check "test_cpp compiles, shared library" cxx_program tests/c/test_cpp.cc "$work/test_cpp" $shared
 check "test_cpp compiles, static library" cxx_program tests/c/test_cpp.cc "$work/test_cpp-static" $static
 check "test_dlopen compiles" gcc $c99 tests/c/test_dlopen.c -o "$work/test_dlopen" -Wl,-rpath,"$work/shared" -ldl
+check "the object server in C compiles" c_program ffi/examples/object_server.c "$work/object_server-c" $shared -lmicrohttpd
+# The header of the HTTP library does not stand these warnings.
+server_in_cxx() {
+  g++ -std=c++17 -g -Wall -Wextra -Werror -Iinclude -pthread ffi/examples/object_server.cc -o "$work/object_server-$1" \
+    $shared -lcpp-httplib "${@:2}"
+}
+check "the object server in C++ compiles" server_in_cxx cxx
+check "the notification of the RADOS gateway compiles" cxx_program ffi/examples/rgw/main.cc "$work/rgw" $shared
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 check "the example compiles with -fsanitize=address" c_program ffi/examples/publish.c "$work/publish-asan" $asan $shared
 for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared; do
   check "$t compiles with -fsanitize=address" c_program tests/c/$t.c "$work/$t-asan" $asan $shared
 done
 check "test_cpp compiles with -fsanitize=address" cxx_program tests/c/test_cpp.cc "$work/test_cpp-asan" $asan $shared
+check "the object server in C compiles with -fsanitize=address" \
+  c_program ffi/examples/object_server.c "$work/object_server-c-asan" $asan $shared -lmicrohttpd
+check "the object server in C++ compiles with -fsanitize=address" server_in_cxx cxx-asan $asan
+check "the notification of the RADOS gateway compiles with -fsanitize=address" \
+  cxx_program ffi/examples/rgw/main.cc "$work/rgw-asan" $asan $shared
 [ "$failed" = 0 ] || finish_with_counts
 
 "$target/tidewire-receiver" --listen 127.0.0.1:0 --log "$work/records" >"$work/receiver" 2>&1 &
@@ -200,6 +213,77 @@ deliver() {
 check "the example delivers 1000 events, shared library" deliver timeout 60 "$work/publish"
 check "the example delivers 1000 events, static library" deliver timeout 60 "$work/publish-static"
 check "the example delivers 1000 events, as C++" deliver timeout 60 "$work/publish-cxx"
+
+# serve PROGRAM: an object server, what curl does with it, and what the receiver gets to know.
+serve() {
+  local port server status=0
+  rm -rf "$work/objects" "$work/data"
+  mkdir "$work/objects"
+  : >"$work/records"
+  cat >"$work/server.toml" <<END
+[engine]
+data_dir = "$work/data"
+[[destination]]
+name = "hook"
+type = "webhook"
+url = "http://$address/"
+order = "strict"
+[[rule]]
+id = "all"
+bucket = "photos"
+events = ["*"]
+destinations = ["hook"]
+END
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  "$1" "$port" "$work/objects" "$work/server.toml" >"$work/server" 2>&1 &
+  server=$!
+  for _ in $(seq 2400); do
+    grep -q '^ready' "$work/server" && break
+    kill -0 $server 2>/dev/null || break
+    sleep 0.05
+  done
+  with_curl "http://127.0.0.1:$port" || status=1
+  # The client goes in the midst of a body.
+  exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'PUT /photos/cut HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf' >&3
+  exec 3>&-
+  kill -TERM $server
+  wait $server || { echo "the server ended with $?"; status=1; }
+  cat "$work/server"
+  printf '%s\n' 'a%2Fb.jpg 5' 'a%2Fb.jpg 7' '..%2Fx 0' 'a%2Fb.jpg -' >"$work/wanted"
+  cut -d' ' -f2,4 "$work/records" | sed 's|/|%2F|' | diff "$work/wanted" - || status=1
+  [ "$(ls -A "$work/objects" | wc -l)" = 2 ] || { ls -lA "$work/objects"; status=1; }
+  return $status
+}
+with_curl() {
+  asks() { # status arguments
+    local got
+    got=$(curl -sS --path-as-is --max-time 60 -o "$work/body" -w '%{http_code}' "${@:2}") && [ "$got" = "$1" ] && return
+    echo "$got and not $1: ${*:2}"
+    return 1
+  }
+  asks 404 "$1/photos/a/b.jpg" &&
+    asks 201 -T - "$1/photos/a/b.jpg" <<<four &&
+    asks 201 -T - "$1/photos/a/b.jpg" <<<sixsix &&
+    asks 200 "$1/photos/a/b.jpg" && [ "$(cat "$work/body")" = sixsix ] &&
+    asks 201 -T /dev/null "$1/photos/../x" &&
+    asks 201 -T - "$1/unwanted/x" <<<silent &&
+    asks 204 -X DELETE "$1/photos/a/b.jpg" &&
+    asks 404 -X DELETE "$1/photos/a/b.jpg"
+}
+check "the object server in C tells of what it stores" serve "$work/object_server-c"
+check "the object server in C++ tells of what it stores" serve "$work/object_server-cxx"
+gateway() {
+  : >"$work/records"
+  rm -rf "$work/data"
+  timeout 60 "$1" "http://$address/" "$work/data" || return
+  for _ in $(seq 200); do
+    [ "$(wc -l <"$work/records")" -ge 3 ] && break
+    sleep 0.05
+  done
+  printf '%s\n' 'copied' 'put' 'removed' >"$work/wanted"
+  cut -d' ' -f2 "$work/records" | sort | diff "$work/wanted" -
+}
+check "the notification of the RADOS gateway" gateway "$work/rgw"
 
 tests() {
   local name=$1
@@ -275,6 +359,10 @@ check "the example has no memory error and no leak (ASan, UBSan, LSan)" deliver 
 for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared test_cpp; do
   check_all "$t has no memory error and no leak (ASan, UBSan, LSan)" tests $t-asan "$work/$t-asan"
 done
+
+check "the object server in C, with no memory error and no leak (ASan, UBSan, LSan)" serve "$work/object_server-c-asan"
+check "the object server in C++, with no memory error and no leak (ASan, UBSan, LSan)" serve "$work/object_server-cxx-asan"
+check "the notification of the RADOS gateway, with no memory error and no leak (ASan, UBSan, LSan)" gateway "$work/rgw-asan"
 
 if ! command -v valgrind >/dev/null && [ "$(id -u)" = 0 ]; then
   apt-get install -y -q valgrind >/dev/null 2>&1

@@ -6,17 +6,13 @@ Usage: test_auth.py DIRECTORY_OF_PROGRAMS. The last line is `N passed, M failed`
 import base64
 import hashlib
 import hmac
-import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import traceback
-import types
 import urllib.parse
 import urllib.request
 
@@ -26,52 +22,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, algorithms
 
-WAIT = 30
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from common import WAIT, Receiver, main  # noqa: E402
+
 SECRETS = ["whsec_" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2, 3)]
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Keeps requests as they came, and answers as a function says: with a status, and a body."""
-
-    daemon_threads = True
-
-    def __init__(self, answer=lambda request: (204, b"")):
-        self.requests, self.answer, self.changed = [], answer, threading.Condition()
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def wait(self, count):
-        self.wait_until(lambda requests: len(requests) >= count)
-        return self.requests
-
-    def wait_until(self, condition):
-        with self.changed:
-            met = self.changed.wait_for(lambda: condition(self.requests), timeout=WAIT)
-        assert met, f"not after {len(self.requests)} requests"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        url = f"{self.server.url}{self.path}"
-        request = types.SimpleNamespace(method=self.command, url=url, path=self.path, headers=self.headers, body=body)
-        with self.server.changed:
-            status, answer = self.server.answer(request)
-            request.status = status
-            self.server.requests.append(request)
-            self.server.changed.notify_all()
-        self.send_response(status)
-        if status != 204:
-            self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        if status != 204:
-            self.wfile.write(answer)
-
-    def log_message(self, *args):
-        pass
 
 
 class Command:
@@ -346,23 +300,6 @@ def test_a_secret_that_is_missing_is_told_at_the_start():
         assert "t.toml:15:38: destination `hook`: auth: " in str(e) and "no environment variable TIDEWIRE_NO_SUCH_SECRET; set" in str(e), e
     else:
         raise AssertionError("it starts without the secret")
-
-
-def main(tests):
-    passed = failed = 0
-    for name, test in list(tests.items()):
-        if not (name.startswith("test_") and callable(test)):
-            continue
-        try:
-            test()
-            passed += 1
-            print(f"ok {name}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {name}", flush=True)
-            traceback.print_exc(file=sys.stdout)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
