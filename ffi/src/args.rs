@@ -46,6 +46,7 @@ impl tidewire_bytes_t {
     ///
     /// # Safety
     /// `data` points to `len` bytes that stay unchanged for `'a`, or is NULL.
+    #[inline]
     pub(crate) unsafe fn get<'a>(self, kind: ErrorKind, field: impl Display, max: usize) -> Result<&'a [u8]> {
         if self.len == 0 {
             return Ok(&[]);
@@ -64,9 +65,18 @@ impl tidewire_bytes_t {
     ///
     /// # Safety
     /// As for [`tidewire_bytes_t::get`].
+    #[inline]
     pub(crate) unsafe fn text<'a>(self, kind: ErrorKind, field: impl Display, max: usize) -> Result<&'a str> {
+        if self.len == 0 {
+            return Ok("");
+        }
         // SAFETY: as for this function.
         let bytes = unsafe { self.get(kind, &field, max)? };
+        // Most are, and that is seen several bytes at a time.
+        if bytes.is_ascii() {
+            // SAFETY: ASCII is UTF-8.
+            return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+        }
         std::str::from_utf8(bytes).map_err(|e| not_utf8(kind, field, e.valid_up_to()))
     }
 
@@ -113,6 +123,23 @@ pub(crate) unsafe fn read<T: Versioned>(ptr: *const T, name: &str) -> Result<T> 
         std::ptr::copy_nonoverlapping(ptr.cast::<u8>(), out.as_mut_ptr().cast::<u8>(), size);
         Ok(out.assume_init())
     }
+}
+
+/// The struct itself where it is one of this version, or else a copy in `space`. For what is called often: structs of events
+/// are large.
+///
+/// # Safety
+/// `ptr` is NULL or points to as many bytes as its first field says, which stay unchanged for `'a`.
+#[inline]
+pub(crate) unsafe fn look<'a, T: Versioned>(ptr: *const T, name: &str, space: &'a mut MaybeUninit<T>) -> Result<&'a T> {
+    // SAFETY: as for this function.
+    let size = unsafe { size_of_struct(ptr, name)? };
+    if size == size_of::<T>() && ptr.is_aligned() {
+        // SAFETY: it is whole, aligned, readable and unchanged by contract; any bytes are valid.
+        return Ok(unsafe { &*ptr });
+    }
+    // SAFETY: as for this function.
+    Ok(space.write(unsafe { read(ptr, name)? }))
 }
 
 /// Copies of an array of such structs, which are all of one size: that of the caller's header. NULL has none.
@@ -168,6 +195,7 @@ pub(crate) unsafe fn fill<T: Versioned>(ptr: *mut T, name: &str, value: &T) -> R
 ///
 /// # Safety
 /// `ptr` is NULL or points to a `usize`.
+#[inline]
 pub(crate) unsafe fn size_of_struct<T: Versioned>(ptr: *const T, name: &str) -> Result<usize> {
     if ptr.is_null() {
         return Err(null(name));

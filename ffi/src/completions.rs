@@ -1,11 +1,12 @@
 //! Publishing without waiting: completions through a descriptor or a callback.
 
 use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 use engine::{CompletionCalls, Completions, Error, ErrorKind, Result};
 
-use crate::args::{Versioned, first_size, null, read};
+use crate::args::{Versioned, first_size, look, null, read};
 use crate::engine_handle::{engine_ref, tidewire_engine_t};
 use crate::error::{OK, entry, tidewire_error_t};
 use crate::event::{Fetch, Pairs, tidewire_event_t};
@@ -218,8 +219,9 @@ pub unsafe extern "C" fn tidewire_submit(
         tell(outcome::TIDEWIRE_OUTCOME_REFUSED);
         // SAFETY: NULL or open, by contract.
         let (engine, this) = unsafe { (engine_ref(engine)?, completions_ref(completions)?) };
-        // SAFETY: NULL or structs of their size, by contract.
-        let (event, options) = unsafe { (read(event, "event")?, options_of(options)?) };
+        let mut space = MaybeUninit::uninit();
+        // SAFETY: NULL or structs of their size that stay unchanged during this call, by contract.
+        let (event, options) = unsafe { (look(event, "event", &mut space)?, options_of(options)?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
         let event = unsafe { event.view(Fetch::For(engine), &mut metadata, &mut tags)? };

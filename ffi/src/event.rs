@@ -1,6 +1,7 @@
 //! An event as C describes it.
 
 use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 
 use engine::event::frame::Field;
 use engine::event::{EVENT_BYTES_MAX, FrameView};
@@ -167,10 +168,17 @@ const PAIRS_INLINE: usize = 16;
 const PAIRS_MAX: usize = u16::MAX as usize;
 
 /// Where the pairs of an event are put.
-#[derive(Default)]
 pub(crate) struct Pairs<'a> {
-    inline: [(&'a str, &'a str); PAIRS_INLINE],
+    /// Most events have none, so nothing is put there before.
+    inline: [MaybeUninit<(&'a str, &'a str)>; PAIRS_INLINE],
     spilled: Vec<(&'a str, &'a str)>,
+}
+
+impl Default for Pairs<'_> {
+    #[inline]
+    fn default() -> Self {
+        Pairs { inline: [const { MaybeUninit::uninit() }; PAIRS_INLINE], spilled: Vec::new() }
+    }
 }
 
 impl tidewire_event_t {
@@ -256,6 +264,8 @@ impl tidewire_event_t {
     ///
     /// # Safety
     /// The fields are as described, for `'a`.
+    // An event is large, and is not to be moved once more.
+    #[inline(always)]
     pub(crate) unsafe fn view<'a>(
         &self,
         fetch: Fetch<'_>,
@@ -390,6 +400,7 @@ pub(crate) fn flags(wanted: DetailsWanted) -> tidewire_details_wanted_t {
 impl<'a> Pairs<'a> {
     /// # Safety
     /// `pairs` is NULL or points to `count` pairs, each as described, for `'a`.
+    #[inline]
     pub(crate) unsafe fn fill(
         &'a mut self,
         pairs: *const tidewire_pair_t,
@@ -399,39 +410,61 @@ impl<'a> Pairs<'a> {
         if count == 0 {
             return Ok(&[]);
         }
+        // SAFETY: as for this function.
+        unsafe { self.filled(pairs, count, field) }
+    }
+
+    /// # Safety
+    /// As for [`Pairs::fill`].
+    unsafe fn filled(
+        &'a mut self,
+        pairs: *const tidewire_pair_t,
+        count: usize,
+        field: &'static str,
+    ) -> Result<&'a [(&'a str, &'a str)]> {
         if pairs.is_null() {
             return Err(null_data(field, count));
         }
         if count > PAIRS_MAX {
             return Err(Error::invalid_event(format!("{field} has {count} entries, more than {PAIRS_MAX}")).at(field));
         }
-        let out = if count <= PAIRS_INLINE {
-            &mut self.inline[..count]
-        } else {
-            self.spilled.resize(count, ("", ""));
-            &mut self.spilled[..]
-        };
+        let is_inline = count <= PAIRS_INLINE;
+        if !is_inline {
+            self.spilled.reserve_exact(count);
+        }
         // An event cannot be larger than this, so do not read on for nothing.
         let mut left = EVENT_BYTES_MAX;
-        for (i, slot) in out.iter_mut().enumerate() {
+        for i in 0..count {
             // SAFETY: `count` pairs are readable, by contract.
             let pair = unsafe { pairs.add(i).read_unaligned() };
             // SAFETY: as for this function.
-            unsafe {
-                slot.0 = pair.name.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].name"), left)?;
-                slot.1 = pair.value.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].value"), left)?;
-            }
-            let len = slot.0.len() + slot.1.len();
+            let (name, value) = unsafe {
+                (
+                    pair.name.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].name"), left)?,
+                    pair.value.text(ErrorKind::InvalidEvent, format_args!("{field}[{i}].value"), left)?,
+                )
+            };
+            let len = name.len() + value.len();
             left = left.checked_sub(len).ok_or_else(|| {
                 too_long(ErrorKind::InvalidEvent, field, EVENT_BYTES_MAX - left + len, EVENT_BYTES_MAX)
             })?;
+            if is_inline {
+                self.inline[i].write((name, value));
+            } else {
+                self.spilled.push((name, value));
+            }
         }
-        Ok(out)
+        if is_inline {
+            // SAFETY: the first `count` were written above.
+            return Ok(unsafe { std::slice::from_raw_parts(self.inline.as_ptr().cast(), count) });
+        }
+        Ok(&self.spilled)
     }
 }
 
 /// # Safety
 /// `bytes` is as described, for `'a`.
+#[inline]
 pub(crate) unsafe fn text<'a>(bytes: tidewire_bytes_t, field: &'static str) -> Result<&'a str> {
     // SAFETY: as for this function.
     unsafe { bytes.text(ErrorKind::InvalidEvent, field, EVENT_BYTES_MAX) }

@@ -1,5 +1,6 @@
 //! Publishing.
 
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use engine::event::ingest::BODY_BYTES_MAX;
@@ -7,7 +8,7 @@ use engine::{
     Ack, DedupKey, DetailsWanted, ErrorKind, OnFull, PublishOptions, Published, PublishedJson, Receipt, Result,
 };
 
-use crate::args::{Versioned, check_count, fill, first_size, null, read, tidewire_bytes_t};
+use crate::args::{Versioned, check_count, fill, first_size, look, null, read, tidewire_bytes_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{barrier, entry, tidewire_error_t};
 use crate::event::{Fetch, Pairs, flags, tidewire_event_t, unknown, with_events};
@@ -79,8 +80,9 @@ pub unsafe extern "C" fn tidewire_publish(
         tell(outcome::TIDEWIRE_OUTCOME_REFUSED);
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        // SAFETY: NULL or a struct of its size, by contract.
-        let event = unsafe { read(event, "event")? };
+        let mut space = MaybeUninit::uninit();
+        // SAFETY: NULL or a struct of its size that stays unchanged during this call, by contract.
+        let event = unsafe { look(event, "event", &mut space)? };
         // SAFETY: NULL or a struct of its size, by contract.
         let options = unsafe { options_of(options)? };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
@@ -329,8 +331,9 @@ pub unsafe extern "C" fn tidewire_is_interested(
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
         engine.check_process()?;
+        let mut space = MaybeUninit::uninit();
         // SAFETY: NULL or a struct of its size whose fields are as described, by contract.
-        let (bucket, event_type) = unsafe { read(event, "event")?.bucket_and_type()? };
+        let (bucket, event_type) = unsafe { look(event, "event", &mut space)?.bucket_and_type()? };
         Ok(engine.is_interested(bucket, event_type))
     };
     barrier(body).unwrap_or(true)
@@ -382,8 +385,9 @@ pub(crate) unsafe fn options_of(options: *const tidewire_publish_options_t) -> R
     if options.is_null() {
         return Ok(PublishOptions::default());
     }
+    let mut space = MaybeUninit::uninit();
     // SAFETY: a struct of its size, with fields as described, by contract.
-    unsafe { read(options, "options")?.checked() }
+    unsafe { look(options, "options", &mut space)?.checked() }
 }
 
 impl tidewire_publish_options_t {

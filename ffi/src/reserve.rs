@@ -1,6 +1,7 @@
 //! Reservations, and what a crash left of them.
 
 use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use engine::event::EVENT_BYTES_MAX;
@@ -9,7 +10,7 @@ use engine::{
     ReservedBatch, Resolution, Result,
 };
 
-use crate::args::{Versioned, check_count, first_size, null, read, tidewire_bytes_t, tidewire_pair_t};
+use crate::args::{Versioned, check_count, first_size, look, null, read, tidewire_bytes_t, tidewire_pair_t};
 use crate::completions::{completions_ref, tidewire_completions_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
 use crate::error::{entry, tidewire_error_t};
@@ -132,8 +133,9 @@ pub unsafe extern "C" fn tidewire_reserve(
         unsafe { none(reservation_out, "reservation_out")? };
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        // SAFETY: NULL or structs of their size, by contract.
-        let (event, options) = unsafe { (read(event, "event")?, reserve_options(options)?) };
+        let mut space = MaybeUninit::uninit();
+        // SAFETY: NULL or structs of their size that stay unchanged during this call, by contract.
+        let (event, options) = unsafe { (look(event, "event", &mut space)?, reserve_options(options)?) };
         let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
         // SAFETY: the fields are as described and stay so during this call, by contract.
         let event = unsafe { event.view(Fetch::Never, &mut metadata, &mut tags)? };
@@ -533,8 +535,9 @@ unsafe fn with_fields<T>(
     if fields.is_null() {
         return use_it(&CommitFields::default());
     }
-    // SAFETY: a struct of its size, by contract.
-    let fields = unsafe { read(fields, "fields")? };
+    let mut space = MaybeUninit::uninit();
+    // SAFETY: a struct of its size that stays unchanged during this call, by contract.
+    let fields = unsafe { look(fields, "fields", &mut space)? };
     let (mut metadata, mut tags) = (Pairs::default(), Pairs::default());
     // SAFETY: the fields are as described, by contract.
     use_it(&unsafe { fields.view(&mut metadata, &mut tags)? })
