@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::bytes;
 use super::cel::Cel;
@@ -63,7 +64,7 @@ mod code {
 }
 
 /// A place that is not known yet.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Target {
     Known(u16),
     Label(usize),
@@ -96,6 +97,20 @@ pub(super) struct Shared {
     tables: Tables,
     regexes: HashMap<Regex, u32>,
     expressions: HashMap<Cel, u32>,
+    /// Of one program after the other.
+    memory: Parts,
+}
+
+/// An operation that is not in its place yet: test, field, where to go on, where its operand begins.
+type RawOp = (u8, u8, Target, Target, u32);
+
+/// What a program is put together from.
+#[derive(Debug, Default)]
+struct Parts {
+    ops: Vec<RawOp>,
+    operands: Vec<u8>,
+    /// Where each label stands.
+    labels: Vec<u16>,
 }
 
 impl Shared {
@@ -125,10 +140,7 @@ fn number<T: Clone + Eq + Hash>(of: &T, numbers: &mut HashMap<T, u32>, list: &mu
 
 /// Writes programs.
 struct Writer<'a> {
-    ops: Vec<(u8, u8, Target, Target, u32)>,
-    operands: Vec<u8>,
-    /// Where each label stands.
-    labels: Vec<u16>,
+    parts: Parts,
     shared: &'a mut Shared,
     /// The condition of each operation, if that is asked for.
     conditions: Option<Vec<Filter>>,
@@ -137,21 +149,22 @@ struct Writer<'a> {
 /// Appends the program of "all of these hold" to `out`; none of them may be constant. Expressions are put into
 /// `shared`, which the program refers to.
 pub(super) fn encode(all: &[&Filter], shared: &mut Shared, out: &mut Vec<u8>) {
-    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), shared, conditions: None };
+    let mut w = Writer { parts: std::mem::take(&mut shared.memory), shared, conditions: None };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
+    let Parts { ops, operands, .. } = &w.parts;
     let fits = |l: &Layout| {
-        w.ops.len() <= l.operations_max && l.head_bytes + w.ops.len() * l.op_bytes + w.operands.len() <= l.bytes_max
+        ops.len() <= l.operations_max && l.head_bytes + ops.len() * l.op_bytes + operands.len() <= l.bytes_max
     };
     let is_narrow = fits(&NARROW);
     let layout = if is_narrow { NARROW } else { WIDE };
-    let base = (layout.head_bytes + w.ops.len() * layout.op_bytes) as u32;
+    let base = (layout.head_bytes + ops.len() * layout.op_bytes) as u32;
     if is_narrow {
-        out.push(w.ops.len() as u8);
+        out.push(ops.len() as u8);
     } else {
         out.push(0);
-        out.extend_from_slice(&(w.ops.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(ops.len() as u16).to_le_bytes());
     }
-    for (test, field, yes, no, operand) in &w.ops {
+    for (test, field, yes, no, operand) in ops {
         let (places, operand) = ([yes, no].map(|t| w.place(*t)), base + operand);
         out.extend_from_slice(&[*test, *field]);
         if is_narrow {
@@ -163,7 +176,12 @@ pub(super) fn encode(all: &[&Filter], shared: &mut Shared, out: &mut Vec<u8>) {
             out.extend_from_slice(&operand.to_le_bytes());
         }
     }
-    out.extend_from_slice(&w.operands);
+    out.extend_from_slice(operands);
+    let mut parts = w.parts;
+    parts.ops.clear();
+    parts.operands.clear();
+    parts.labels.clear();
+    shared.memory = parts;
 }
 
 /// Where a program goes on.
@@ -193,9 +211,8 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
     if all.is_empty() {
         return Vec::new();
     }
-    let (mut shared, labels) = (Shared::default(), Vec::new());
-    let mut w =
-        Writer { ops: Vec::new(), operands: Vec::new(), labels, shared: &mut shared, conditions: Some(Vec::new()) };
+    let mut shared = Shared::default();
+    let mut w = Writer { parts: Parts::default(), shared: &mut shared, conditions: Some(Vec::new()) };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
     let next = |t: Target| match w.place(t) {
         ACCEPT => Next::Accept,
@@ -203,7 +220,7 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
         step => Next::Step(step.into()),
     };
     let conditions = w.conditions.iter().flatten().cloned();
-    let steps = w.ops.iter().zip(conditions);
+    let steps = w.parts.ops.iter().zip(conditions);
     steps.map(|((_, _, yes, no, _), condition)| Step { condition, then: next(*yes), otherwise: next(*no) }).collect()
 }
 
@@ -235,7 +252,7 @@ impl Writer<'_> {
     fn place(&self, t: Target) -> u16 {
         match t {
             Target::Known(place) => place,
-            Target::Label(l) => self.labels[l],
+            Target::Label(l) => self.parts.labels[l],
         }
     }
 
@@ -245,16 +262,16 @@ impl Writer<'_> {
         list: impl Iterator<Item = &'f Filter>,
         mut each: impl FnMut(&mut Self, &'f Filter, Option<Target>),
     ) {
-        let mut list: Vec<&Filter> = list.collect();
+        let mut list: SmallVec<[&Filter; 8]> = list.collect();
         list.sort_by_key(|f| cost(f));
         for (i, f) in list.iter().enumerate() {
             if i + 1 == list.len() {
                 each(self, f, None);
             } else {
-                let label = self.labels.len();
-                self.labels.push(0);
+                let label = self.parts.labels.len();
+                self.parts.labels.push(0);
                 each(self, f, Some(Target::Label(label)));
-                self.labels[label] = self.ops.len() as u16;
+                self.parts.labels[label] = self.parts.ops.len() as u16;
             }
         }
     }
@@ -269,22 +286,22 @@ impl Writer<'_> {
             Filter::Any(list) => self.series(list.iter(), |w, f, next| w.filter(f, yes, next.unwrap_or(no))),
             Filter::Not(inner) => self.filter(inner, no, yes),
             Filter::Is(field, test) => {
-                let operand = self.operands.len() as u32;
+                let operand = self.parts.operands.len() as u32;
                 if field.kind().has_selector() {
                     let selector = field.selector();
-                    self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
-                    self.operands.extend_from_slice(&selector);
+                    self.parts.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
+                    self.parts.operands.extend_from_slice(&selector);
                 }
-                let code = encode_test(test, self.shared, &mut self.operands);
-                self.ops.push((code, field.kind() as u8, yes, no, operand));
+                let code = encode_test(test, self.shared, &mut self.parts.operands);
+                self.parts.ops.push((code, field.kind() as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
                 }
             }
             Filter::Cel(cel) => {
-                let operand = self.operands.len() as u32;
-                self.operands.extend_from_slice(&self.shared.expression(cel).to_le_bytes());
-                self.ops.push((code::CEL, Kind::Expression as u8, yes, no, operand));
+                let operand = self.parts.operands.len() as u32;
+                self.parts.operands.extend_from_slice(&self.shared.expression(cel).to_le_bytes());
+                self.parts.ops.push((code::CEL, Kind::Expression as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
                 }
