@@ -22,7 +22,7 @@ pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
-pub use sockets::{SocketCounts, socket_counts};
+pub use sockets::{SocketCounts, be_prompt, socket_counts};
 pub use stream::{SocketOptions, Sockets, Stream};
 pub use task::{
     ShardThread, Sleep, Task, block_on, blocking, has_threads, sleep, sleep_until, spawn, spawn_helper, spawn_shard,

@@ -84,24 +84,32 @@ pub(super) fn ways<'r>(filter: &'r Filter, out: &mut Ways<'r>) {
     match filter {
         Filter::All(list) => list.iter().for_each(|f| ways(f, out)),
         Filter::Any(list) => {
-            // Of each branch the one way that looks best by itself.
-            let mut all = Vec::new();
+            // Of each branch the one way that looks best by itself; together they are one.
+            let (before, one) = (out.accesses.len(), out.ends.len());
+            out.ends.push(before as u32);
             for branch in list {
-                let mut own = Ways::default();
-                ways(branch, &mut own);
-                let cost = |way: &usize| own.way(*way).iter().map(|a| a.cost(1)).sum::<f32>();
-                let best = (0..own.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
-                let Some(best) = best else { return };
-                all.extend_from_slice(own.way(best));
+                ways(branch, out);
+                let cost = |way: &usize| out.way(*way).iter().map(|a| a.cost(1)).sum::<f32>();
+                let best = (one + 1..out.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
+                let Some(best) = best else {
+                    out.accesses.truncate(before);
+                    break;
+                };
+                let best = out.range(best);
+                out.accesses.truncate(best.end);
+                out.accesses.drain(out.ends[one] as usize..best.start);
+                out.ends.truncate(one);
+                out.ends.push(out.accesses.len() as u32);
             }
-            if !all.is_empty() && all.len() <= PLACES_MAX {
-                out.push_all(all);
+            if out.accesses.len() == before || out.accesses.len() - before > PLACES_MAX {
+                out.accesses.truncate(before);
+                out.ends.truncate(one);
             }
         }
         Filter::Not(_) | Filter::Cel(_) => {}
         Filter::Is(Field::Key, test) => key_ways(test, out),
         Filter::Is(field, Test::Equals(value)) if is_looked_up(field) => {
-            out.push(Access::Value(field.kind(), Cow::Owned(field.selector()), value));
+            out.push(Access::Value(field.kind(), field.selector(), value));
         }
         Filter::Is(..) => {}
     }

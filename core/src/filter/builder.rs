@@ -8,6 +8,7 @@ use std::sync::Arc;
 use aho_corasick::automaton::Automaton;
 use aho_corasick::nfa::contiguous::NFA;
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 use super::access::{self, Access, Ways};
 use super::bytes;
@@ -621,13 +622,13 @@ impl Extra {
 }
 
 /// What is left to check of a filter that is filed under `access`: that the key is so long, which is all then, or conditions.
-pub(super) fn left_to_check<'r>(filter: &'r Filter, access: &Access<'_>) -> (Option<u16>, Vec<&'r Filter>) {
-    let mut left: Vec<&Filter> = Vec::new();
+pub(super) fn left_to_check<'r>(filter: &'r Filter, access: &Access<'_>) -> (Option<u16>, Conjuncts<'r>) {
+    let mut left = Conjuncts::new();
     let mut length = None;
     conjuncts(filter, &mut left);
     // A filter that nothing fulfils has the empty `any` as its only part, and no rule.
     left.retain(|f| {
-        let Filter::Is(Field::Key, test) = f else { return true };
+        let Filter::Is(Field::Key, test) = *f else { return true };
         match (test, access) {
             (Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x), _) if x.is_empty() => true,
             (Test::Equals(x), Access::Exact(y)) if **x == **y => {
@@ -642,14 +643,17 @@ pub(super) fn left_to_check<'r>(filter: &'r Filter, access: &Access<'_>) -> (Opt
         }
     });
     if length.is_some() && !left.is_empty() {
-        (length, left) = (None, Vec::new());
+        (length, left) = (None, Conjuncts::new());
         conjuncts(filter, &mut left);
     }
     (length, left)
 }
 
+/// Most filters have few.
+pub(super) type Conjuncts<'r> = SmallVec<[&'r Filter; 8]>;
+
 /// The parts of a filter that must all hold.
-pub(super) fn conjuncts<'r>(filter: &'r Filter, out: &mut Vec<&'r Filter>) {
+pub(super) fn conjuncts<'r>(filter: &'r Filter, out: &mut Conjuncts<'r>) {
     match filter {
         Filter::All(list) => list.iter().for_each(|f| conjuncts(f, out)),
         f => out.push(f),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use smallvec::smallvec;
 
 use super::access::{self, Access, Ways};
-use super::builder::{Builder, conjuncts, left_to_check};
+use super::builder::{Builder, Conjuncts, conjuncts, left_to_check};
 use super::expression::{Field, Filter, Test};
 use super::matcher::{Matcher, Prepared, is_of_types, prepare};
 use super::pattern::Regex;
@@ -219,7 +219,7 @@ impl Plan {
         };
         let Some(prepared) = prepared else { return plan };
         plan.buckets = prepared.buckets.as_ref().map(|all| all.iter().map(|b| (*b).to_owned()).collect());
-        let (mut whole, mut left) = (Vec::new(), Vec::new());
+        let (mut whole, mut left) = (Conjuncts::new(), Conjuncts::new());
         conjuncts(filter, &mut whole);
         conjuncts(&prepared.filter, &mut left);
         plan.types = whole.into_iter().filter(|f| is_of_types(f) && !left.contains(f)).cloned().collect();
@@ -322,7 +322,7 @@ pub(super) fn unindexed_tests(prepared: &Prepared<'_>) -> (usize, usize) {
     if ways.len() > 0 {
         return (0, 0);
     }
-    let mut left = Vec::new();
+    let mut left = Conjuncts::new();
     conjuncts(&prepared.filter, &mut left);
     // Those on the type may be gone or not: that depends on the rule's types.
     left.retain(|f| !is_of_types(f));

@@ -1,17 +1,21 @@
 //! The straight-line form of a filter: one operation per test, each with the place to go on at if it holds and if not.
 //!
 //! ```text
-//! u16 operations, then of each: u8 test, u8 field, u16 next if it holds, u16 next if not, u32 operand, from the start
+//! u8 operations, then of each: u8 test, u8 field, u8 next if it holds, u8 next if not, u16 operand, from the start
 //! operands, each until the next: of fields with selectors u16 length and the selector; what the test compares with
 //! ```
 //!
-//! Places are operations, or [`ACCEPT`] and [`REJECT`]. They only ever point forward, so that a program makes each test at
-//! most once.
+//! One that this is too narrow for begins with a byte of 0, then has u16 operations, u16 places and u32 operands
+//! ([`Layout`]).
+//!
+//! Places are operations, or [`ACCEPT`] and [`REJECT`] (in a byte its two last values). They only ever point forward, so
+//! that a program makes each test at most once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::bytes;
 use super::cel::Cel;
@@ -26,9 +30,19 @@ use crate::le::{u16_at, u32_at};
 
 const ACCEPT: u16 = u16::MAX;
 const REJECT: u16 = u16::MAX - 1;
-/// The size of an operation.
-const OP_BYTES: usize = 10;
-const HEAD_BYTES: usize = 2;
+
+/// How wide the places and operands of a program are.
+struct Layout {
+    /// Before the operations.
+    head_bytes: usize,
+    op_bytes: usize,
+    operations_max: usize,
+    bytes_max: usize,
+}
+
+const NARROW: Layout = Layout { head_bytes: 1, op_bytes: 6, operations_max: 0xFE, bytes_max: 0xFFFF };
+const WIDE: Layout =
+    Layout { head_bytes: 3, op_bytes: 10, operations_max: REJECT as usize, bytes_max: u32::MAX as usize };
 
 mod code {
     pub(super) const EXISTS: u8 = 1;
@@ -50,7 +64,7 @@ mod code {
 }
 
 /// A place that is not known yet.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Target {
     Known(u16),
     Label(usize),
@@ -83,6 +97,20 @@ pub(super) struct Shared {
     tables: Tables,
     regexes: HashMap<Regex, u32>,
     expressions: HashMap<Cel, u32>,
+    /// Of one program after the other.
+    memory: Parts,
+}
+
+/// An operation that is not in its place yet: test, field, where to go on, where its operand begins.
+type RawOp = (u8, u8, Target, Target, u32);
+
+/// What a program is put together from.
+#[derive(Debug, Default)]
+struct Parts {
+    ops: Vec<RawOp>,
+    operands: Vec<u8>,
+    /// Where each label stands.
+    labels: Vec<u16>,
 }
 
 impl Shared {
@@ -112,10 +140,7 @@ fn number<T: Clone + Eq + Hash>(of: &T, numbers: &mut HashMap<T, u32>, list: &mu
 
 /// Writes programs.
 struct Writer<'a> {
-    ops: Vec<(u8, u8, Target, Target, u32)>,
-    operands: Vec<u8>,
-    /// Where each label stands.
-    labels: Vec<u16>,
+    parts: Parts,
     shared: &'a mut Shared,
     /// The condition of each operation, if that is asked for.
     conditions: Option<Vec<Filter>>,
@@ -124,19 +149,39 @@ struct Writer<'a> {
 /// Appends the program of "all of these hold" to `out`; none of them may be constant. Expressions are put into
 /// `shared`, which the program refers to.
 pub(super) fn encode(all: &[&Filter], shared: &mut Shared, out: &mut Vec<u8>) {
-    let mut w = Writer { ops: Vec::new(), operands: Vec::new(), labels: Vec::new(), shared, conditions: None };
+    let mut w = Writer { parts: std::mem::take(&mut shared.memory), shared, conditions: None };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
-    let place = |t: Target| w.place(t);
-    let base = (HEAD_BYTES + w.ops.len() * OP_BYTES) as u32;
-    out.extend_from_slice(&(w.ops.len() as u16).to_le_bytes());
-    for (test, field, yes, no, operand) in &w.ops {
-        out.push(*test);
-        out.push(*field);
-        out.extend_from_slice(&place(*yes).to_le_bytes());
-        out.extend_from_slice(&place(*no).to_le_bytes());
-        out.extend_from_slice(&(base + operand).to_le_bytes());
+    let Parts { ops, operands, .. } = &w.parts;
+    let fits = |l: &Layout| {
+        ops.len() <= l.operations_max && l.head_bytes + ops.len() * l.op_bytes + operands.len() <= l.bytes_max
+    };
+    let is_narrow = fits(&NARROW);
+    let layout = if is_narrow { NARROW } else { WIDE };
+    let base = (layout.head_bytes + ops.len() * layout.op_bytes) as u32;
+    if is_narrow {
+        out.push(ops.len() as u8);
+    } else {
+        out.push(0);
+        out.extend_from_slice(&(ops.len() as u16).to_le_bytes());
     }
-    out.extend_from_slice(&w.operands);
+    for (test, field, yes, no, operand) in ops {
+        let (places, operand) = ([yes, no].map(|t| w.place(*t)), base + operand);
+        out.extend_from_slice(&[*test, *field]);
+        if is_narrow {
+            // The two that are no operations are the last of a byte, too.
+            out.extend_from_slice(&places.map(|p| p as u8));
+            out.extend_from_slice(&(operand as u16).to_le_bytes());
+        } else {
+            out.extend(places.iter().flat_map(|p| p.to_le_bytes()));
+            out.extend_from_slice(&operand.to_le_bytes());
+        }
+    }
+    out.extend_from_slice(operands);
+    let mut parts = w.parts;
+    parts.ops.clear();
+    parts.operands.clear();
+    parts.labels.clear();
+    shared.memory = parts;
 }
 
 /// Where a program goes on.
@@ -166,9 +211,8 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
     if all.is_empty() {
         return Vec::new();
     }
-    let (mut shared, labels) = (Shared::default(), Vec::new());
-    let mut w =
-        Writer { ops: Vec::new(), operands: Vec::new(), labels, shared: &mut shared, conditions: Some(Vec::new()) };
+    let mut shared = Shared::default();
+    let mut w = Writer { parts: Parts::default(), shared: &mut shared, conditions: Some(Vec::new()) };
     w.all(all.iter().copied(), Target::Known(ACCEPT), Target::Known(REJECT));
     let next = |t: Target| match w.place(t) {
         ACCEPT => Next::Accept,
@@ -176,7 +220,7 @@ pub(super) fn listing(all: &[&Filter]) -> Vec<Step> {
         step => Next::Step(step.into()),
     };
     let conditions = w.conditions.iter().flatten().cloned();
-    let steps = w.ops.iter().zip(conditions);
+    let steps = w.parts.ops.iter().zip(conditions);
     steps.map(|((_, _, yes, no, _), condition)| Step { condition, then: next(*yes), otherwise: next(*no) }).collect()
 }
 
@@ -208,7 +252,7 @@ impl Writer<'_> {
     fn place(&self, t: Target) -> u16 {
         match t {
             Target::Known(place) => place,
-            Target::Label(l) => self.labels[l],
+            Target::Label(l) => self.parts.labels[l],
         }
     }
 
@@ -218,16 +262,16 @@ impl Writer<'_> {
         list: impl Iterator<Item = &'f Filter>,
         mut each: impl FnMut(&mut Self, &'f Filter, Option<Target>),
     ) {
-        let mut list: Vec<&Filter> = list.collect();
+        let mut list: SmallVec<[&Filter; 8]> = list.collect();
         list.sort_by_key(|f| cost(f));
         for (i, f) in list.iter().enumerate() {
             if i + 1 == list.len() {
                 each(self, f, None);
             } else {
-                let label = self.labels.len();
-                self.labels.push(0);
+                let label = self.parts.labels.len();
+                self.parts.labels.push(0);
                 each(self, f, Some(Target::Label(label)));
-                self.labels[label] = self.ops.len() as u16;
+                self.parts.labels[label] = self.parts.ops.len() as u16;
             }
         }
     }
@@ -242,22 +286,22 @@ impl Writer<'_> {
             Filter::Any(list) => self.series(list.iter(), |w, f, next| w.filter(f, yes, next.unwrap_or(no))),
             Filter::Not(inner) => self.filter(inner, no, yes),
             Filter::Is(field, test) => {
-                let operand = self.operands.len() as u32;
+                let operand = self.parts.operands.len() as u32;
                 if field.kind().has_selector() {
                     let selector = field.selector();
-                    self.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
-                    self.operands.extend_from_slice(&selector);
+                    self.parts.operands.extend_from_slice(&(selector.len() as u16).to_le_bytes());
+                    self.parts.operands.extend_from_slice(&selector);
                 }
-                let code = encode_test(test, self.shared, &mut self.operands);
-                self.ops.push((code, field.kind() as u8, yes, no, operand));
+                let code = encode_test(test, self.shared, &mut self.parts.operands);
+                self.parts.ops.push((code, field.kind() as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
                 }
             }
             Filter::Cel(cel) => {
-                let operand = self.operands.len() as u32;
-                self.operands.extend_from_slice(&self.shared.expression(cel).to_le_bytes());
-                self.ops.push((code::CEL, Kind::Expression as u8, yes, no, operand));
+                let operand = self.parts.operands.len() as u32;
+                self.parts.operands.extend_from_slice(&self.shared.expression(cel).to_le_bytes());
+                self.parts.ops.push((code::CEL, Kind::Expression as u8, yes, no, operand));
                 if let Some(conditions) = &mut self.conditions {
                     conditions.push(f.clone());
                 }
@@ -446,11 +490,6 @@ fn passes_seldom(test: u8, operand: &[u8], kind: Kind, value: Value<'_>, regexes
     }
 }
 
-/// Where the operation behind this one has the place of its operand.
-fn next_operand(number: u16) -> usize {
-    HEAD_BYTES + (number as usize + 1) * OP_BYTES + 6
-}
-
 /// An operation, read in place.
 struct Op<'p> {
     test: u8,
@@ -461,17 +500,41 @@ struct Op<'p> {
     operand: &'p [u8],
 }
 
+fn operations(program: &[u8]) -> u16 {
+    match program[0] {
+        0 => u16_at(program, 1),
+        count => count.into(),
+    }
+}
+
 impl<'p> Op<'p> {
     #[inline]
     fn read(program: &'p [u8], number: u16) -> Op<'p> {
-        let b = &program[HEAD_BYTES + number as usize * OP_BYTES..][..OP_BYTES];
-        let is_last = number + 1 == u16_at(program, 0);
-        let end = if is_last { program.len() } else { u32_at(program, next_operand(number)) as usize };
-        let operand = &program[u32_at(b, 6) as usize..end];
-        let kind = Kind::from_u8(b[1]);
+        if program[0] == 0 {
+            return Op::read_wide(program, number);
+        }
+        let b = &program[NARROW.head_bytes + number as usize * NARROW.op_bytes..];
+        let is_last = number + 1 == u16::from(program[0]);
+        let end = if is_last { program.len() } else { u16_at(b, NARROW.op_bytes + 4) as usize };
+        // A place that is no operation is one in both widths.
+        let place = |b: u8| if b as usize >= NARROW.operations_max { 0xFF00 | u16::from(b) } else { b.into() };
+        Op::of(b[0], b[1], [place(b[2]), place(b[3])], &program[u16_at(b, 4) as usize..end])
+    }
+
+    #[cold]
+    fn read_wide(program: &'p [u8], number: u16) -> Op<'p> {
+        let b = &program[WIDE.head_bytes + number as usize * WIDE.op_bytes..];
+        let is_last = number + 1 == u16_at(program, 1);
+        let end = if is_last { program.len() } else { u32_at(b, WIDE.op_bytes + 6) as usize };
+        Op::of(b[0], b[1], [u16_at(b, 2), u16_at(b, 4)], &program[u32_at(b, 6) as usize..end])
+    }
+
+    #[inline]
+    fn of(test: u8, kind: u8, [yes, no]: [u16; 2], operand: &'p [u8]) -> Op<'p> {
+        let kind = Kind::from_u8(kind);
         let (selector, operand) =
             if kind.has_selector() { operand[2..].split_at(u16_at(operand, 0) as usize) } else { (&[][..], operand) };
-        Op { test: b[0], kind, yes: u16_at(b, 2), no: u16_at(b, 4), selector, operand }
+        Op { test, kind, yes, no, selector, operand }
     }
 
     #[inline]
@@ -500,7 +563,7 @@ pub(super) fn run(program: &[u8], subject: &mut Subject<'_>, tables: &Tables) ->
 
 /// Whether an event may pass of which only type, bucket and key are known yet.
 pub(super) fn run_before(program: &[u8], subject: &mut Subject<'_>, tables: &Tables) -> bool {
-    let count = u16_at(program, 0);
+    let count = operations(program);
     // Places only point forward, so one pass reaches everything that can be reached.
     let mut reached = vec![false; count as usize];
     reached[0] = true;

@@ -3,6 +3,7 @@
 #[cfg(feature = "cel")]
 mod parts;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
@@ -132,13 +133,13 @@ impl Field {
     }
 
     /// What is in brackets: the name, or the steps of a path, each with its length (u16) before it.
-    pub(super) fn selector(&self) -> Vec<u8> {
+    pub(super) fn selector(&self) -> Cow<'_, [u8]> {
         match self {
-            Field::Metadata(name) | Field::Tag(name) => name.as_bytes().to_vec(),
+            Field::Metadata(name) | Field::Tag(name) => name.as_bytes().into(),
             Field::Data(path) => {
                 path.iter().flat_map(|s| [&(s.len() as u16).to_le_bytes(), s.as_bytes()].concat()).collect()
             }
-            _ => Vec::new(),
+            _ => Cow::default(),
         }
     }
 }

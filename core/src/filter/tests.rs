@@ -258,6 +258,22 @@ fn texts_of_two_letters_are_found_in_keys_of_two_letters() {
     }
 }
 
+#[test]
+fn long_programs_say_the_same_as_short_ones() {
+    for (count, name_len) in [(1, 8), (3, 1000), (64, 1000), (66, 1000), (254, 8), (255, 8), (255, 200), (255, 1000)] {
+        let name = |n: usize| format!("{n:0name_len$}");
+        let tag = |n, test| Filter::Is(Field::Tag(name(n).into()), test);
+        let absent = Filter::all((0..count).map(|n| tag(n, Test::Absent)));
+        let other = Filter::any((0..count).map(|n| tag(n, Test::equals("x"))));
+        let m = compile(&[absent, other].map(|f| rule(Some("b"), &["*"], b"", b"").with_filter(f)));
+        assert_eq!(found_in(&m, &frame_with_tags(&[])), [0]);
+        for n in [0, count / 2, count - 1] {
+            assert_eq!(found_in(&m, &frame_with_tags(&[(&name(n), "x")])), [1], "{n} of {count} with {name_len}");
+            assert!(found_in(&m, &frame_with_tags(&[(&name(n), "y")])).is_empty(), "{n} of {count} with {name_len}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn form_decoding_undoes_form_encoding(raw in "\\PC{0,20}") {

@@ -92,6 +92,9 @@ impl Shard {
             if let Some(drained) = self.drain(&mut consumer, (limit, obeyed), &mut scratch, &mut routes) {
                 last_active = driver::now();
                 fresh = true;
+                if drained.wants > Ack::Memory {
+                    driver::be_prompt(NAP_WHILE_ACTIVE);
+                }
                 let begun = *burst.get_or_insert(last_active);
                 let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;
                 if goes_on && consumer.watch(GATHER) {

@@ -286,6 +286,7 @@ fn a_replay_can_be_cancelled_and_stays_so() {
     let r = receiver(Behaviour::Delay(Duration::from_millis(20)));
     let mut d = hook("hook", &r.url());
     d.batch = BatchLimits { events_max: 1, ..BatchLimits::default() };
+    d.concurrency = 4;
     let engine = open(dir.path(), 1, kept(vec![d.clone()]));
     for n in 0..400 {
         put(&engine, &format!("k-{n}"), n);
@@ -297,9 +298,10 @@ fn a_replay_can_be_cancelled_and_stays_so() {
     assert_eq!(replay.wait(WAIT).unwrap().state, ReplayState::Cancelled);
     replay.cancel().unwrap();
     assert!(engine.replays().unwrap().is_empty());
-    // What was under way ends, the lane's memory is given back, and the destination goes on.
+    // What was under way ends, the lane's memory is given back, and the destination goes on. The receiver may still have to
+    // take what was sent before.
     until("nothing is held", || engine.stats().held_bytes == 0);
-    let sent = r.records().len();
+    let sent = r.records().len() + d.concurrency;
     assert!(sent < 800);
     put(&engine, "live", 1);
     engine.flush(WAIT).unwrap();
@@ -308,7 +310,9 @@ fn a_replay_can_be_cancelled_and_stays_so() {
     assert!(engine.replays().unwrap().is_empty());
     engine.flush(WAIT).unwrap();
     engine.close(WAIT).unwrap();
-    assert_eq!(r.records().len(), sent + 1, "nothing but the live one");
+    let records = r.records();
+    assert!(records.len() <= sent + 1, "nothing but the live one: {} after {sent}", records.len());
+    assert_eq!(records.iter().filter(|x| x.key == "live").count(), 1);
 }
 
 #[test]

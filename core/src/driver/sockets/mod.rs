@@ -38,19 +38,13 @@ use super::timers::{self, Sleep};
 
 /// A wake-up that is lost would hold answers up for ever; so while somebody waits for one, a timer looks after it.
 const WATCH: Duration = Duration::from_millis(25);
-/// How long connections and the driver take turns without the runtime looking at anything else.
-const ROUND: Duration = Duration::from_micros(200);
 /// How long it is looked out for completions before the shard sleeps, if that pays.
 const LOOK: Duration = Duration::from_micros(6);
 /// How often it is looked before the time is.
 const LOOKS: usize = 4;
-/// So many that wait for something make it pay to sleep until several of them can go on: one wake-up serves as many as this
-/// share of them.
+/// So many that wait for something make it pay to sleep until several of them can go on, and so many at most.
 const GATHER_FROM: usize = 8;
-const GATHER_SHARE: usize = 4;
-/// How many are waited for at most, and for how long, for what else the shard has to do waits as well.
 const GATHER_MAX: usize = 16;
-const GATHER: Duration = Duration::from_micros(100);
 /// How long the ring may take to finish when its shard ends.
 const END: Duration = Duration::from_secs(2);
 /// The pause after a look for the ring's descriptor that failed.
@@ -90,10 +84,44 @@ pub fn socket_counts() -> SocketCounts {
     }
 }
 
+/// How much of a shard's time its connections may take before it looks at anything else, and how.
+struct Manners {
+    /// How long connections and the driver take turns without the runtime.
+    round: Duration,
+    /// One wake-up serves as many as this share of those that wait for something.
+    gather_share: usize,
+    /// How long it is slept for that at most.
+    gather: Duration,
+}
+
+const PROMPT: Manners =
+    Manners { round: Duration::from_micros(200), gather_share: 4, gather: Duration::from_micros(100) };
+/// Where answers come a bit later than they could, nothing is lost but their own time.
+const AT_EASE: Manners = Manners { round: Duration::from_millis(2), gather_share: 2, gather: Duration::from_millis(1) };
+
 thread_local! {
+    /// Until when this thread is prompt.
+    static PROMPT_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Taken out when the shard ends as it should. If it ends by a panic it is left behind: its task has no executor any
     /// more that it could be dropped by.
     static CURRENT: RefCell<ManuallyDrop<Current>> = const { RefCell::new(ManuallyDrop::new(Current::Untried)) };
+}
+
+/// Somebody waits for this thread, or soon will: for so long its connections keep nothing else waiting for more than some
+/// hundreds of microseconds. Else that may become some milliseconds while they have much to do.
+pub fn be_prompt(limit: Duration) {
+    PROMPT_UNTIL.set(Some(Instant::now() + limit));
+}
+
+fn manners() -> &'static Manners {
+    match PROMPT_UNTIL.get() {
+        Some(until) if Instant::now() < until => &PROMPT,
+        Some(_) => {
+            PROMPT_UNTIL.set(None);
+            &AT_EASE
+        }
+        None => &AT_EASE,
+    }
 }
 
 enum Current {
@@ -322,12 +350,12 @@ struct Gathering {
 }
 
 impl Gathering {
-    /// How many to sleep for, if `waiting` wait for something.
-    fn wants(&mut self, waiting: usize) -> Option<u32> {
+    /// How many to sleep for, if `waiting` wait for something, and for how long.
+    fn wants(&mut self, waiting: usize, manners: &Manners) -> Option<Enter> {
         let settled = waiting >= self.level;
         self.level = waiting;
         (settled && waiting >= GATHER_FROM && self.patience.looks())
-            .then(|| (waiting / GATHER_SHARE).min(GATHER_MAX) as u32)
+            .then(|| Enter::Gather((waiting / manners.gather_share).min(GATHER_MAX) as u32, manners.gather))
     }
 }
 
@@ -353,7 +381,8 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
     let mut end = None;
     loop {
         let Round { completed, gathered, .. } = sockets.round(enter, &mut wakers)?;
-        if let Enter::Gather(..) = enter {
+        let has_gathered = matches!(enter, Enter::Gather(..));
+        if has_gathered {
             GATHERS.fetch_add(1, Ordering::Relaxed);
             gathering.patience.note(gathered);
         }
@@ -363,6 +392,20 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
             if sockets.is_empty() || Instant::now() >= end {
                 break;
             }
+        }
+        let manners = manners();
+        let is_in_round = turned.elapsed() < manners.round;
+        if completed > 0 && is_in_round {
+            // Those that were woken, and with what they want at once the next round.
+            others().await;
+        }
+        if is_in_round
+            && !(completed == 0 && has_gathered)
+            && !super::disk::is_busy()
+            && let Some(gather) = gathering.wants(sockets.waiting.get(), manners)
+        {
+            (enter, in_vain) = (gather, false);
+            continue;
         }
         if completed == 0 {
             if !sockets.look(&mut patience).await {
@@ -378,15 +421,7 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
             continue;
         }
         in_vain = false;
-        if turned.elapsed() < ROUND {
-            // Those that were woken, and with what they want at once the next round.
-            others().await;
-            if !super::disk::is_busy()
-                && let Some(wanted) = gathering.wants(sockets.waiting.get())
-            {
-                enter = Enter::Gather(wanted, GATHER);
-            }
-        } else {
+        if !is_in_round {
             glommio::turn().await;
             turned = Instant::now();
         }

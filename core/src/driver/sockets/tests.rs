@@ -118,11 +118,14 @@ fn it_is_looked_out_for_completions_as_long_as_that_pays() {
 fn it_is_slept_for_several_where_many_wait_and_all_that_can_have_gone_on() {
     let mut gathering = Gathering::default();
     let found = |g: &mut Gathering, waiting: usize, found: bool| {
-        let wants = g.wants(waiting);
+        let wants = g.wants(waiting, &PROMPT);
         if wants.is_some() {
             g.patience.note(found);
         }
-        wants
+        wants.map(|enter| match enter {
+            Enter::Gather(completions, limit) if limit == PROMPT.gather => completions,
+            other => panic!("{other:?}"),
+        })
     };
     assert!((0..100).all(|_| found(&mut gathering, GATHER_FROM - 1, true).is_none()), "too few");
     let first = (0..100).find_map(|_| found(&mut gathering, 16, true));
@@ -131,11 +134,22 @@ fn it_is_slept_for_several_where_many_wait_and_all_that_can_have_gone_on() {
     assert_eq!(found(&mut gathering, 13, true), None, "three were answered and have not asked again yet");
     assert_eq!(found(&mut gathering, 16, true), Some(4));
     assert_eq!(found(&mut gathering, 10_000, true), Some(GATHER_MAX as u32));
+    assert_eq!(gathering.wants(16, &AT_EASE), None, "fewer than before");
+    assert_eq!(gathering.wants(16, &AT_EASE), Some(Enter::Gather(8, AT_EASE.gather)));
     for _ in 0..Patience::SCORE_MAX {
         found(&mut gathering, 16, false);
     }
     let seldom = (0..100).filter(|_| found(&mut gathering, 16, false).is_some()).count();
     assert!(seldom <= 100 / usize::from(Patience::PASSED_MAX) + 1, "answers do not come soon: {seldom}");
+}
+
+#[test]
+fn a_thread_is_prompt_for_as_long_as_it_was_told_to_be() {
+    assert_eq!(manners().gather, AT_EASE.gather);
+    be_prompt(Duration::from_secs(600));
+    assert_eq!(manners().gather, PROMPT.gather);
+    be_prompt(Duration::ZERO);
+    assert_eq!(manners().gather, AT_EASE.gather);
 }
 
 /// Some answer at once, some late, some now and then never: each connection goes on as its own peer does.
