@@ -151,6 +151,11 @@ enum tidewire_result_t
    * What is there is not what the caller expected (another version, or something of another owner). Read it anew.
    */
   TIDEWIRE_CONFLICT = 19,
+  /**
+   * The engine is another process's, which cannot be reached; it is tried again and again. What was published and not
+   * acknowledged may have been accepted or not.
+   */
+  TIDEWIRE_DISCONNECTED = 20,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1058,7 +1063,8 @@ typedef struct tidewire_completions_t tidewire_completions_t;
 typedef struct tidewire_consumer_t tidewire_consumer_t;
 
 /**
- * An engine over one data directory: made by `tidewire_open`, ended by `tidewire_close`.
+ * An engine over one data directory: made by `tidewire_open`, ended by `tidewire_close`. It is this process's own, or that of
+ * another one, to which this process is connected; all functions are the same.
  *
  * All functions that take a `const tidewire_engine_t *` may be called from any threads at the same time, signal
  * handlers excepted. A process may have many engines, each with its own data directory.
@@ -1456,8 +1462,8 @@ typedef struct tidewire_options_t {
    */
   size_t struct_size;
   /**
-   * The configuration as text (TOML), at most 64 MiB. Paths in it are relative to the current directory. Give this or
-   * `config_path`.
+   * The configuration as text (TOML), at most 64 MiB. Paths in it are relative to the current directory. Give this,
+   * `config_path` or `address`.
    */
   struct tidewire_bytes_t config_text;
   /**
@@ -1468,6 +1474,26 @@ typedef struct tidewire_options_t {
    * The data directory; if it is not empty, the one of the configuration is of no account.
    */
   struct tidewire_bytes_t data_dir;
+  /**
+   * The engine of another process: `unix:` and the path of the socket where it listens (`[engine.shared]` of its
+   * configuration). Then there is no configuration here.
+   */
+  struct tidewire_bytes_t address;
+  /**
+   * How long to wait for that process to listen, in milliseconds, and for the connection to come back in calls that have no
+   * time of their own; 0 means 5000.
+   */
+  uint64_t connect_timeout_ms;
+  /**
+   * Not 0: the engine of this configuration is for several processes, which all open it like this. The first has the data
+   * directory and listens at `engine.shared.socket`, the others are connected to it; when it ends, one of them takes it
+   * over.
+   */
+  uint32_t shared;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } tidewire_options_t;
 
 /**
@@ -2268,7 +2294,15 @@ tidewire_result_t tidewire_destination_rotate_secret(const struct tidewire_engin
                                                      struct tidewire_error_t **err);
 
 /**
- * Opens an engine.
+ * Opens an engine, or connects to that of another process.
+ *
+ * Several processes over one engine: events of one bucket and key are delivered in the order of the calls, whatever
+ * processes made them. What is accepted at `TIDEWIRE_ACK_MEMORY` is taken in although the process that published it dies.
+ * A reservation ends with its process; one with a durable intent is in doubt from then on (`tidewire_in_doubt`). When the
+ * engine's process dies, the others connect again by themselves, and what it had not taken is given to the next one;
+ * meanwhile calls wait as long as they may, and then fail with `TIDEWIRE_DISCONNECTED`. With that they also fail if they
+ * were waiting: then nobody knows whether the event was accepted. Handlers (`tidewire_handler_set`) belong to the process
+ * that has the engine.
  *
  * What an earlier run left undelivered in the data directory goes on. Destinations are not contacted yet, so one that
  * is down delays nothing. The engine runs a few threads per shard, on which all signals but those of faults are blocked;
@@ -2279,7 +2313,8 @@ tidewire_result_t tidewire_destination_rotate_secret(const struct tidewire_engin
  * `err`: see `tidewire_error_t`; may be NULL.
  *
  * Fails with `TIDEWIRE_INVALID_ARGUMENT`, `_INVALID_CONFIG`, `_IO_URING_UNAVAILABLE`, `_LOCKED`, `_READ_ONLY`,
- * `_NO_SPACE`, `_NEWER_FORMAT`, `_CORRUPT` or `_IO`.
+ * `_NO_SPACE`, `_NEWER_FORMAT`, `_CORRUPT` or `_IO`; with an address also with `_DISCONNECTED`, and with `_FULL` if too many
+ * processes are connected.
  */
 tidewire_result_t tidewire_open(const struct tidewire_options_t *options,
                                 struct tidewire_engine_t **engine_out,
@@ -2298,8 +2333,9 @@ tidewire_result_t tidewire_flush(const struct tidewire_engine_t *engine,
                                  struct tidewire_error_t **err);
 
 /**
- * Closes an engine and frees it: takes no more events, writes and syncs what was accepted, delivers until the timeout,
- * and leaves the rest in the data directory for the next opening. When it returns, no file or socket of the engine is
+ * Closes an engine and frees it. That of another process goes on: closing waits until it has taken in what this process has
+ * published, and ends the connection. One of this process takes no more events, writes and syncs what was accepted, delivers
+ * until the timeout, and leaves the rest in the data directory for the next opening. When it returns, no file or socket of the engine is
  * left and its shards have ended; a helper thread of each may take a moment more.
  *
  * `engine`: the address of the pointer to the engine, which is set to NULL before anything else, whatever the result
@@ -2308,7 +2344,7 @@ tidewire_result_t tidewire_flush(const struct tidewire_engine_t *engine,
  * `timeout_ms`: how long to deliver; 0 only makes durable what was accepted; `TIDEWIRE_TIMEOUT_CONFIGURED` takes the
  * time of the configuration.
  *
- * Fails with `TIDEWIRE_INTERNAL` if a shard ended badly, `_WRONG_PROCESS` in a forked child (where it frees the
+ * Fails with `TIDEWIRE_TIMEOUT` if another process has not taken in everything, `TIDEWIRE_INTERNAL` if a shard ended badly, `_WRONG_PROCESS` in a forked child (where it frees the
  * child's copy, and the engine of the parent goes on), or `_PANIC`. Events that are not delivered in time are no
  * failure.
  */
@@ -2990,6 +3026,55 @@ tidewire_result_t tidewire_groups_json(const struct tidewire_engine_t *engine,
                                        char **json_out,
                                        size_t *len_out,
                                        struct tidewire_error_t **err);
+
+/**
+ * Checks a request that is signed as Standard Webhooks says.
+ *
+ * `secrets`: `whsec_…` or a public key `whpk_…`; several with spaces between them while one takes the place of another.
+ * `id`, `timestamp`, `signature`: the values of the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`.
+ * `body`: as it was sent.
+ * `tolerance_s`: how far its time may be from now, in seconds; 0 is 300.
+ * `err`: see `tidewire_error_t`; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` if no signature fits or the time is too far from now (answer 401), and for secrets that
+ * are none.
+ */
+tidewire_result_t tidewire_receive_verify(struct tidewire_bytes_t secrets,
+                                          struct tidewire_bytes_t id,
+                                          struct tidewire_bytes_t timestamp,
+                                          struct tidewire_bytes_t signature,
+                                          struct tidewire_bytes_t body,
+                                          uint32_t tolerance_s,
+                                          struct tidewire_error_t **err);
+
+/**
+ * Reads the events of a body, in their order: `Records` of the profiles `aws`, `minio` and `ceph`, CloudEvents in JSON, one or
+ * many, or lines of these.
+ *
+ * `body`: at most 64 MiB.
+ * `json_out`: set to a JSON list of objects with `id`, `event_type`, `bucket`, `key` (or `key_base64`, if it is not UTF-8),
+ * `sequencer` and `record`, NUL-terminated; NULL if the call fails. Free it with `tidewire_string_free`.
+ * `len_out`: set to its length in bytes without the NUL; may be NULL.
+ * `err`: see `tidewire_error_t`; may be NULL.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` if it is none of that: answer 400. A repeat has the same `id`.
+ */
+tidewire_result_t tidewire_receive_json(struct tidewire_bytes_t body,
+                                        char **json_out,
+                                        size_t *len_out,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Which of two events of one key is newer, by their sequencers.
+ *
+ * `order_out`: set to -1 if `b` is newer, to 1 if `a` is, to 0 if they are the same.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT` for what has not 1 to 64 hexadecimal digits.
+ */
+tidewire_result_t tidewire_sequencer_compare(struct tidewire_bytes_t a,
+                                             struct tidewire_bytes_t b,
+                                             int32_t *order_out,
+                                             struct tidewire_error_t **err);
 
 /**
  * Sends events of the log again. They keep their ids and their order for each key, through a lane of the replay's own: live

@@ -342,15 +342,40 @@ struct Options {
   std::string_view config_text{};
   std::string_view config_path{};
   std::string_view data_dir{};
+  /** The engine of another process, such as "unix:/run/tidewire/engine.sock"; then there is nothing of the above. */
+  std::string_view address{};
+  /** 0 means 5 s. */
+  Milliseconds connect_timeout{0};
+  /** For several processes, of which the first has the engine. */
+  bool shared = false;
 
-  static Options text(std::string_view config, std::string_view data_dir = {}) noexcept { return {config, {}, data_dir}; }
-  static Options file(std::string_view path, std::string_view data_dir = {}) noexcept { return {{}, path, data_dir}; }
+  static Options text(std::string_view config, std::string_view data_dir = {}) noexcept {
+    Options options;
+    options.config_text = config;
+    options.data_dir = data_dir;
+    return options;
+  }
+  static Options file(std::string_view path, std::string_view data_dir = {}) noexcept {
+    Options options;
+    options.config_path = path;
+    options.data_dir = data_dir;
+    return options;
+  }
+  static Options connect(std::string_view address, Milliseconds timeout = Milliseconds(0)) noexcept {
+    Options options;
+    options.address = address;
+    options.connect_timeout = timeout;
+    return options;
+  }
 
   tidewire_options_t raw() const noexcept {
     tidewire_options_t raw = TIDEWIRE_OPTIONS_INIT;
     raw.config_text = bytes(config_text);
     raw.config_path = bytes(config_path);
     raw.data_dir = bytes(data_dir);
+    raw.address = bytes(address);
+    raw.connect_timeout_ms = detail::ms(connect_timeout);
+    raw.shared = shared ? 1 : 0;
     return raw;
   }
 };
@@ -876,7 +901,7 @@ struct Redriven {
   std::uint64_t redriven, left;
 };
 
-/** An engine over one data directory: see tidewire_engine_t. When it goes, it is closed with the time that the configuration
+/** An engine over one data directory, of this process or another one: see tidewire_engine_t. When it goes, it is closed with the time that the configuration
  * gives; `close` tells how that went. */
 class Engine {
  public:

@@ -5,20 +5,23 @@
 //! and the same pauses, so that neither queue is full: calls one at a time, and in bursts, whose first call finds the caches
 //! of a processor that other machines use too less warm. The event brings its time, so that neither side reads a clock; what
 //! it costs if it does not is told, too. At `written` and `synced`, beside a bare write, and a
-//! bare write with fdatasync, of one block.
+//! bare write with fdatasync, of one block. From a process that shares the engine of another one, beside the same call in the
+//! process that has it.
 
 use std::hint::spin_loop;
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
-use tidewire::config::{EngineConfig, Idle};
+use tidewire::config::{EngineConfig, Idle, SharedConfig};
 use tidewire::event::{EventTypes, Layout, frame};
 use tidewire::rule::{Destination, DestinationKind, Rule, RuleSet, Webhook};
-use tidewire::{Ack, Engine, Event, PublishOptions};
+use tidewire::{Ack, Client, ClientOptions, Engine, Event, PublishOptions};
 use tidewire_benches::{Bursts, Clock, Figure, in_turn, keep, median, paced, paired};
 
 /// The encoded event, and a slot for it.
@@ -40,9 +43,15 @@ fn event() -> Event<'static> {
 }
 
 fn engine(dir: &Path, idle: Idle) -> Engine {
+    engine_at(dir, idle, None)
+}
+
+/// The same for other processes, too, at a socket.
+fn engine_at(dir: &Path, idle: Idle, socket: Option<PathBuf>) -> Engine {
     let mut config = EngineConfig::new(dir);
     config.shards = Some(1);
     config.idle = idle;
+    config.shared = socket.map(SharedConfig::new);
     let types = EventTypes::default();
     // The destination is down: what is published is matched and logged, and nothing else competes for the two cores.
     let down = Destination::new("down", DestinationKind::Webhook(Webhook::new("http://127.0.0.1:9/").expect("a URL")));
@@ -95,10 +104,10 @@ fn allocated(dir: &Path) -> u64 {
 
 /// Goes on until the log has made a file ready for what comes, so that no side pays for the beginning of a log, which writes
 /// as many zeros as data.
-fn warm_up(engine: &Engine, dir: &Path, e: &Event<'_>) {
+fn warm_up(publish: impl Fn(&Event<'_>, &PublishOptions), dir: &Path, e: &Event<'_>) {
     for n in 0..=WARM_UP_EVENTS {
         let ack = if n == WARM_UP_EVENTS { Ack::Synced } else { Ack::Memory };
-        engine.publish_with(e, &PublishOptions { ack, ..PublishOptions::default() }).expect("published");
+        publish(e, &PublishOptions { ack, ..PublishOptions::default() });
     }
     let mut before = 0;
     loop {
@@ -114,11 +123,105 @@ fn warm_up(engine: &Engine, dir: &Path, e: &Event<'_>) {
 fn publish(clock: Clock, threads: usize, bursts: Bursts, e: &Event<'_>) -> (f64, f64) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = engine(dir.path(), Idle::Spin);
-    warm_up(&engine, dir.path(), e);
+    warm_up(|e, o| assert!(engine.publish_with(e, o).is_ok()), dir.path(), e);
     let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
     let figures = paced(clock, threads, PER_THREAD, bursts, || engine.publish_with(e, &options).is_ok());
     engine.close(Duration::ZERO).expect("closed");
     figures
+}
+
+/// Where a process that has the engine for another one finds its directory.
+const SERVE: &str = "TIDEWIRE_BENCH_SERVE";
+
+/// Has the engine until its parent lets it go.
+fn serve(dir: &Path) {
+    let engine = engine_at(&dir.join("data"), Idle::Nap, Some(dir.join("s")));
+    let _ = std::io::stdin().read(&mut [0]);
+    engine.close(Duration::ZERO).expect("closed");
+}
+
+/// A process with an engine, and a client of it.
+struct Served {
+    dir: tempfile::TempDir,
+    server: Child,
+    client: Client,
+}
+
+impl Served {
+    fn new() -> Served {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = Command::new(std::env::current_exe().expect("this program"))
+            .env(SERVE, dir.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut options = ClientOptions::default();
+        options.connect_timeout = Duration::from_secs(60);
+        let client = Client::connect(dir.path().join("s"), options).expect("a client");
+        Served { dir, server, client }
+    }
+
+    fn end(mut self) {
+        drop(self.server.stdin.take());
+        assert!(self.server.wait().expect("its end").success());
+    }
+}
+
+/// What a client pays at `memory`, or the process that has the engine; its shard naps, for there are two processors and three
+/// threads.
+fn shared(clock: Clock, threads: usize, bursts: Bursts) -> (f64, f64) {
+    let served = Served::new();
+    let (client, e) = (&served.client, event());
+    warm_up(|e, o| assert!(client.publish_with(e, o).is_ok()), &served.dir.path().join("data"), &e);
+    let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
+    let figures = paced(clock, threads, PER_THREAD, bursts, || client.publish_with(&e, &options).is_ok());
+    served.end();
+    figures
+}
+
+fn alone(clock: Clock, threads: usize, bursts: Bursts) -> (f64, f64) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, e) = (engine(dir.path(), Idle::Nap), event());
+    warm_up(|e, o| assert!(engine.publish_with(e, o).is_ok()), dir.path(), &e);
+    let options = PublishOptions { ack: Ack::Memory, ..PublishOptions::default() };
+    let figures = paced(clock, threads, PER_THREAD, bursts, || engine.publish_with(&e, &options).is_ok());
+    engine.close(Duration::ZERO).expect("closed");
+    figures
+}
+
+/// Median time of one durable publish after the other, from a client and where the engine is.
+fn shared_acks(figures: &mut Vec<Figure>) {
+    let served = Served::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let (engine, e) = (engine(dir.path(), Idle::Nap), event());
+    for ack in [Ack::Written, Ack::Synced] {
+        let options = PublishOptions { ack, ..PublishOptions::default() };
+        let timed = |publish: &dyn Fn()| {
+            let mut times: Vec<f64> = (0..200)
+                .map(|_| {
+                    let t = Instant::now();
+                    publish();
+                    t.elapsed().as_nanos() as f64
+                })
+                .collect();
+            median(&mut times)
+        };
+        let pairs = in_turn(
+            5,
+            || timed(&|| assert!(served.client.publish_with(&e, &options).is_ok())),
+            || timed(&|| assert!(engine.publish_with(&e, &options).is_ok())),
+        );
+        let (value, beside_value) = paired(&pairs);
+        figures.push(Figure {
+            name: format!("publish at {} from another process, 1 thread, p50", ack.name()),
+            value: value / 1000.0,
+            unit: "us".into(),
+            beside: "in the process that has the engine".into(),
+            beside_value: beside_value / 1000.0,
+        });
+    }
+    engine.close(Duration::ZERO).expect("closed");
+    served.end();
 }
 
 /// Median time of one durable publish after the other, and of bare writes of a block.
@@ -171,8 +274,27 @@ fn acks(figures: &mut Vec<Figure>, idle: Idle) {
 }
 
 fn main() {
+    if let Some(dir) = std::env::var_os(SERVE) {
+        return serve(Path::new(&dir));
+    }
     let clock = Clock::new();
     let mut figures = Vec::new();
+    for threads in [1, 2, 4] {
+        let pairs =
+            in_turn(ROUNDS / 2, || shared(clock, threads, Bursts::EVENLY), || alone(clock, threads, Bursts::EVENLY));
+        let (p50, p99): (Vec<_>, Vec<_>) = pairs.iter().map(|(o, t)| ((o.0, t.0), (o.1, t.1))).unzip();
+        for (what, pairs) in [("p50", p50), ("p99", p99)] {
+            let (value, beside_value) = paired(&pairs);
+            figures.push(Figure {
+                name: format!("publish at memory from another process, {threads} threads, {what}"),
+                value,
+                unit: "ns".into(),
+                beside: "in the process that has the engine".into(),
+                beside_value,
+            });
+        }
+    }
+    shared_acks(&mut figures);
     for (bursts, rounds, pattern) in [(Bursts::EVENLY, ROUNDS, ""), (Bursts::OF_16, ROUNDS / 2, ", bursts of 16")] {
         for threads in [1, 2, 4] {
             let ours = || publish(clock, threads, bursts, &event());

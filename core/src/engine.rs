@@ -9,7 +9,8 @@ mod consumer;
 mod dead_letters;
 mod details;
 mod history;
-mod keep;
+pub(crate) mod intake;
+pub(crate) mod keep;
 mod kept;
 mod losses;
 mod metrics;
@@ -20,9 +21,12 @@ mod rules;
 mod snapshot;
 mod standing;
 mod tail;
+pub(crate) mod told;
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +34,7 @@ use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use futures::channel::oneshot;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, EngineConfig, RulesKept};
 use crate::driver::{self, ShardThread};
@@ -54,22 +59,25 @@ use crate::shard::message::Tag;
 use crate::shard::progress::Receipt;
 use crate::shard::queues::Queues;
 use crate::shard::ring::PushError;
-use crate::shard::snapshot::{Everywhere, Known, Snapshot};
+use crate::shard::snapshot::{Everywhere, Snapshot};
 use crate::shard::{self, Command, Shared, shard_of, stats};
+use crate::shared::{Listening, Server};
 
-pub use batch::PublishedJson;
+pub use batch::{PublishedJson, Receipts};
+pub(crate) use completions::Keep;
 pub use completions::{Completion, CompletionCalls, Completions};
 pub use consumer::{Consumer, ConsumerOptions, Delivered, Delivery, GroupStats, Lease};
 pub use dead_letters::{Redrive, RedriveOptions, Redriven};
 pub use losses::LossCount;
 pub use metrics::MetricsFormat;
 pub use replay::{ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo};
+pub(crate) use reserve::bytes_max_of;
 pub use reserve::{
     BatchReservation, CommitFields, CommitOptions, InDoubt, Intent, Reservation, ReserveOptions, Reserved,
     ReservedBatch, Resolution,
 };
 pub use rules::{BucketNotification, RulesStats};
-pub use tail::Tail;
+pub use tail::{LogWatch, Tail};
 
 /// What `publish` does when the ring of the event's shard is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +92,14 @@ pub enum OnFull {
 
 impl OnFull {
     /// Until when it waits; `None` if it does not.
-    fn deadline(self) -> Option<Instant> {
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        self.limit().map(deadline_in)
+    }
+
+    /// How long it waits; `None` if it does not.
+    pub(crate) fn limit(self) -> Option<Duration> {
         match self {
-            OnFull::Block(limit) | OnFull::Retry(limit) => Some(deadline_in(limit)),
+            OnFull::Block(limit) | OnFull::Retry(limit) => Some(limit),
             OnFull::Refuse => None,
         }
     }
@@ -141,7 +154,7 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     config: Arc<EngineConfig>,
     /// In order of their numbers.
     shards: Vec<Arc<Shared>>,
@@ -162,6 +175,8 @@ struct Inner {
     append: Mutex<()>,
     /// The next intent's ticket.
     next_ticket: AtomicU64,
+    /// Where other processes publish, if they may.
+    server: OnceLock<Arc<Server>>,
 }
 
 /// What every publish reads, in one cache line.
@@ -221,6 +236,7 @@ impl Engine {
         driver::probe()?;
         let cpus = driver::usable_cpus();
         let mut dir = DataDir::open(&config.data_dir, config.shards, cpus.len())?;
+        let listening = config.shared.as_ref().map(Listening::new).transpose()?;
         let mut states = BTreeMap::new();
         for shard in dir.shard_numbers()? {
             states.insert(shard, recovery::recover_shard(&dir.shard_path(shard), dir.since(shard))?);
@@ -304,7 +320,7 @@ impl Engine {
             }
         }
         replays.tell(shards.clone());
-        Ok(Engine {
+        let engine = Engine {
             inner: Arc::new(Inner {
                 config,
                 front: Front {
@@ -326,8 +342,25 @@ impl Engine {
                 no_match: SpreadCount::default(),
                 next_ticket: AtomicU64::new(1),
                 append: Mutex::new(()),
+                server: OnceLock::new(),
             }),
-        })
+        };
+        if let Some(listening) = listening {
+            // What fails here ends the engine again.
+            let server = Server::start(listening, &engine.inner, engine.inner.front.entrance.clone())?;
+            engine.inner.queues.watch(&server);
+            let _ = engine.inner.server.set(server);
+        }
+        Ok(engine)
+    }
+
+    /// A handle of an engine.
+    pub(crate) fn of(inner: Arc<Inner>) -> Engine {
+        Engine { inner }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// Publishes an event and waits until it is durable (see [`PublishOptions::default`]).
@@ -395,8 +428,9 @@ impl Engine {
             inner.no_match.add();
             return Ok(None);
         };
-        if entrance.telling.load(Ordering::Relaxed) {
-            inner.wait_for_queues(event, Known::Whole, !matches!(options.on_full, OnFull::Retry(_)))?;
+        let telling = entrance.telling.load(Ordering::Relaxed);
+        if telling != 0 {
+            inner.look_before(telling, event, options.on_full)?;
         }
         if let Some(fairness) = &inner.front.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
@@ -466,6 +500,7 @@ impl Engine {
         let inner = &*self.inner;
         inner.check_process()?;
         inner.check_open()?;
+        inner.after_clients(OnFull::Block(CLIENTS_WAIT))?;
         // What a shard hands over to another one is delivered there: once the first round is through, everything is where
         // it is delivered, and a second one waits for that.
         let rounds_left = usize::from(inner.shards.len() > 1 && inner.snapshot.load().hands_over);
@@ -562,6 +597,9 @@ impl Engine {
             s.waiting += d.waiting;
             s.destinations.push(d);
         }
+        if let Some(server) = inner.server() {
+            (s.clients, s.clients_lost) = (server.clients(), server.lost());
+        }
         s.latency = latency;
         s
     }
@@ -605,29 +643,38 @@ impl Flush {
     /// [`ErrorKind::Timeout`] with the number of events that still wait; [`ErrorKind::Closed`] if the engine closes;
     /// [`ErrorKind::WrongProcess`] in a forked child.
     pub fn wait(&mut self, deadline: Instant) -> Result<()> {
-        self.engine.inner.check_process()?;
-        loop {
-            while let Some(reply) = self.replies.last_mut() {
-                match driver::block_on(reply, Some(deadline)) {
-                    Some(Ok(())) => self.replies.pop(),
-                    Some(Err(_)) => return Err(closed()),
-                    None => return Err(self.timeout()),
-                };
-            }
-            if self.rounds_left == 0 {
-                return Ok(());
-            }
-            self.rounds_left -= 1;
-            self.replies = self.engine.inner.flush_shards();
-        }
+        driver::block_on(&mut *self, Some(deadline)).unwrap_or_else(|| Err(self.timeout()))
     }
 
+    /// What is said when the time is over before everything is delivered.
     #[cold]
-    fn timeout(&self) -> Error {
+    pub fn timeout(&self) -> Error {
         let waiting: u64 = self.engine.stats().destinations.iter().map(|d| d.waiting).sum();
         let elapsed = self.start.elapsed();
         Error::new(ErrorKind::Timeout, format!("{waiting} deliveries still wait after {elapsed:.1?}"))
             .remedy("they stay in the log and go on; see the destinations' last errors in the statistics")
+    }
+}
+
+impl Future for Flush {
+    type Output = Result<()>;
+
+    /// As [`Flush::wait`], without a deadline and for any executor.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.engine.inner.check_process()?;
+        loop {
+            while let Some(reply) = self.replies.last_mut() {
+                match ready!(Pin::new(reply).poll(cx)) {
+                    Ok(()) => self.replies.pop(),
+                    Err(_) => return Poll::Ready(Err(closed())),
+                };
+            }
+            if self.rounds_left == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            self.rounds_left -= 1;
+            self.replies = self.engine.inner.flush_shards();
+        }
     }
 }
 
@@ -646,13 +693,20 @@ impl SpreadCount {
         self.0[at].fetch_add(1, Ordering::Relaxed);
     }
 
+    fn add_all(&self, count: u64) {
+        self.0[0].fetch_add(count, Ordering::Relaxed);
+    }
+
     fn get(&self) -> u64 {
         self.0.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
 }
 
+/// How long those wait who come after what other processes have published, where they are given no other time.
+const CLIENTS_WAIT: Duration = Duration::from_secs(30);
+
 /// The end of a time limit, however long.
-fn deadline_in(limit: Duration) -> Instant {
+pub(crate) fn deadline_in(limit: Duration) -> Instant {
     const LONG: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     let now = driver::now();
     now.checked_add(limit.min(LONG)).unwrap_or(now)
@@ -709,7 +763,7 @@ impl Inner {
     }
 
     #[inline]
-    fn check_process(&self) -> Result<()> {
+    pub(crate) fn check_process(&self) -> Result<()> {
         self.entrance().map(|_| ())
     }
 
@@ -752,6 +806,20 @@ impl Inner {
         }
     }
 
+    pub(crate) fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// Counts events that no rule wanted.
+    pub(crate) fn count_no_match(&self, count: u64) {
+        self.no_match.add_all(count);
+    }
+
+    /// The types that are wanted in every bucket.
+    pub(crate) fn everywhere(&self) -> [u64; 2] {
+        self.entrance().map_or([0; 2], |e| e.everywhere.words())
+    }
+
     fn flush_shards(&self) -> Vec<oneshot::Receiver<()>> {
         let flush = |s: &Arc<Shared>| {
             let (reply, done) = oneshot::channel();
@@ -763,10 +831,13 @@ impl Inner {
 
     fn close(&self, timeout: Duration) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
+        let deadline = deadline_in(timeout);
+        if let Some(server) = self.server() {
+            server.stop_taking(self, deadline);
+        }
         let mut life = self.life.lock();
         let threads = std::mem::take(&mut life.threads);
         life.replays.tidy();
-        let deadline = deadline_in(timeout);
         let result = stop(&self.shards, threads, deadline);
         if let Some(shard) = self.shards.first() {
             shard.common.network.resolver.close();
@@ -778,6 +849,9 @@ impl Inner {
             dir.unlock();
         }
         drop(life);
+        if let Some(server) = self.server() {
+            server.join(deadline);
+        }
         if let Some(shard) = self.shards.first() {
             for name in shard.common.network.handlers.close(deadline) {
                 log::error!(
@@ -818,6 +892,7 @@ impl Drop for Inner {
             // The threads are the parent's; in this process there is nothing to join.
             let life = self.life.get_mut();
             std::mem::take(&mut life.threads).into_iter().for_each(std::mem::forget);
+            self.server.take().into_iter().for_each(std::mem::forget);
             return;
         }
         if let Err(e) = self.close(self.config.close_timeout) {
@@ -827,7 +902,8 @@ impl Drop for Inner {
 }
 
 /// What an engine has counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Shards that take events.
@@ -884,7 +960,7 @@ pub struct Stats {
     pub ring_reserved_bytes: u64,
     /// Reservations that are neither committed nor aborted.
     pub reservations: u64,
-    /// Intents of earlier runs that the host has not resolved.
+    /// Intents of earlier runs, and of clients that are gone, that the host has not resolved.
     pub in_doubt: u64,
     /// Bytes of rendered records held for delivery.
     pub held_bytes: u64,
@@ -913,7 +989,12 @@ pub struct Stats {
     pub unhealthy: Vec<String>,
     /// Per destination.
     pub destinations: Vec<DestinationStats>,
+    /// Other processes that are connected to the engine.
+    pub clients: u64,
+    /// Events that were accepted from other processes and could not be taken in, because the engine had failed.
+    pub clients_lost: u64,
     /// Microseconds from acceptance by the shard to the destination's answer.
+    #[serde(with = "told::latency")]
     pub latency: Histogram<u64>,
 }
 
@@ -960,13 +1041,16 @@ impl Default for Stats {
             tasks: 0,
             unhealthy: Vec::new(),
             destinations: Vec::new(),
+            clients: 0,
+            clients_lost: 0,
             latency: stats::new_histogram(),
         }
     }
 }
 
 /// What an engine has counted for one destination.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct DestinationStats {
     /// The destination.

@@ -49,6 +49,39 @@ pub enum ErrorKind {
     Internal = 18,
     /// What is there is not what the caller expected (another version, or something of another owner). Read it anew.
     Conflict = 19,
+    /// The process that has the engine cannot be reached. What was published and not acknowledged may have been accepted or
+    /// not.
+    Disconnected = 20,
+}
+
+impl ErrorKind {
+    /// The kind of a number.
+    pub(crate) fn from_number(number: u32) -> Option<ErrorKind> {
+        use ErrorKind::*;
+        let all = [
+            InvalidEvent,
+            InvalidConfig,
+            Full,
+            Timeout,
+            Closed,
+            Io,
+            Locked,
+            ReadOnly,
+            NoSpace,
+            IoUringUnavailable,
+            NewerFormat,
+            Corrupt,
+            LogFailed,
+            WrongProcess,
+            Panic,
+            InvalidArgument,
+            NotFound,
+            Internal,
+            Conflict,
+            Disconnected,
+        ];
+        all.into_iter().find(|kind| *kind as u32 == number)
+    }
 }
 
 /// What S3 answers to a request that failed: the code of its error document and the HTTP status (S3 API reference, "Error
@@ -87,6 +120,22 @@ impl S3Code {
             S3Code::ServiceUnavailable => "ServiceUnavailable",
             S3Code::InternalError => "InternalError",
         }
+    }
+
+    /// That of a name.
+    pub(crate) fn from_name(name: &str) -> Option<S3Code> {
+        use S3Code::*;
+        let all = [
+            MalformedXml,
+            InvalidArgument,
+            InvalidBucketName,
+            EntityTooLarge,
+            NoSuchConfiguration,
+            OperationAborted,
+            ServiceUnavailable,
+            InternalError,
+        ];
+        all.into_iter().find(|code| code.name() == name)
     }
 
     /// The HTTP status that goes with it.
@@ -209,7 +258,9 @@ impl Error {
             ErrorKind::InvalidConfig | ErrorKind::InvalidEvent | ErrorKind::InvalidArgument => S3Code::InvalidArgument,
             ErrorKind::NotFound => S3Code::NoSuchConfiguration,
             ErrorKind::Conflict => S3Code::OperationAborted,
-            ErrorKind::Full | ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::NoSpace => S3Code::ServiceUnavailable,
+            ErrorKind::Full | ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::Disconnected | ErrorKind::NoSpace => {
+                S3Code::ServiceUnavailable
+            }
             _ => S3Code::InternalError,
         })
     }

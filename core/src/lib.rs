@@ -17,8 +17,10 @@ mod le;
 mod lock;
 pub mod log;
 pub mod net;
+pub mod receive;
 pub mod rule;
 pub mod shard;
+pub mod shared;
 pub mod source;
 mod stamp;
 mod table;
@@ -32,9 +34,9 @@ pub use connect::{TestReport, TestStep, test_destination};
 pub use engine::{
     BatchReservation, BucketNotification, CommitFields, CommitOptions, Completion, CompletionCalls, Completions,
     Consumer, ConsumerOptions, Delivered, Delivery, DestinationStats, Engine, Flush, GroupStats, InDoubt, Intent,
-    Lease, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Redrive, RedriveOptions,
-    Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation, ReserveOptions,
-    Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
+    Lease, LogWatch, LossCount, MetricsFormat, OnFull, PublishOptions, Published, PublishedJson, Receipts, Redrive,
+    RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
+    ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
 pub use error::{Error, ErrorKind, Result, S3Code};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
@@ -44,3 +46,4 @@ pub use log::losses::{LossReason, RecordedLoss};
 pub use shard::dedup::DedupKey;
 pub use shard::progress::{Receipt, ReceiptFuture};
 pub use shard::snapshot::DetailsWanted;
+pub use shared::{AnyEngine, Client, ClientOptions};

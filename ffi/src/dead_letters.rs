@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_void};
 use std::io::{self, Write};
-use std::time::Instant;
 
 use engine::{DeadLetterFilter, DeadLetterId, Error, ErrorKind, RedriveOptions, Result};
 
@@ -128,14 +127,9 @@ pub unsafe extern "C" fn tidewire_dead_letters_redrive(
         let mut options = RedriveOptions::default();
         options.to = (!to.is_empty()).then(|| to.to_owned());
         options.per_second = (per_second > 0).then_some(per_second);
-        let mut redrive = engine.redrive(&filter, &options)?;
-        let result = redrive.wait(Instant::now() + milliseconds(timeout_ms));
-        if result.is_err() {
-            redrive.stop();
-        }
-        let reached = redrive.progress();
+        let (reached, result) = engine.redrive(&filter, &options, milliseconds(timeout_ms))?;
         told(reached.redriven, reached.left);
-        result.map(drop)
+        result
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
@@ -167,7 +161,7 @@ pub unsafe extern "C" fn tidewire_dead_letters_purge(
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: NULL or as described, by contract.
         let filter = unsafe { filter_of(filter)? };
-        let purged = engine.purge_dead_letters(&filter, Instant::now() + milliseconds(timeout_ms))?;
+        let purged = engine.purge_dead_letters(&filter, milliseconds(timeout_ms))?;
         // SAFETY: as above.
         unsafe { tell(purged_out, purged) };
         Ok(())

@@ -1,13 +1,9 @@
 //! Destinations while an engine runs.
 
 use std::ffi::c_char;
-use std::path::Path;
-use std::time::Duration;
 
-use engine::config::Config;
 use engine::rule::Backlog;
-use engine::{ErrorKind, Result, test_destination};
-use serde_json::{Value, json};
+use engine::{ErrorKind, Result};
 
 use crate::args::tidewire_bytes_t;
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
@@ -15,7 +11,7 @@ use crate::error::{entry, string, tidewire_error_t};
 use crate::event::unknown;
 use crate::numbers::tidewire_backlog_t as backlog;
 use crate::raw::{tidewire_backlog_t, tidewire_result_t};
-use crate::rules::{TEXT_BYTES_MAX, expected, name, owner, tell};
+use crate::rules::{TEXT_BYTES_MAX, expected, name, tell};
 
 /// Puts one destination, new or in the place of the one of its name. It is kept in the data directory with the secrets that
 /// are given as text, in files that only their owner can read, unless the configuration says `engine.rules = "host"`.
@@ -50,8 +46,7 @@ pub unsafe extern "C" fn tidewire_destination_put(
         let (text, backlog) = unsafe {
             (destination.text(ErrorKind::InvalidConfig, "destination", TEXT_BYTES_MAX)?, backlog_of(waiting, move_to)?)
         };
-        let version =
-            engine.put_destination(Config::destination_of_text(text, Path::new(""))?, expected(expect), &backlog)?;
+        let version = engine.put_destination_text(text, expected(expect), &backlog)?;
         // SAFETY: NULL or writable, by contract.
         unsafe { tell(version_out, version) };
         Ok(())
@@ -165,10 +160,8 @@ pub unsafe extern "C" fn tidewire_destination_json(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
         // SAFETY: as described, by contract.
-        let standing = engine.destination_standing(unsafe { name(destination, "destination")? })?;
-        serde_json::to_string(&standing).map_err(|e| engine::Error::new(ErrorKind::Internal, e.to_string()))
+        Ok(engine.destination_json(unsafe { name(destination, "destination")? })?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -190,17 +183,7 @@ pub unsafe extern "C" fn tidewire_destinations_json(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
-        let all = engine.destinations();
-        let all = all.iter().map(|d| {
-            json!({
-                "name": d.destination.name,
-                "version": d.version,
-                "owner": owner(d.owner),
-                "inactive": d.inactive.as_ref().map(ToString::to_string),
-            })
-        });
-        Ok(all.collect::<Value>().to_string())
+        Ok(engine.destinations_json()?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -229,17 +212,8 @@ pub unsafe extern "C" fn tidewire_destination_test(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
         // SAFETY: as described, by contract.
-        let name = unsafe { name(destination, "destination")? };
-        let found = engine.destinations().into_iter().find(|d| d.destination.name == name);
-        let found = found.ok_or_else(|| {
-            engine::Error::new(ErrorKind::NotFound, format!("there is no destination `{}`", name.escape_debug()))
-        })?;
-        let report = test_destination(&found.destination, engine.config())?;
-        let us = |t: Duration| u64::try_from(t.as_micros()).unwrap_or(u64::MAX);
-        let steps: Vec<Value> = report.steps.iter().map(|s| json!({ "what": s.what, "took_us": us(s.took) })).collect();
-        Ok(json!({ "ok": report.failure.is_none(), "failure": report.failure, "steps": steps }).to_string())
+        Ok(engine.destination_test_json(unsafe { name(destination, "destination")? })?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -273,15 +247,10 @@ pub unsafe extern "C" fn tidewire_destination_rotate_secret(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
         // SAFETY: as described, by contract.
         let (name, given) = unsafe { (name(destination, "destination")?, name(secret, "secret")?) };
-        let given = (!given.is_empty()).then(|| given.to_owned().into());
-        let overlap = match overlap_ms {
-            0 => engine::auth::secret::ROTATION_OVERLAP,
-            ms => milliseconds(ms),
-        };
-        Ok(engine.rotate_secret(name, given, overlap)?.secret.to_string())
+        let given = (!given.is_empty()).then(|| given.to_owned());
+        engine.rotate_secret(name, given, (overlap_ms > 0).then(|| milliseconds(overlap_ms)))
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(secret_out, "secret_out", len_out, err, body) }
@@ -293,7 +262,7 @@ unsafe fn order(
     engine: *const tidewire_engine_t,
     destination: tidewire_bytes_t,
     err: *mut *mut tidewire_error_t,
-    give: impl FnOnce(&engine::Engine, &str) -> Result<()>,
+    give: impl FnOnce(&engine::AnyEngine, &str) -> Result<()>,
 ) -> tidewire_result_t {
     let body = || {
         // SAFETY: NULL or open, by contract.

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 use engine::config::Config;
-use engine::{Engine, Error, ErrorKind, Result};
+use engine::{AnyEngine, ClientOptions, Error, ErrorKind, Result};
 
 use crate::args::{Versioned, first_size, null, read, tidewire_bytes_t};
 use crate::error::{entry, tidewire_error_t};
+use crate::event::unknown;
 use crate::raw::tidewire_result_t;
 
-/// An engine over one data directory: made by `tidewire_open`, ended by `tidewire_close`.
+/// An engine over one data directory: made by `tidewire_open`, ended by `tidewire_close`. It is this process's own, or that of
+/// another one, to which this process is connected; all functions are the same.
 ///
 /// All functions that take a `const tidewire_engine_t *` may be called from any threads at the same time, signal
 /// handlers excepted. A process may have many engines, each with its own data directory.
@@ -20,7 +22,7 @@ use crate::raw::tidewire_result_t;
 /// `tidewire_close` only frees what the child has of it. The child may open an engine of its own, on another data
 /// directory. The parent is not affected.
 pub struct tidewire_engine_t {
-    pub(crate) engine: Engine,
+    pub(crate) engine: AnyEngine,
 }
 
 /// How an engine is opened. Initialise with `TIDEWIRE_OPTIONS_INIT`.
@@ -34,13 +36,25 @@ pub struct tidewire_engine_t {
 pub struct tidewire_options_t {
     /// `sizeof(tidewire_options_t)`.
     pub struct_size: usize,
-    /// The configuration as text (TOML), at most 64 MiB. Paths in it are relative to the current directory. Give this or
-    /// `config_path`.
+    /// The configuration as text (TOML), at most 64 MiB. Paths in it are relative to the current directory. Give this,
+    /// `config_path` or `address`.
     pub config_text: tidewire_bytes_t,
     /// The path of a configuration file. Paths in the file are relative to its directory.
     pub config_path: tidewire_bytes_t,
     /// The data directory; if it is not empty, the one of the configuration is of no account.
     pub data_dir: tidewire_bytes_t,
+    /// The engine of another process: `unix:` and the path of the socket where it listens (`[engine.shared]` of its
+    /// configuration). Then there is no configuration here.
+    pub address: tidewire_bytes_t,
+    /// How long to wait for that process to listen, in milliseconds, and for the connection to come back in calls that have no
+    /// time of their own; 0 means 5000.
+    pub connect_timeout_ms: u64,
+    /// Not 0: the engine of this configuration is for several processes, which all open it like this. The first has the data
+    /// directory and listens at `engine.shared.socket`, the others are connected to it; when it ends, one of them takes it
+    /// over.
+    pub shared: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, the size is first, pointers and integers only.
@@ -54,10 +68,20 @@ pub const TIDEWIRE_TIMEOUT_CONFIGURED: u64 = u64::MAX;
 
 /// The largest configuration, in bytes.
 const CONFIG_BYTES_MAX: usize = 64 << 20;
+/// The longest address, in bytes.
+const ADDRESS_BYTES_MAX: usize = 4096;
 /// Longer times mean this one, about ten years; the clock would overflow with the longest.
 const TIMEOUT_MS_MAX: u64 = 10 * 366 * 24 * 3600 * 1000;
 
-/// Opens an engine.
+/// Opens an engine, or connects to that of another process.
+///
+/// Several processes over one engine: events of one bucket and key are delivered in the order of the calls, whatever
+/// processes made them. What is accepted at `TIDEWIRE_ACK_MEMORY` is taken in although the process that published it dies.
+/// A reservation ends with its process; one with a durable intent is in doubt from then on (`tidewire_in_doubt`). When the
+/// engine's process dies, the others connect again by themselves, and what it had not taken is given to the next one;
+/// meanwhile calls wait as long as they may, and then fail with `TIDEWIRE_DISCONNECTED`. With that they also fail if they
+/// were waiting: then nobody knows whether the event was accepted. Handlers (`tidewire_handler_set`) belong to the process
+/// that has the engine.
 ///
 /// What an earlier run left undelivered in the data directory goes on. Destinations are not contacted yet, so one that
 /// is down delays nothing. The engine runs a few threads per shard, on which all signals but those of faults are blocked;
@@ -68,7 +92,8 @@ const TIMEOUT_MS_MAX: u64 = 10 * 366 * 24 * 3600 * 1000;
 /// `err`: see `tidewire_error_t`; may be NULL.
 ///
 /// Fails with `TIDEWIRE_INVALID_ARGUMENT`, `_INVALID_CONFIG`, `_IO_URING_UNAVAILABLE`, `_LOCKED`, `_READ_ONLY`,
-/// `_NO_SPACE`, `_NEWER_FORMAT`, `_CORRUPT` or `_IO`.
+/// `_NO_SPACE`, `_NEWER_FORMAT`, `_CORRUPT` or `_IO`; with an address also with `_DISCONNECTED`, and with `_FULL` if too many
+/// processes are connected.
 ///
 /// # Safety
 /// The pointers are NULL or as described.
@@ -87,14 +112,38 @@ pub unsafe extern "C" fn tidewire_open(
         // SAFETY: NULL or a struct of its size, by contract.
         let options = unsafe { read(options, "options")? };
         // SAFETY: what the fields say, by contract.
-        let config = unsafe { config(&options)? };
-        let handle = Box::new(tidewire_engine_t { engine: Engine::open(config)? });
+        let handle = Box::new(tidewire_engine_t { engine: unsafe { opened(&options)? } });
         // SAFETY: as above.
         unsafe { engine_out.write_unaligned(Box::into_raw(handle)) };
         Ok(())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
+}
+
+/// # Safety
+/// The fields are as described.
+unsafe fn opened(options: &tidewire_options_t) -> Result<AnyEngine> {
+    let mut how = ClientOptions::default();
+    if options.connect_timeout_ms > 0 {
+        how.connect_timeout = milliseconds(options.connect_timeout_ms);
+    }
+    if options.reserved != 0 {
+        return Err(unknown("reserved", options.reserved, "set it to 0"));
+    }
+    if options.address.is_empty() {
+        // SAFETY: as for this function.
+        let config = unsafe { config(options)? };
+        return if options.shared == 0 { AnyEngine::open(config) } else { AnyEngine::open_or_connect(config, how) };
+    }
+    if !options.config_text.is_empty() || !options.config_path.is_empty() || !options.data_dir.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidArgument, "options has an address and a configuration")
+            .at("address")
+            .remedy("the configuration is that of the process that has the engine; give one of them"));
+    }
+    // SAFETY: as for this function.
+    let address = unsafe { options.address.text(ErrorKind::InvalidArgument, "address", ADDRESS_BYTES_MAX)? };
+    AnyEngine::connect(address, how)
 }
 
 /// # Safety
@@ -122,7 +171,7 @@ pub(crate) unsafe fn config(options: &tidewire_options_t) -> Result<Config> {
             }
         }
         (true, true) => Err(Error::new(ErrorKind::InvalidArgument, "options has no configuration")
-            .remedy("give config_text or config_path")),
+            .remedy("give config_text or config_path, or the address of an engine")),
         (false, false) => Err(Error::new(ErrorKind::InvalidArgument, "options has two configurations")
             .remedy("give config_text or config_path, not both")),
     }
@@ -152,8 +201,9 @@ pub unsafe extern "C" fn tidewire_flush(
     unsafe { entry(err, body) }
 }
 
-/// Closes an engine and frees it: takes no more events, writes and syncs what was accepted, delivers until the timeout,
-/// and leaves the rest in the data directory for the next opening. When it returns, no file or socket of the engine is
+/// Closes an engine and frees it. That of another process goes on: closing waits until it has taken in what this process has
+/// published, and ends the connection. One of this process takes no more events, writes and syncs what was accepted, delivers
+/// until the timeout, and leaves the rest in the data directory for the next opening. When it returns, no file or socket of the engine is
 /// left and its shards have ended; a helper thread of each may take a moment more.
 ///
 /// `engine`: the address of the pointer to the engine, which is set to NULL before anything else, whatever the result
@@ -162,7 +212,7 @@ pub unsafe extern "C" fn tidewire_flush(
 /// `timeout_ms`: how long to deliver; 0 only makes durable what was accepted; `TIDEWIRE_TIMEOUT_CONFIGURED` takes the
 /// time of the configuration.
 ///
-/// Fails with `TIDEWIRE_INTERNAL` if a shard ended badly, `_WRONG_PROCESS` in a forked child (where it frees the
+/// Fails with `TIDEWIRE_TIMEOUT` if another process has not taken in everything, `TIDEWIRE_INTERNAL` if a shard ended badly, `_WRONG_PROCESS` in a forked child (where it frees the
 /// child's copy, and the engine of the parent goes on), or `_PANIC`. Events that are not delivered in time are no
 /// failure.
 ///
@@ -189,7 +239,7 @@ pub unsafe extern "C" fn tidewire_close(
         // SAFETY: made by `tidewire_open`, not closed yet, by contract.
         let handle = unsafe { Box::from_raw(taken) };
         let timeout = match timeout_ms {
-            TIDEWIRE_TIMEOUT_CONFIGURED => handle.engine.config().close_timeout,
+            TIDEWIRE_TIMEOUT_CONFIGURED => handle.engine.close_timeout(),
             ms => milliseconds(ms),
         };
         handle.engine.close(timeout)
@@ -200,7 +250,7 @@ pub unsafe extern "C" fn tidewire_close(
 
 /// # Safety
 /// `engine` is NULL or open for `'a`.
-pub(crate) unsafe fn engine_ref<'a>(engine: *const tidewire_engine_t) -> Result<&'a Engine> {
+pub(crate) unsafe fn engine_ref<'a>(engine: *const tidewire_engine_t) -> Result<&'a AnyEngine> {
     // SAFETY: NULL or open, by contract.
     match unsafe { engine.as_ref() } {
         Some(handle) => Ok(&handle.engine),

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use engine::event::frame::Field;
 use engine::event::{EVENT_BYTES_MAX, FrameView};
-use engine::{DetailsWanted, Engine, Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
+use engine::{AnyEngine, DetailsWanted, Error, ErrorKind, Event, EventType, KnownType, Origin, Priority, Result};
 
 use crate::args::{Versioned, first_size, null, null_data, read_all, tidewire_bytes_t, tidewire_pair_t, too_long};
 use crate::numbers;
@@ -123,7 +123,7 @@ pub(crate) enum Fetch<'a> {
     /// A filter that stands alone.
     Always,
     /// The rules of an engine.
-    For(&'a Engine),
+    For(&'a AnyEngine),
 }
 
 // SAFETY: `repr(C)`, the size is first, pointers and integers only.

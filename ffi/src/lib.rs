@@ -22,6 +22,7 @@ pub mod numbers;
 mod publish;
 pub mod raw;
 mod reading;
+mod receive;
 mod replay;
 mod reserve;
 mod rules;
@@ -76,6 +77,7 @@ pub use reading::{
     tidewire_read_options_t, tidewire_tail_free, tidewire_tail_next, tidewire_tail_open, tidewire_tail_position,
     tidewire_tail_t,
 };
+pub use receive::{tidewire_receive_json, tidewire_receive_verify, tidewire_sequencer_compare};
 pub use replay::{
     tidewire_replay_cancel, tidewire_replay_find, tidewire_replay_free, tidewire_replay_json,
     tidewire_replay_options_t, tidewire_replay_resume, tidewire_replay_start, tidewire_replay_t, tidewire_replay_wait,

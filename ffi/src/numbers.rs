@@ -48,6 +48,9 @@ pub enum tidewire_result_t {
     TIDEWIRE_INTERNAL = 18,
     /// What is there is not what the caller expected (another version, or something of another owner). Read it anew.
     TIDEWIRE_CONFLICT = 19,
+    /// The engine is another process's, which cannot be reached; it is tried again and again. What was published and not
+    /// acknowledged may have been accepted or not.
+    TIDEWIRE_DISCONNECTED = 20,
 }
 
 /// How safe an event is before `tidewire_publish` returns.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use engine::event::EventTypes;
 use engine::log::reader::{Entry, Gap, GapCause, Item, ReadFrom};
-use engine::{Consumer, ConsumerOptions, Delivery, ErrorKind, GroupStats, Lease, Result, Tail};
+use engine::shared::{AnyConsumer, AnyTail};
+use engine::{ConsumerOptions, Delivery, ErrorKind, GroupStats, Lease, Result};
 use serde_json::{Value, json};
 
 use crate::args::{Versioned, check_count, fill, first_size, null, read, tidewire_bytes_t};
@@ -28,14 +29,14 @@ const FETCH_MAX: usize = 10_000;
 /// It reads the log's files on the thread that asks it: however slow that is, nothing else waits for it, and its memory does
 /// not grow. It keeps nothing in the log; what is removed before it was read comes as a gap. Threads that use it at the same
 /// time wait for each other. It keeps the engine's memory, but does not keep it from closing.
-pub struct tidewire_tail_t(Mutex<Tail>);
+pub struct tidewire_tail_t(Mutex<AnyTail>);
 
 /// A member of a group of consumers: made by `tidewire_consumer_open`, freed with `tidewire_consumer_free`, which gives back
 /// what it has; the group stays.
 ///
 /// Its functions may be called from any threads at the same time. It keeps the engine's memory, but does not keep it from
 /// closing.
-pub struct tidewire_consumer_t(Consumer);
+pub struct tidewire_consumer_t(AnyConsumer);
 
 /// What was read: freed with `tidewire_items_free`. It never changes, so any thread may read it.
 pub struct tidewire_items_t(Vec<Held>);
@@ -168,7 +169,7 @@ pub unsafe extern "C" fn tidewire_tail_open(
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: NULL or a struct of its size, whose fields are as described, by contract.
-        let wanted = unsafe { wanted(options, engine.event_types())? };
+        let wanted = unsafe { wanted(options, &engine.event_types())? };
         let tail = engine.tail(wanted.filter, &wanted.from)?;
         // SAFETY: as above.
         unsafe { give(tail_out, tidewire_tail_t(Mutex::new(tail))) };
@@ -246,7 +247,7 @@ pub unsafe extern "C" fn tidewire_tail_position(
     let body = || {
         // SAFETY: NULL or not freed, by contract.
         let tail = unsafe { held(tail, "tail")? }.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(tail.position().to_string())
+        Ok(tail.position())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(position_out, "position_out", len_out, err, body) }
@@ -351,7 +352,7 @@ pub unsafe extern "C" fn tidewire_consumer_open(
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: as described, by contract.
-        let (group, wanted) = unsafe { (name(group, "group")?, wanted(options, engine.event_types())?) };
+        let (group, wanted) = unsafe { (name(group, "group")?, wanted(options, &engine.event_types())?) };
         let consumer = engine.consumer(group, &wanted)?;
         // SAFETY: as above.
         unsafe { give(consumer_out, tidewire_consumer_t(consumer)) };
@@ -468,7 +469,7 @@ pub unsafe extern "C" fn tidewire_consumer_extend(
     err: *mut *mut tidewire_error_t,
 ) -> tidewire_result_t {
     // SAFETY: NULL or as described, by contract.
-    let body = || unsafe { with_lease(consumer, lease, Consumer::extend) };
+    let body = || unsafe { with_lease(consumer, lease, AnyConsumer::extend) };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
 }
@@ -550,7 +551,7 @@ impl tidewire_lease_t {
 unsafe fn with_lease(
     consumer: *const tidewire_consumer_t,
     lease: *const tidewire_lease_t,
-    act: impl FnOnce(&Consumer, Lease) -> Result<()>,
+    act: impl FnOnce(&AnyConsumer, Lease) -> Result<()>,
 ) -> Result<()> {
     // SAFETY: as for this function.
     let consumer = unsafe { held(consumer, "consumer")? };

@@ -1,12 +1,10 @@
 //! Replays of the log.
 
 use std::ffi::c_char;
-use std::path::Path;
 
-use engine::config::Config;
 use engine::log::reader::ReadFrom;
-use engine::{Error, ErrorKind, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Result};
-use serde_json::{Value, json};
+use engine::shared::AnyReplay;
+use engine::{AnyEngine, ErrorKind, Result};
 
 use crate::args::{Versioned, first_size, read, tidewire_bytes_t};
 use crate::engine_handle::{engine_ref, milliseconds, tidewire_engine_t};
@@ -18,7 +16,7 @@ use crate::rules::{TEXT_BYTES_MAX, name};
 
 /// A replay: made by `tidewire_replay_start`, freed with `tidewire_replay_free`, which does not end it. Its functions may be
 /// called from any threads at the same time.
-pub struct tidewire_replay_t(ReplayHandle);
+pub struct tidewire_replay_t(AnyReplay);
 
 /// What to replay, and to whom. Initialise with `TIDEWIRE_REPLAY_OPTIONS_INIT`: everything that the log still has. For
 /// `struct_size` see `tidewire_options_t`.
@@ -79,8 +77,7 @@ pub unsafe extern "C" fn tidewire_replay_start(
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: NULL or a struct of its size, whose fields are as described, by contract.
-        let request = unsafe { request(&read(options, "options")?)? };
-        let handle = engine.replay(request)?;
+        let handle = unsafe { start(engine, &read(options, "options")?)? };
         // SAFETY: as above.
         unsafe { give(replay_out, tidewire_replay_t(handle)) };
         Ok(())
@@ -111,10 +108,7 @@ pub unsafe extern "C" fn tidewire_replay_find(
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: as described, by contract.
         let name = unsafe { name(replay, "replay")? };
-        let found = engine.replays()?.into_iter().find(|r| r.name() == name).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no replay `{}`", name.escape_debug()))
-                .remedy("it may be through; see tidewire_replays_json")
-        })?;
+        let found = engine.find_replay(name)?;
         // SAFETY: as above.
         unsafe { give(replay_out, tidewire_replay_t(found)) };
         Ok(())
@@ -146,7 +140,7 @@ pub unsafe extern "C" fn tidewire_replay_resume(
         let (name, text) = unsafe {
             (name(replay, "replay")?, destination.text(ErrorKind::InvalidConfig, "destination", TEXT_BYTES_MAX)?)
         };
-        engine.resume_replay(name, Config::destination_of_text(text, Path::new(""))?).map(drop)
+        engine.resume_replay_text(name, text)
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }
@@ -165,8 +159,7 @@ pub unsafe extern "C" fn tidewire_replays_json(
 ) -> tidewire_result_t {
     let body = || {
         // SAFETY: NULL or open, by contract.
-        let all = unsafe { engine_ref(engine)? }.replays()?;
-        Ok(all.iter().map(|r| told(r.name(), &r.progress())).collect::<Value>().to_string())
+        Ok(unsafe { engine_ref(engine)? }.replays_json()?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -187,8 +180,7 @@ pub unsafe extern "C" fn tidewire_replay_json(
 ) -> tidewire_result_t {
     let body = || {
         // SAFETY: NULL or not freed, by contract.
-        let replay = unsafe { replay_ref(replay)? };
-        Ok(told(replay.name(), &replay.progress()).to_string())
+        Ok(unsafe { replay_ref(replay)? }.json()?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -248,61 +240,28 @@ pub unsafe extern "C" fn tidewire_replay_free(replay: *mut *mut tidewire_replay_
 
 /// # Safety
 /// `replay` is NULL or not freed for `'a`.
-unsafe fn replay_ref<'a>(replay: *const tidewire_replay_t) -> Result<&'a ReplayHandle> {
+unsafe fn replay_ref<'a>(replay: *const tidewire_replay_t) -> Result<&'a AnyReplay> {
     // SAFETY: as for this function.
     unsafe { held(replay, "replay") }.map(|r| &r.0)
 }
 
 /// # Safety
 /// The fields are as described.
-unsafe fn request(o: &tidewire_replay_options_t) -> Result<ReplayRequest> {
+unsafe fn start(engine: &AnyEngine, o: &tidewire_replay_options_t) -> Result<AnyReplay> {
     // SAFETY: as for this function.
     let (destination, one_off) = unsafe {
         (name(o.destination, "destination")?, o.one_off.text(ErrorKind::InvalidConfig, "one_off", TEXT_BYTES_MAX)?)
     };
-    let to = match (destination.is_empty(), one_off.is_empty()) {
-        (false, true) => ReplayTo::Named(destination.to_owned()),
-        (true, false) => ReplayTo::OneOff(Box::new(Config::destination_of_text(one_off, Path::new(""))?)),
-        _ => {
-            return Err(Error::new(ErrorKind::InvalidArgument, "it does not say to whom")
-                .at("destination")
-                .remedy("give destination or one_off, and not both"));
-        }
-    };
     if o.reserved != 0 {
         return Err(crate::event::unknown("reserved", o.reserved, "set it to 0"));
     }
-    let mut request = ReplayRequest::new(to);
     // SAFETY: as for this function.
     let (replay, bucket) = unsafe { (name(o.name, "name")?, name(o.bucket, "bucket")?) };
-    request.name = (!replay.is_empty()).then(|| replay.to_owned());
-    if o.from_ns > 0 {
-        request.from = ReadFrom::Time(o.from_ns);
-    }
-    request.until_ns = (o.until_ns > 0).then_some(o.until_ns);
-    request.rate_max = (o.rate_max > 0).then_some(o.rate_max);
     // SAFETY: NULL or not freed, by contract.
-    request.filter = unsafe { event_filter(bucket, o.filter)? };
-    Ok(request)
-}
-
-fn told(name: &str, p: &ReplayProgress) -> Value {
-    let state = match p.state {
-        ReplayState::Running => "running",
-        ReplayState::Waiting => "waiting",
-        ReplayState::Done => "done",
-        ReplayState::Cancelled => "cancelled",
-        _ => "failed",
-    };
-    json!({
-        "name": name,
-        "state": state,
-        "read": p.read,
-        "found": p.found,
-        "delivered": p.delivered,
-        "dead_lettered": p.dead_lettered,
-        "retried": p.retried,
-        "missing": p.missing,
-        "last_error": p.last_error,
-    })
+    let filter = unsafe { event_filter(bucket, o.filter)? };
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let from = if o.from_ns > 0 { ReadFrom::Time(o.from_ns) } else { ReadFrom::Beginning };
+    let until_ns = (o.until_ns > 0).then_some(o.until_ns);
+    let rate_max = (o.rate_max > 0).then_some(o.rate_max);
+    engine.replay(some(replay), some(destination), some(one_off), &from, until_ns, &filter, rate_max)
 }

@@ -1,11 +1,9 @@
 //! Rules while an engine runs, and configurations that are only checked.
 
 use std::ffi::c_char;
-use std::sync::Arc;
 
-use engine::rule::{Expect, LiveRule, Owner};
+use engine::rule::Expect;
 use engine::{ErrorKind, Result};
-use serde_json::{Value, json};
 
 use crate::args::{read, tidewire_bytes_t};
 use crate::engine_handle::{config, engine_ref, tidewire_engine_t, tidewire_options_t};
@@ -50,7 +48,7 @@ pub unsafe extern "C" fn tidewire_rule_put(
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: as described, by contract.
         let text = unsafe { rule.text(ErrorKind::InvalidConfig, "rule", TEXT_BYTES_MAX)? };
-        let version = engine.put_rule(engine.rule_of_text(text)?, expected(expect))?;
+        let version = engine.put_rule_text(text, expected(expect))?;
         // SAFETY: NULL or writable, by contract.
         unsafe { tell(version_out, version) };
         Ok(())
@@ -111,14 +109,9 @@ pub unsafe extern "C" fn tidewire_rule_json(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
         // SAFETY: as described, by contract.
         let (bucket, id) = unsafe { (name(bucket, "bucket")?, name(id, "id")?) };
-        let found = engine.rule((!bucket.is_empty()).then_some(bucket), id);
-        let found = found.ok_or_else(|| {
-            engine::Error::new(ErrorKind::NotFound, "there is no such rule").at(format!("rule `{}`", id.escape_debug()))
-        })?;
-        Ok(of_rule(&found).to_string())
+        Ok(engine.rule_json((!bucket.is_empty()).then_some(bucket), id)?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -139,10 +132,7 @@ pub unsafe extern "C" fn tidewire_rules_json(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
-        let version = engine.rules_version();
-        let rules: Vec<Value> = engine.rules().iter().map(of_rule).collect();
-        Ok(json!({ "version": version, "rules": rules }).to_string())
+        Ok(engine.rules_json()?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -191,22 +181,4 @@ pub(crate) fn expected(expect: u64) -> Expect {
         TIDEWIRE_EXPECT_ABSENT => Expect::Absent,
         version => Expect::Version(version),
     }
-}
-
-pub(crate) fn owner(of: Owner) -> &'static str {
-    match of {
-        Owner::Configuration => "configuration",
-        Owner::Callers => "callers",
-        _ => "engine",
-    }
-}
-
-fn of_rule(live: &Arc<LiveRule>) -> Value {
-    json!({
-        "rule": live.rule().to_json(),
-        "version": live.version(),
-        "owner": owner(live.owner()),
-        "inactive": live.inactive().map(ToString::to_string),
-        "matched": live.matched(),
-    })
 }

@@ -2,8 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use engine::{DestinationStats, MetricsFormat, Stats};
-use serde_json::{Value, json};
+use engine::{MetricsFormat, Stats};
 
 use crate::args::{Versioned, fill, first_size, size_of_struct};
 use crate::engine_handle::{engine_ref, tidewire_engine_t};
@@ -94,8 +93,7 @@ pub unsafe extern "C" fn tidewire_stats(
         let engine = unsafe { engine_ref(engine)? };
         // SAFETY: NULL or a struct of its size, by contract.
         unsafe { size_of_struct(stats_out, "stats_out")? };
-        engine.check_process()?;
-        let stats = tidewire_stats_t::of(&engine.stats());
+        let stats = tidewire_stats_t::of(&engine.stats()?);
         // SAFETY: as above, and it may be written.
         unsafe { fill(stats_out, "stats_out", &stats) }
     };
@@ -123,8 +121,7 @@ pub unsafe extern "C" fn tidewire_stats_json(
     let body = || {
         // SAFETY: NULL or open, by contract.
         let engine = unsafe { engine_ref(engine)? };
-        engine.check_process()?;
-        Ok(json(&engine.stats()).to_string())
+        Ok(engine.stats_json()?.to_string())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { string(json_out, "json_out", len_out, err, body) }
@@ -205,50 +202,4 @@ impl tidewire_stats_t {
             latency_us_max: s.latency.max(),
         }
     }
-}
-
-fn json(s: &Stats) -> Value {
-    let t = tidewire_stats_t::of(s);
-    json!({
-        "shards": t.shards,
-        "unhealthy": s.unhealthy,
-        "accepted": t.accepted,
-        "refused_full": t.refused_full,
-        "invalid": t.invalid,
-        "no_match": t.no_match,
-        "stored": t.stored,
-        "routed": t.routed,
-        "delivered": t.delivered,
-        "dead_lettered": t.dead_lettered,
-        "waiting": t.waiting,
-        "log_bytes": t.log_bytes,
-        "commits": t.commits,
-        "syncs": t.syncs,
-        "segments": t.segments,
-        "damaged": t.damaged,
-        "ring_used_bytes": t.ring_used_bytes,
-        "held_bytes": t.held_bytes,
-        "latency_us": {
-            "p50": t.latency_us_p50,
-            "p99": t.latency_us_p99,
-            "p999": t.latency_us_p999,
-            "max": t.latency_us_max,
-        },
-        "destinations": s.destinations.iter().map(destination_json).collect::<Vec<_>>(),
-    })
-}
-
-fn destination_json(d: &DestinationStats) -> Value {
-    json!({
-        "name": d.name,
-        "routed": d.routed,
-        "delivered": d.delivered,
-        "retried": d.retried,
-        "dead_lettered": d.dead_lettered,
-        "requests": d.requests,
-        "failures": d.failures,
-        "waiting": d.waiting,
-        "connections": d.connections,
-        "last_error": d.last_error,
-    })
 }

@@ -1,96 +1,144 @@
-//! Python arguments as an [`Event`]. What is wrong with one names it.
+//! Python arguments as an [`Event`] and as options. What is wrong with one names it.
 
+use std::borrow::Cow;
+use std::ffi::c_char;
 use std::ops::Deref;
+use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyMemoryView, PyString, PyTuple};
 use serde::de::IgnoredAny;
-use tidewire::{Error, ErrorKind, Event, EventType, Origin, Priority};
+use tidewire::filter::EventFilter;
+use tidewire::rule::Expect;
+use tidewire::{Ack, DedupKey, Error, ErrorKind, Event, EventType, Origin, Priority};
 
-use crate::error::{invalid_argument, raise};
+use crate::error::{OrRaise, invalid_argument, raise};
+use crate::event::PyEvent;
+use crate::filter::Filter;
+use crate::wait::Limit;
 
-/// Bytes that a Python object owns: read without the interpreter, never copied but from a `bytearray`.
-pub(crate) enum Bytes {
-    Text(PyBackedStr),
-    Raw(PyBackedBytes),
+/// Bytes of a Python object: those of `str` and `bytes` are read where they are, of other buffers there is a copy.
+pub(crate) enum Bytes<'a, 'py> {
+    Borrowed(&'a [u8]),
+    Copied(Vec<u8>),
+    Object(Bound<'py, PyBytes>),
 }
 
-impl Deref for Bytes {
+impl Deref for Bytes<'_, '_> {
     type Target = [u8];
 
     #[inline]
     fn deref(&self) -> &[u8] {
         match self {
-            Bytes::Text(s) => s.as_bytes(),
-            Bytes::Raw(b) => b,
+            Bytes::Borrowed(b) => b,
+            Bytes::Copied(v) => v,
+            Bytes::Object(b) => b.as_bytes(),
         }
     }
 }
 
-/// The UTF-8 of a `str`.
+unsafe extern "C" {
+    /// Of the stable interface since 3.10, and there in 3.9 all the same.
+    fn PyUnicode_AsUTF8AndSize(text: *mut pyo3::ffi::PyObject, size: *mut pyo3::ffi::Py_ssize_t) -> *const c_char;
+}
+
+/// The UTF-8 of a `str`, read where it is.
 #[inline]
-pub(crate) fn text(name: &str, s: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+pub(crate) fn text<'a>(name: &str, s: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     match s.cast::<PyString>() {
-        Ok(s) => PyBackedStr::try_from(s.clone()).map_err(|e| lone_surrogate(s.py(), name, e)),
+        Ok(s) => utf8(name, s),
         Err(_) => Err(wrong_type(name, "str", s)),
+    }
+}
+
+#[inline]
+fn utf8<'a>(name: &str, s: &'a Bound<'_, PyString>) -> PyResult<&'a str> {
+    let mut len = 0;
+    // SAFETY: a `str`, and the interpreter is held. What is answered is UTF-8, belongs to the `str`, never changes, and lives
+    // as long as that, which `'a` does not outlive.
+    unsafe {
+        let at = PyUnicode_AsUTF8AndSize(s.as_ptr(), &raw mut len);
+        if at.is_null() {
+            return Err(lone_surrogate(s.py(), name, PyErr::fetch(s.py())));
+        }
+        Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(at.cast(), len as usize)))
     }
 }
 
 /// As [`text`], where nothing given is nothing known.
 #[inline]
-pub(crate) fn text_or_none(name: &str, s: Option<&Bound<'_, PyAny>>) -> PyResult<Option<PyBackedStr>> {
+pub(crate) fn text_or_none<'a>(name: &str, s: Option<&'a Bound<'_, PyAny>>) -> PyResult<Option<&'a str>> {
     s.map(|s| text(name, s)).transpose()
+}
+
+/// Some texts: a list or any other iterable of `str`, but not one `str`.
+pub(crate) fn texts(name: &str, list: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<String>> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    if list.cast::<PyString>().is_ok() {
+        return Err(wrong_type(name, "a list of str", list));
+    }
+    let Ok(items) = list.try_iter() else { return Err(wrong_type(name, "a list of str", list)) };
+    items.map(|item| text(name, &item?).map(str::to_owned)).collect()
 }
 
 /// A key, which need not be text.
 #[inline]
-pub(crate) fn key(key: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+pub(crate) fn key<'a, 'py>(key: &'a Bound<'py, PyAny>) -> PyResult<Bytes<'a, 'py>> {
     match bytes("key", key) {
         Some(key) => key,
-        None => Err(wrong_type("key", "str or bytes", key)),
+        None => Err(wrong_type("key", "str, bytes or another buffer", key)),
     }
 }
 
-/// The bytes of a `str`, `bytes` or `bytearray`; `None` for anything else.
+/// A document: text or a buffer.
+pub(crate) fn document<'a, 'py>(name: &str, of: &'a Bound<'py, PyAny>) -> PyResult<Bytes<'a, 'py>> {
+    bytes(name, of).unwrap_or_else(|| Err(wrong_type(name, "str, bytes or another buffer", of)))
+}
+
+/// The bytes of a `str` or a buffer; `None` for anything else.
 #[inline]
-fn bytes(name: &str, object: &Bound<'_, PyAny>) -> Option<PyResult<Bytes>> {
-    if object.cast::<PyString>().is_ok() {
-        Some(text(name, object).map(Bytes::Text))
-    } else if object.cast::<PyBytes>().is_ok() || object.cast::<PyByteArray>().is_ok() {
-        Some(object.extract::<PyBackedBytes>().map(Bytes::Raw).map_err(PyErr::from))
-    } else {
-        None
+fn bytes<'a, 'py>(name: &str, object: &'a Bound<'py, PyAny>) -> Option<PyResult<Bytes<'a, 'py>>> {
+    if let Ok(s) = object.cast::<PyString>() {
+        return Some(utf8(name, s).map(|s| Bytes::Borrowed(s.as_bytes())));
     }
+    if let Ok(b) = object.cast::<PyBytes>() {
+        return Some(Ok(Bytes::Borrowed(b.as_bytes())));
+    }
+    if let Ok(b) = object.cast::<PyByteArray>() {
+        // It may change at any time.
+        return Some(Ok(Bytes::Copied(b.to_vec())));
+    }
+    let view = PyMemoryView::from(object).ok()?;
+    let copy = view.call_method0(intern!(object.py(), "tobytes"));
+    Some(copy.and_then(|copy| Ok(Bytes::Object(copy.cast_into::<PyBytes>()?))))
 }
 
 /// A JSON text, or what Python's own `json` writes of a `dict` or `list`.
-pub(crate) fn json(name: &str, value: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
+pub(crate) fn json<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, str>> {
     if value.cast::<PyDict>().is_ok() || value.cast::<PyList>().is_ok() {
-        return dump(name, value, ErrorKind::InvalidConfig);
+        return dump(name, value, ErrorKind::InvalidConfig).map(Cow::Owned);
     }
     match value.cast::<PyString>() {
-        Ok(_) => text(name, value),
+        Ok(s) => utf8(name, s).map(Cow::Borrowed),
         Err(_) => Err(wrong_type(name, "str, dict or list", value)),
     }
 }
 
 /// Data of the host: JSON text, or a `dict` or `list` to write as such.
-pub(crate) fn data(data: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Bytes>> {
-    let Some(data) = data else { return Ok(None) };
+pub(crate) fn data<'a, 'py>(data: &'a Bound<'py, PyAny>) -> PyResult<Bytes<'a, 'py>> {
     let py = data.py();
     let json = match bytes("data", data) {
         Some(json) => json?,
         None if data.cast::<PyDict>().is_ok() || data.cast::<PyList>().is_ok() => {
-            Bytes::Text(dump("data", data, ErrorKind::InvalidEvent)?)
+            Bytes::Copied(dump("data", data, ErrorKind::InvalidEvent)?.into_bytes())
         }
         None => return Err(wrong_type("data", "bytes, str, dict or list", data)),
     };
     match check_json(&json) {
-        Ok(()) => Ok(Some(json)),
+        Ok(()) => Ok(json),
         Err(why) => {
             let e = Error::invalid_event(format!("data is not JSON: {why}")).at("data");
             Err(raise(py, &e.remedy("give one JSON document in UTF-8, or a dict")))
@@ -105,7 +153,7 @@ fn check_json(json: &[u8]) -> Result<(), String> {
 }
 
 /// What Python's own `json` writes, compact. `TypeError` for what it cannot write is left as it is.
-fn dump(name: &str, value: &Bound<'_, PyAny>, kind: ErrorKind) -> PyResult<PyBackedStr> {
+fn dump(name: &str, value: &Bound<'_, PyAny>, kind: ErrorKind) -> PyResult<String> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let options = PyDict::new(py);
@@ -121,137 +169,194 @@ fn dump(name: &str, value: &Bound<'_, PyAny>, kind: ErrorKind) -> PyResult<PyBac
         new.set_cause(py, Some(e));
         new
     })?;
-    text(name, &json)
+    text(name, &json).map(str::to_owned)
+}
+
+/// What Python's own `json` reads.
+pub(crate) fn loads<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    LOADS.import(py, "json", "loads")?.call1((text,))
 }
 
 /// Name and value pairs of a mapping.
-pub(crate) struct Pairs(Vec<(PyBackedStr, PyBackedStr)>);
+pub(crate) struct Pairs<'py>(Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>);
 
-impl Pairs {
+impl<'py> Pairs<'py> {
     /// Those of the argument `name`.
-    pub(crate) fn new(name: &str, mapping: Option<&Bound<'_, PyAny>>) -> PyResult<Pairs> {
-        let Some(mapping) = mapping else { return Ok(Pairs(Vec::new())) };
-        let string = |s: Bound<'_, PyAny>| match s.cast::<PyString>() {
-            Ok(_) => text(name, &s),
-            Err(_) => Err(wrong_type(name, "a mapping of str to str", &s)),
-        };
+    pub(crate) fn new(name: &str, mapping: &Bound<'py, PyAny>) -> PyResult<Pairs<'py>> {
         if let Ok(dict) = mapping.cast::<PyDict>() {
-            let pairs = dict.iter().map(|(k, v)| Ok((string(k)?, string(v)?)));
-            return pairs.collect::<PyResult<_>>().map(Pairs);
+            return Ok(Pairs(dict.iter().collect()));
         }
         let Ok(mapping) = mapping.cast::<PyMapping>() else {
             return Err(wrong_type(name, "a mapping of str to str", mapping));
         };
-        let pairs = mapping.items()?.into_iter().map(|item| {
-            let (k, v) = item.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-            Ok((string(k)?, string(v)?))
-        });
-        pairs.collect::<PyResult<_>>().map(Pairs)
+        mapping.items()?.into_iter().map(|item| item.extract()).collect::<PyResult<_>>().map(Pairs)
     }
 
     /// The pairs as an event has them.
-    pub(crate) fn borrow(&self) -> Vec<(&str, &str)> {
-        self.0.iter().map(|(k, v)| (&**k, &**v)).collect()
+    pub(crate) fn borrow(&self, name: &str) -> PyResult<Vec<(&str, &str)>> {
+        fn string<'a>(name: &str, s: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
+            match s.cast::<PyString>() {
+                Ok(s) => utf8(name, s),
+                Err(_) => Err(wrong_type(name, "a mapping of str to str", s)),
+            }
+        }
+        self.0.iter().map(|(k, v)| Ok((string(name, k)?, string(name, v)?))).collect()
     }
 }
 
-/// An event as a mapping, with the names of the arguments of `Engine.publish`.
-pub(crate) struct EventParts {
-    texts: Vec<(&'static str, PyBackedStr)>,
-    bucket: PyBackedStr,
-    key: Bytes,
-    data: Option<Bytes>,
-    metadata: Pairs,
-    tags: Pairs,
-    size: Option<u64>,
-    time_ns: u64,
-    hops: u8,
+/// Defines the parts that an event is given in, under the names of the arguments.
+macro_rules! event_fields {
+    ($($name:ident)*) => {
+        /// The parts of an event as Python objects.
+        pub(crate) struct Fields<T> {
+            $(pub(crate) $name: Option<T>,)*
+        }
+
+        impl<T> Default for Fields<T> {
+            fn default() -> Self {
+                Fields { $($name: None,)* }
+            }
+        }
+
+        impl<T> Fields<T> {
+            /// The place of a part, by its name.
+            fn place(&mut self, name: &str) -> Option<&mut Option<T>> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+
+            fn as_ref(&self) -> Fields<&T> {
+                Fields { $($name: self.$name.as_ref(),)* }
+            }
+
+            /// Whether nothing is given.
+            pub(crate) fn is_empty(&self) -> bool {
+                $(self.$name.is_none() &&)* true
+            }
+        }
+    };
 }
 
-/// The texts of an event that need nothing else.
-const TEXTS: &[&str] = &[
-    "event_type",
-    "etag",
-    "version_id",
-    "requester",
-    "source_ip",
-    "request_id",
-    "host_id",
-    "region",
-    "content_type",
-    "method",
-    "user_agent",
-    "bucket_owner",
-    "priority",
-    "origin",
-];
-const OTHERS: &[&str] = &["bucket", "key", "size", "metadata", "tags", "data", "time_ns", "hops"];
+event_fields! {
+    bucket key event_type size etag version_id requester source_ip request_id host_id region content_type method user_agent
+    bucket_owner metadata tags data time_ns priority origin hops
+}
 
-impl EventParts {
-    pub(crate) fn new(event: &Bound<'_, PyAny>) -> PyResult<EventParts> {
-        let py = event.py();
+impl<'py> Fields<Bound<'py, PyAny>> {
+    /// Those of a mapping. `None` is nothing known.
+    fn of_mapping(event: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let mut fields = Fields::default();
+        if let Ok(dict) = event.cast::<PyDict>() {
+            for (name, value) in dict.iter() {
+                fields.set(&name, value)?;
+            }
+            return Ok(fields);
+        }
         let Ok(mapping) = event.cast::<PyMapping>() else {
-            return Err(wrong_type("event", "a mapping of an event's parts", event));
+            return Err(wrong_type("event", "an Event, or a mapping of an event's parts", event));
         };
         for name in mapping.keys()? {
-            let Ok(name) = text("event", &name) else {
-                return Err(wrong_type("event", "a mapping of str to an event's parts", &name));
-            };
-            if !TEXTS.iter().chain(OTHERS).any(|known| **known == *name) {
-                let message = format!("an event has no `{}`", name.escape_debug());
-                let remedy = "use the names of the arguments of Engine.publish, such as bucket, key and size";
-                return Err(raise(py, &Error::invalid_event(message).at("event").remedy(remedy)));
-            }
+            let value = mapping.get_item(&name)?;
+            fields.set(&name, value)?;
         }
-        let get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> {
-            if !mapping.contains(name)? {
-                return Ok(None);
-            }
-            Ok(Some(mapping.get_item(name)?).filter(|value| !value.is_none()))
-        };
-        let needed = |name: &str| {
-            let missing = || Error::invalid_event(format!("the event has no {name}")).at(name.to_owned());
-            get(name)?.ok_or_else(|| raise(py, &missing().remedy("give it")))
-        };
-        let mut texts = Vec::new();
-        for name in TEXTS {
-            if let Some(value) = get(name)? {
-                texts.push((*name, text(name, &value)?));
-            }
-        }
-        Ok(EventParts {
-            texts,
-            bucket: text("bucket", &needed("bucket")?)?,
-            key: key(&needed("key")?)?,
-            data: data(get("data")?.as_ref())?,
-            metadata: Pairs::new("metadata", get("metadata")?.as_ref())?,
-            tags: Pairs::new("tags", get("tags")?.as_ref())?,
-            size: number("size", get("size")?.as_ref(), u64::MAX)?,
-            time_ns: number("time_ns", get("time_ns")?.as_ref(), u64::MAX)?.unwrap_or(0),
-            hops: number("hops", get("hops")?.as_ref(), u64::from(u8::MAX))?.unwrap_or(0) as u8,
-        })
+        Ok(fields)
     }
 
-    /// Does something with the event.
-    pub(crate) fn with<T>(&self, f: impl FnOnce(&Event<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let named = |name: &str| self.texts.iter().find(|(n, _)| *n == name).map(|(_, value)| value);
-        let (metadata, tags) = (self.metadata.borrow(), self.tags.borrow());
-        let mut event = Event::new(event_type(named("event_type"))?, &self.bucket, &self.key);
-        macro_rules! set {
-            ($($name:ident)*) => { $(event.$name = named(stringify!($name)).map_or("", |s| s);)* };
+    fn set(&mut self, name: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) -> PyResult<()> {
+        let Ok(text) = text("event", name) else {
+            return Err(wrong_type("event", "a mapping of str to an event's parts", name));
+        };
+        match self.place(text) {
+            Some(place) => *place = Some(value).filter(|value| !value.is_none()),
+            None => {
+                let message = format!("an event has no `{}`", text.escape_debug());
+                let remedy = "use the names of the arguments of Event, such as bucket, key and size";
+                return Err(raise(name.py(), &Error::invalid_event(message).at("event").remedy(remedy)));
+            }
         }
-        set!(etag version_id requester source_ip request_id host_id region content_type method user_agent
+        Ok(())
+    }
+}
+
+impl<'py> Fields<&Bound<'py, PyAny>> {
+    /// Does something with the event that they make.
+    #[inline]
+    pub(crate) fn with<T>(self, py: Python<'py>, f: impl FnOnce(&Event<'_>) -> PyResult<T>) -> PyResult<T> {
+        let missing = |name: &str| {
+            raise(py, &Error::invalid_event(format!("the event has no {name}")).at(name).remedy("give it"))
+        };
+        let bucket = text("bucket", self.bucket.ok_or_else(|| missing("bucket"))?)?;
+        let key = key(self.key.ok_or_else(|| missing("key"))?)?;
+        let name = text_or_none("event_type", self.event_type)?;
+        let event_type = name.map_or(Ok(EventType::default()), EventType::parse).or_raise(py)?;
+        let mut event = Event::new(event_type, bucket, &key);
+        macro_rules! texts {
+            ($($name:ident)*) => {
+                $(if let Some(given) = self.$name {
+                    event.$name = text(stringify!($name), given)?;
+                })*
+            };
+        }
+        texts!(etag version_id requester source_ip request_id host_id region content_type method user_agent
             bucket_owner);
-        event.data = self.data.as_deref().unwrap_or_default();
+        event.size = number("size", self.size, u64::MAX)?;
+        event.time_ns = number("time_ns", self.time_ns, u64::MAX)?.unwrap_or(0);
+        event.hops = number("hops", self.hops, u64::from(u8::MAX))?.unwrap_or(0) as u8;
+        event.priority = priority(text_or_none("priority", self.priority)?).or_raise(py)?;
+        event.origin = origin(text_or_none("origin", self.origin)?).or_raise(py)?;
+        if self.metadata.is_none() && self.tags.is_none() && self.data.is_none() {
+            return f(&event);
+        }
+        let pairs = |name, given: Option<_>| given.map(|given| Pairs::new(name, given)).transpose();
+        let (metadata, tags) = (pairs("metadata", self.metadata)?, pairs("tags", self.tags)?);
+        let borrow = |name, pairs: Option<_>| pairs.map_or(Ok(Vec::new()), |p: &Pairs<'_>| p.borrow(name));
+        let (metadata, tags) = (borrow("metadata", metadata.as_ref())?, borrow("tags", tags.as_ref())?);
+        let data = self.data.map(data).transpose()?;
+        event.data = data.as_deref().unwrap_or_default();
         (event.metadata, event.tags) = (&metadata, &tags);
-        (event.size, event.time_ns, event.hops) = (self.size, self.time_ns, self.hops);
-        event.priority = priority(named("priority"))?;
-        event.origin = origin(named("origin"))?;
         f(&event)
     }
 }
 
+/// Does something with an event: an `Event`, or a mapping of its parts.
+#[inline]
+pub(crate) fn with_event<'py, T>(event: &Bound<'py, PyAny>, f: impl FnOnce(&Event<'_>) -> PyResult<T>) -> PyResult<T> {
+    match event.cast::<PyEvent>() {
+        Ok(event) => event.get().with(f),
+        Err(_) => Fields::of_mapping(event)?.as_ref().with(event.py(), f),
+    }
+}
+
+/// Splits the arguments of a call like `Engine.publish` that is not made for each event: the event, as an object, and the
+/// options, which are those of the keywords in `options`.
+pub(crate) fn event_and_options<'py>(
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+    options: &[&str],
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
+    let py = args.py();
+    let (given, fields) = (PyDict::new(py), PyDict::new(py));
+    for (name, value) in kwargs.iter().flat_map(|k| k.iter()) {
+        let to = if options.contains(&text("name", &name)?) { &given } else { &fields };
+        to.set_item(name, value)?;
+    }
+    if let Ok(first) = args.get_item(0)
+        && first.cast::<PyString>().is_err()
+    {
+        if args.len() > 1 || !fields.is_empty() {
+            return Err(PyTypeError::new_err("an Event comes alone: use Event.replace to change parts of it"));
+        }
+        return Ok((first, given));
+    }
+    let event = py.get_type::<PyEvent>().call(args, Some(&fields))?;
+    Ok((event, given))
+}
+
 /// A number from 0 to `max`, or nothing.
+#[inline]
 pub(crate) fn number(name: &str, n: Option<&Bound<'_, PyAny>>, max: u64) -> PyResult<Option<u64>> {
     let Some(n) = n else { return Ok(None) };
     match n.extract::<u64>() {
@@ -264,13 +369,8 @@ pub(crate) fn number(name: &str, n: Option<&Bound<'_, PyAny>>, max: u64) -> PyRe
     }
 }
 
-/// The type of a name; an object's creation if there is none.
-pub(crate) fn event_type(name: Option<&PyBackedStr>) -> Result<EventType<'_>, Error> {
-    name.map_or(Ok(EventType::default()), |name| EventType::parse(name))
-}
-
-pub(crate) fn priority(name: Option<&PyBackedStr>) -> Result<Priority, Error> {
-    match name.map(|n| &**n) {
+pub(crate) fn priority(name: Option<&str>) -> Result<Priority, Error> {
+    match name {
         None | Some("normal") => Ok(Priority::Normal),
         Some("low") => Ok(Priority::Low),
         Some("high") => Ok(Priority::High),
@@ -278,8 +378,8 @@ pub(crate) fn priority(name: Option<&PyBackedStr>) -> Result<Priority, Error> {
     }
 }
 
-pub(crate) fn origin(name: Option<&PyBackedStr>) -> Result<Origin, Error> {
-    match name.map(|n| &**n) {
+pub(crate) fn origin(name: Option<&str>) -> Result<Origin, Error> {
+    match name {
         None | Some("user") => Ok(Origin::User),
         Some("replica") => Ok(Origin::Replica),
         Some("lifecycle") => Ok(Origin::Lifecycle),
@@ -287,13 +387,76 @@ pub(crate) fn origin(name: Option<&PyBackedStr>) -> Result<Origin, Error> {
     }
 }
 
-#[cold]
-fn unknown(name: &str, value: &str, remedy: &str) -> Error {
-    invalid_argument(name, format!("unknown {name} `{value}`"), remedy)
+/// The level that an `ack` names; `synced` if there is none.
+#[inline]
+pub(crate) fn ack(name: Option<&str>) -> Result<Ack, Error> {
+    name.map_or(Ok(Ack::Synced), |ack| Ack::parse(ack).map_err(|e| e.at("ack")))
+}
+
+/// A `dedup_key`: text or a buffer.
+#[inline]
+pub(crate) fn dedup_key(given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<DedupKey>> {
+    given.map(|given| document("dedup_key", given).map(|bytes| DedupKey::new(&bytes))).transpose()
+}
+
+/// Seconds as a time, from 0 on.
+pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Error> {
+    Limit::new(Some(seconds))
+        .map(|limit| limit.0.unwrap_or(Duration::MAX))
+        .map_err(|_| invalid_argument(name, format!("{seconds} is no time"), "give seconds, 0 or more"))
+}
+
+/// What must be there for a change: `None` is whatever is, a version, or `"absent"`.
+pub(crate) fn expect(given: Option<&Bound<'_, PyAny>>) -> PyResult<Expect> {
+    let Some(given) = given else { return Ok(Expect::Anything) };
+    if given.cast::<PyString>().is_ok() {
+        return match text("expect", given)? {
+            "absent" => Ok(Expect::Absent),
+            other => Err(unknown("expect", other, "give a version, or \"absent\"")).or_raise(given.py()),
+        };
+    }
+    let version = number("expect", Some(given), u64::MAX)?.unwrap_or(0);
+    Ok(Expect::Version(version))
+}
+
+/// A filter: one that is made, or the native form.
+pub(crate) fn filter(given: &Bound<'_, PyAny>) -> PyResult<tidewire::filter::Filter> {
+    match given.cast::<Filter>() {
+        Ok(filter) => Ok(filter.get().filter.clone()),
+        Err(_) => {
+            let text = json("filter", given)?;
+            tidewire::filter::Filter::parse_json(&text, &tidewire::filter::NamedFilters::new()).or_raise(given.py())
+        }
+    }
+}
+
+/// Which events somebody wants who reads the log.
+pub(crate) fn event_filter(
+    py: Python<'_>,
+    engine: &tidewire::Engine,
+    bucket: Option<&Bound<'_, PyAny>>,
+    events: Option<&Bound<'_, PyAny>>,
+    filter: Option<&Bound<'_, PyAny>>,
+) -> PyResult<EventFilter> {
+    let mut wanted = EventFilter::all();
+    if let Some(bucket) = text_or_none("bucket", bucket)? {
+        wanted = wanted.with_bucket(bucket);
+    }
+    let names = texts("events", events)?;
+    wanted = wanted.with_events(names, engine.event_types()).or_raise(py)?;
+    if let Some(filter) = filter {
+        wanted = wanted.with_filter(self::filter(filter)?);
+    }
+    Ok(wanted)
 }
 
 #[cold]
-fn wrong_type(name: &str, wanted: &str, got: &Bound<'_, PyAny>) -> PyErr {
+pub(crate) fn unknown(name: &str, value: &str, remedy: &str) -> Error {
+    invalid_argument(name, format!("unknown {name} `{}`", value.escape_debug()), remedy)
+}
+
+#[cold]
+pub(crate) fn wrong_type(name: &str, wanted: &str, got: &Bound<'_, PyAny>) -> PyErr {
     let got = got.get_type().name().map_or_else(|_| "something else".to_owned(), |n| n.to_string());
     PyTypeError::new_err(format!("argument '{name}': {wanted} is wanted, not {got}"))
 }

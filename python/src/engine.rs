@@ -1,19 +1,21 @@
-//! The class `Engine`.
+//! The class `Engine`: opening, asking, closing. Its other methods are in the modules of what they are about.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyDict};
 use tidewire::config::Config;
-use tidewire::{Ack, Error, ErrorKind, Event, MetricsFormat, OnFull, PublishOptions, Published};
+use tidewire::{Error, EventType, MetricsFormat};
 
-use crate::args::{self, Pairs};
+use crate::aio::{Acks, Poller};
+use crate::args;
 use crate::error::{OrRaise, closed, guard, invalid_argument};
-use crate::stats;
-use crate::wait::{Limit, Wait};
+use crate::wait::{Limit, wait_for};
+use crate::{hub, logging, stats};
 
 /// The longest that closing takes, whatever the caller says.
 const CLOSE_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -25,8 +27,8 @@ const TEXT_NAME: &str = "config";
 /// so that no thread can have it locked when the process forks.
 static OPEN: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
 
-struct State {
-    engine: tidewire::Engine,
+pub(crate) struct State {
+    pub(crate) engine: tidewire::Engine,
     closed: AtomicBool,
 }
 
@@ -36,11 +38,11 @@ impl State {
         self.engine.close(timeout.min(CLOSE_MAX))
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
         self.engine.check_process()?;
         if self.is_closed() { Err(closed()) } else { Ok(()) }
     }
@@ -56,7 +58,7 @@ impl State {
 /// :exc:`NewerFormat`, :exc:`Corrupt` or :exc:`IoError`.
 #[pyclass(frozen, weakref, module = "tidewire")]
 pub(crate) struct Engine {
-    state: Arc<State>,
+    pub(crate) state: Arc<State>,
 }
 
 #[pymethods]
@@ -71,11 +73,13 @@ impl Engine {
     ) -> PyResult<Engine> {
         let config = args::text_or_none("config", config)?;
         guard(py, || {
-            let engine = py.detach(|| {
+            logging::start(py)?;
+            let config = config.map(str::to_owned);
+            let engine = hub::run(py, move || {
                 let config = load(config.as_deref(), config_path.as_deref(), data_dir.as_deref())?;
                 tidewire::Engine::open(config)
             });
-            let engine = engine.or_raise(py)?;
+            let engine = engine?.or_raise(py)?;
             let state = Arc::new(State { engine, closed: AtomicBool::new(false) });
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
             open.retain(|state| state.strong_count() > 0);
@@ -83,84 +87,6 @@ impl Engine {
             drop(open);
             Ok(Engine { state })
         })
-    }
-
-    /// Publishes an event. Returns whether it was accepted: ``False`` means that no rule wants events of this type in
-    /// this bucket, so that nothing was kept.
-    ///
-    /// ``data`` is JSON text, or a ``dict`` or ``list`` to write as JSON. ``time_ns`` is in nanoseconds since the
-    /// epoch; ``None`` is now. ``ack`` is ``memory``, ``written`` or ``synced``: how safe the event is when the call
-    /// returns. ``timeout`` limits the waiting in seconds, ``None`` is without limit. ``block=False`` raises
-    /// :exc:`Full` at once when there is no space, but still waits for ``ack``.
-    ///
-    /// Raises :exc:`InvalidEvent`, :exc:`InvalidArgument`, :exc:`Full`, :exc:`Closed` or :exc:`WrongProcess`: the
-    /// event is not accepted. :exc:`Timeout`, :exc:`LogFailed` and an exception of a signal handler while waiting for
-    /// ``ack``: it is accepted, but has not reached that level yet.
-    #[pyo3(
-        signature = (bucket, key, event_type=None, *, size=None, etag=None, version_id=None, requester=None,
-            source_ip=None, request_id=None, host_id=None, region=None, content_type=None, method=None,
-            user_agent=None, bucket_owner=None, metadata=None, tags=None, data=None, time_ns=None, priority=None,
-            origin=None, hops=None, ack=None, timeout=Some(30.0), block=true),
-        text_signature = "(self, bucket, key, event_type='s3:ObjectCreated:Put', *, size=None, etag=None, \
-            version_id=None, requester=None, source_ip=None, request_id=None, host_id=None, region=None, \
-            content_type=None, method=None, user_agent=None, bucket_owner=None, metadata=None, tags=None, data=None, \
-            time_ns=None, priority='normal', origin='user', hops=0, ack='synced', timeout=30.0, block=True)"
-    )]
-    #[allow(clippy::too_many_arguments)]
-    fn publish<'py>(
-        &self,
-        py: Python<'py>,
-        bucket: &Bound<'py, PyAny>,
-        key: &Bound<'py, PyAny>,
-        event_type: Option<&Bound<'py, PyAny>>,
-        size: Option<&Bound<'py, PyAny>>,
-        etag: Option<&Bound<'py, PyAny>>,
-        version_id: Option<&Bound<'py, PyAny>>,
-        requester: Option<&Bound<'py, PyAny>>,
-        source_ip: Option<&Bound<'py, PyAny>>,
-        request_id: Option<&Bound<'py, PyAny>>,
-        host_id: Option<&Bound<'py, PyAny>>,
-        region: Option<&Bound<'py, PyAny>>,
-        content_type: Option<&Bound<'py, PyAny>>,
-        method: Option<&Bound<'py, PyAny>>,
-        user_agent: Option<&Bound<'py, PyAny>>,
-        bucket_owner: Option<&Bound<'py, PyAny>>,
-        metadata: Option<&Bound<'py, PyAny>>,
-        tags: Option<&Bound<'py, PyAny>>,
-        data: Option<&Bound<'py, PyAny>>,
-        time_ns: Option<&Bound<'py, PyAny>>,
-        priority: Option<&Bound<'py, PyAny>>,
-        origin: Option<&Bound<'py, PyAny>>,
-        hops: Option<&Bound<'py, PyAny>>,
-        ack: Option<&Bound<'py, PyAny>>,
-        timeout: Option<f64>,
-        block: bool,
-    ) -> PyResult<bool> {
-        macro_rules! texts {
-            ($($name:ident)*) => { $(let $name = args::text_or_none(stringify!($name), $name)?;)* };
-        }
-        texts!(event_type etag version_id requester source_ip request_id host_id region content_type method
-            user_agent bucket_owner priority origin ack);
-        let (bucket, key) = (args::text("bucket", bucket)?, args::key(key)?);
-        let (metadata, tags) = (Pairs::new("metadata", metadata)?, Pairs::new("tags", tags)?);
-        let (metadata, tags) = (metadata.borrow(), tags.borrow());
-        let data = args::data(data)?;
-
-        let mut event = Event::new(args::event_type(event_type.as_ref()).or_raise(py)?, &bucket, &key);
-        event.size = args::number("size", size, u64::MAX)?;
-        event.time_ns = args::number("time_ns", time_ns, u64::MAX)?.unwrap_or(0);
-        macro_rules! set {
-            ($($name:ident)*) => { $(event.$name = $name.as_deref().unwrap_or_default();)* };
-        }
-        set!(etag version_id requester source_ip request_id host_id region content_type method user_agent
-            bucket_owner data);
-        (event.metadata, event.tags) = (&metadata, &tags);
-        event.priority = args::priority(priority.as_ref()).or_raise(py)?;
-        event.origin = args::origin(origin.as_ref()).or_raise(py)?;
-        event.hops = args::number("hops", hops, u64::from(u8::MAX))?.unwrap_or(0) as u8;
-        let ack = ack.map_or(Ok(Ack::Synced), |ack| Ack::parse(&ack).map_err(|e| e.at("ack"))).or_raise(py)?;
-        let limit = Limit::new(timeout).or_raise(py)?;
-        guard(py, || self.put(py, &event, ack, limit, block))
     }
 
     /// Waits until every event accepted before the call is delivered or a dead letter, at most ``timeout`` seconds;
@@ -173,9 +99,42 @@ impl Engine {
         let wait = Limit::new(timeout).or_raise(py)?.start();
         self.state.check_open().or_raise(py)?;
         guard(py, || {
-            let mut flush = self.state.engine.start_flush().or_raise(py)?;
-            in_slices(py, wait, |end| flush.wait(end))
+            let flush = self.state.engine.start_flush().or_raise(py)?;
+            wait_for(py, wait, flush)
         })
+    }
+
+    /// As :meth:`flush`, to be awaited.
+    #[pyo3(signature = (timeout=Some(30.0)), text_signature = "(self, timeout=30.0)")]
+    fn flush_async<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Limit::new(timeout).or_raise(slf.py())?;
+        helper(slf.py(), "flush", (slf, timeout))
+    }
+
+    /// Begins a flush for a loop: the number of what it waits for; ``None`` if that is done.
+    fn _start_flush(&self, py: Python<'_>, poller: &Poller) -> PyResult<Option<u64>> {
+        self.state.check_open().or_raise(py)?;
+        guard(py, || {
+            let flush = self.state.engine.start_flush().or_raise(py)?;
+            match poller.add(Box::pin(flush)) {
+                Ok(id) => Ok(Some(id)),
+                Err(done) => done.or_raise(py).map(|()| None),
+            }
+        })
+    }
+
+    /// What is said when the time of a flush is over.
+    fn _flush_timeout(&self, py: Python<'_>) -> PyResult<()> {
+        let waiting: u64 = py.detach(|| self.state.engine.stats().waiting);
+        let e = Error::new(tidewire::ErrorKind::Timeout, format!("{waiting} deliveries still wait"));
+        Err(e.remedy("they stay in the log and go on; see the destinations' last errors in the statistics"))
+            .or_raise(py)
+    }
+
+    /// A queue of acknowledgements, for a loop.
+    fn _acks(&self, py: Python<'_>) -> PyResult<Acks> {
+        self.state.check_open().or_raise(py)?;
+        Ok(Acks(self.state.engine.completions().or_raise(py)?))
     }
 
     /// What the engine has counted since it was opened, as a ``dict``: see :class:`Stats`. A closed engine still tells.
@@ -211,8 +170,35 @@ impl Engine {
     ) -> PyResult<bool> {
         let (bucket, event_type) = (args::text("bucket", bucket)?, args::text("event_type", event_type)?);
         self.state.check_open().or_raise(py)?;
-        let event_type = args::event_type(Some(&event_type)).or_raise(py)?;
-        guard(py, || Ok(self.state.engine.is_interested(&bucket, event_type)))
+        let event_type = EventType::parse(event_type).or_raise(py)?;
+        guard(py, || Ok(self.state.engine.is_interested(bucket, event_type)))
+    }
+
+    /// Which details of an object the host should fetch for an event with this type, bucket and key: a ``dict`` of
+    /// ``metadata`` and ``tags`` to ``bool``. Neither is of use if no rule can want the event; then nothing need be published.
+    ///
+    /// Raises :exc:`InvalidEvent`, :exc:`Closed`, or :exc:`WrongProcess` in a forked child.
+    #[pyo3(signature = (event, /))]
+    fn details_wanted<'py>(&self, py: Python<'py>, event: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+        self.state.check_open().or_raise(py)?;
+        let wanted =
+            args::with_event(event, |event| guard(py, || self.state.engine.details_wanted(event).or_raise(py)))?;
+        let dict = PyDict::new(py);
+        dict.set_item("metadata", wanted.metadata)?;
+        dict.set_item("tags", wanted.tags)?;
+        Ok(dict)
+    }
+
+    /// Writes a consistent copy of the data directory into a file: everything accepted before the call, and what is delivered
+    /// of it. ``tidewire restore`` makes a directory of it. The engine goes on meanwhile.
+    ///
+    /// Raises :exc:`Timeout` or :exc:`LogFailed` if what was accepted cannot be made durable; :exc:`IoError` and the like;
+    /// :exc:`Closed`, :exc:`WrongProcess`.
+    #[pyo3(signature = (path, /))]
+    fn snapshot(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        self.state.check_open().or_raise(py)?;
+        let engine = self.state.engine.clone();
+        guard(py, || hub::run(py, move || engine.snapshot(&path).map(drop))?.or_raise(py))
     }
 
     /// Closes the engine: takes no more events, makes durable what was accepted, delivers for at most ``timeout``
@@ -226,7 +212,14 @@ impl Engine {
             None => self.state.engine.config().close_timeout,
             given => Limit::new(given).or_raise(py)?.0.unwrap_or(CLOSE_MAX),
         };
-        guard(py, || py.detach(|| self.state.close(timeout)).or_raise(py))
+        let state = self.state.clone();
+        guard(py, || hub::run(py, move || state.close(timeout))?.or_raise(py))
+    }
+
+    /// As :meth:`close`, to be awaited: a thread waits.
+    #[pyo3(signature = (timeout=None))]
+    fn close_async<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        helper(slf.py(), "close", (slf, timeout))
     }
 
     /// Whether the engine was closed.
@@ -256,42 +249,29 @@ impl Engine {
         self.close(py, None)
     }
 
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().state.check_open().or_raise(slf.py())?;
+        helper(slf.py(), "answer", (slf,))
+    }
+
+    /// Closes the engine as :meth:`close_async` does.
+    #[pyo3(signature = (exc_type, exc_value, traceback, /))]
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        exc_type: &Bound<'py, PyAny>,
+        exc_value: &Bound<'py, PyAny>,
+        traceback: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = (exc_type, exc_value, traceback);
+        match slf.get().state.engine.check_process() {
+            Ok(()) => helper(slf.py(), "close", (slf, None::<f64>)),
+            Err(_) => helper(slf.py(), "answer", (slf.py().None(),)),
+        }
+    }
+
     fn __repr__(&self) -> String {
         let state = if self.state.is_closed() { "closed" } else { "open" };
         format!("<tidewire.Engine on {:?}, {state}>", self.state.engine.config().data_dir)
-    }
-}
-
-impl Engine {
-    /// Publishes, waiting for space and for the ack level in slices. As long as there is space and nothing to wait
-    /// for, the interpreter is kept: letting go of it costs more than the whole call.
-    fn put(&self, py: Python<'_>, event: &Event<'_>, ack: Ack, limit: Limit, block: bool) -> PyResult<bool> {
-        let engine = &self.state.engine;
-        let attempt = |on_full| {
-            let options = PublishOptions { ack, on_full, ack_timeout: Duration::ZERO, ..PublishOptions::default() };
-            if ack == Ack::Memory {
-                engine.publish_with(event, &options).map(|p| (p == Published::Accepted, None))
-            } else {
-                engine.submit(event, &options).map(|receipt| (receipt.is_some(), receipt))
-            }
-        };
-        let mut wait = None;
-        let mut result = attempt(if block { OnFull::Retry(Duration::ZERO) } else { OnFull::Refuse });
-        while block && result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) {
-            py.check_signals()?;
-            let (end, last) = wait.get_or_insert_with(|| limit.start()).slice();
-            let left = end.saturating_duration_since(Instant::now());
-            result = py.detach(|| attempt(if last { OnFull::Block(left) } else { OnFull::Retry(left) }));
-            if last {
-                break;
-            }
-        }
-        let (accepted, receipt) = result.or_raise(py)?;
-        if let Some(receipt) = receipt.filter(|r| !r.is(ack)) {
-            let wait = wait.unwrap_or_else(|| limit.start());
-            in_slices(py, wait, |end| receipt.wait(ack, Some(end)))?;
-        }
-        Ok(accepted)
     }
 }
 
@@ -317,20 +297,38 @@ pub(crate) fn close_all(py: Python<'_>) {
             let _ = py.detach(|| state.close(state.engine.config().close_timeout));
         }
     }
+    logging::stop(py);
 }
 
-/// Waits for something until it is there, the wait is over, or a signal handler raises.
-fn in_slices(py: Python<'_>, wait: Wait, mut step: impl FnMut(Instant) -> Result<(), Error> + Send) -> PyResult<()> {
-    loop {
-        let (end, last) = wait.slice();
-        match py.detach(|| step(end)) {
-            Err(e) if !last && e.kind() == ErrorKind::Timeout => py.check_signals()?,
-            other => return other.or_raise(py),
-        }
-    }
+/// Calls a function of `tidewire/_aio.py`.
+pub(crate) fn helper<'py>(
+    py: Python<'py>,
+    name: &str,
+    args: impl pyo3::call::PyCallArgs<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let module = MODULE.get_or_try_init(py, || Ok::<_, PyErr>(py.import("tidewire._aio")?.into_any().unbind()))?;
+    module.bind(py).call_method1(name, args)
 }
 
-fn load(text: Option<&str>, path: Option<&Path>, data_dir: Option<&Path>) -> Result<Config, Error> {
+/// Checks a configuration as :class:`Engine` would when it is opened, as far as nothing need be opened for that.
+///
+/// Exactly one of ``config`` (TOML text) and ``config_path`` (a file) has it.
+///
+/// Raises :exc:`InvalidConfig` with file, line and column, or :exc:`IoError`.
+#[pyfunction]
+#[pyo3(signature = (config=None, *, config_path=None))]
+pub(crate) fn check_config(
+    py: Python<'_>,
+    config: Option<&Bound<'_, PyAny>>,
+    config_path: Option<PathBuf>,
+) -> PyResult<()> {
+    let config = args::text_or_none("config", config)?;
+    let nowhere = Some(Path::new("."));
+    guard(py, || py.detach(|| load(config, config_path.as_deref(), nowhere).map(drop)).or_raise(py))
+}
+
+pub(crate) fn load(text: Option<&str>, path: Option<&Path>, data_dir: Option<&Path>) -> Result<Config, Error> {
     match (text, path, data_dir) {
         (Some(text), None, None) => Config::from_toml(text, TEXT_NAME, Path::new("")),
         (Some(text), None, Some(dir)) => Config::from_toml_with_data_dir(text, TEXT_NAME, Path::new(""), dir),

@@ -10,8 +10,8 @@ use tidewire::{Error, ErrorKind};
 #[cold]
 pub(crate) fn raise(py: Python<'_>, e: &Error) -> PyErr {
     static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let kind = e.kind();
-    let parts = (kind as u32, format!("{kind:?}"), e.message(), e.place(), e.remedy_text());
+    let (kind, s3) = (e.kind(), e.s3_code());
+    let parts = (kind as u32, format!("{kind:?}"), e.message(), e.place(), e.remedy_text(), s3.name(), s3.status());
     match MAKE.import(py, "tidewire._errors", "make").and_then(|make| make.call1(parts)) {
         Ok(exception) => PyErr::from_value(exception),
         Err(e) => e,

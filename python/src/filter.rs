@@ -5,23 +5,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::basic::CompareOp;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyDict, PyType};
 use tidewire::Error;
 use tidewire::config::Config;
 use tidewire::filter::{self, NamedFilters, PatternOf, SourceOf};
 use tidewire::rule::{self, Extensions, FilterValues, NotificationOptions};
 
-use crate::args::{self, EventParts};
+use crate::args;
 use crate::error::{OrRaise, guard, invalid_argument};
 
 /// A condition on events, without an engine. It never changes, and may be used from any thread.
 ///
-/// An event is a mapping with the names of the arguments of :meth:`Engine.publish`, such as ``{"bucket": "photos", "key":
-/// "in/a.jpg", "size": 5}``.
+/// An event is an :class:`Event`, or a mapping of its parts, such as ``{"bucket": "photos", "key": "in/a.jpg", "size": 5}``.
 #[pyclass(frozen, module = "tidewire")]
 pub(crate) struct Filter {
-    filter: filter::Filter,
+    pub(crate) filter: filter::Filter,
 }
 
 #[pymethods]
@@ -53,7 +51,7 @@ impl Filter {
         region: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Filter> {
         let (text, region) = (args::json("pattern", pattern)?, args::text_or_none("region", region)?);
-        let region = region.as_deref().map_or(SourceOf::default().region, |r| r);
+        let region = region.unwrap_or(SourceOf::default().region);
         let of = if data { PatternOf::Data } else { PatternOf::S3 { region } };
         read(py, || filter::Filter::parse_event_pattern(&text, of))
     }
@@ -77,10 +75,8 @@ impl Filter {
         let text = args::json("filters", filters)?;
         let (name, region) = (args::text_or_none("event_source", event_source)?, args::text_or_none("region", region)?);
         let default = SourceOf::default();
-        let source = SourceOf {
-            event_source: name.as_deref().map_or(default.event_source, |s| s),
-            region: region.as_deref().map_or(default.region, |r| r),
-        };
+        let source =
+            SourceOf { event_source: name.unwrap_or(default.event_source), region: region.unwrap_or(default.region) };
         read(py, || filter::Filter::parse_cloudevents(&text, source))
     }
 
@@ -92,7 +88,7 @@ impl Filter {
     #[pyo3(signature = (expression, /))]
     fn from_cel(_cls: &Bound<'_, PyType>, py: Python<'_>, expression: &Bound<'_, PyAny>) -> PyResult<Filter> {
         let text = args::text("expression", expression)?;
-        read(py, || filter::Filter::parse_cel(&text))
+        read(py, || filter::Filter::parse_cel(text))
     }
 
     /// Reads the ``Filter`` of an S3 notification document: XML or JSON text, or a ``dict``. ``encoded``: its values are
@@ -122,8 +118,7 @@ impl Filter {
     /// Raises :exc:`InvalidEvent` for what :meth:`Engine.publish` would not take.
     #[pyo3(signature = (event, /))]
     fn matches(&self, py: Python<'_>, event: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let parts = EventParts::new(event)?;
-        guard(py, || parts.with(|event| self.filter.matches_event(event, now_ns())).or_raise(py))
+        args::with_event(event, |event| guard(py, || self.filter.matches_event(event, now_ns()).or_raise(py)))
     }
 
     /// The conditions that the event does not meet, each with what it has instead, for people; none if it passes.
@@ -131,17 +126,18 @@ impl Filter {
     /// Raises :exc:`InvalidEvent` for what :meth:`Engine.publish` would not take.
     #[pyo3(signature = (event, /))]
     fn explain(&self, py: Python<'_>, event: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-        let parts = EventParts::new(event)?;
-        guard(py, || {
-            let unmet = parts.with(|event| self.filter.explain_event(event, now_ns())).or_raise(py)?;
-            Ok(unmet.iter().map(ToString::to_string).collect())
+        args::with_event(event, |event| {
+            guard(py, || {
+                let unmet = self.filter.explain_event(event, now_ns()).or_raise(py)?;
+                Ok(unmet.iter().map(ToString::to_string).collect())
+            })
         })
     }
 
     /// What the filter is compiled to: the condition that it is filed under in the index of an engine, what is checked
     /// then, and what that costs: see :class:`Plan`.
     fn plan<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        guard(py, || loads(py, &self.filter.plan().to_json().to_string()))
+        guard(py, || args::loads(py, &self.filter.plan().to_json().to_string()))
     }
 
     /// The native form as JSON text. Read again, it passes the same events.
@@ -184,7 +180,7 @@ pub(crate) fn lint<'py>(
     let config = args::text_or_none("config", config)?;
     guard(py, || {
         let found = py.detach(|| -> Result<_, Error> {
-            let rules = match (config.as_deref(), config_path.as_deref()) {
+            let rules = match (config, config_path.as_deref()) {
                 (Some(text), None) => Config::rules_from_toml(text, "config", Path::new(""))?,
                 (None, Some(path)) => Config::rules_from_file(path)?,
                 (None, None) => {
@@ -213,12 +209,6 @@ pub(crate) fn lint<'py>(
 
 fn read(py: Python<'_>, parse: impl FnOnce() -> Result<filter::Filter, Error>) -> PyResult<Filter> {
     guard(py, || Ok(Filter { filter: parse().or_raise(py)? }))
-}
-
-/// What Python's own `json` reads.
-fn loads<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
-    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    LOADS.import(py, "json", "loads")?.call1((text,))
 }
 
 /// When events happened that do not say.

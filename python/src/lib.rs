@@ -3,10 +3,20 @@
 //! The package around it (`tidewire/`) has the exceptions, the constants and the stubs. Nothing here keeps the
 //! interpreter waiting: what may wait lets go of it, and looks for signals every [`wait::SLICE`].
 
+mod aio;
 mod args;
 mod engine;
 mod error;
+mod event;
 mod filter;
+mod handlers;
+mod hub;
+mod letters;
+mod logging;
+mod publish;
+mod reading;
+mod reserve;
+mod rules;
 mod stats;
 mod wait;
 
@@ -17,11 +27,27 @@ use tidewire::KnownType;
 #[pymodule(gil_used = false)]
 mod _tidewire {
     #[pymodule_export]
-    use super::engine::{Engine, close_all};
+    use super::aio::{Acks, Poller};
+    #[pymodule_export]
+    use super::engine::{Engine, check_config, close_all};
+    #[pymodule_export]
+    use super::event::PyEvent;
     #[pymodule_export]
     use super::event_types;
     #[pymodule_export]
     use super::filter::{Filter, lint};
+    #[pymodule_export]
+    use super::handlers::Batch;
+    #[pymodule_export]
+    use super::letters::Replay;
+    #[pymodule_export]
+    use super::logging::refresh_logging;
+    #[pymodule_export]
+    use super::publish::PySeries;
+    #[pymodule_export]
+    use super::reading::{Consumer, Delivery, Entry, Gap, Tail};
+    #[pymodule_export]
+    use super::reserve::{BatchReservation, Reservation};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

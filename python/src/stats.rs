@@ -14,8 +14,8 @@ macro_rules! fields {
 }
 
 pub(crate) fn stats<'py>(py: Python<'py>, s: &Stats) -> PyResult<Bound<'py, PyDict>> {
-    let dict = fields!(py, s, shards accepted refused_full invalid no_match stored routed delivered dead_lettered
-        waiting log_bytes commits syncs segments damaged ring_used_bytes held_bytes unhealthy);
+    let dict = fields!(py, s, shards accepted refused_full invalid no_match refused_queue duplicates stored routed
+        delivered dead_lettered dropped reservations in_doubt dead_letters_kept waiting log_bytes commits syncs segments damaged ring_used_bytes held_bytes unhealthy);
     let destinations = PyList::empty(py);
     for d in &s.destinations {
         destinations.append(destination(py, d)?)?;

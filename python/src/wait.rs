@@ -1,13 +1,21 @@
-//! Waiting as Python hosts expect it: with a limit, without the interpreter, and ended by Ctrl-C.
+//! Waiting as Python hosts expect it: with a limit, without the interpreter, ended by Ctrl-C, and where the host runs greenlets,
+//! without keeping their hub.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tidewire::Error;
+use pyo3::prelude::*;
+use tidewire::{Ack, Error, ErrorKind, Flush, Receipt, Receipts};
 
-use crate::error::invalid_argument;
+use crate::error::{OrRaise, invalid_argument};
+use crate::hub::{Alarm, Hub};
 
 /// How long a call waits at a stretch before it lets the interpreter handle signals.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
+
+/// How long a greenlet sleeps before it looks again at something that cannot tell when it is there.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The longest wait that is told from no limit: about 30 years.
 const SECONDS_MAX: f64 = 1e9;
@@ -45,6 +53,136 @@ impl Wait {
         match self.0 {
             Some(deadline) if deadline <= end => (deadline, true),
             _ => (end, false),
+        }
+    }
+
+    /// What is left of it; `None` is without limit.
+    pub(crate) fn left(self) -> Option<Duration> {
+        self.0.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Something to wait for.
+pub(crate) trait Waiting: Send {
+    /// What is there in the end.
+    type Output: Send;
+
+    /// Waits on this thread, at most until then.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it is not there by then; it may be called again.
+    fn block(&mut self, until: Instant) -> Result<Self::Output, Error>;
+
+    /// Looks whether it is there, and has the waker told when it is. `None`: there is no way to be told.
+    fn poll(&mut self, _cx: &mut Context<'_>) -> Option<Poll<Result<Self::Output, Error>>> {
+        None
+    }
+}
+
+/// Something that can only be looked at.
+pub(crate) struct Look<F>(pub(crate) F);
+
+impl<T: Send, F: FnMut(Instant) -> Result<T, Error> + Send> Waiting for Look<F> {
+    type Output = T;
+
+    fn block(&mut self, until: Instant) -> Result<T, Error> {
+        (self.0)(until)
+    }
+}
+
+impl Waiting for Flush {
+    type Output = ();
+
+    fn block(&mut self, until: Instant) -> Result<(), Error> {
+        self.wait(until)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<(), Error>>> {
+        Some(Pin::new(self).poll(cx))
+    }
+}
+
+/// Reaches a level.
+type Reaching = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// That an event, or some, reach their level.
+pub(crate) struct Acked<R> {
+    receipt: R,
+    ack: Ack,
+    future: Option<Reaching>,
+}
+
+impl<R> Acked<R> {
+    pub(crate) fn new(receipt: R, ack: Ack) -> Acked<R> {
+        Acked { receipt, ack, future: None }
+    }
+}
+
+impl Waiting for Acked<Receipt> {
+    type Output = ();
+
+    fn block(&mut self, until: Instant) -> Result<(), Error> {
+        self.receipt.wait(self.ack, Some(until))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<(), Error>>> {
+        let future = self.future.get_or_insert_with(|| Box::pin(self.receipt.reached(self.ack)));
+        Some(future.as_mut().poll(cx))
+    }
+}
+
+impl Waiting for Acked<Receipts> {
+    type Output = ();
+
+    fn block(&mut self, until: Instant) -> Result<(), Error> {
+        self.receipt.wait(self.ack, until)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<(), Error>>> {
+        let (receipts, ack) = (&self.receipt, self.ack);
+        let future = self.future.get_or_insert_with(|| {
+            let receipts = receipts.clone();
+            Box::pin(async move { receipts.reached(ack).await })
+        });
+        Some(future.as_mut().poll(cx))
+    }
+}
+
+/// Waits for something until it is there, the wait is over, or a signal handler raises.
+pub(crate) fn wait_for<W: Waiting>(py: Python<'_>, wait: Wait, mut what: W) -> PyResult<W::Output> {
+    if let Some(hub) = Hub::current(py)? {
+        return wait_in_hub(py, &hub, wait, what);
+    }
+    loop {
+        let (end, last) = wait.slice();
+        match py.detach(|| what.block(end)) {
+            Err(e) if !last && e.kind() == ErrorKind::Timeout => py.check_signals()?,
+            other => return other.or_raise(py),
+        }
+    }
+}
+
+fn wait_in_hub<W: Waiting>(py: Python<'_>, hub: &Hub<'_>, wait: Wait, mut what: W) -> PyResult<W::Output> {
+    let alarm = Alarm::new().or_raise(py)?;
+    let waker = Waker::from(alarm.clone());
+    loop {
+        let now = Instant::now();
+        match py.detach(|| what.poll(&mut Context::from_waker(&waker))) {
+            Some(Poll::Ready(there)) => return there.or_raise(py),
+            Some(Poll::Pending) => {
+                let left = wait.left();
+                if left.is_some_and(|left| left.is_zero()) {
+                    return py.detach(|| what.block(now)).or_raise(py);
+                }
+                hub.wait(alarm.fd(), left)?;
+                alarm.hush();
+            }
+            None => match py.detach(|| what.block(now)) {
+                Err(e) if e.kind() == ErrorKind::Timeout && wait.left().is_none_or(|left| !left.is_zero()) => {
+                    hub.sleep(wait.left().map_or(LOOK, |left| left.min(LOOK)))?;
+                }
+                other => return other.or_raise(py),
+            },
         }
     }
 }

@@ -46,6 +46,50 @@ destinations = ["hook"]
 """
 
 
+def custom(*, engine: str = "", destination: str = "", rule: str = "") -> str:
+    """A configuration with one rule and one destination, `mine`, that the host serves itself."""
+    return f"""
+[engine]
+shards = 1
+close_timeout = "2s"
+{engine}
+
+[[destination]]
+name = "mine"
+type = "custom"
+batch.linger = "0ms"
+retry.backoff_min = "10ms"
+retry.backoff_max = "50ms"
+{destination}
+
+[[rule]]
+id = "all"
+bucket = "photos"
+events = ["*"]
+destinations = ["mine"]
+{rule}
+"""
+
+
+class Taken:
+    """A handler that takes everything: keeps the records, in order."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+
+    def __call__(self, batch: tidewire.Batch) -> None:
+        self.records += [json.loads(record) for record in batch]
+        self.ids += batch.ids
+
+    def keys(self) -> list[bytes]:
+        return [urllib.parse.unquote_to_bytes(key_of(r).replace("+", " ")) for r in self.records]
+
+    def told(self) -> list[tuple[str, str]]:
+        """Type and key of each."""
+        return [(r["eventName"], key.decode()) for r, key in zip(self.records, self.keys())]
+
+
 class Server:
     """A receiver of webhooks made of the standard library: keeps the records of each request, in order."""
 
@@ -160,3 +204,27 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
+
+
+Mine = tuple[tidewire.Engine, Taken]
+
+
+@pytest.fixture
+def open_mine(tmp_path: Path) -> Iterator[Callable[..., Mine]]:
+    """Opens engines that deliver to a handler."""
+    engines = []
+
+    def open_(**options: str) -> Mine:
+        engines.append(tidewire.Engine(custom(**options), data_dir=tmp_path / f"mine{len(engines)}"))
+        taken = Taken()
+        engines[-1].set_handler("mine", taken)
+        return engines[-1], taken
+
+    yield open_
+    for engine in engines:
+        engine.close(0.2)
+
+
+@pytest.fixture
+def mine(open_mine: Callable[..., Mine]) -> Mine:
+    return open_mine()

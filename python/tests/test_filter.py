@@ -127,7 +127,7 @@ def test_every_part_of_an_event_is_looked_at() -> None:
     assert f.explain(event) == []
     for name in event.keys() - {"bucket", "key", "event_type", "data", "time_ns"}:
         assert not f.matches({n: v for n, v in event.items() if n != name}), name
-    assert set(event) == set(typing.get_type_hints(tidewire.Event))
+    assert set(event) == set(typing.get_type_hints(tidewire.EventParts))
 
 
 def test_what_is_not_met_is_told() -> None:

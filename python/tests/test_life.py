@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -324,3 +325,120 @@ def test_signals_reach_the_host(engine: tidewire.Engine, server: Server) -> None
         signal.signal(signal.SIGUSR1, old)
     assert set(caught) == {threading.main_thread().ident}
     assert len(server.keys()) == 20
+
+
+def test_engines_come_and_go_without_end(tmp_path: Path, dead_url: str) -> None:
+    def cycle() -> None:
+        with tidewire.Engine(config(dead_url), data_dir=tmp_path / "cycles") as engine:
+            engine.publish("photos", "k", ack="memory")
+            engine.set_handler("unused", lambda batch: None)
+            engine.close(0)
+
+    def resident() -> int:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for _ in range(20):
+        cycle()
+    gc.collect()
+    before, memory = held(), resident()
+    tracemalloc.start()
+    first = tracemalloc.get_traced_memory()[0]
+    try:
+        for _ in range(500 if os.environ.get("TIDEWIRE_LONG") else 60):
+            cycle()
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] - first < 256 << 10
+    finally:
+        tracemalloc.stop()
+    no_more_than(before)
+    assert resident() - memory < 48 << 20
+
+
+MANY_FORKS = """
+import os, sys, tidewire
+from conftest import config
+engine = tidewire.Engine(config(sys.argv[1]), data_dir=sys.argv[2])
+for n in range(50):
+    engine.publish("photos", f"k{n}", ack="memory")
+    child = os.fork()
+    if child == 0:
+        try:
+            engine.publish("photos", "child")
+        except tidewire.WrongProcess:
+            sys.exit(7)
+        sys.exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+engine.flush()
+engine.close()
+print(engine.stats()["delivered"])
+"""
+
+
+def test_fifty_forks_harm_nobody(server: Server, tmp_path: Path) -> None:
+    out = run_python(MANY_FORKS, server.url, tmp_path / "data")
+    assert (out.returncode, out.stdout, out.stderr) == (0, "50\n", "")
+    assert len(server.keys()) == 50
+
+
+HANDLER_AT_EXIT = """
+import sys, time, tidewire
+from conftest import custom
+engine = tidewire.Engine(custom(), data_dir=sys.argv[1])
+def take(batch):
+    print("called", flush=True)
+    time.sleep(float(sys.argv[2]))
+engine.set_handler("mine", take)
+engine.publish("photos", "k")
+time.sleep(0.2)
+"""
+
+
+def test_the_interpreter_may_end_while_a_handler_runs(tmp_path: Path) -> None:
+    for seconds in (0.5, 5):
+        out = run_python(HANDLER_AT_EXIT, tmp_path / "data", seconds)
+        assert out.returncode == 0 and "called" in out.stdout, out.stderr
+
+
+ASYNC_AT_EXIT = """
+import asyncio, sys, tidewire
+from conftest import config
+engine = tidewire.Engine(config(sys.argv[1]), data_dir=sys.argv[2])
+async def main():
+    await engine.publish_async("photos", "k")
+    asyncio.ensure_future(engine.flush_async(None))
+    asyncio.ensure_future(engine.tail().next_async())
+    await asyncio.sleep(0.05)
+asyncio.run(main())
+"""
+
+
+def test_the_interpreter_may_end_while_a_loop_waited(dead_url: str, tmp_path: Path) -> None:
+    out = run_python(ASYNC_AT_EXIT, dead_url, tmp_path / "data")
+    assert (out.returncode, out.stderr) == (0, "")
+
+
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+    run = lambda i, s: interpreters.exec(i, s)
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    run = interpreters.run_string
+import tidewire
+i = interpreters.create()
+code = '''
+try:
+    import tidewire
+except ImportError as e:
+    print("refused:", e)
+else:
+    print("taken")
+'''
+run(i, code)
+"""
+
+
+def test_a_subinterpreter_is_refused() -> None:
+    out = run_python(SUBINTERPRETER)
+    assert out.returncode == 0 and out.stdout.startswith("refused:"), out.stdout + out.stderr

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, Open, Server, key_of
 
 import tidewire
-from tidewire import EventType
+from tidewire import EventType, Published
 
 
 def test_an_event_arrives_with_all_that_was_said(engine: tidewire.Engine, server: Server) -> None:
@@ -99,7 +99,7 @@ def test_a_key_may_be_text(engine: tidewire.Engine, server: Server) -> None:
 
 @pytest.mark.parametrize("ack", ["memory", "written", "synced"])
 def test_every_ack_level_is_kept(engine: tidewire.Engine, server: Server, ack: Any) -> None:
-    assert engine.publish("photos", "k", ack=ack) is True
+    assert engine.publish("photos", "k", ack=ack) is Published.ACCEPTED
     engine.flush()
     stats = engine.stats()
     assert (stats["accepted"], stats["stored"], stats["commits"]) == (1, 1, 1)
@@ -109,7 +109,7 @@ def test_every_ack_level_is_kept(engine: tidewire.Engine, server: Server, ack: A
 
 
 def test_metrics_are_what_scrapers_read(engine: tidewire.Engine, server: Server) -> None:
-    assert engine.publish("photos", "k") is True
+    assert engine.publish("photos", "k") is Published.ACCEPTED
     engine.flush()
     for text, read in [
         (engine.prometheus(), prometheus_client.parser.text_string_to_metric_families),
@@ -125,8 +125,8 @@ def test_metrics_are_what_scrapers_read(engine: tidewire.Engine, server: Server)
 
 def test_what_no_rule_wants_is_not_kept(open_engine: Open, server: Server) -> None:
     engine = open_engine(events="s3:ObjectCreated:*")
-    assert engine.publish("other", "k") is False
-    assert engine.publish("photos", "k", EventType.OBJECT_REMOVED_DELETE) is False
+    assert engine.publish("other", "k") is Published.NO_MATCH
+    assert engine.publish("photos", "k", EventType.OBJECT_REMOVED_DELETE) is Published.NO_MATCH
     assert engine.is_interested("photos", EventType.OBJECT_CREATED_POST) is True
     assert engine.is_interested("photos", "ObjectCreated:Post") is True
     assert engine.is_interested("photos", EventType.OBJECT_REMOVED_DELETE) is False

@@ -3,25 +3,58 @@
 >>> import tidewire
 >>> with tidewire.Engine(config_path="tidewire.toml") as engine:
 ...     engine.publish("photos", "cat.jpg", size=1024)
-True
+<Published.ACCEPTED: 1>
+
+Where something waits there is a method of the same name with ``_async``, to be awaited. ``tidewire.receive`` is for
+those who get the records; ``tidewire.integrations`` has middleware for ASGI, WSGI and OpenStack Swift, and a hook for moto.
 """
 
 import atexit as _atexit
 
 from . import _errors, _tidewire, _types
 from ._errors import *  # noqa: F403
-from ._tidewire import FILTER_SCHEMA, Engine, Filter, __version__, lint
+from ._tidewire import (
+    FILTER_SCHEMA,
+    Batch,
+    BatchReservation,
+    Consumer,
+    Delivery,
+    Engine,
+    Entry,
+    Event,
+    Filter,
+    Gap,
+    Replay,
+    Reservation,
+    Tail,
+    __version__,
+    check_config,
+    lint,
+    refresh_logging,
+)
 from ._types import *  # noqa: F403
 
 __all__ = [
     *_errors.__all__,
     *_types.__all__,
     "FILTER_SCHEMA",
+    "Batch",
+    "BatchReservation",
+    "Consumer",
+    "Delivery",
     "Engine",
+    "Entry",
+    "Event",
     "EventType",
     "Filter",
+    "Gap",
+    "Replay",
+    "Reservation",
+    "Tail",
     "__version__",
+    "check_config",
     "lint",
+    "refresh_logging",
 ]
 
 

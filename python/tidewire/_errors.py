@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Optional
+from xml.sax.saxutils import escape
 
 __all__ = [
     "Closed",
@@ -41,6 +42,10 @@ class Error(Exception):
     """Where: a file with line and column, a rule, a field. ``None`` if there is no such place."""
     remedy: Optional[str]
     """What to do about it, where that is known."""
+    s3_code: str = "InternalError"
+    """What a server with the API of S3 answers its client: the code of the error document, such as ``MalformedXML``."""
+    s3_status: int = 500
+    """The HTTP status that goes with it."""
 
     def __init__(self, message: str = "", place: Optional[str] = None, remedy: Optional[str] = None) -> None:
         text = message if place is None else f"{place}: {message}"
@@ -49,9 +54,23 @@ class Error(Exception):
         self.place = place
         self.remedy = remedy
 
+    def to_s3_xml(self, resource: str = "", request_id: str = "") -> str:
+        """The error document that S3 answers. Of what failed in the server itself it tells the client nothing.
+
+        ``resource`` is what the request was about, such as ``/bucket``; ``request_id`` is the server's id of it.
+        """
+        message = {500: "We encountered an internal error. Please try again.", 503: "Please try again later."}
+        parts = [("Code", self.s3_code), ("Message", message.get(self.s3_status, str(self)))]
+        parts += [("Resource", resource), ("RequestId", request_id)]
+        # Other control characters are nowhere in XML 1.0.
+        text = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in parts)
+        text = "".join(c for c in text if c >= " " or c in "\t\n\r")
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{text}</Error>'
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Of kind, too: a newer engine may have kinds that have no class here.
-        return _restore, (type(self), self.code, self.kind, self.message, self.place, self.remedy)
+        s3 = self.s3_code, self.s3_status
+        return _restore, (type(self), self.code, self.kind, self.message, self.place, self.remedy, *s3)
 
 
 class InvalidEvent(Error, ValueError):
@@ -171,18 +190,43 @@ class Conflict(Error, RuntimeError):
 _BY_CODE: dict[int, type[Error]] = {cls.code: cls for cls in Error.__subclasses__()}
 
 
-def make(code: int, kind: str, message: str, place: Optional[str], remedy: Optional[str]) -> Error:
+def make(
+    code: int,
+    kind: str,
+    message: str,
+    place: Optional[str],
+    remedy: Optional[str],
+    s3_code: str = "InternalError",
+    s3_status: int = 500,
+) -> Error:
     """The exception of an error; a plain ``Error`` with that code and kind if the kind has no class here."""
-    return _restore(_BY_CODE.get(code, Error), code, kind, message, place, remedy)
+    return _restore(_BY_CODE.get(code, Error), code, kind, message, place, remedy, s3_code, s3_status)
 
 
 def _restore(
-    cls: type[Error], code: int, kind: str, message: str, place: Optional[str], remedy: Optional[str]
+    cls: type[Error],
+    code: int,
+    kind: str,
+    message: str,
+    place: Optional[str],
+    remedy: Optional[str],
+    s3_code: str = "InternalError",
+    s3_status: int = 500,
 ) -> Error:
     error = cls(message, place, remedy)
     if error.code != code:
         error.code, error.kind = code, kind
+    error.s3_code, error.s3_status = s3_code, s3_status
     return error
+
+
+def at(error: Exception, place: str) -> Exception:
+    """The same error with the place around that of its own."""
+    if not isinstance(error, Error):
+        return error
+    inner = place if error.place is None else f"{place}: {error.place}"
+    s3 = error.s3_code, error.s3_status
+    return _restore(type(error), error.code, error.kind, error.message, inner, error.remedy, *s3)
 
 
 for _cls in [Error, *_BY_CODE.values()]:

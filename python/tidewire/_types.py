@@ -1,11 +1,203 @@
-"""The dictionaries that come and go, for type checkers: statistics, events, plans and findings."""
+"""What comes and goes beside the classes of the engine: answers, and dictionaries with their types."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
-from typing import Any, Literal, Optional, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, TypedDict, Union
 
-__all__ = ["DestinationStats", "Event", "Filing", "Finding", "Latency", "Plan", "Stats", "Step"]
+if TYPE_CHECKING:
+    from . import Event
+
+__all__ = [
+    "BucketNotification",
+    "DeadLetter",
+    "DestinationInfo",
+    "DestinationStats",
+    "DestinationTest",
+    "DestinationTestStep",
+    "EventParts",
+    "Filing",
+    "Finding",
+    "GroupStats",
+    "InDoubt",
+    "Latency",
+    "Plan",
+    "Published",
+    "PublishedCounts",
+    "Redriven",
+    "ReplayProgress",
+    "RuleInfo",
+    "Stats",
+    "Step",
+]
+
+
+class Published(enum.IntEnum):
+    """What became of an event. Only ``NO_MATCH`` is false."""
+
+    NO_MATCH = 0
+    """No rule wants events of this type in this bucket: nothing was kept."""
+    ACCEPTED = 1
+    """It is accepted, and has reached the ack level asked for."""
+    DUPLICATE = 2
+    """It was accepted before and is not accepted again. The one that was has reached the ack level asked for."""
+
+
+class PublishedCounts(NamedTuple):
+    """What became of many events."""
+
+    accepted: int
+    no_match: int
+    """Events that no rule wants."""
+    duplicates: int
+    """Events that were accepted before."""
+
+
+class BucketNotification(NamedTuple):
+    """The notification document of a bucket: see :meth:`tidewire.Engine.bucket_notification`."""
+
+    document: Any
+    """A ``dict`` as botocore has it, or a text."""
+    version: Optional[int]
+    """The version of the bucket's rules; ``None`` if it never had any."""
+    left_out: list[str]
+    """The ids of rules that were put by other ways, and that no document can say."""
+
+
+def _event(parts: dict[str, Any]) -> Event:
+    """For ``pickle``."""
+    from . import Event
+
+    return Event(**parts)
+
+
+class InDoubt(TypedDict):
+    """A reservation of an earlier run without an end: see :meth:`tidewire.Engine.in_doubt`."""
+
+    token: str
+    reserved_ns: int
+    """When it was made, in nanoseconds since the epoch."""
+    event: Event
+    """As it was declared."""
+
+
+class RuleInfo(TypedDict):
+    """One rule of a running engine."""
+
+    rule: dict[str, Any]
+    """As the configuration has it."""
+    version: int
+    owner: Literal["configuration", "callers", "engine"]
+    inactive: Optional[str]
+    """Why it is not in force."""
+    matched: int
+    """How many events it has wanted."""
+
+
+class DestinationInfo(TypedDict):
+    """One destination of a running engine."""
+
+    name: str
+    version: int
+    owner: Literal["configuration", "callers", "engine"]
+    inactive: Optional[str]
+    """Why it is not in force."""
+
+
+class DestinationTestStep(TypedDict):
+    """A step of a test."""
+
+    what: str
+    took_us: int
+    """Microseconds."""
+
+
+class DestinationTest(TypedDict):
+    """What came of :meth:`tidewire.Engine.test_destination`."""
+
+    ok: bool
+    failure: Optional[str]
+    """Why it did not take the event."""
+    steps: list[DestinationTestStep]
+
+
+class DeadLetter(TypedDict):
+    """An event that was given up."""
+
+    id: str
+    """Which it is, for as long as its data directory lives."""
+    event_id: str
+    """The event's id, the same as in every record of it."""
+    destination: str
+    rule: str
+    event_type: str
+    bucket: str
+    key: bytes
+    accepted_ns: int
+    """Nanoseconds since the epoch."""
+    given_up_ns: int
+    """Nanoseconds since the epoch."""
+    attempts: int
+    """How often delivery was tried."""
+    hops: int
+    """How often the event was dead before."""
+    status: int
+    """The status of the last answer, 0 if there was none."""
+    reason: str
+    answer: bytes
+    """The beginning of the last answer's body, up to 4 KiB."""
+    event: Optional[Event]
+    """As it was accepted; ``None`` if a newer version has written it."""
+
+
+class Redriven(TypedDict):
+    """What :meth:`tidewire.Engine.redrive` did."""
+
+    redriven: int
+    """Letters whose events are in the log again."""
+    left: int
+    """Letters that were left where they are."""
+    why: list[tuple[str, int]]
+    """Why they were left, with the number of letters for each reason."""
+
+
+class ReplayProgress(TypedDict):
+    """How far a replay is. Counts are of this run of the engine."""
+
+    state: Literal["running", "waiting", "done", "cancelled", "failed"]
+    """``waiting`` is for a destination: see :meth:`tidewire.Engine.resume_replay`."""
+    read: float
+    """How much of the log was read, from 0 to 1."""
+    found: int
+    """Events found that the filter wants."""
+    delivered: int
+    dead_lettered: int
+    retried: int
+    """Events put off for another attempt, each time counted."""
+    missing: int
+    """Sequences that were asked for and are not in the log any more."""
+    last_error: str
+
+
+class GroupStats(TypedDict):
+    """What a group of consumers has done and has still to do. Counts are of this run of the engine."""
+
+    name: str
+    given: int
+    """Events given out, each time counted."""
+    repeated: int
+    """Of those, events that had been given out before."""
+    expired: int
+    """Leases that ran out."""
+    acknowledged: int
+    dead_lettered: int
+    missed: int
+    """Sequences that the group should have had and did not get."""
+    out: int
+    """Events that members have now."""
+    lag: int
+    """Sequences of the log behind the oldest event that is not done."""
 
 
 class Latency(TypedDict):
@@ -54,6 +246,10 @@ class Stats(TypedDict):
     """Events refused because they broke a limit."""
     no_match: int
     """Events that no rule wanted."""
+    refused_queue: int
+    """Events refused because the queue of a destination, or the log, was full."""
+    duplicates: int
+    """Events not accepted because they were accepted before."""
     stored: int
     """Events written to the log."""
     routed: int
@@ -61,6 +257,14 @@ class Stats(TypedDict):
     delivered: int
     dead_lettered: int
     """Deliveries given up and kept as dead letters."""
+    dropped: int
+    """Deliveries dropped by a policy, or because the log was damaged."""
+    reservations: int
+    """Reservations that are neither committed nor aborted."""
+    in_doubt: int
+    """Intents of earlier runs that are not resolved."""
+    dead_letters_kept: int
+    """Dead letters that are kept, those of earlier runs included."""
     waiting: int
     """Deliveries not done yet."""
     log_bytes: int
@@ -83,12 +287,11 @@ class Stats(TypedDict):
 
 class _EventNeeds(TypedDict):
     bucket: str
-    key: Union[str, bytes, bytearray]
+    key: Union[str, bytes, bytearray, memoryview]
 
 
-class Event(_EventNeeds, total=False):
-    """An event as :class:`tidewire.Filter` looks at it: ``bucket``, ``key``, and what else of the arguments of
-    :meth:`tidewire.Engine.publish` is known."""
+class EventParts(_EventNeeds, total=False):
+    """An event as a mapping: ``bucket``, ``key``, and what else of the arguments of :class:`tidewire.Event` is known."""
 
     event_type: Optional[str]
     size: Optional[int]

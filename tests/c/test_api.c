@@ -483,6 +483,39 @@ static void test_lint(void) {
         is(tidewire_lint(tidewire_str(rules), NULL, &len, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "json_out is NULL"));
 }
 
+static void test_receive(void) {
+  static const char record[] = "{\"Records\":[{\"eventName\":\"ObjectCreated:Put\",\"eventId\":\"7\",\"s3\":{\"bucket\":"
+                               "{\"name\":\"b\"},\"object\":{\"key\":\"a+%FF\",\"sequencer\":\"0A\"}}}]}";
+  tidewire_error_t *err = NULL;
+  char *json = NULL;
+  size_t len = 0;
+  int32_t order = 7;
+  tidewire_result_t result = tidewire_receive_json(tidewire_str(record), &json, &len, NULL);
+  CHECK("receive: reads", says(result, json, len, "\"key_base64\":\"YSD/\""));
+  CHECK("receive: what is no record", is(tidewire_receive_json(tidewire_str("{}"), &json, &len, &err), &err,
+                                         TIDEWIRE_INVALID_ARGUMENT, "none of the documents") &&
+                                          json == NULL);
+  CHECK("receive: json_out NULL",
+        is(tidewire_receive_json(tidewire_str(record), NULL, &len, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "json_out is NULL"));
+  /* A vector of Standard Webhooks, whose time is long ago. */
+  tidewire_bytes_t secret = tidewire_str("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  tidewire_bytes_t id = tidewire_str("msg_p5jXN8AQM9LWM0D4loKWxJek"), time = tidewire_str("1614265330");
+  tidewire_bytes_t good = tidewire_str("v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="), body = tidewire_str("{\"test\": 2432232314}");
+  CHECK("receive: verifies", tidewire_receive_verify(secret, id, time, good, body, UINT32_MAX, NULL) == TIDEWIRE_OK);
+  CHECK("receive: too late", is(tidewire_receive_verify(secret, id, time, good, body, 0, &err), &err, TIDEWIRE_INVALID_ARGUMENT,
+                                "too far from now"));
+  CHECK("receive: another body", is(tidewire_receive_verify(secret, id, time, good, id, UINT32_MAX, &err), &err,
+                                    TIDEWIRE_INVALID_ARGUMENT, "no signature fits"));
+  CHECK("receive: no secret", is(tidewire_receive_verify(tidewire_str(""), id, time, good, body, 0, &err), &err,
+                                 TIDEWIRE_INVALID_ARGUMENT, "there is no secret"));
+  CHECK("sequencers: compares",
+        tidewire_sequencer_compare(tidewire_str("0A"), tidewire_str("9"), &order, NULL) == TIDEWIRE_OK && order == 1);
+  CHECK("sequencers: what is none", is(tidewire_sequencer_compare(tidewire_str("0A"), tidewire_str("x"), &order, &err), &err,
+                                       TIDEWIRE_INVALID_ARGUMENT, "is no sequencer"));
+  CHECK("sequencers: order_out NULL", is(tidewire_sequencer_compare(tidewire_str("0A"), tidewire_str("9"), NULL, &err), &err,
+                                         TIDEWIRE_INVALID_ARGUMENT, "order_out is NULL"));
+}
+
 struct matcher {
   const tidewire_filter_t *filter;
   unsigned wrong;
@@ -660,6 +693,7 @@ int main(int argc, char **argv) {
   test_versions();
   test_filters();
   test_lint();
+  test_receive();
   test_filter_threads();
   test_open();
   test_cycles(fds, threads);

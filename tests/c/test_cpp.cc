@@ -405,6 +405,30 @@ static void test_handlers() {
                                     held.use_count() == 1);
 }
 
+static void test_shared() {
+  const std::string socket = std::string(scratch) + "/cpp.sock", address = "unix:" + socket;
+  const std::string config = "[engine]\nshared = { socket = \"" + socket + "\" }\n" + strstr(CONFIG, "[[destination]]");
+  CHECK("shared: nobody listens", Engine::try_open(tidewire::Options::connect(address, 1ms)).code() == TIDEWIRE_DISCONNECTED);
+  Engine engine(tidewire::Options::text(config, directory("shared")));
+  Engine client(tidewire::Options::connect(address));
+  CHECK("shared: publish", client.publish(created("b", "k")) == TIDEWIRE_OUTCOME_ACCEPTED && engine.stats().accepted == 1);
+  {
+    tidewire::Reservation held = client.reserve(created("b", "k"));
+    held.commit();
+    tidewire::Reservation dropped = client.reserve(created("b", "k"));
+  }
+  CHECK("shared: a reservation", client.stats().accepted == 2);
+  CHECK("shared: a handler belongs elsewhere", client.try_set_handler("own", [](tidewire::Batch) {}).code() == TIDEWIRE_INVALID_ARGUMENT);
+  client.close();
+  engine.close(0ms);
+  tidewire::Options first = tidewire::Options::text(config, directory("shared"));
+  first.shared = true;
+  Engine one(first), two(first);
+  one.close(0ms);
+  CHECK("shared: another takes it over", two.publish(created("b", "k")) == TIDEWIRE_OUTCOME_ACCEPTED);
+  two.close(0ms);
+}
+
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
   scratch = argv[1];
@@ -440,6 +464,7 @@ int main(int argc, char **argv) {
   test_reading();
   test_in_doubt(doubt.c_str());
   test_handlers();
+  test_shared();
   test_closing();
   printf("%u passed, %u failed\n", passed, failed);
   return failed ? 1 : 0;

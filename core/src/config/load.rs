@@ -29,6 +29,7 @@ use crate::rule::{
     Arns, Custom, Destination, DestinationKind, Extensions, FilterValues, Format, Notification, NotificationOptions,
     OnQueueFull, Overlap, ProxyChoice, Rule, RuleSet, Subject, Text, Webhook, check_bucket, suggest, within,
 };
+use crate::shared::SharedConfig;
 use crate::wire;
 
 /// The largest file that is read, in bytes.
@@ -440,6 +441,7 @@ impl Loader<'_> {
         let key = "engine.filter.memory_bytes_max";
         set(&mut own.memory_bytes_max, &mut places, key, filter.memory_bytes_max, bytes);
         engine.network = self.network(table.network, &mut places)?;
+        engine.shared = table.shared.map(|t| self.shared(t.into_inner(), &mut places)).transpose()?;
         for name in &table.event_types {
             EventTypes::with_custom([name.get_ref()]).map_err(|e| {
                 let error = Error::invalid_config(e.message()).at("engine.event_types");
@@ -450,6 +452,25 @@ impl Loader<'_> {
         engine.event_types = EventTypes::with_custom(table.event_types.iter().map(|n| n.get_ref()))?;
         engine.validate().map_err(|e| self.at(key_offset(&places, e.place().unwrap_or_default()), e))?;
         Ok(engine)
+    }
+
+    fn shared(&self, table: text::Shared, places: &mut Places) -> Result<SharedConfig> {
+        places.push(("engine.shared.socket", table.socket.span().start));
+        let socket = table.socket.get_ref();
+        // Empty, it would be the directory of the file.
+        let mut shared = SharedConfig::new(if socket.is_empty() { PathBuf::new() } else { self.path(socket) });
+        if let Some(mode) = table.mode {
+            let at = |e: Error| self.at(mode.span().start, e.at("mode").at("engine.shared"));
+            shared.mode = u32::from_str_radix(mode.get_ref(), 8).map_err(|_| {
+                let what = format!("`{}` is no mode of a file", mode.get_ref().escape_debug());
+                at(Error::invalid_config(what).remedy("give its rights in octal, such as \"0660\""))
+            })?;
+            places.push(("engine.shared.mode", mode.span().start));
+        }
+        shared.uids = table.uids;
+        set(&mut shared.ring_bytes, places, "engine.shared.ring_bytes", table.ring_bytes, bytes);
+        set(&mut shared.clients_max, places, "engine.shared.clients_max", table.clients_max, clamp);
+        Ok(shared)
     }
 
     fn network(&self, table: text::Network, places: &mut Places) -> Result<NetworkConfig> {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use crate::driver::Sockets;
+pub use crate::shared::SharedConfig;
 pub use network::NetworkConfig;
 pub(crate) use network::{Network, check_proxy};
 
@@ -171,6 +172,8 @@ pub struct EngineConfig {
     pub filter: FilterLimits,
     /// How destinations are reached.
     pub network: NetworkConfig,
+    /// Where other processes get at the engine. Default: `None`, nowhere.
+    pub shared: Option<SharedConfig>,
 }
 
 /// Who keeps what is put while the engine runs.
@@ -449,6 +452,7 @@ impl EngineConfig {
             rules: RulesKept::default(),
             filter: FilterLimits::default(),
             network: NetworkConfig::default(),
+            shared: None,
         }
     }
 
@@ -571,6 +575,7 @@ impl EngineConfig {
         within("engine.filter.regexes_max", filter.regexes_max, 0, RULES_MAX)?;
         within("engine.filter.memory_bytes_max", filter.memory_bytes_max, 1 << 20, 1 << 40)?;
         self.network.validate()?;
+        self.shared.as_ref().map_or(Ok(()), SharedConfig::validate)?;
         let retention = &self.retention;
         if let Some(age) = retention.age_max {
             within_time("engine.retention.age_max", age, ms(1000), Duration::from_secs(100 * 366 * 24 * 3600))?;

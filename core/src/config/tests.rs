@@ -102,6 +102,12 @@ tenant_separator = "-"
 [engine.dedup]
 window = "10m"
 entries_max = 5000
+[engine.shared]
+socket = "run/engine.sock"
+mode = "0660"
+uids = [33, 1000]
+ring_bytes = "2MiB"
+clients_max = 64
 [engine.retention]
 keep = "all"
 age_max = "30d"
@@ -193,6 +199,9 @@ on_start = "emit"
     };
     assert_eq!(e.fairness, fairness);
     assert_eq!(e.dedup, DedupConfig { window: Duration::from_secs(600), entries_max: 5000 });
+    let mut shared = SharedConfig::new(dir.path().join("run/engine.sock"));
+    (shared.mode, shared.uids, shared.ring_bytes, shared.clients_max) = (0o660, vec![33, 1000], 2 << 20, 64);
+    assert_eq!(e.shared, Some(shared));
     assert_eq!((e.retention.keep, e.retention.bytes_max), (Keep::All, Some(2 << 30)));
     assert_eq!(e.retention.age_max, Some(Duration::from_secs(30 * 86400)));
     let f = e.filter;
@@ -241,6 +250,10 @@ fn the_smallest_file_has_the_documented_defaults() {
     assert_eq!((e.dead_letters.bytes_max, e.dead_letters.age_max), (1 << 30, Duration::from_secs(30 * 86400)));
     assert_eq!((e.dedup.window, e.dedup.entries_max), (Duration::ZERO, 1_000_000));
     assert_eq!((e.retention.keep, e.retention.age_max, e.retention.bytes_max), (Keep::Nothing, None, None));
+    assert_eq!(e.shared, None);
+    let shared = read(&engine("shared = { socket = \"/s\" }")).unwrap().engine.shared.unwrap();
+    assert_eq!((shared.socket.as_path(), shared.mode, shared.uids.len()), (Path::new("/s"), 0o600, 0));
+    assert_eq!((shared.ring_bytes, shared.clients_max), (1 << 20, 256));
     let f = e.filter;
     assert_eq!((f.nodes_max, f.literal_bytes_max, f.wildcards_max, f.regex_bytes_max), (256, 1024, 16, 1 << 20));
     assert_eq!((f.rules_per_bucket_max, f.rules_of_every_bucket_max), (1_000_000, 1_000_000));
@@ -388,6 +401,13 @@ fn limits_of_the_engine_are_told_at_their_key() {
         ("fairness.tenant_separator = \"\"", ["t.toml:3:29", "tenant_separator", "such as `-`"]),
         ("dedup.window = \"25h\"", ["t.toml:3:16", "engine.dedup.window", "86400s"]),
         ("dedup.entries_max = 0", ["t.toml:3:21", "entries_max is 0", "1 to"]),
+        ("shared.mode = \"0600\"", ["t.toml:3", "socket", "missing"]),
+        ("shared = { socket = \"\" }", ["t.toml:3:21", "0 bytes", "107"]),
+        ("shared = { socket = \"/s\", mode = \"0999\" }", ["t.toml:3:34", "no mode of a file", "octal"]),
+        ("shared = { socket = \"/s\", mode = \"7000\" }", ["t.toml:3:34", "engine.shared.mode is 7000", "octal"]),
+        ("shared = { socket = \"/s\", ring_bytes = \"3MiB\" }", ["t.toml:3:40", "not a power of two", "2097152 or"]),
+        ("shared = { socket = \"/s\", ring_bytes = \"1KiB\" }", ["t.toml:3:40", "engine.shared.ring_bytes", "262144"]),
+        ("shared = { socket = \"/s\", clients_max = 0 }", ["t.toml:3:41", "clients_max is 0", "1 to 4096"]),
         ("filter.nodes_max = 257", ["t.toml:3:20", "engine.filter.nodes_max is 257", "1 to 256"]),
         ("filter.literal_bytes_max = \"2KiB\"", ["t.toml:3:28", "engine.filter.literal_bytes_max", "1024"]),
         ("filter.wildcards_max = 17", ["t.toml:3:24", "engine.filter.wildcards_max is 17", "0 to 16"]),

@@ -69,6 +69,19 @@ pub(super) struct Engine {
     pub(super) filter: FilterTable,
     #[serde(default)]
     pub(super) network: Network,
+    pub(super) shared: Option<Spanned<Shared>>,
+}
+
+/// Where other processes get at the engine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shared {
+    pub(super) socket: Spanned<String>,
+    pub(super) mode: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) uids: Vec<u32>,
+    pub(super) ring_bytes: Option<Spanned<Size>>,
+    pub(super) clients_max: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

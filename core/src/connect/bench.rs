@@ -77,7 +77,7 @@ async fn on_shard(load: Load, network: &Arc<Network>) -> Result<Run> {
         for task in tasks {
             sum += task.await?;
         }
-        Ok(sum)
+        Ok::<_, crate::error::Error>(sum)
     };
     all(WARM_UP, None).await?;
     let (begun, cpu) = (driver::now(), thread_cpu());

@@ -11,6 +11,7 @@ use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind};
 use crate::shard::Shared;
+use crate::shard::entrance::Entrance;
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
 use crate::shard::snapshot::Known;
@@ -31,31 +32,13 @@ impl Engine {
         if cursor == 0 {
             return Err(Error::new(ErrorKind::InvalidArgument, "the cursor is 0").remedy("count from 1"));
         }
+        if entrance.telling.load(Ordering::Relaxed) & Entrance::CLIENTS != 0 {
+            inner.after_clients(options.on_full)?;
+        }
         let place = inner.place(event)?;
         let receipt = {
             let _turn = inner.append.lock();
-            inner.check_open()?;
-            let shard = place.shard;
-            let applied = &shard.common.host_cursor;
-            let known = cursor <= applied.load(Ordering::Relaxed)
-                || cursor <= shard.host_cursor_given.load(Ordering::Relaxed)
-                || shard.common.was_applied(cursor, place.hash);
-            let receipt = if known {
-                shard.stats.duplicates.add_shared(1);
-                // Where it is exactly is not known, only that it is before this.
-                let position = shard.ring.tail();
-                Some(Receipt { shard: shard.clone(), position, duplicate: true })
-            } else if inner.interested(entrance, event.bucket, event.event_type) {
-                let receipt = inner.push_special(event, place, options, Some(cursor))?;
-                shard.host_cursor_given.store(cursor, Ordering::Relaxed);
-                Some(receipt)
-            } else {
-                inner.no_match.add();
-                None
-            };
-            // Release: who sees the cursor sees what was pushed before it. A repeat is lower and changes nothing.
-            applied.fetch_max(cursor, Ordering::Release);
-            receipt
+            inner.append(cursor, event, place, options, || inner.wait_for_turn(event, Known::Whole, options.on_full))?
         };
         settle(receipt, options)
     }
@@ -83,12 +66,16 @@ impl Engine {
     pub(super) fn submit_keyed(&self, event: &Event<'_>, options: &PublishOptions) -> Result<Option<Receipt>> {
         let inner = &*self.inner;
         let entrance = inner.entrance()?;
+        if entrance.telling.load(Ordering::Relaxed) & Entrance::CLIENTS != 0 {
+            inner.after_clients(options.on_full)?;
+        }
         let place = inner.place(event)?;
         if !inner.interested(entrance, event.bucket, event.event_type) {
             inner.check_open()?;
             inner.no_match.add();
             return Ok(None);
         }
+        inner.wait_for_turn(event, Known::Whole, options.on_full)?;
         inner.push_special(event, place, options, None).map(Some)
     }
 }
@@ -98,7 +85,7 @@ fn settle(receipt: Option<Receipt>, options: &PublishOptions) -> Result<Publishe
     let Some(receipt) = receipt else { return Ok(Published::NoMatch) };
     if options.ack > Ack::Memory {
         // Of a repeat, the one that was accepted may have asked for less.
-        receipt.shard.ring.notify(true);
+        receipt.hurry();
         receipt.wait(options.ack, Some(deadline_in(options.ack_timeout)))?;
     }
     Ok(if receipt.duplicate { Published::Duplicate } else { Published::Accepted })
@@ -106,7 +93,7 @@ fn settle(receipt: Option<Receipt>, options: &PublishOptions) -> Result<Publishe
 
 /// Where a valid event goes.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+pub(super) struct Place<'a> {
     shard: &'a Arc<Shared>,
     hash: u64,
     layout: Layout,
@@ -114,7 +101,7 @@ struct Place<'a> {
 
 impl Inner {
     /// Checks an event and finds its shard.
-    fn place(&self, event: &Event<'_>) -> Result<Place<'_>> {
+    pub(super) fn place(&self, event: &Event<'_>) -> Result<Place<'_>> {
         let layout = event.check_seldom(self.config.event_bytes_max).inspect_err(|_| {
             self.refused_invalid.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -125,8 +112,44 @@ impl Inner {
         Ok(Place { shard: self.shard_of(hash), hash, layout })
     }
 
-    /// Pushes an event with a key or a cursor of the host, or finds by the key that it is a repeat.
-    fn push_special(
+    /// See [`Engine::append_at`]; the caller holds [`Inner::append`]. `enter` is asked before something that is no repeat
+    /// goes in.
+    pub(super) fn append(
+        &self,
+        cursor: u64,
+        event: &Event<'_>,
+        place: Place<'_>,
+        options: &PublishOptions,
+        enter: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<Receipt>> {
+        self.check_open()?;
+        let shard = place.shard;
+        let applied = &shard.common.host_cursor;
+        let known = cursor <= applied.load(Ordering::Relaxed)
+            || cursor <= shard.host_cursor_given.load(Ordering::Relaxed)
+            || shard.common.was_applied(cursor, place.hash);
+        let receipt = if known {
+            shard.stats.duplicates.add_shared(1);
+            // Where it is exactly is not known, only that it is before this.
+            let position = shard.ring.tail();
+            Some(Receipt { duplicate: true, ..Receipt::new(shard.clone(), position) })
+        } else if self.interested(self.entrance()?, event.bucket, event.event_type) {
+            enter()?;
+            let receipt = self.push_special(event, place, options, Some(cursor))?;
+            shard.host_cursor_given.store(cursor, Ordering::Relaxed);
+            Some(receipt)
+        } else {
+            self.no_match.add();
+            None
+        };
+        // Release: who sees the cursor sees what was pushed before it. A repeat is lower and changes nothing.
+        applied.fetch_max(cursor, Ordering::Release);
+        Ok(receipt)
+    }
+
+    /// Pushes an event with a key or a cursor of the host, or finds by the key that it is a repeat. The caller has waited for
+    /// the event's turn.
+    pub(super) fn push_special(
         &self,
         event: &Event<'_>,
         place: Place<'_>,
@@ -153,7 +176,6 @@ impl Inner {
                 frame::encode(event, layout, time_ns, prefix.encode(out));
             })
         };
-        self.wait_for_turn(event, Known::Whole, options.on_full)?;
         self.bring(shard, event.bucket, layout.len());
         let mut duplicate = false;
         // Looking the key up, pushing and entering the key are one step for everybody else.
@@ -180,6 +202,6 @@ impl Inner {
             shard.stats.duplicates.add_shared(1);
         }
         shard.ring.notify(options.ack > Ack::Memory);
-        Ok(Receipt { shard: shard.clone(), position, duplicate })
+        Ok(Receipt { duplicate, ..Receipt::new(shard.clone(), position) })
     }
 }

@@ -1,6 +1,5 @@
 //! Several events at once, with one wait for all of them.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Engine, PublishOptions, Published, deadline_in};
@@ -12,26 +11,36 @@ use crate::shard::progress::Receipt;
 
 /// What a series of events is still waiting for. An ack level that an event has reached, every earlier event of its
 /// shard has reached too, so the last receipt of each shard is enough.
-#[derive(Debug, Default)]
-pub(crate) struct Receipts(Vec<Receipt>);
+#[derive(Clone, Debug, Default)]
+pub struct Receipts(Vec<Receipt>);
 
 impl Receipts {
     /// Adds the receipt of an event.
-    pub(crate) fn add(&mut self, receipt: Receipt) {
-        match self.0.iter_mut().find(|r| Arc::ptr_eq(&r.shard, &receipt.shard)) {
+    pub fn add(&mut self, receipt: Receipt) {
+        match self.0.iter_mut().find(|r| r.way.is(&receipt.way)) {
             Some(r) => r.position = r.position.max(receipt.position),
             None => self.0.push(receipt),
         }
     }
 
+    /// Whether all have reached the level.
+    pub fn is(&self, ack: Ack) -> bool {
+        self.0.iter().all(|r| r.is(ack))
+    }
+
     /// Blocks until all have reached the level.
-    pub(crate) fn wait(&self, ack: Ack, deadline: Instant) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Receipt::wait`], of the first that it is said of.
+    pub fn wait(&self, ack: Ack, deadline: Instant) -> Result<()> {
         self.0.iter().filter(|_| ack > Ack::Memory).try_for_each(|r| r.wait(ack, Some(deadline)))
     }
 
-    /// Ready once all have reached the level.
-    #[cfg(feature = "source-http")]
-    pub(crate) async fn reached(&self, ack: Ack) -> Result<()> {
+    /// Ready once all have reached the level. It may be awaited on any executor.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::LogFailed`] or [`crate::ErrorKind::Closed`] if one of them will never be reached.
+    pub async fn reached(&self, ack: Ack) -> Result<()> {
         for r in &self.0 {
             r.reached(ack).await?;
         }
@@ -70,18 +79,8 @@ impl Engine {
     ) -> Result<()> {
         *published = PublishedJson::default();
         self.check_process()?;
-        let mut events = Events::default();
-        ingest::parse(document, content_type, &mut |e| {
-            self.check(e)?;
-            events.push(e);
-            Ok(())
-        })?;
-        let submit = |place| events.with(place, |e| self.submit(e, options));
-        self.submit_all(events.len(), options, submit, |became| match became {
-            Published::Accepted => published.accepted += 1,
-            Published::NoMatch => published.no_match += 1,
-            Published::Duplicate => published.duplicates += 1,
-        })
+        let check = |e: &Event<'_>| self.check(e);
+        publish_document(document, content_type, options, published, check, |e| self.submit(e, options))
     }
 
     /// Publishes several events, one after the other, and waits once for the level of all of them. `outcomes` is emptied
@@ -98,33 +97,59 @@ impl Engine {
     ) -> Result<()> {
         outcomes.clear();
         self.check_process()?;
-        self.submit_all(events.len(), options, |n| self.submit(&events[n], options), |became| outcomes.push(became))
+        submit_all(events.len(), options, |n| self.submit(&events[n], options), |became| outcomes.push(became))
     }
+}
 
-    /// Submits so many events one after the other, up to one that is refused, and waits for those before it.
-    fn submit_all(
-        &self,
-        count: usize,
-        options: &PublishOptions,
-        submit: impl Fn(usize) -> Result<Option<Receipt>>,
-        mut became: impl FnMut(Published),
-    ) -> Result<()> {
-        let mut receipts = Receipts::default();
-        let mut refused = Ok(());
-        for n in 0..count {
-            match submit(n) {
-                Ok(None) => became(Published::NoMatch),
-                Ok(Some(receipt)) => {
-                    became(if receipt.is_duplicate() { Published::Duplicate } else { Published::Accepted });
-                    receipts.add(receipt);
-                }
-                Err(e) => {
-                    refused = Err(e.at(format!("events[{n}]")));
-                    break;
-                }
+/// Publishes the events of a JSON document: see [`Engine::publish_json`].
+pub(crate) fn publish_document(
+    document: &mut [u8],
+    content_type: &str,
+    options: &PublishOptions,
+    published: &mut PublishedJson,
+    check: impl Fn(&Event<'_>) -> Result<()>,
+    submit: impl Fn(&Event<'_>) -> Result<Option<Receipt>>,
+) -> Result<()> {
+    let mut events = Events::default();
+    ingest::parse(document, content_type, &mut |e| {
+        check(e)?;
+        events.push(e);
+        Ok(())
+    })?;
+    submit_all(
+        events.len(),
+        options,
+        |place| events.with(place, &submit),
+        |became| match became {
+            Published::Accepted => published.accepted += 1,
+            Published::NoMatch => published.no_match += 1,
+            Published::Duplicate => published.duplicates += 1,
+        },
+    )
+}
+
+/// Submits so many events one after the other, up to one that is refused, and waits for those before it.
+pub(crate) fn submit_all(
+    count: usize,
+    options: &PublishOptions,
+    submit: impl Fn(usize) -> Result<Option<Receipt>>,
+    mut became: impl FnMut(Published),
+) -> Result<()> {
+    let mut receipts = Receipts::default();
+    let mut refused = Ok(());
+    for n in 0..count {
+        match submit(n) {
+            Ok(None) => became(Published::NoMatch),
+            Ok(Some(receipt)) => {
+                became(if receipt.is_duplicate() { Published::Duplicate } else { Published::Accepted });
+                receipts.add(receipt);
+            }
+            Err(e) => {
+                refused = Err(e.at(format!("events[{n}]")));
+                break;
             }
         }
-        let reached = receipts.wait(options.ack, deadline_in(options.ack_timeout));
-        refused.and(reached)
     }
+    let reached = receipts.wait(options.ack, deadline_in(options.ack_timeout));
+    refused.and(reached)
 }

@@ -19,7 +19,8 @@ use crate::driver;
 use crate::error::{Error, Result};
 use crate::lock::Mutex;
 use crate::log::Ack;
-use crate::shard::progress::{Receipt, ReceiptFuture};
+use crate::shard::progress::{Receipt, ReceiptFuture, Way};
+use crate::shared::Client;
 
 /// Completions that are told to a callback at a time.
 const AT_ONCE: usize = 256;
@@ -31,7 +32,7 @@ const STACK_BYTES: usize = 2 << 20;
 /// May be used from any threads at the same time. It keeps the engine open as an [`Engine`] does.
 #[derive(Debug)]
 pub struct Completions {
-    engine: Engine,
+    keep: Keep,
     inner: Arc<Inner>,
     waker: Waker,
 }
@@ -43,6 +44,25 @@ pub struct Completion {
     pub user_data: u64,
     /// [`crate::ErrorKind::LogFailed`] or [`crate::ErrorKind::Closed`] if it will never be reached.
     pub result: Result<()>,
+}
+
+/// Whose events are watched, and kept open by it.
+#[derive(Debug)]
+pub(crate) enum Keep {
+    Engine(Engine),
+    Client(Client),
+    /// It is for whoever has it to see to that.
+    Nothing,
+}
+
+impl Keep {
+    fn check_process(&self) -> Result<()> {
+        match self {
+            Keep::Engine(engine) => engine.check_process(),
+            Keep::Client(client) => client.check_process(),
+            Keep::Nothing => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +86,7 @@ struct State {
 /// What is watched of one shard, at one level.
 #[derive(Debug)]
 struct Line {
-    shard: usize,
+    way: Way,
     ack: Ack,
     /// Ring position, and what stands for the event; the lowest position first.
     waiting: BinaryHeap<Reverse<(u64, u64)>>,
@@ -122,13 +142,21 @@ impl Line {
             let Poll::Ready(result) = Pin::new(&mut *first).poll(cx) else { return };
             let receipt = first.receipt().clone();
             let reached = receipt.reached_position(self.ack);
-            while let Some(Reverse((position, user_data))) = self.waiting.peek().copied()
-                && (position <= reached || result.is_err())
-            {
+            let fault = |position| receipt.fault_at(position, self.ack);
+            let all_failed = result.is_err() && fault(receipt.position).is_none();
+            while let Some(Reverse((position, user_data))) = self.waiting.peek().copied() {
+                let fault = fault(position);
+                if position > reached && !all_failed && fault.is_none() {
+                    break;
+                }
                 self.waiting.pop();
                 *watched -= 1;
                 // Of a log that has failed, what had reached its level before has not failed.
-                let result = if position <= reached { Ok(()) } else { result.clone() };
+                let result = match fault {
+                    Some(e) => Err(e),
+                    None if position <= reached => Ok(()),
+                    None => result.clone(),
+                };
                 done.push_back(Completion { user_data, result });
             }
             self.first = self.waiting.peek().map(|Reverse((position, _))| {
@@ -153,30 +181,35 @@ impl Engine {
     /// # Errors
     /// [`crate::ErrorKind::Io`] if there are no descriptors left, [`crate::ErrorKind::WrongProcess`].
     pub fn completions(&self) -> Result<Completions> {
-        self.check_process()?;
+        Completions::new(Keep::Engine(self.clone()))
+    }
+}
+
+impl Completions {
+    /// A queue for the events of whom it keeps open.
+    pub(crate) fn new(keep: Keep) -> Result<Completions> {
+        keep.check_process()?;
         let fd = driver::eventfd(0)
             .map_err(|e| Error::io("cannot make an eventfd", &e).remedy("raise the limit of open files"))?;
         let inner = Inner { fd, told: AtomicBool::new(false), state: Mutex::default() };
         let inner = Arc::new(inner);
         let waker = Waker::from(Arc::new(Bell(Arc::downgrade(&inner))));
-        Ok(Completions { engine: self.clone(), inner, waker })
+        Ok(Completions { keep, inner, waker })
     }
-}
 
-impl Completions {
     /// Watches for an event's level; `user_data` comes with its completion, which there will be one of, at once if the
     /// level is reached already.
     ///
     /// # Errors
     /// [`crate::ErrorKind::WrongProcess`].
     pub fn watch(&self, receipt: &Receipt, ack: Ack, user_data: u64) -> Result<()> {
-        self.engine.check_process()?;
-        let shard = receipt.shard.index;
+        self.keep.check_process()?;
+        let (way, ack) = (&receipt.way, receipt.way.level(ack)?);
         let mut state = self.inner.state.lock();
-        let at = match state.lines.iter().position(|l| l.shard == shard && l.ack == ack) {
+        let at = match state.lines.iter().position(|l| l.ack == ack && l.way.is(way)) {
             Some(at) => at,
             None => {
-                state.lines.push(Line { shard, ack, waiting: BinaryHeap::new(), first: None });
+                state.lines.push(Line { way: way.clone(), ack, waiting: BinaryHeap::new(), first: None });
                 state.lines.len() - 1
             }
         };
@@ -196,7 +229,7 @@ impl Completions {
     /// # Errors
     /// [`crate::ErrorKind::WrongProcess`].
     pub fn take(&self, max: usize, mut each: impl FnMut(Completion)) -> Result<usize> {
-        self.engine.check_process()?;
+        self.keep.check_process()?;
         let mut state = self.inner.state.lock();
         // Before looking: what comes after this tells again.
         self.inner.hush();
@@ -225,8 +258,15 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::completions`], and [`crate::ErrorKind::Io`] if there can be no thread.
-    pub fn completions_to(&self, mut each: impl FnMut(&[Completion]) + Send + 'static) -> Result<CompletionCalls> {
-        let queue = Arc::new(self.completions()?);
+    pub fn completions_to(&self, each: impl FnMut(&[Completion]) + Send + 'static) -> Result<CompletionCalls> {
+        self.completions()?.call(each)
+    }
+}
+
+impl Completions {
+    /// Has a thread of its own take and call.
+    pub(crate) fn call(self, mut each: impl FnMut(&[Completion]) + Send + 'static) -> Result<CompletionCalls> {
+        let queue = Arc::new(self);
         let stop = Arc::new(AtomicBool::new(false));
         let (calling, stopped) = (queue.clone(), stop.clone());
         let work = move || {
@@ -273,7 +313,7 @@ impl std::ops::Deref for CompletionCalls {
 impl Drop for CompletionCalls {
     fn drop(&mut self) {
         // A forked child does not have the thread.
-        if self.queue.engine.check_process().is_err() {
+        if self.queue.keep.check_process().is_err() {
             return;
         }
         self.stop.store(true, Ordering::SeqCst);
@@ -322,6 +362,13 @@ mod tests {
         engine.submit(&event, &options).unwrap().unwrap()
     }
 
+    fn shard_of(receipt: &Receipt) -> usize {
+        match &receipt.way {
+            Way::Shard(shard) => shard.index,
+            Way::Client(..) => unreachable!(),
+        }
+    }
+
     fn is_readable(fd: BorrowedFd<'_>, wait: Duration) -> bool {
         let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid entry.
@@ -350,7 +397,7 @@ mod tests {
         for n in 0..2000 {
             let ack = [Ack::Synced, Ack::Written, Ack::Memory][n as usize % 3];
             let receipt = submit(&engine, &format!("k{}", n % 7), ack);
-            of_shard.entry((receipt.shard.index, ack)).or_default().push(n);
+            of_shard.entry((shard_of(&receipt), ack)).or_default().push(n);
             completions.watch(&receipt, ack, n).unwrap();
         }
         let taken = all(&completions, 2000);

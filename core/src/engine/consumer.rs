@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use serde::{Deserialize, Serialize};
 
 use super::keep::{FilterFile, StartFile, check_name};
-use super::tail::STEPS_MIN;
+use super::tail::{LogWatch, STEPS_MIN};
 use super::{Engine, Life, closed, deadline_in};
 use crate::delivery::group::{GroupPolicy, Refused};
 use crate::driver;
@@ -147,7 +147,7 @@ pub struct Delivered {
 }
 
 /// What a group has done and has still to do. Counts are of this run of the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct GroupStats {
     /// The group.
@@ -404,6 +404,19 @@ impl Consumer {
             self.engine.wait_for_news(&written, self.group.bell.rung_since(rings), until)?;
         }
     }
+
+    /// A watch that is ready once there may be an event that is not there when this is called: something was published, or
+    /// another member gave an event back, or the engine is closed. Leases that run out, and waits that are over, it does not
+    /// tell of: look again after [`Consumer::LOOK_AGAIN`] at the latest. For hosts that have no thread to wait: make it, then
+    /// call [`Consumer::fetch`] without a wait, and await it if there was nothing.
+    pub fn watch(&self) -> LogWatch {
+        let group = self.group.clone();
+        let rings = group.bell.rings();
+        self.engine.watch_log(async move { group.bell.rung_since(rings).await })
+    }
+
+    /// How long who waits for events need not look again; see [`Consumer::watch`].
+    pub const LOOK_AGAIN: Duration = LOOK;
 
     /// Takes what is ready on any shard.
     fn take(&self, max: usize, out: &mut Vec<Delivery>, timer: &mut Option<u64>, burying: &mut bool) {

@@ -18,7 +18,7 @@ use crate::shard::dead::{DeadJob, RedriveOrder};
 const PAGE_MAX: usize = 10_000;
 
 /// How dead letters are redriven. The default: each to its own destination, as fast as the log takes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct RedriveOptions {
     /// The destination that gets them instead of their own, by name.

@@ -13,7 +13,7 @@ use crate::rule::DESTINATION_NAME_BYTES_MAX;
 /// A filter as written down: prefix and suffix, or else `filter`. A version that does not know the latter misses the
 /// former, and does not take the filter for one that passes everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FilterFile {
+pub(crate) struct FilterFile {
     bucket: Option<String>,
     events: Vec<String>,
     /// Base64: keys are bytes.
@@ -27,7 +27,7 @@ pub(super) struct FilterFile {
 }
 
 impl FilterFile {
-    pub(super) fn of(filter: &EventFilter) -> FilterFile {
+    pub(crate) fn of(filter: &EventFilter) -> FilterFile {
         let (bucket, events) = (filter.bucket().map(str::to_owned), filter.event_names().to_vec());
         let (prefix, suffix, filter) = match filter.filter().affixes() {
             Some((prefix, suffix)) => (Some(STANDARD.encode(prefix)), Some(STANDARD.encode(suffix)), None),
@@ -37,7 +37,7 @@ impl FilterFile {
     }
 
     /// The filter. A type that is no longer registered is left out, and told.
-    pub(super) fn filter(&self, whose: &str, types: &EventTypes) -> Result<EventFilter> {
+    pub(crate) fn filter(&self, whose: &str, types: &EventTypes) -> Result<EventFilter> {
         let corrupt = |message: String| Error::new(ErrorKind::Corrupt, message).at(whose);
         let bytes = |text: &str| STANDARD.decode(text).map_err(|e| corrupt(format!("not base64: {e}")));
         let filter = match (&self.prefix, &self.suffix, &self.filter) {

@@ -118,6 +118,7 @@ const COUNTERS: &[Of<Stats>] = &[
     }),
     ("dead_letters_redriven", "Dead letters put back into the log", |s| s.dead_letters_redriven),
     ("dead_letters_purged", "Dead letters removed on request", |s| s.dead_letters_purged),
+    ("clients_lost", "Events accepted from other processes that could not be taken in", |s| s.clients_lost),
 ];
 
 /// Of an engine, what comes and goes.
@@ -129,7 +130,9 @@ const GAUGES: &[Of<Stats>] = &[
     ("ring_used_bytes", "Bytes in the rings", |s| s.ring_used_bytes),
     ("ring_reserved_bytes", "Bytes of the rings kept free for reservations", |s| s.ring_reserved_bytes),
     ("reservations", "Reservations that are neither committed nor aborted", |s| s.reservations),
-    ("in_doubt", "Intents of earlier runs that the host has not resolved", |s| s.in_doubt),
+    ("in_doubt", "Intents of earlier runs, and of clients that are gone, that the host has not resolved", |s| {
+        s.in_doubt
+    }),
     ("held_bytes", "Bytes of rendered records held for delivery", |s| s.held_bytes),
     ("log_segments", "Segment files of the log", |s| s.segments),
     ("log_disk_bytes", "Bytes of the files of the log, spare ones included", |s| s.log_disk_bytes),
@@ -143,6 +146,7 @@ const GAUGES: &[Of<Stats>] = &[
         s.dead_letters_warning.into()
     }),
     ("tasks", "Tasks of the shards", |s| s.tasks),
+    ("clients", "Other processes that are connected to the engine", |s| s.clients),
 ];
 
 /// Of the rules.

@@ -73,7 +73,7 @@ impl ReplayRequest {
 }
 
 /// What a replay does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum ReplayState {
     /// It is under way.
@@ -89,7 +89,7 @@ pub enum ReplayState {
 }
 
 /// How far a replay is. Counts are of this run of the engine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct ReplayProgress {
     /// What it does.

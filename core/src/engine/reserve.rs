@@ -19,11 +19,13 @@ use crate::event::{Event, EventId, EventType, FrameView, Layout, frame, resource
 use crate::lock::Mutex;
 use crate::log::Ack;
 use crate::log::record::{Extensions, Kind, Origin};
+use crate::log::recovery;
 use crate::shard::message::{Prefix, Tag};
 use crate::shard::progress::Receipt;
 use crate::shard::ring::{PushError, ReserveError, Ring};
 use crate::shard::snapshot::{Known, Scratch, Snapshot};
-use crate::shard::{Resolved, Shared};
+use crate::shard::{InDoubtIntent, Resolved, Shared};
+use crate::shared::Promise;
 
 /// Bytes that a reservation has for what is known only after the operation (etag, version, size), unless it says more.
 const ROOM_BYTES: usize = 512;
@@ -37,6 +39,9 @@ pub enum Intent {
     /// It is in the log and synced before [`Engine::reserve`] returns.
     Durable,
 }
+
+/// How long a commit waits for what other processes have published before it.
+const CLIENTS_WAIT: Duration = Duration::from_secs(30);
 
 /// How an event is reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +146,11 @@ pub struct InDoubt {
 }
 
 impl InDoubt {
+    /// As another process told it.
+    pub(crate) fn of_parts(token: EventId, reserved_ns: u64, frame: Vec<u8>) -> InDoubt {
+        InDoubt { token, reserved_ns, frame }
+    }
+
     /// The event as it was declared.
     pub fn event(&self) -> FrameView<'_> {
         FrameView::trusted(&self.frame)
@@ -153,17 +163,31 @@ impl InDoubt {
 /// nor aborted aborts it.
 #[derive(Debug)]
 pub struct Reservation {
-    engine: Engine,
-    shard: Arc<Shared>,
+    keeper: Keeper,
     /// The event as declared.
     frame: Box<[u8]>,
     /// It was declared with a time.
     timed: bool,
     bytes_max: usize,
+    state: Mutex<State>,
+}
+
+/// Where the space is kept.
+#[derive(Debug)]
+enum Keeper {
+    Engine(Space),
+    /// In the ring to an engine in another process.
+    Client(Promise),
+}
+
+/// Space in the ring of a shard.
+#[derive(Debug)]
+struct Space {
+    engine: Engine,
+    shard: Arc<Shared>,
     /// The payload for which the ring keeps space.
     payload: usize,
     intent: IntentName,
-    state: Mutex<State>,
 }
 
 /// What the shard knows a reservation by.
@@ -179,8 +203,8 @@ enum IntentName {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Open,
-    /// With the ring position after the event.
-    Committed(u64),
+    /// With the ring position after the event, and the level that was asked for.
+    Committed(u64, Ack),
     Aborted,
 }
 
@@ -209,7 +233,8 @@ impl Engine {
         Ok(items.map_or(ReservedBatch::WouldBlock, |items| ReservedBatch::Held(BatchReservation { items })))
     }
 
-    /// The reservations with durable intents that earlier runs left without an end, in the order in which each shard made
+    /// The reservations with durable intents that earlier runs, or other processes that are gone ([`crate::shared`]), left
+    /// without an end, in the order in which each shard made
     /// them. The host says of each what became of the operation ([`Engine::resolve`]); until then they are kept, and their
     /// part of the log with them.
     ///
@@ -242,79 +267,9 @@ impl Engine {
     /// said before, [`ErrorKind::InvalidEvent`] if it is another event than was declared; and as
     /// [`Engine::publish_with`], with its default options.
     pub fn resolve(&self, token: EventId, resolution: Resolution<'_>) -> Result<()> {
-        let inner = &*self.inner;
-        inner.check_process()?;
-        let unknown = || {
-            Error::new(ErrorKind::NotFound, format!("no reservation {token} is in doubt"))
-                .remedy("see the list of those that are; what was resolved in an earlier run is not in it")
-        };
-        let options = super::PublishOptions::default();
-        let deadline = options.on_full.deadline();
-        let shard_at = |index: usize| inner.shards.iter().find(|s| s.index == index).ok_or_else(unknown);
-        let shard = shard_at(usize::from(token.shard))?;
-        let mut prefix = Prefix::new(Kind::Abort);
-        prefix.extensions.resolves = Some(token.sequence);
-        let resolved = loop {
-            let mut intents = shard.in_doubt.lock();
-            let known = intents.get_mut(&token.sequence).filter(|i| i.intent.incarnation == token.incarnation);
-            let entry = known.ok_or_else(unknown)?;
-            let commits = matches!(resolution, Resolution::Commit(_));
-            if let Some(resolved) = &entry.resolved {
-                if resolved.committed != commits {
-                    let was = if resolved.committed { "committed" } else { "aborted" };
-                    return Err(Error::new(ErrorKind::InvalidArgument, format!("{token} was {was} before")));
-                }
-                break resolved.clone();
-            }
-            let mut target = shard;
-            let pushed = match resolution {
-                Resolution::Commit(event) => {
-                    let layout = inner.check_final(event, &entry.intent.frame, inner.config.event_bytes_max)?;
-                    let mut prefix = commit_prefix(token);
-                    target = inner.shard_of_event(event);
-                    if !Arc::ptr_eq(target, shard) {
-                        // The key has another shard by now, which does not know the intent.
-                        prefix.extensions.resolves = None;
-                    }
-                    let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-                    let tag = Tag::prefixed(Ack::Synced).number();
-                    inner.bring(target, event.bucket, layout.len());
-                    let pushed = target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
-                        frame::encode(event, layout, time_ns, prefix.encode(out));
-                    });
-                    pushed.inspect_err(|_| inner.take_back(target, event.bucket, layout.len()))
-                }
-                Resolution::Abort => push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill)),
-            };
-            match pushed {
-                Ok(position) => {
-                    let resolved = Resolved { committed: commits, shard: target.index, position };
-                    entry.resolved = Some(resolved.clone());
-                    entry.intent.frame = Vec::new();
-                    break resolved;
-                }
-                Err(PushError::Closed) => return Err(refused(target)),
-                Err(PushError::Full) => {
-                    drop(intents);
-                    if deadline.is_none_or(|d| !target.ring.wait_for_space(Some(d))) {
-                        return Err(full(target));
-                    }
-                }
-            }
-        };
-        let durable = |shard: &Arc<Shared>, position| {
-            shard.ring.notify(true);
-            let receipt = Receipt::new(shard.clone(), position);
-            receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
-        };
-        durable(shard_at(resolved.shard)?, resolved.position)?;
-        if resolved.shard == shard.index {
-            return Ok(());
-        }
-        // Only now may the intent end. If a crash comes between, it is in doubt once more, and the event may be repeated.
-        let push = || push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill));
-        let position = push().or_else(|e| inner.push_slowly(shard, options.on_full, e, push))?;
-        durable(shard, position)
+        self.inner.check_process()?;
+        self.inner.after_clients(super::PublishOptions::default().on_full)?;
+        self.inner.resolve_now(token, resolution)
     }
 
     /// Holds all of these or none (`None`: too much is reserved). What no rule wants has no reservation.
@@ -385,12 +340,7 @@ impl Engine {
             return Ok(Ok(None));
         }
         let limit = inner.config.event_bytes_max;
-        let bytes_max = options.bytes_max.unwrap_or(limit.min(layout.len() + ROOM_BYTES));
-        if !(layout.len()..=limit).contains(&bytes_max) {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("bytes_max is {bytes_max}"))
-                .at("bytes_max")
-                .remedy(format!("choose from {} (the event as it is) to {limit}", layout.len())));
-        }
+        let bytes_max = bytes_max_of(options, layout.len(), limit)?;
         let hash = resource_hash(event.bucket.as_bytes(), event.key);
         let shard = inner.shard_of(hash);
         // The commit of an intent says which one it ends.
@@ -418,14 +368,12 @@ impl Engine {
         shard.stats.reservations.add_shared(1);
         let mut bytes = vec![0; layout.len()].into_boxed_slice();
         frame::encode(event, layout, driver::wall_ns(), &mut bytes);
+        let space = Space { engine: self.clone(), shard: shard.clone(), payload, intent: IntentName::None };
         Ok(Ok(Some(Reservation {
-            engine: self.clone(),
-            shard: shard.clone(),
+            keeper: Keeper::Engine(space),
             frame: bytes,
             timed: event.time_ns != 0,
             bytes_max,
-            payload,
-            intent: IntentName::None,
             state: Mutex::new(State::Open),
         })))
     }
@@ -435,37 +383,123 @@ impl Engine {
     fn write_intents(&self, items: &mut [Option<Reservation>], options: &ReserveOptions) -> Result<()> {
         let inner = &*self.inner;
         let mut receipts: Vec<Receipt> = Vec::new();
-        for item in items.iter_mut().flatten() {
+        fn of_engine(item: &mut Reservation) -> Option<(&mut Space, &[u8])> {
+            match &mut item.keeper {
+                Keeper::Engine(space) => Some((space, &item.frame)),
+                Keeper::Client(_) => None,
+            }
+        }
+        for (space, frame) in items.iter_mut().flatten().filter_map(of_engine) {
             let ticket = inner.next_ticket.fetch_add(1, Ordering::Relaxed);
             let prefix = Prefix { ticket: Some(ticket), ..Prefix::new(Kind::Intent) };
-            let shard = &item.shard;
+            let shard = &space.shard;
             let push = || {
                 let tag = Tag::prefixed(Ack::Synced).number();
-                shard.ring.push_with(prefix.encoded_len() + item.frame.len(), tag, |out| {
-                    prefix.encode(out).copy_from_slice(&item.frame);
+                shard.ring.push_with(prefix.encoded_len() + frame.len(), tag, |out| {
+                    prefix.encode(out).copy_from_slice(frame);
                 })
             };
             let position = push().or_else(|e| inner.push_slowly(shard, options.on_full, e, push))?;
             shard.ring.notify(true);
-            match receipts.iter_mut().find(|r| Arc::ptr_eq(&r.shard, shard)) {
-                Some(receipt) => receipt.position = position,
-                None => receipts.push(Receipt::new(shard.clone(), position)),
+            let receipt = Receipt::new(shard.clone(), position);
+            match receipts.iter_mut().find(|r| r.way.is(&receipt.way)) {
+                Some(earlier) => *earlier = receipt,
+                None => receipts.push(receipt),
             }
-            item.intent = IntentName::Ticket(ticket);
+            space.intent = IntentName::Ticket(ticket);
         }
         let deadline = deadline_in(options.ack_timeout);
         for receipt in receipts {
             receipt.wait(Ack::Synced, Some(deadline))?;
         }
-        for item in items.iter_mut().flatten() {
-            let IntentName::Ticket(ticket) = item.intent else { continue };
-            let Some(sequence) = item.shard.tickets.lock().remove(&ticket) else {
+        for (space, _) in items.iter_mut().flatten().filter_map(of_engine) {
+            let IntentName::Ticket(ticket) = space.intent else { continue };
+            let Some(sequence) = space.shard.tickets.lock().remove(&ticket) else {
                 return Err(Error::new(ErrorKind::Internal, "an intent was synced and got no sequence"));
             };
-            let shard = item.shard.index as u16;
-            item.intent = IntentName::Token(EventId { incarnation: inner.incarnation, shard, sequence });
+            let shard = space.shard.index as u16;
+            space.intent = IntentName::Token(EventId { incarnation: inner.incarnation, shard, sequence });
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// See [`Engine::resolve`]. It does not look after what other processes have published: for them it is called, too.
+    pub(crate) fn resolve_now(&self, token: EventId, resolution: Resolution<'_>) -> Result<()> {
+        let inner = self;
+        let unknown = || {
+            Error::new(ErrorKind::NotFound, format!("no reservation {token} is in doubt"))
+                .remedy("see the list of those that are; what was resolved in an earlier run is not in it")
+        };
+        let options = super::PublishOptions::default();
+        let deadline = options.on_full.deadline();
+        let shard_at = |index: usize| inner.shards.iter().find(|s| s.index == index).ok_or_else(unknown);
+        let shard = shard_at(usize::from(token.shard))?;
+        let mut prefix = Prefix::new(Kind::Abort);
+        prefix.extensions.resolves = Some(token.sequence);
+        let resolved = loop {
+            let mut intents = shard.in_doubt.lock();
+            let known = intents.get_mut(&token.sequence).filter(|i| i.intent.incarnation == token.incarnation);
+            let entry = known.ok_or_else(unknown)?;
+            let commits = matches!(resolution, Resolution::Commit(_));
+            if let Some(resolved) = &entry.resolved {
+                if resolved.committed != commits {
+                    let was = if resolved.committed { "committed" } else { "aborted" };
+                    return Err(Error::new(ErrorKind::InvalidArgument, format!("{token} was {was} before")));
+                }
+                break resolved.clone();
+            }
+            let mut target = shard;
+            let pushed = match resolution {
+                Resolution::Commit(event) => {
+                    let limit = inner.config.event_bytes_max;
+                    let layout = check_final(event, &entry.intent.frame, limit, limit)?;
+                    let mut prefix = commit_prefix(token);
+                    target = inner.shard_of_event(event);
+                    if !Arc::ptr_eq(target, shard) {
+                        // The key has another shard by now, which does not know the intent.
+                        prefix.extensions.resolves = None;
+                    }
+                    let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+                    let tag = Tag::prefixed(Ack::Synced).number();
+                    inner.bring(target, event.bucket, layout.len());
+                    let pushed = target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
+                        frame::encode(event, layout, time_ns, prefix.encode(out));
+                    });
+                    pushed.inspect_err(|_| inner.take_back(target, event.bucket, layout.len()))
+                }
+                Resolution::Abort => push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill)),
+            };
+            match pushed {
+                Ok(position) => {
+                    let resolved = Resolved { committed: commits, shard: target.index, position };
+                    entry.resolved = Some(resolved.clone());
+                    entry.intent.frame = Vec::new();
+                    break resolved;
+                }
+                Err(PushError::Closed) => return Err(refused(target)),
+                Err(PushError::Full) => {
+                    drop(intents);
+                    if deadline.is_none_or(|d| !target.ring.wait_for_space(Some(d))) {
+                        return Err(full(target));
+                    }
+                }
+            }
+        };
+        let durable = |shard: &Arc<Shared>, position| {
+            shard.ring.notify(true);
+            let receipt = Receipt::new(shard.clone(), position);
+            receipt.wait(Ack::Synced, Some(deadline_in(options.ack_timeout)))
+        };
+        durable(shard_at(resolved.shard)?, resolved.position)?;
+        if resolved.shard == shard.index {
+            return Ok(());
+        }
+        // Only now may the intent end. If a crash comes between, it is in doubt once more, and the event may be repeated.
+        let push = || push_prefix(&prefix, |len, tag, fill| shard.ring.push_with(len, tag, fill));
+        let position = push().or_else(|e| inner.push_slowly(shard, options.on_full, e, push))?;
+        durable(shard, position)
     }
 }
 
@@ -504,43 +538,137 @@ fn push_prefix(
     })
 }
 
-impl Inner {
-    /// Checks an event that comes after its reservation.
-    fn check_final(&self, event: &Event<'_>, declared: &[u8], bytes_max: usize) -> Result<Layout> {
-        let declared = FrameView::trusted(declared);
-        let layout = event.check_seldom(self.config.event_bytes_max)?;
-        let other = |field: &str| {
-            Err(Error::invalid_event(format!("the {field} is another than the reservation's"))
-                .at(field)
-                .remedy("reserve for the resource and the type that the event will be of"))
+/// The most bytes that an event of which so many are known may have in the end.
+pub(crate) fn bytes_max_of(options: &ReserveOptions, len: usize, limit: usize) -> Result<usize> {
+    let bytes_max = options.bytes_max.unwrap_or(limit.min(len + ROOM_BYTES));
+    if !(len..=limit).contains(&bytes_max) {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("bytes_max is {bytes_max}"))
+            .at("bytes_max")
+            .remedy(format!("choose from {len} (the event as it is) to {limit}")));
+    }
+    Ok(bytes_max)
+}
+
+/// Checks an event that comes after its reservation. `limit` is what no event may be larger than, `bytes_max` what was
+/// reserved.
+fn check_final(event: &Event<'_>, declared: &[u8], limit: usize, bytes_max: usize) -> Result<Layout> {
+    let declared = FrameView::trusted(declared);
+    let layout = event.check_seldom(limit)?;
+    let other = |field: &str| {
+        Err(Error::invalid_event(format!("the {field} is another than the reservation's"))
+            .at(field)
+            .remedy("reserve for the resource and the type that the event will be of"))
+    };
+    if declared.bucket() != event.bucket {
+        return other("bucket");
+    }
+    if declared.key() != event.key {
+        return other("key");
+    }
+    if declared.event_type() != event.event_type {
+        return other("event_type");
+    }
+    if layout.len() > bytes_max {
+        return Err(Error::invalid_event(format!(
+            "the event takes {} bytes encoded, and {bytes_max} were reserved",
+            layout.len()
+        ))
+        .remedy("shorten metadata, tags or data, or reserve with a larger bytes_max"));
+    }
+    Ok(layout)
+}
+
+impl Space {
+    fn commit(&self, event: &Event<'_>, layout: Layout, time_ns: u64, ack: Ack) -> Result<u64> {
+        let inner = &*self.engine.inner;
+        let ring = &self.shard.ring;
+        inner.bring(&self.shard, event.bucket, layout.len());
+        let pushed = match self.intent {
+            IntentName::Token(token) => {
+                let prefix = commit_prefix(token);
+                let tag = Tag::prefixed(ack).number();
+                ring.push_reserved(prefix.encoded_len() + layout.len(), tag, |out| {
+                    frame::encode(event, layout, time_ns, prefix.encode(out));
+                })
+            }
+            IntentName::None | IntentName::Ticket(_) => {
+                ring.push_reserved(layout.len(), Tag::plain(ack).number(), |out| {
+                    frame::encode(event, layout, time_ns, out);
+                })
+            }
         };
-        if declared.bucket() != event.bucket {
-            return other("bucket");
+        pushed.map_err(|e| {
+            inner.take_back(&self.shard, event.bucket, layout.len());
+            match e {
+                PushError::Closed => refused(&self.shard),
+                PushError::Full => Error::new(ErrorKind::Internal, "reserved space was taken"),
+            }
+        })
+    }
+
+    fn abort(&self) -> Result<()> {
+        let mut prefix = Prefix::new(Kind::Abort);
+        let pushed = match self.intent {
+            IntentName::None => Ok(0),
+            IntentName::Ticket(ticket) => {
+                prefix.ticket = Some(ticket);
+                push_prefix(&prefix, |len, tag, fill| self.shard.ring.push_reserved(len, tag, fill))
+            }
+            IntentName::Token(token) => {
+                prefix.extensions.resolves = Some(token.sequence);
+                push_prefix(&prefix, |len, tag, fill| self.shard.ring.push_reserved(len, tag, fill))
+            }
+        };
+        self.release();
+        if matches!(pushed, Ok(position) if position > 0) {
+            self.shard.ring.notify(false);
         }
-        if declared.key() != event.key {
-            return other("key");
-        }
-        if declared.event_type() != event.event_type {
-            return other("event_type");
-        }
-        if layout.len() > bytes_max {
-            return Err(Error::invalid_event(format!(
-                "the event takes {} bytes encoded, and {bytes_max} were reserved",
-                layout.len()
-            ))
-            .remedy("shorten metadata, tags or data, or reserve with a larger bytes_max"));
-        }
-        Ok(layout)
+        pushed.map(drop).map_err(|_| refused(&self.shard))
+    }
+
+    fn release(&self) {
+        self.shard.ring.release(self.payload);
+        self.shard.stats.reservations.sub_shared(1);
     }
 }
 
 impl Reservation {
+    /// One that a client keeps the space for.
+    pub(crate) fn of_client(promise: Promise, frame: Box<[u8]>, timed: bool, bytes_max: usize) -> Reservation {
+        Reservation { keeper: Keeper::Client(promise), frame, timed, bytes_max, state: Mutex::new(State::Open) }
+    }
+
+    fn check_process(&self) -> Result<()> {
+        match &self.keeper {
+            Keeper::Engine(space) => space.engine.check_process(),
+            Keeper::Client(promise) => promise.check_process(),
+        }
+    }
+
+    /// Nobody is left who could commit or abort it. A durable intent is in doubt from now on; another is aborted.
+    pub(crate) fn abandon(self) {
+        let (Keeper::Engine(space), State::Open) = (&self.keeper, *self.state.lock()) else { return };
+        let IntentName::Token(token) = space.intent else { return };
+        let frame = FrameView::trusted(&self.frame);
+        let intent = recovery::Intent {
+            sequence: token.sequence,
+            incarnation: token.incarnation,
+            accepted_ns: frame.time_ns(),
+            frame: self.frame.to_vec(),
+        };
+        let entry = InDoubtIntent { intent, resolved: None };
+        space.shard.in_doubt.lock().insert(token.sequence, entry);
+        *self.state.lock() = State::Aborted;
+        space.release();
+    }
+
     /// By what a journal of the host can name it: the id that the event has once it is committed. Only with
     /// [`Intent::Durable`].
     pub fn token(&self) -> Option<EventId> {
-        match self.intent {
-            IntentName::Token(token) => Some(token),
-            IntentName::None | IntentName::Ticket(_) => None,
+        match &self.keeper {
+            Keeper::Engine(Space { intent: IntentName::Token(token), .. }) => Some(*token),
+            Keeper::Engine(_) => None,
+            Keeper::Client(promise) => promise.token(),
         }
     }
 
@@ -584,31 +712,18 @@ impl Reservation {
         let (metadata, tags): (Vec<_>, Vec<_>) = (declared.metadata().collect(), declared.tags().collect());
         let or = |new, field| if str::is_empty(new) { declared.text(field) } else { new };
         let event = Event {
-            event_type: declared.event_type(),
             time_ns: match fields.time_ns {
                 0 if self.timed => declared.time_ns(),
                 given => given,
             },
-            bucket: declared.bucket(),
-            key: declared.key(),
             version_id: or(fields.version_id, frame::Field::VersionId),
             size: fields.size.or(declared.size()),
             etag: or(fields.etag, frame::Field::Etag),
-            requester: declared.text(frame::Field::Requester),
-            source_ip: declared.text(frame::Field::SourceIp),
-            request_id: declared.text(frame::Field::RequestId),
-            host_id: declared.text(frame::Field::HostId),
-            region: declared.text(frame::Field::Region),
             content_type: or(fields.content_type, frame::Field::ContentType),
-            method: declared.text(frame::Field::Method),
-            user_agent: declared.text(frame::Field::UserAgent),
-            bucket_owner: declared.text(frame::Field::BucketOwner),
             metadata: if fields.metadata.is_empty() { &metadata } else { fields.metadata },
             tags: if fields.tags.is_empty() { &tags } else { fields.tags },
             data: if fields.data.is_empty() { declared.field(frame::Field::Data) } else { fields.data },
-            priority: declared.priority(),
-            origin: declared.origin(),
-            hops: declared.hops(),
+            ..declared.event(&[], &[])
         };
         self.submit_event(&event, ack)
     }
@@ -618,49 +733,46 @@ impl Reservation {
     /// # Errors
     /// As [`Reservation::commit_event`], but for those about the ack level.
     pub fn submit_event(&self, event: &Event<'_>, ack: Ack) -> Result<Receipt> {
-        let inner = &*self.engine.inner;
-        inner.check_process()?;
+        self.check_process()?;
+        if let Keeper::Engine(space) = &self.keeper {
+            // A commit is not refused; if there is no end to it, it goes before what the others have published.
+            let _ = space.engine.inner.after_clients(OnFull::Retry(CLIENTS_WAIT));
+        }
+        self.submit_now(event, ack)
+    }
+
+    /// As [`Reservation::submit_event`], without a look at what other processes have published.
+    pub(crate) fn submit_now(&self, event: &Event<'_>, ack: Ack) -> Result<Receipt> {
         let mut state = self.state.lock();
-        let position = match *state {
-            State::Committed(position) => position,
+        let receipt = |position, ack| match &self.keeper {
+            Keeper::Engine(space) => Receipt::new(space.shard.clone(), position),
+            Keeper::Client(promise) => promise.receipt(position, ack),
+        };
+        match *state {
+            State::Committed(position, ack) => return Ok(receipt(position, ack)),
             State::Aborted => {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the reservation was aborted")
                     .remedy("publish the event, or reserve again"));
             }
-            State::Open => {
-                let layout = inner.check_final(event, &self.frame, self.bytes_max)?;
-                let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
-                let ring = &self.shard.ring;
-                inner.bring(&self.shard, event.bucket, layout.len());
-                let pushed = match self.intent {
-                    IntentName::Token(token) => {
-                        let prefix = commit_prefix(token);
-                        let tag = Tag::prefixed(ack).number();
-                        ring.push_reserved(prefix.encoded_len() + layout.len(), tag, |out| {
-                            frame::encode(event, layout, time_ns, prefix.encode(out));
-                        })
-                    }
-                    IntentName::None | IntentName::Ticket(_) => {
-                        ring.push_reserved(layout.len(), Tag::plain(ack).number(), |out| {
-                            frame::encode(event, layout, time_ns, out);
-                        })
-                    }
-                };
-                let position = pushed.map_err(|e| {
-                    inner.take_back(&self.shard, event.bucket, layout.len());
-                    match e {
-                        PushError::Closed => refused(&self.shard),
-                        PushError::Full => Error::new(ErrorKind::Internal, "reserved space was taken"),
-                    }
-                })?;
-                *state = State::Committed(position);
-                self.release();
-                position
-            }
+            State::Open => {}
+        }
+        let limit = match &self.keeper {
+            Keeper::Engine(space) => space.engine.inner.config.event_bytes_max,
+            Keeper::Client(promise) => promise.event_bytes_max(),
         };
+        let layout = check_final(event, &self.frame, limit, self.bytes_max)?;
+        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let position = match &self.keeper {
+            Keeper::Engine(space) => space.commit(event, layout, time_ns, ack)?,
+            Keeper::Client(promise) => promise.commit(event, layout, time_ns, ack)?,
+        };
+        *state = State::Committed(position, ack);
         drop(state);
-        self.shard.ring.notify(ack > Ack::Memory);
-        Ok(Receipt::new(self.shard.clone(), position))
+        if let Keeper::Engine(space) = &self.keeper {
+            space.release();
+            space.shard.ring.notify(ack > Ack::Memory);
+        }
+        Ok(receipt(position, ack))
     }
 
     /// The operation did not come to be: nothing is told, and the space is free again. After the first time this changes
@@ -670,45 +782,26 @@ impl Reservation {
     /// [`ErrorKind::InvalidArgument`] if it was committed; [`ErrorKind::Closed`] or [`ErrorKind::LogFailed`] if a durable
     /// intent could not be ended and is in doubt at the next opening; [`ErrorKind::WrongProcess`].
     pub fn abort(&self) -> Result<()> {
-        self.engine.inner.check_process()?;
+        self.check_process()?;
         let mut state = self.state.lock();
         match *state {
             State::Aborted => return Ok(()),
-            State::Committed(_) => {
+            State::Committed(..) => {
                 return Err(Error::new(ErrorKind::InvalidArgument, "the reservation was committed"));
             }
             State::Open => *state = State::Aborted,
         }
-        let mut prefix = Prefix::new(Kind::Abort);
-        let pushed = match self.intent {
-            IntentName::None => Ok(0),
-            IntentName::Ticket(ticket) => {
-                prefix.ticket = Some(ticket);
-                push_prefix(&prefix, |len, tag, fill| self.shard.ring.push_reserved(len, tag, fill))
-            }
-            IntentName::Token(token) => {
-                prefix.extensions.resolves = Some(token.sequence);
-                push_prefix(&prefix, |len, tag, fill| self.shard.ring.push_reserved(len, tag, fill))
-            }
-        };
-        self.release();
-        drop(state);
-        if matches!(pushed, Ok(position) if position > 0) {
-            self.shard.ring.notify(false);
+        match &self.keeper {
+            Keeper::Engine(space) => space.abort(),
+            Keeper::Client(promise) => promise.abort(),
         }
-        pushed.map(drop).map_err(|_| refused(&self.shard))
-    }
-
-    fn release(&self) {
-        self.shard.ring.release(self.payload);
-        self.shard.stats.reservations.sub_shared(1);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         // In a forked child the ring is not the engine's.
-        if matches!(self.state.get_mut(), State::Open) && self.engine.inner.check_process().is_ok() {
+        if matches!(self.state.get_mut(), State::Open) && self.check_process().is_ok() {
             let _ = self.abort();
         }
     }
@@ -748,6 +841,10 @@ pub struct BatchReservation {
 }
 
 impl BatchReservation {
+    pub(crate) fn of(items: Vec<Option<Reservation>>) -> BatchReservation {
+        BatchReservation { items }
+    }
+
     /// How many events were asked for.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {

@@ -240,7 +240,7 @@ impl Control {
 }
 
 /// The notification document of a bucket: see [`Engine::bucket_notification`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct BucketNotification {
     /// The document; one without configurations if nothing was put.
@@ -565,6 +565,7 @@ impl Engine {
     ) -> Result<R> {
         let inner = &*self.inner;
         inner.check_process()?;
+        inner.after_clients(super::OnFull::Block(super::CLIENTS_WAIT))?;
         let result = {
             let mut life = inner.life.lock();
             let before = life.control.live.version();
@@ -597,12 +598,15 @@ impl Engine {
                 let Some(inner) = engine.upgrade() else { return };
                 let table = inner.life.lock().control.live.table().clone();
                 let merged = merge.compile(&table);
+                // Declared before the lock, so dropped after it is given back: changes wait for that.
+                let mut _replaced = None;
                 let mut life = inner.life.lock();
                 let control = &mut life.control;
                 match merged.and_then(|merged| control.compiler.end_merge(merged)) {
-                    Ok(()) => {
+                    Ok(of_before) => {
                         next = control.compiler.begin_merge();
                         inner.publish_rules(&mut life);
+                        _replaced = Some(of_before);
                     }
                     Err(e) => {
                         log::error!("merging rules: {e}");
@@ -653,6 +657,9 @@ impl Inner {
         let earlier = self.snapshot.swap(snapshot.clone());
         if let Some(entrance) = self.front.entrance.get() {
             entrance.everywhere.follow(&snapshot);
+        }
+        if let Some(server) = self.server() {
+            server.follow(self);
         }
         if let Some(first) = self.shards.first()
             && !Arc::ptr_eq(&earlier.destinations, &snapshot.destinations)

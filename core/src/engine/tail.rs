@@ -1,6 +1,7 @@
 //! Following the log as it grows.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::future::select_all;
@@ -69,7 +70,45 @@ impl Engine {
     }
 }
 
+/// Ready once there may be something new to read: see [`Tail::watch`]. It may be awaited on any executor, and is of no use
+/// after it was ready.
+#[must_use = "a watch is for waiting"]
+pub struct LogWatch(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl std::fmt::Debug for LogWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogWatch")
+    }
+}
+
+impl Future for LogWatch {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Engine {
+    /// A watch that is ready once a shard has written more than it has now, or has ended, or `other` is ready.
+    pub(super) fn watch_log(&self, other: impl Future<Output = ()> + Send + 'static) -> LogWatch {
+        let news = self.inner.shards.iter().zip(self.written());
+        let news: Vec<_> =
+            news.map(|(shard, written)| Receipt::new(shard.clone(), written + 1).reached(Ack::Written)).collect();
+        LogWatch(Box::pin(async move {
+            futures::future::select(select_all(news), Box::pin(other)).await;
+        }))
+    }
+}
+
 impl Tail {
+    /// A watch that is ready once there may be more to read than there is when this is called, or the engine is closed. For
+    /// hosts that have no thread to wait: make it, then look with [`Tail::next_within`] without a wait, and await it if there
+    /// was nothing.
+    pub fn watch(&self) -> LogWatch {
+        self.engine.watch_log(std::future::pending())
+    }
+
     /// The next event or gap; `None` if there was none within `wait`.
     ///
     /// # Errors

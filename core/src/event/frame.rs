@@ -417,6 +417,37 @@ impl<'a> FrameView<'a> {
         Pairs::new(self.raw(Field::Tags as u32))
     }
 
+    /// The event, with the entries that [`FrameView::metadata`] and [`FrameView::tags`] have.
+    pub fn event<'b>(&self, metadata: &'b [(&'b str, &'b str)], tags: &'b [(&'b str, &'b str)]) -> Event<'b>
+    where
+        'a: 'b,
+    {
+        Event {
+            event_type: self.event_type(),
+            time_ns: self.time_ns(),
+            bucket: self.bucket(),
+            key: self.key(),
+            version_id: self.text(Field::VersionId),
+            size: self.size(),
+            etag: self.text(Field::Etag),
+            requester: self.text(Field::Requester),
+            source_ip: self.text(Field::SourceIp),
+            request_id: self.text(Field::RequestId),
+            host_id: self.text(Field::HostId),
+            region: self.text(Field::Region),
+            content_type: self.text(Field::ContentType),
+            method: self.text(Field::Method),
+            user_agent: self.text(Field::UserAgent),
+            bucket_owner: self.text(Field::BucketOwner),
+            metadata,
+            tags,
+            data: self.field(Field::Data),
+            priority: self.priority(),
+            origin: self.origin(),
+            hops: self.hops(),
+        }
+    }
+
     /// The shard hash of the resource key.
     #[inline]
     pub fn resource_hash(&self) -> u64 {

@@ -10,11 +10,12 @@ use aho_corasick::nfa::contiguous::NFA;
 use foldhash::fast::FixedState;
 
 use super::access::{self, Access, Ways};
+use super::bytes;
 use super::expression::{Field, Filter, Test};
 use super::grams;
 use super::planes::{self, Planner};
 use super::program::{self, Shared};
-use super::region;
+use super::region::Blocks;
 use super::scope::{
     Extra, Infixes, LIST, NODE_BYTES, NONE, PADDING, POSTING_BYTES, Scope, TYPE_BYTES, check, hash_value, head,
 };
@@ -25,6 +26,10 @@ use crate::le::u32_at;
 
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;
+/// Of scopes that are built in a row: the filters so many rules on are asked for while one is compiled, and what those so
+/// many on point to.
+const RULES_AHEAD: usize = 16;
+const TEXTS_AHEAD: usize = 8;
 /// So many entries are cleared for the next scope rather than made anew.
 const USES_KEPT: usize = 1 << 10;
 /// So many sets of types are compared without hashing.
@@ -32,11 +37,6 @@ const NEAR_PATTERNS: usize = 8;
 
 fn set_u32(b: &mut [u8], at: usize, n: usize) {
     b[at..at + 4].copy_from_slice(&(n as u32).to_le_bytes());
-}
-
-/// Moves the blocks of scopes that were built into one piece of memory, where they are found faster.
-pub(super) fn gather(scopes: &mut [Scope]) {
-    region::gather(scopes.iter_mut().map(|scope| &mut scope.block));
 }
 
 /// One rule as the index sees it.
@@ -99,6 +99,21 @@ struct AtEnd<'r> {
 /// A string of a trie, with a posting.
 type Entry<'r> = (&'r [u8], Held);
 
+/// How many bytes of a string stand beside it while many are sorted: most pairs differ within them.
+const NEAR_BYTES: usize = 16;
+
+/// The first bytes of a string, or the last ones backwards; they compare as the strings do, as far as they differ.
+fn near_bytes(text: &[u8], from_end: bool) -> u128 {
+    let mut near = [0; NEAR_BYTES];
+    let len = text.len().min(NEAR_BYTES);
+    if from_end {
+        near.iter_mut().zip(text.iter().rev()).for_each(|(near, byte)| *near = *byte);
+    } else {
+        near[..len].copy_from_slice(&text[..len]);
+    }
+    u128::from_be_bytes(near)
+}
+
 /// A value that rules are filed under: the field, its selector, the value.
 type ValueKey<'r> = (Kind, Cow<'r, [u8]>, &'r [u8]);
 
@@ -134,16 +149,70 @@ impl<'r> Chosen<'r> {
     }
 }
 
+impl Source<'_> {
+    /// Says that the rule will be compiled.
+    fn expect(&self) {
+        bytes::prefetch(std::slice::from_ref(self.filter), 0);
+        bytes::prefetch(std::slice::from_ref(self.events), 0);
+    }
+
+    /// The same of what the filter points to.
+    fn expect_texts(&self) {
+        match self.filter {
+            Filter::All(list) | Filter::Any(list) => bytes::prefetch(list, 0),
+            Filter::Is(_, Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x) | Test::Contains(x)) => {
+                bytes::prefetch(x, 0);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How many filters have at least one way, given where the ways of each end.
+fn filters_with_a_way(ends: &[u32]) -> usize {
+    let starts = std::iter::once(&0).chain(ends);
+    starts.zip(ends).filter(|(start, end)| start < end).count()
+}
+
 impl Builder {
     /// Compiles the rules of a scope. Their numbers are below 2^31.
     ///
     /// # Errors
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together, or name too many sets of types.
     pub(super) fn build(&mut self, name: &str, rules: &[Source<'_>]) -> Result<Scope> {
+        let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64 + PADDING);
+        let extra = self.write(name, rules, &mut block)?;
+        Ok(Scope { block: block.into_boxed_slice().into(), extra })
+    }
+
+    /// Compiles scopes whose rules stand one behind the other, so many of each name, into one piece of memory, where they are
+    /// found faster.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub(super) fn build_all(&mut self, names: &[(&str, usize)], rules: &[Source<'_>]) -> Result<Vec<Scope>> {
+        let (mut blocks, mut extras, mut block) = (Blocks::default(), Vec::with_capacity(names.len()), Vec::new());
+        let mut start = 0;
+        for (name, count) in names {
+            let end = start + count;
+            // They lie wherever their rules do.
+            for at in start..end {
+                rules.get(at + RULES_AHEAD).into_iter().for_each(Source::expect);
+                rules.get(at + TEXTS_AHEAD).into_iter().for_each(Source::expect_texts);
+            }
+            block.clear();
+            extras.push(self.write(name, &rules[start..end], &mut block)?);
+            blocks.push(&block);
+            start = end;
+        }
+        Ok(blocks.finish().zip(extras).map(|(block, extra)| Scope { block, extra }).collect())
+    }
+
+    /// Writes the block of a scope, which is empty before.
+    fn write(&mut self, name: &str, rules: &[Source<'_>], block: &mut Vec<u8>) -> Result<Option<Arc<Extra>>> {
         self.postings.clear();
         self.shared = Shared::default();
         let mut extra = Extra::default();
-        let mut block = Vec::with_capacity(head::BYTES + name.len() + rules.len() * 64 + PADDING);
         block.resize(head::BYTES, 0);
         block[..2].copy_from_slice(&(name.len() as u16).to_le_bytes());
         block.extend_from_slice(name.as_bytes());
@@ -158,7 +227,7 @@ impl Builder {
             let way = chosen.way(i).unwrap_or(&anything);
             extra.repeats |= way.len() > 1;
             for access in way {
-                let held = self.posting(source, patterns.of_rules[i], access, &mut block);
+                let held = self.posting(source, patterns.of_rules[i], access, block);
                 match access {
                     Access::Exact(text) | Access::Prefix(text) | Access::Suffix(text) => {
                         let from_end = matches!(access, Access::Suffix(_));
@@ -172,49 +241,41 @@ impl Builder {
             }
         }
         extra.tables = std::mem::take(&mut self.shared).into_tables();
-        if !self.write_planes(&ends, &chosen, &patterns, &mut block, &mut extra) {
+        if !self.write_planes(&ends, &chosen, &patterns, block, &mut extra) {
             let mut tries = [Trie::new(&ends, false), Trie::new(&ends, true)];
             for (trie, place) in tries.iter_mut().zip([head::PREFIXES, head::SUFFIXES]) {
-                trie.write_root(place, self, &mut block);
+                trie.write_root(place, self, block);
             }
-            patterns.write(&mut block, &mut extra);
+            patterns.write(block, &mut extra);
             for trie in &mut tries {
-                trie.write_rest(self, &mut block);
+                trie.write_rest(self, block);
             }
         }
         if !values.is_empty() {
-            let part = self.write_values(values, &mut block);
-            set_u32(&mut block, head::VALUES, part);
+            let part = self.write_values(values, block);
+            set_u32(block, head::VALUES, part);
         }
         if !infixes.is_empty() {
-            self.write_infixes(infixes, &mut block, &mut extra)?;
+            self.write_infixes(infixes, block, &mut extra)?;
         }
         block.resize(block.len() + PADDING, 0);
         if block.len() >= LIST as usize {
             return Err(Error::invalid_config(format!("the rules take {} bytes compiled", block.len()))
                 .remedy("use fewer rules without a bucket, or shorter texts"));
         }
-        Ok(Scope { block: block.into_boxed_slice().into(), extra: extra.finish() })
+        Ok(extra.finish())
     }
 
     /// Decides what each of the filters of a scope is filed under: what few of the others have.
     pub(super) fn choose<'r>(&mut self, filters: impl ExactSizeIterator<Item = &'r Filter>) -> Chosen<'r> {
-        // To clear what one large scope has left costs each small one as much as it did.
-        if self.uses.capacity() > USES_KEPT.max(filters.len() * 8) {
-            self.uses = HashMap::default();
-        }
-        self.uses.clear();
-        self.hashes.clear();
         let mut ways = Ways::default();
         let mut ends: Vec<u32> = Vec::with_capacity(filters.len());
         for filter in filters {
             access::ways(filter, &mut ways);
             ends.push(ways.len() as u32);
         }
-        for access in ways.accesses() {
-            let hash = self.hasher.hash_one(access);
-            *self.uses.entry(hash).or_default() += 1;
-            self.hashes.push(hash);
+        if ways.len() > filters_with_a_way(&ends) {
+            self.count_uses(&ways);
         }
         let mut start = 0;
         let best = ends.iter().map(|end| {
@@ -229,6 +290,22 @@ impl Builder {
         });
         let best = best.collect();
         Chosen { ways, ends, best }
+    }
+
+    /// Counts how many rules have each condition.
+    fn count_uses(&mut self, ways: &Ways<'_>) {
+        let accesses = ways.accesses();
+        // To clear what one large scope has left costs each small one as much as it did.
+        if self.uses.capacity() > USES_KEPT.max(accesses.len() * 8) {
+            self.uses = HashMap::default();
+        }
+        self.uses.clear();
+        self.uses.reserve(accesses.len());
+        self.hashes.clear();
+        self.hashes.extend(accesses.iter().map(|access| self.hasher.hash_one(access)));
+        for hash in &self.hashes {
+            *self.uses.entry(*hash).or_default() += 1;
+        }
     }
 
     /// What it is expected to cost that rules are filed under a way.
@@ -465,12 +542,11 @@ struct Open {
 impl<'r> Trie<'r> {
     fn new(rules: &[AtEnd<'r>], from_end: bool) -> Trie<'r> {
         let own = rules.iter().filter(|rule| rule.from_end == from_end);
-        let mut entries: Vec<Entry<'r>> = own.map(|rule| (rule.text, rule.held)).collect();
-        if from_end {
-            entries.sort_by(|a, b| a.0.iter().rev().cmp(b.0.iter().rev()));
-        } else {
-            entries.sort_by(|a, b| a.0.cmp(b.0));
-        }
+        let mut entries: Vec<(u128, Entry<'r>)> =
+            own.map(|rule| (near_bytes(rule.text, from_end), (rule.text, rule.held))).collect();
+        let further = |a: &[u8], b: &[u8]| if from_end { a.iter().rev().cmp(b.iter().rev()) } else { a.cmp(b) };
+        entries.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| further(a.1.0, b.1.0)));
+        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         Trie { entries, from_end, open: Vec::new(), own: Vec::new() }
     }
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::builder::{self, Builder, Source};
+use super::builder::{Builder, Source};
 use super::matcher::{Buckets, Layers, Matcher, More, Prepared, prepare};
+use super::region::long_list;
 use super::scope::Scope;
 use crate::error::Result;
 use crate::rule::Rule;
@@ -187,6 +188,14 @@ pub struct Merged {
     layer: Option<Layer>,
 }
 
+/// What a merge has put something in the place of. To drop it may take long.
+#[derive(Debug)]
+#[must_use = "to be dropped where nobody waits for that"]
+pub struct Replaced {
+    #[expect(dead_code, reason = "kept to be dropped")]
+    layers: Vec<Layer>,
+}
+
 impl Merge {
     /// Does the work. `rules` are those of the time when the merge was begun, or later ones.
     ///
@@ -212,8 +221,8 @@ fn build(builder: &mut Builder, name: &str, numbers: &[u32], rules: &(impl Rules
 }
 
 /// The names of the scopes that a rule is in.
-fn scopes_of<'p>(p: &'p Prepared<'_>) -> Vec<&'p str> {
-    p.buckets.as_ref().map_or_else(|| vec![""], Clone::clone)
+fn scopes_of<'p, 'r>(p: &'p Prepared<'r>) -> &'p [&'r str] {
+    p.buckets.as_deref().unwrap_or(&[""])
 }
 
 impl Compiler {
@@ -231,27 +240,52 @@ impl Compiler {
     /// As [`Matcher::compile`].
     pub fn compile_numbered(numbers: impl IntoIterator<Item = u32>, rules: &(impl Rules + ?Sized)) -> Result<Compiler> {
         let numbered = numbers.into_iter().filter_map(|n| Some((n, prepare(rules.rule(n)?)?)));
-        let prepared: Vec<(u32, Prepared<'_>)> = numbered.collect();
-        let mut any: Vec<Source<'_>> = Vec::new();
-        let mut buckets: HashMap<&str, Vec<Source<'_>>, RandomState> = HashMap::default();
-        for (rule, p) in &prepared {
-            let source = Source { rule: *rule, events: &p.events, filter: &p.filter };
-            match &p.buckets {
-                None => any.push(source),
-                Some(names) => names.iter().for_each(|b| buckets.entry(b).or_default().push(source)),
+        let mut prepared: Vec<(u32, Prepared<'_>)> = long_list(numbered.size_hint().1.unwrap_or(0));
+        prepared.extend(numbered);
+        // Every bucket's first, then those of each bucket one behind the other: counted before they are put there.
+        let mut names: Vec<(&str, usize)> = vec![("", 0)];
+        let mut numbers: HashMap<&str, u32, RandomState> = HashMap::default();
+        let mut scopes_of_rules: Vec<u32> = Vec::with_capacity(prepared.len());
+        for (_, p) in &prepared {
+            for name in scopes_of(p) {
+                let scope = if name.is_empty() {
+                    0
+                } else {
+                    *numbers.entry(name).or_insert_with(|| {
+                        names.push((name, 0));
+                        names.len() as u32 - 1
+                    })
+                };
+                names[scope as usize].1 += 1;
+                scopes_of_rules.push(scope);
             }
         }
+        let mut ends: Vec<usize> = Vec::with_capacity(names.len());
+        let mut total = 0;
+        for (_, count) in &names {
+            ends.push(total);
+            total += count;
+        }
+        let mut sources: Vec<Option<Source<'_>>> = long_list(total);
+        sources.resize(total, None);
+        let mut scopes = scopes_of_rules.iter();
+        for (rule, p) in &prepared {
+            for scope in scopes.by_ref().take(scopes_of(p).len()) {
+                let end = &mut ends[*scope as usize];
+                sources[*end] = Some(Source { rule: *rule, events: &p.events, filter: &p.filter });
+                *end += 1;
+            }
+        }
+        let sources: Vec<Source<'_>> = sources.into_iter().flatten().collect();
         let mut builder = Builder::default();
-        let sources: Vec<(&str, Vec<Source<'_>>)> = std::iter::once(("", any)).chain(buckets).collect();
-        let built: Result<Vec<Scope>> = sources.iter().map(|(name, s)| builder.build(name, s)).collect();
-        let mut built = built?;
-        builder::gather(&mut built);
-        let layer_of = |(sources, scope): (&(&str, Vec<Source<'_>>), &Scope)| {
-            let (name, sources) = sources;
-            let layer = Layer::new(sources.iter().map(|s| s.rule).collect(), scope.clone());
+        let built = builder.build_all(&names, &sources)?;
+        let mut rest = &sources[..];
+        let layer_of = |((name, count), scope): (&(&str, usize), &Scope)| {
+            let own = rest.split_off(..*count).unwrap_or_default();
+            let layer = Layer::new(own.iter().map(|s| s.rule).collect(), scope.clone());
             ((*name).into(), Layered { layers: vec![layer], ..Layered::default() })
         };
-        let scopes = sources.iter().zip(&built).map(layer_of).collect();
+        let scopes = names.iter().zip(&built).map(layer_of).collect();
         let mut all: Vec<Layers> = built.into_iter().map(Layers::of).collect();
         let any = all.swap_remove(0);
         let buckets = if all.is_empty() { Buckets::new() } else { Buckets::of(all) };
@@ -261,6 +295,10 @@ impl Compiler {
     /// The matcher of the rules as they are.
     pub fn matcher(&self) -> &Matcher {
         &self.matcher
+    }
+
+    pub(super) fn into_matcher(self) -> Matcher {
+        self.matcher
     }
 
     /// Takes rules out and puts rules in: `before` are the rules that had these numbers until now, and `rules` knows those
@@ -336,19 +374,22 @@ impl Compiler {
         Some(Merge { name, rules: rules.into_iter().collect() })
     }
 
-    /// Puts the merged layer in the place of those it was made of. What has changed meanwhile is in force all along.
+    /// Puts the merged layer in the place of those it was made of, which are answered. What has changed meanwhile is in force
+    /// all along.
     ///
     /// # Errors
     /// As [`Matcher::compile`].
-    pub fn end_merge(&mut self, merged: Merged) -> Result<()> {
-        let Some(layered) = self.scopes.get_mut(&merged.name) else { return Ok(()) };
-        let Some(merging) = layered.merging.take() else { return Ok(()) };
+    pub fn end_merge(&mut self, merged: Merged) -> Result<Replaced> {
+        let none = || Ok(Replaced { layers: Vec::new() });
+        let Some(layered) = self.scopes.get_mut(&merged.name) else { return none() };
+        let Some(merging) = layered.merging.take() else { return none() };
         let mut layer = merged.layer;
         if let Some(layer) = &mut layer {
             layer.gone = merging.gone.into_iter().filter(|r| layer.rules.binary_search(r).is_ok()).collect();
         }
-        layered.layers.splice(..merging.layers, layer.filter(|l| l.live_count() > 0));
-        self.publish(&merged.name)
+        let layers = layered.layers.splice(..merging.layers, layer.filter(|l| l.live_count() > 0)).collect();
+        self.publish(&merged.name)?;
+        Ok(Replaced { layers })
     }
 
     /// Leaves the layers of a merge that could not be done as they are. It is tried again when more has changed.
@@ -447,7 +488,7 @@ mod tests {
                     (0, None) => merge = c.begin_merge(),
                     (1, Some(m)) => {
                         let merged = m.compile(&table).unwrap();
-                        c.end_merge(merged).unwrap();
+                        drop(c.end_merge(merged).unwrap());
                     }
                     (2, Some(m)) => c.abandon_merge(m),
                     (_, m) => merge = m,
@@ -456,11 +497,11 @@ mod tests {
             }
             if let Some(m) = merge {
                 let merged = m.compile(&table).unwrap();
-                c.end_merge(merged).unwrap();
+                drop(c.end_merge(merged).unwrap());
             }
             while let Some(m) = c.begin_merge() {
                 let merged = m.compile(&table).unwrap();
-                c.end_merge(merged).unwrap();
+                drop(c.end_merge(merged).unwrap());
                 check(&c, &table);
             }
             let all: Vec<u32> = table.0.keys().copied().collect();
@@ -499,7 +540,7 @@ mod tests {
         let mut merged = Vec::new();
         while let Some(merge) = compiler.begin_merge() {
             merged.push(merge.name.clone());
-            compiler.end_merge(merge.compile(&table).unwrap()).unwrap();
+            drop(compiler.end_merge(merge.compile(&table).unwrap()).unwrap());
         }
         assert_eq!(merged, [Box::from("a"), Box::from("b")]);
         // What changes while its scope is merged counts when that is done.
@@ -513,7 +554,7 @@ mod tests {
         let merge = compiler.begin_merge().expect("a merge");
         compiler.change(&[], second, &table).unwrap();
         assert!(compiler.begin_merge().is_none(), "it is being merged");
-        compiler.end_merge(merge.compile(&table).unwrap()).unwrap();
+        drop(compiler.end_merge(merge.compile(&table).unwrap()).unwrap());
         assert!(compiler.begin_merge().is_some());
     }
 }

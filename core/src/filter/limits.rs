@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::expression::{FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Test};
-use super::matcher::{Matcher, prepare};
+use super::matcher::{Matcher, Names, prepare};
 use super::pattern::WILDCARD_STARS_MAX;
 use super::plan::unindexed_tests;
 use crate::error::{Error, Result};
@@ -217,7 +217,7 @@ struct Taken {
 /// What one rule takes.
 struct Wants<'r> {
     /// `None` is every bucket.
-    buckets: Option<Vec<&'r str>>,
+    buckets: Option<Names<'r>>,
     unindexed: usize,
     regexes: usize,
     regex_bytes: usize,

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use smallvec::{SmallVec, smallvec};
 
 use super::bytes;
 use super::compiler::Compiler;
@@ -288,7 +290,7 @@ impl Matcher {
     /// [`crate::ErrorKind::InvalidConfig`] if the rules take too much memory together. That each rule is valid by itself is
     /// not checked ([`crate::rule::RuleSet`]).
     pub fn compile(rules: &[Rule]) -> Result<Matcher> {
-        Ok(Compiler::compile(rules)?.matcher().clone())
+        Ok(Compiler::compile(rules)?.into_matcher())
     }
 
     /// Whether any rule could want events of this type in this bucket. Never `false` for an event that
@@ -510,13 +512,42 @@ impl<'m> Wanted<'m, '_> {
     }
 }
 
+/// The buckets that a rule names: one, as a rule.
+pub(super) type Names<'r> = SmallVec<[&'r str; 1]>;
+
 /// What a rule wants, in the form that is compiled: its scopes, and what constants and conditions on type and bucket leave
 /// of its filter.
 pub(super) struct Prepared<'r> {
     /// The buckets; `None` is every bucket.
-    pub(super) buckets: Option<Vec<&'r str>>,
-    pub(super) events: Cow<'r, EventPattern>,
-    pub(super) filter: Cow<'r, Filter>,
+    pub(super) buckets: Option<Names<'r>>,
+    pub(super) events: Lent<'r, EventPattern>,
+    pub(super) filter: Lent<'r, Filter>,
+}
+
+/// A part of a rule, or what has become of it. Few are made anew, and a million rules are prepared at once: so it is small.
+pub(super) enum Lent<'r, T> {
+    Borrowed(&'r T),
+    Owned(Box<T>),
+}
+
+impl<T> Deref for Lent<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Lent::Borrowed(part) => part,
+            Lent::Owned(part) => part,
+        }
+    }
+}
+
+impl<'r, T: Clone> From<Cow<'r, T>> for Lent<'r, T> {
+    fn from(part: Cow<'r, T>) -> Lent<'r, T> {
+        match part {
+            Cow::Borrowed(part) => Lent::Borrowed(part),
+            Cow::Owned(part) => Lent::Owned(Box::new(part)),
+        }
+    }
 }
 
 /// The rule in the form that is compiled; `None` if it never wants anything.
@@ -525,8 +556,8 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     if is_never(&filter) {
         return None;
     }
-    let mut p =
-        Prepared { buckets: rule.bucket.as_deref().map(|b| vec![b]), events: Cow::Borrowed(&rule.events), filter };
+    let buckets = rule.bucket.as_deref().map(|b| smallvec![b]);
+    let mut p = Prepared { buckets, events: Lent::Borrowed(&rule.events), filter: filter.into() };
     // Conditions on the type narrow the set of types, and those on the bucket the scope.
     let narrows = |f: &Filter| is_of_types(f) || bucket_names(f).is_some();
     let top: &[Filter] = match &*p.filter {
@@ -536,7 +567,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     if !top.iter().any(narrows) {
         return Some(p);
     }
-    let Cow::Borrowed(_) = p.filter else {
+    let Lent::Borrowed(_) = p.filter else {
         // Rewritten already; it stays as it is, which is slower and no less right.
         return Some(p);
     };
@@ -547,18 +578,20 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
     let mut left = Vec::new();
     for f in top {
         if is_of_types(f) {
-            let events = p.events.to_mut();
+            let mut events = p.events.clone();
             events.retain(|t| match t {
                 EventType::Known(t) => holds_for(f, t),
                 EventType::Custom(_) => true,
             });
-            if events.custom().next().is_none() {
+            let is_said = events.custom().next().is_none();
+            p.events = Lent::Owned(Box::new(events));
+            if is_said {
                 continue;
             }
         } else if let Some(names) = bucket_names(f)
             && p.buckets.is_none()
         {
-            let mut names: Vec<&str> = names.collect();
+            let mut names: Names<'_> = names.collect();
             names.sort_unstable();
             names.dedup();
             p.buckets = Some(names);
@@ -566,7 +599,7 @@ pub(super) fn prepare(rule: &Rule) -> Option<Prepared<'_>> {
         }
         left.push(f.clone());
     }
-    p.filter = Cow::Owned(Filter::All(left));
+    p.filter = Lent::Owned(Box::new(Filter::All(left)));
     Some(p)
 }
 

@@ -29,7 +29,7 @@ mod walk;
 mod window;
 
 pub use self::cel::Cel;
-pub use compiler::{Compiler, LAYER_GROWTH, LAYER_RULES_MIN, Merge, Merged, Rules};
+pub use compiler::{Compiler, LAYER_GROWTH, LAYER_RULES_MIN, Merge, Merged, Replaced, Rules};
 pub use events::EventFilter;
 pub use explain::Unmet;
 pub use expression::{Affix, FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, Field, Filter, Folded, Test};

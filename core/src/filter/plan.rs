@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde_json::{Value, json};
+use smallvec::smallvec;
 
 use super::access::{self, Access, Ways};
 use super::builder::{Builder, conjuncts, left_to_check};
@@ -139,7 +140,7 @@ pub fn plan(rules: &[Rule]) -> Result<Plans> {
     let mut scopes: BTreeMap<&str, Vec<(usize, &Filter)>> = BTreeMap::new();
     for (i, p) in prepared.iter().enumerate() {
         let Some(p) = p else { continue };
-        let names = p.buckets.clone().unwrap_or_else(|| vec![""]);
+        let names = p.buckets.clone().unwrap_or_else(|| smallvec![""]);
         names.into_iter().for_each(|name| scopes.entry(name).or_default().push((i, &*p.filter)));
     }
     let mut plans: Vec<Option<Plan>> = vec![None; rules.len()];

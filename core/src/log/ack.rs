@@ -30,6 +30,15 @@ impl Ack {
         }
     }
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ack::Memory => "memory",
+            Ack::Written => "written",
+            Ack::Synced => "synced",
+        }
+    }
+
     /// The level of its number.
     pub(crate) fn from_number(number: u32) -> Ack {
         match number {

@@ -29,7 +29,7 @@ use crate::event::{EventId, EventType, FrameView, Sequencer};
 use crate::rule::suggest;
 
 /// Names a dead letter for as long as its data directory lives. Written `shard-number`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetterId {
     /// The shard that keeps it.
     pub shard: u16,
@@ -100,7 +100,7 @@ pub struct StoredDeadLetter {
 }
 
 /// Which dead letters are meant: those for which everything that is set holds. The default is all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct DeadLetterFilter {
     /// Only these; empty is any.

@@ -47,6 +47,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// As another process told it.
+    pub(crate) fn of_parts(
+        (shard, sequence, clock): (u16, u64, (u64, u32)),
+        id: EventId,
+        sequencer: Sequencer,
+        routes: Vec<Route>,
+        frame: Vec<u8>,
+    ) -> Entry {
+        Entry { shard, sequence, clock, id, sequencer, routes, frame }
+    }
+
     /// The event.
     pub fn frame(&self) -> FrameView<'_> {
         FrameView::trusted(&self.frame)

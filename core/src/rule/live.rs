@@ -35,7 +35,7 @@ pub enum Owner {
 }
 
 /// What must be true of what is there for a change to be made (compare-and-swap).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Expect {
     /// Nothing.
     #[default]
@@ -47,7 +47,7 @@ pub enum Expect {
 }
 
 /// What becomes of what waits for a destination that is removed, or changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Backlog {
     /// It goes on to the destination as it is from now on. Of one that is removed: the same as [`Backlog::Drain`].

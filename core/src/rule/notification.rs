@@ -43,7 +43,7 @@ const EVENT_BRIDGE_ID: &str = "EventBridge";
 ///
 /// Two rules overlap if they share an event type, one's prefix starts with the other's, and one's suffix ends with the
 /// other's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Overlap {
     /// They are accepted; a destination hears of an event once. The default.
     #[default]
@@ -55,7 +55,7 @@ pub enum Overlap {
 }
 
 /// How the filter values of a document are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum FilterValues {
     /// As the bytes of the key. The default.
     #[default]
@@ -65,7 +65,7 @@ pub enum FilterValues {
 }
 
 /// What a document may say beyond S3.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Extensions {
     /// Nothing. The default.
     #[default]
@@ -77,7 +77,7 @@ pub enum Extensions {
 }
 
 /// The encoding of a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Format {
     /// `<NotificationConfiguration>`.
     Xml,
@@ -86,7 +86,7 @@ pub enum Format {
 }
 
 /// How a document is read; the default is what the fields say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NotificationOptions {
     /// What to do about overlapping rules. Default: [`Overlap::AllowDedupe`].
     pub overlap: Overlap,

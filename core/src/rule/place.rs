@@ -43,7 +43,8 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .map(|c| (strsim::jaro_winkler(&c.to_lowercase(), &folded), c))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        // Of two that are as near, the one of which only the end is missing.
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.starts_with(name).cmp(&b.1.starts_with(name))))
         .filter(|(score, _)| *score > 0.8)
         .map(|(_, c)| c)
 }
@@ -69,4 +70,17 @@ pub(crate) fn unknown_name(message: &str) -> Option<(&str, Vec<&str>)> {
     }
     let name = quoted.next()?;
     Some((name, quoted.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_are_as_near_the_one_is_meant_that_goes_on() {
+        assert_eq!(nearest("shard", ["shards", "shared"]), Some("shards"));
+        assert_eq!(nearest("shard", ["shared", "shards"]), Some("shards"));
+        assert_eq!(nearest("shaerd", ["shared", "other"]), Some("shared"));
+        assert_eq!(nearest("x", ["shared", "other"]), None);
+    }
 }

@@ -228,6 +228,8 @@ impl Shard {
             self.appender.borrow_mut().recycle(group);
             self.commit_took.notify();
             self.tell(c);
+            // A flush may wait for a position of which nothing was worth writing.
+            self.answer_flushes();
             return Ok(());
         }
         if let Err(e) = self.files.ready(&mut group).await {

@@ -21,6 +21,16 @@ impl DedupKey {
         DedupKey(xxh3_128(bytes))
     }
 
+    /// As a number, for another process.
+    pub(crate) fn number(self) -> u128 {
+        self.0
+    }
+
+    /// Of such a number.
+    pub(crate) fn of_number(number: u128) -> DedupKey {
+        DedupKey(number)
+    }
+
     /// What stands for it in the tables and in the log. Must never change between versions.
     pub(crate) fn of_resource(self, resource_hash: u64) -> u128 {
         xxh3_128_with_seed(&self.0.to_le_bytes(), resource_hash)

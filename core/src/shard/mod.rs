@@ -84,7 +84,7 @@ use journal::Journal;
 use keep::{KeepStart, Keeping};
 use lanes::LaneSlot;
 use losses::{LossCounts, Losses};
-use progress::Progress;
+use progress::{Progress, Receipt, Way};
 use queues::Queues;
 use replay::{PartState, Replay};
 use ring::Ring;
@@ -292,6 +292,15 @@ pub(crate) enum Command {
     Reconnect(u32),
     /// Deliver until `deadline`, then stop. The ring is closed already.
     Close { deadline: Instant },
+}
+
+impl Receipt {
+    /// Sees to it that an ack level is reached soon.
+    pub(crate) fn hurry(&self) {
+        if let Way::Shard(shard) = &self.way {
+            shard.ring.notify(true);
+        }
+    }
 }
 
 impl Shared {

@@ -19,11 +19,27 @@ pub(crate) struct Progress {
     written: CachePadded<AtomicU64>,
     synced: CachePadded<AtomicU64>,
     failed: OnceLock<Error>,
+    /// There are stretches of which `faults` tells. It never is of a shard, so the model check need not look at it.
+    faulty: std::sync::atomic::AtomicBool,
+    /// Stretches that will never reach a level, though those behind them may; the latest last.
+    faults: Mutex<Vec<Fault>>,
     /// What the log waits for, if it waits (a full disk).
     stalled: Mutex<Option<Error>>,
     waiting: CachePadded<AtomicUsize>,
     waiters: Mutex<Vec<Waiter>>,
     next_waiter: AtomicU64,
+}
+
+/// So many stretches are remembered. Whoever waits is told of one when it comes up.
+const FAULTS_MAX: usize = 1024;
+
+/// Positions above `after`, up to `through`, that will not reach the level.
+#[derive(Debug)]
+struct Fault {
+    ack: Ack,
+    after: u64,
+    through: u64,
+    error: Error,
 }
 
 #[derive(Debug)]
@@ -91,6 +107,30 @@ impl Progress {
         self.wake(|_| true);
     }
 
+    /// What is above `after`, up to `through`, and asked for this level will never reach it. To be told before anything behind
+    /// it is said to have.
+    pub(crate) fn fault(&self, ack: Ack, after: u64, through: u64, error: Error) {
+        {
+            let mut faults = self.faults.lock();
+            if faults.len() == FAULTS_MAX {
+                faults.remove(0);
+            }
+            faults.push(Fault { ack, after, through, error });
+            self.faulty.store(true, Ordering::Release);
+        }
+        self.wake(|w| w.ack == ack && w.position > after && w.position <= through);
+    }
+
+    /// Why a position will never reach a level, if it is known of this one by itself.
+    fn fault_at(&self, position: u64, ack: Ack) -> Option<Error> {
+        if !self.faulty.load(Ordering::Acquire) {
+            return None;
+        }
+        let faults = self.faults.lock();
+        let of = |f: &&Fault| ack == f.ack && position > f.after && position <= f.through;
+        faults.iter().find(of).map(|f| f.error.clone())
+    }
+
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failed.get()
     }
@@ -105,7 +145,7 @@ impl Progress {
 
     fn poll(&self, position: u64, ack: Ack, id: &mut Option<u64>, cx: &Context<'_>) -> Poll<Result<()>> {
         if self.reached(ack) >= position {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.fault_at(position, ack).map_or(Ok(()), Err));
         }
         {
             let mut waiters = self.waiters.lock();
@@ -121,6 +161,9 @@ impl Progress {
             self.waiting.store(waiters.len(), Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
+        if let Some(e) = self.fault_at(position, ack) {
+            return Poll::Ready(Err(e));
+        }
         if self.reached(ack) >= position {
             return Poll::Ready(Ok(()));
         }
@@ -137,17 +180,52 @@ impl Progress {
     }
 }
 
+/// What an event came in by.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// The ring of a shard.
+    Shard(Arc<super::Shared>),
+    /// The ring to an engine in another process, which tells only of the level that was asked for.
+    Client(Arc<Progress>, Ack),
+}
+
+impl Way {
+    fn progress(&self) -> &Progress {
+        match self {
+            Way::Shard(shard) => &shard.progress,
+            Way::Client(progress, _) => progress,
+        }
+    }
+
+    /// The level whose progress tells of `ack`.
+    pub(crate) fn level(&self, ack: Ack) -> Result<Ack> {
+        match self {
+            Way::Client(_, asked) if ack > *asked => {
+                Err(Error::new(ErrorKind::InvalidArgument, format!("the event was published at `{}`", asked.name()))
+                    .remedy("ask for the level when it is published: the engine is another process's"))
+            }
+            Way::Client(_, asked) if ack > Ack::Memory => Ok(*asked),
+            _ => Ok(ack),
+        }
+    }
+
+    /// Whether positions of both are of one ring.
+    pub(crate) fn is(&self, other: &Way) -> bool {
+        std::ptr::eq(self.progress(), other.progress())
+    }
+}
+
 /// A proof that an event was accepted; tells when it has reached an ack level.
 #[derive(Debug, Clone)]
 pub struct Receipt {
-    pub(crate) shard: Arc<super::Shared>,
+    pub(crate) way: Way,
     pub(crate) position: u64,
     pub(crate) duplicate: bool,
 }
 
 impl Receipt {
     pub(crate) fn new(shard: Arc<super::Shared>, position: u64) -> Receipt {
-        Receipt { shard, position, duplicate: false }
+        Receipt { way: Way::Shard(shard), position, duplicate: false }
     }
 
     /// Whether the event is a repeat: this is the receipt of the one that was accepted before.
@@ -157,12 +235,18 @@ impl Receipt {
 
     /// Whether the event has reached this level.
     pub fn is(&self, ack: Ack) -> bool {
-        self.shard.progress.reached(ack) >= self.position
+        let (progress, Ok(ack)) = (self.way.progress(), self.way.level(ack)) else { return false };
+        progress.reached(ack) >= self.position && progress.fault_at(self.position, ack).is_none()
     }
 
     /// The ring of its shard up to here has reached this level.
     pub(crate) fn reached_position(&self, ack: Ack) -> u64 {
-        self.shard.progress.reached(ack)
+        self.way.progress().reached(ack)
+    }
+
+    /// Why the ring's record up to this position will never reach the level, where that is known of it alone.
+    pub(crate) fn fault_at(&self, position: u64, ack: Ack) -> Option<Error> {
+        self.way.progress().fault_at(position, ack)
     }
 
     /// A future that is ready once the event has reached this level. It may be awaited on any executor.
@@ -190,7 +274,7 @@ impl Receipt {
                     }
                 ),
             );
-            Err(match self.shard.progress.stalled() {
+            Err(match self.way.progress().stalled() {
                 Some(why) => e.remedy(format!("the log waits: {why}")),
                 None => e.remedy("wait again, or give more time"),
             })
@@ -218,14 +302,18 @@ impl Future for ReceiptFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        this.receipt.shard.progress.poll(this.receipt.position, this.ack, &mut this.waiter, cx)
+        let way = &this.receipt.way;
+        match way.level(this.ack) {
+            Ok(ack) => way.progress().poll(this.receipt.position, ack, &mut this.waiter, cx),
+            Err(e) => Poll::Ready(Err(e)),
+        }
     }
 }
 
 impl Drop for ReceiptFuture {
     fn drop(&mut self) {
         if let Some(id) = self.waiter {
-            self.receipt.shard.progress.forget(id);
+            self.receipt.way.progress().forget(id);
         }
     }
 }

@@ -4,8 +4,8 @@
 //! some queue that refuses or blocks is under pressure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -18,6 +18,7 @@ use crate::event::Priority;
 use crate::fork::ForkGuard;
 use crate::lock::{Condvar, Mutex};
 use crate::rule::{OnQueueFull, QueueLimits};
+use crate::shared::Server;
 
 use super::entrance::Entrance;
 
@@ -104,6 +105,8 @@ impl Queue {
 /// All queues of an engine.
 #[derive(Debug)]
 pub(crate) struct Queues {
+    /// Tells other processes whether they must ask. Weak, because it knows the shards.
+    server: OnceLock<Weak<Server>>,
     /// Where publishers look whether some queue may tell them no.
     entrance: ForkGuard<Entrance>,
     /// Some queue may drop what is new.
@@ -121,6 +124,7 @@ pub(crate) struct Queues {
 impl Queues {
     pub(crate) fn new(config: &QueueConfig, shards: usize, entrance: ForkGuard<Entrance>) -> Queues {
         Queues {
+            server: OnceLock::new(),
             entrance,
             dropping: CachePadded::new(AtomicBool::new(false)),
             by_number: Mutex::default(),
@@ -132,10 +136,16 @@ impl Queues {
         }
     }
 
+    /// Has other processes told what publishers here are told.
+    pub(crate) fn watch(&self, server: &Arc<Server>) {
+        let _ = self.server.set(Arc::downgrade(server));
+        self.tell();
+    }
+
     /// Whether a publisher must look whether there is a place for its event.
     #[cfg(test)]
     fn is_telling(&self) -> bool {
-        self.entrance.get().unwrap().telling.load(Ordering::Relaxed)
+        self.entrance.get().unwrap().queues_tell()
     }
 
     /// Whether a shard must look whether a new event is to be dropped.
@@ -228,7 +238,11 @@ impl Queues {
                 .any(|q| q.level() > Level::Free && which(q.rules.lock().on_full))
         };
         if let Some(entrance) = self.entrance.get() {
-            entrance.telling.store(any(&OnQueueFull::is_told), Ordering::SeqCst);
+            let tells = any(&OnQueueFull::is_told);
+            entrance.tell(Entrance::QUEUES, tells);
+            if let Some(server) = self.server.get().and_then(Weak::upgrade) {
+                server.queues_tell(tells);
+            }
         }
         self.dropping.store(any(&|p| p == OnQueueFull::DropNewest), Ordering::SeqCst);
     }

@@ -59,6 +59,11 @@ impl Everywhere {
         self.0.iter().zip(words).for_each(|(word, now)| word.store(now, Ordering::Release));
     }
 
+    /// As bits, by the numbers of the types.
+    pub(crate) fn words(&self) -> [u64; Everywhere::WORDS] {
+        self.0.each_ref().map(|word| word.load(Ordering::Acquire))
+    }
+
     #[inline]
     pub(crate) fn wants(&self, event_type: EventType<'_>) -> bool {
         match event_type {

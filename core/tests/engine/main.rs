@@ -15,5 +15,6 @@ mod replay;
 mod reserve;
 mod retention;
 mod rules;
+mod shared;
 mod snapshot;
 mod tail;

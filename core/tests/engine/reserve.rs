@@ -685,3 +685,15 @@ fn what_is_not_known_yet_is_decided_when_it_is() {
     let arrived: Vec<String> = r.records().into_iter().map(|x| x.key).collect();
     assert_eq!(arrived, ["in/large"]);
 }
+
+#[test]
+fn a_flush_ends_although_nothing_came_of_what_was_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), NOWHERE);
+    for _ in 0..20 {
+        // Each leaves a place in the ring, and nothing for the log.
+        reserve(&engine, "aborted", &ReserveOptions::default()).abort().unwrap();
+        engine.flush(WAIT).unwrap();
+    }
+    engine.close(WAIT).unwrap();
+}

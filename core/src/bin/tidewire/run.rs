@@ -37,7 +37,7 @@ pub(crate) fn run(file: &Path, data_dir: Option<&Path>) -> std::result::Result<(
     let mut sources = Sources::default();
     let started = sources.start(&engine, &wanted);
     if started.is_ok() {
-        announce(&sources);
+        announce(&engine, &sources);
         loop {
             match told.recv_timeout(LOOK) {
                 Ok(SIGHUP) => reloader.reload(&engine),
@@ -93,8 +93,11 @@ fn told_by_signals(which: &[i32]) -> Result<mpsc::Receiver<i32>> {
 }
 
 /// Who started the process waits for these lines.
-fn announce(sources: &Sources) {
+fn announce(engine: &Engine, sources: &Sources) {
     let mut text = String::new();
+    if let Some(shared) = &engine.config().shared {
+        text += &format!("tidewire: sharing the engine at {}\n", shared.socket.display());
+    }
     for http in &sources.http {
         text += &format!("tidewire: listening on http://{}\n", http.local_addr());
     }
@@ -108,8 +111,10 @@ fn announce(sources: &Sources) {
 
 impl Sources {
     fn start(&mut self, engine: &Engine, wanted: &[Source]) -> Result<()> {
-        if wanted.is_empty() {
-            log::warn!("the configuration has no [[source]]: only what was left undelivered will be delivered");
+        if wanted.is_empty() && engine.config().shared.is_none() {
+            log::warn!(
+                "the configuration has no [[source]] and no [engine.shared]: only what was left undelivered will be delivered"
+            );
         }
         for source in wanted {
             match source {

@@ -240,7 +240,7 @@ proptest! {
             }
             if let Some(merge) = live.control.compiler.begin_merge() {
                 let merged = merge.compile(live.control.live.table()).unwrap();
-                live.control.compiler.end_merge(merged).unwrap();
+                drop(live.control.compiler.end_merge(merged).unwrap());
             }
             for (bucket, object) in [("x", "0"), ("y", "1/2"), ("z", "2")] {
                 let event = Event::new(KnownType::ObjectCreatedPut.into(), bucket, object.as_bytes());

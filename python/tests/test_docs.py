@@ -1,0 +1,131 @@
+"""What is written down is so: docstrings, examples, the picture."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Server, custom
+
+import tidewire
+import tidewire.plot
+import tidewire.receive
+
+PYTHON = ROOT / "python"
+
+
+def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_the_stub_has_the_docstrings() -> None:
+    out = run(sys.executable, str(PYTHON / "tests" / "stub_docs.py"), "--check", cwd="/")
+    assert out.returncode == 0, "run python/tests/stub_docs.py" + out.stderr
+
+
+def test_docstrings_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tidewire.toml").write_text(f'{custom(engine="")}'.replace("[engine]", '[engine]\ndata_dir = "data"'))
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    engine = tidewire.Engine(custom(), data_dir=tmp_path / "other")
+    engine.set_handler("mine", lambda batch: None)
+    extra = {"tidewire": tidewire, "engine": engine, **{n: getattr(tidewire, n) for n in tidewire.__all__}}
+    extra.update({n: getattr(tidewire.receive, n) for n in tidewire.receive.__all__})
+    objects: list[object] = [tidewire, tidewire.receive]
+    for name in tidewire.__all__:
+        thing = getattr(tidewire, name)
+        objects += [thing, *(m for n, m in vars(thing).items() if not n.startswith("_"))] if isinstance(thing, type) else []
+    for thing in objects:
+        doc = getattr(thing, "__doc__", None) or ""
+        if ">>>" in doc:
+            name = getattr(thing, "__name__", "thing")
+            test = doctest.DocTestParser().get_doctest(doc, dict(extra), name, None, 0)
+            runner.run(test)
+    engine.close(0)
+    assert finder and runner.tries >= 8 and runner.failures == 0
+
+
+def test_help_reads_well() -> None:
+    text = run(sys.executable, "-c", "import tidewire; help(tidewire.Engine.publish)", cwd="/").stdout
+    assert "publish(self, " in text and "Published.ACCEPTED" in text and "timeout=30.0" in text
+
+
+def test_the_examples_run(tmp_path: Path, server: Server) -> None:
+    examples = PYTHON / "examples"
+    out = run(sys.executable, str(examples / "publish.py"), server.url, str(tmp_path / "a"), cwd=tmp_path)
+    assert (out.returncode, out.stdout) == (0, "accepted and 1 delivered\n"), out.stderr
+    out = run(sys.executable, str(examples / "asyncio_service.py"), str(tmp_path / "b"), cwd=tmp_path)
+    assert out.returncode == 0 and out.stdout.count("indexed") == 103 and "100 accepted" in out.stdout, out.stderr
+    out = run(sys.executable, str(examples / "consumer.py"), str(tmp_path / "c"), cwd=tmp_path)
+    assert out.returncode == 0 and out.stdout.count("thumbnail") == 10, out.stderr
+
+
+def test_the_example_of_a_receiver_takes_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PYTHON / "examples"))
+    import receiver  # type: ignore[import-not-found]
+
+    secret = "whsec_" + "A" * 44
+    server = receiver.serve(0, secret)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/"
+        from conftest import config
+
+        text = config(url, destination=f'auth = {{ scheme = "standard-webhooks", secret = "{secret}" }}')
+        with tidewire.Engine(text, data_dir=tmp_path) as engine:
+            engine.publish("photos", "k")
+            engine.flush()
+        with pytest.raises(urllib.request.HTTPError) as e:  # type: ignore[attr-defined]
+            urllib.request.urlopen(url, b"x", timeout=20)
+        assert e.value.code == 401
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_pyright_agrees_on_the_examples(tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
+    files = [str(f) for f in sorted((PYTHON / "examples").glob("*.py"))]
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    command = [sys.executable, "-m", "pyright", "-p", str(tmp_path), "--pythonpath", sys.executable, *files]
+    out = run(*command[:3], "--pythonpath", sys.executable, *files, cwd=tmp_path, env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    if "0 errors" not in out.stdout and ("Unable" in out.stderr or "npm" in out.stderr):
+        pytest.skip("pyright's own program cannot be had here")
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+def test_a_picture_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with tidewire.Engine(custom(), data_dir=tmp_path / "data") as engine:
+        engine.set_handler("mine", lambda batch: None)
+        engine.publish("photos", "k")
+        engine.flush()
+        stats = engine.stats()
+    one, lines, benches = tmp_path / "one.json", tmp_path / "lines.json", tmp_path / "benches.json"
+    one.write_text(json.dumps(stats))
+    lines.write_text("\n".join(json.dumps({**stats, "time": t}) for t in range(3)))
+    benches.write_text(json.dumps([{"name": "publish", "ns_per_call": 700}, {"name": "empty", "ns_per_call": 50}]))
+    for file in (one, lines, benches):
+        assert tidewire.plot.main([str(file)]) == 0
+        assert file.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert tidewire.plot.main([str(one), "-o", str(tmp_path / "x.svg")]) == 0
+    assert "<svg" in (tmp_path / "x.svg").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "5", "[]", "{}", '{"a":1}\nx'])
+def test_what_is_no_statistics_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "x.json").write_text(text)
+    assert tidewire.plot.main([str(tmp_path / "x.json")]) == 1
+    assert capsys.readouterr().err
+    assert tidewire.plot.main([str(tmp_path / "none.json")]) == 1
