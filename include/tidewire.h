@@ -1076,6 +1076,12 @@ typedef struct tidewire_consumer_t tidewire_consumer_t;
 typedef struct tidewire_engine_t tidewire_engine_t;
 
 /**
+ * What an enricher adds to the event that it was called with. It belongs to the library, and is good until the call returns,
+ * on the thread of the call.
+ */
+typedef struct tidewire_enrichment_t tidewire_enrichment_t;
+
+/**
  * What went wrong in one call. It belongs to the caller, who frees it with `tidewire_error_free`. It never changes, so
  * any thread may read it.
  *
@@ -1449,6 +1455,22 @@ typedef struct tidewire_dead_letter_filter_t {
 typedef int (*tidewire_write_callback_t)(void *callback_data, const uint8_t *data, size_t len);
 
 /**
+ * Says the time, in nanoseconds since the Unix epoch. Events that tell no time of their own are told it by this, and the log,
+ * ages, retention and windows go by it. Waiting does not, and what other machines compare with theirs goes by the machine's
+ * clock: signatures, tokens, certificates, the times when a secret is valid, states of destinations.
+ *
+ * Any thread calls it, for each event, so it must be quick and must not wait for anything, nor call this library. It may go
+ * backwards: no sequencer becomes smaller than an earlier one, and no age larger. Where it jumps ahead, what is there is as old
+ * as it says. A time beyond the year 2262 is that year, and 0 is 1.
+ */
+typedef uint64_t (*tidewire_clock_callback_t)(void *clock_data);
+
+/**
+ * Called when what was handed to callbacks is no longer needed.
+ */
+typedef void (*tidewire_release_callback_t)(void *callback_data);
+
+/**
  * How an engine is opened. Initialise with `TIDEWIRE_OPTIONS_INIT`.
  *
  * Structs that begin with `struct_size` grow at the end in later versions. A library takes the struct of an older
@@ -1494,18 +1516,80 @@ typedef struct tidewire_options_t {
    * Must be 0.
    */
   uint32_t reserved;
+  /**
+   * The wall clock; NULL means that of the machine. See `tidewire_clock_callback_t`.
+   */
+  tidewire_clock_callback_t clock;
+  /**
+   * Handed to `clock`.
+   */
+  void *clock_data;
+  /**
+   * Called once, when `clock` will not be called any more, with `clock_data`; may be NULL. If the engine could not be opened
+   * it is not called.
+   */
+  tidewire_release_callback_t clock_release;
 } tidewire_options_t;
+
+/**
+ * Called with one event after the other, for each shard by a thread of its own, so from several threads at the same time where
+ * there are several shards. `event` and what it points to are good until it returns. What it adds it says by
+ * `tidewire_enrich_set_metadata`, `tidewire_enrich_set_tag` and `tidewire_enrich_set_data`, or `tidewire_enrich_fail`. It may
+ * block, but not wait for an ack of the same engine. It must not throw or end its thread.
+ */
+typedef void (*tidewire_enrich_callback_t)(void *callback_data,
+                                           const struct tidewire_event_t *event,
+                                           struct tidewire_enrichment_t *enrichment);
+
+/**
+ * What enriches events. Initialise with `TIDEWIRE_ENRICHER_INIT`. For `struct_size` see `tidewire_options_t`.
+ */
+typedef struct tidewire_enricher_t {
+  /**
+   * `sizeof(tidewire_enricher_t)`.
+   */
+  size_t struct_size;
+  /**
+   * Called with each event.
+   */
+  tidewire_enrich_callback_t callback;
+  /**
+   * Handed to the callback.
+   */
+  void *callback_data;
+  /**
+   * Called once, when the callback will not be called any more, with the callback's data; may be NULL. If the enricher could
+   * not be set it is not called.
+   */
+  tidewire_release_callback_t release;
+  /**
+   * How long it may take for an event, in milliseconds, 1 to 60000; 0 means 100.
+   */
+  uint64_t timeout_ms;
+  /**
+   * What is added to an event for which it took too long, failed, or said something that cannot be: metadata and tags.
+   * Without any the event stays as it is. So does one that would be too large with them.
+   */
+  const struct tidewire_pair_t *fallback_metadata;
+  /**
+   * How many.
+   */
+  size_t fallback_metadata_count;
+  /**
+   * See `fallback_metadata`.
+   */
+  const struct tidewire_pair_t *fallback_tags;
+  /**
+   * How many.
+   */
+  size_t fallback_tags_count;
+} tidewire_enricher_t;
 
 /**
  * Called with one batch after the other, by a thread that belongs to the handler. The batch is the host's to answer. While
  * it runs, this handler gets no other. It may call this library, and close the engine. It must not throw or end its thread.
  */
 typedef void (*tidewire_handler_callback_t)(void *callback_data, struct tidewire_batch_t *batch);
-
-/**
- * Called when what was handed to callbacks is no longer needed.
- */
-typedef void (*tidewire_release_callback_t)(void *callback_data);
 
 /**
  * What serves destinations. Initialise with `TIDEWIRE_HANDLER_INIT`. For `struct_size` see `tidewire_options_t`.
@@ -2029,6 +2113,22 @@ typedef struct tidewire_stats_t {
    * The longest.
    */
   uint64_t latency_us_max;
+  /**
+   * Events that the enricher saw, whether it added anything or not (`tidewire_enricher_set`).
+   */
+  uint64_t enriched;
+  /**
+   * Events for which it took too long; these and the next two have got the fallback.
+   */
+  uint64_t enrich_timeouts;
+  /**
+   * Events for which it failed, or added what cannot be.
+   */
+  uint64_t enrich_failed;
+  /**
+   * Events that it did not see, because it had not come back from an earlier one, or the engine closed.
+   */
+  uint64_t enrich_skipped;
 } tidewire_stats_t;
 
 #ifdef __cplusplus
@@ -2351,6 +2451,67 @@ tidewire_result_t tidewire_flush(const struct tidewire_engine_t *engine,
 tidewire_result_t tidewire_close(struct tidewire_engine_t **engine,
                                  uint64_t timeout_ms,
                                  struct tidewire_error_t **err);
+
+/**
+ * Sets what adds metadata, tags or data to each event before it is matched, in the place of an earlier one. What is published
+ * after this call goes to the new one, and so does what was not taken in by then. A call of the earlier one may still be under
+ * way when this returns.
+ *
+ * It sees the events that are published here and by other processes, those of reservations at their commit. What it adds is
+ * written to the log with the event and never asked for again: not by retries, replays or the next opening. The order of
+ * events stays as it is: what comes after an event waits for it, and so does an ack; publishing does not, until the ring is
+ * full. After an event for which it took too long nobody waits for it until it has come back; events get the fallback
+ * meanwhile. `tidewire_stats` counts. Whether an event is of interest at all is decided before, by its bucket and type.
+ *
+ * `enricher`: NULL to take the one there is away.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, also if the engine is another process's, `_CLOSED`, `_WRONG_PROCESS` or, if there are
+ * no threads left, `_IO`.
+ */
+tidewire_result_t tidewire_enricher_set(const struct tidewire_engine_t *engine,
+                                        const struct tidewire_enricher_t *enricher,
+                                        struct tidewire_error_t **err);
+
+/**
+ * Adds an entry to the user metadata of the event, in the place of one of the same name.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`, also if it is not UTF-8 or longer than an event may be; then nothing was added. What
+ * makes the event as a whole too large shows when the callback returns: then it counts as failed.
+ */
+tidewire_result_t tidewire_enrich_set_metadata(struct tidewire_enrichment_t *enrichment,
+                                               struct tidewire_bytes_t name,
+                                               struct tidewire_bytes_t value,
+                                               struct tidewire_error_t **err);
+
+/**
+ * Adds a tag to the event, in the place of one of the same name.
+ *
+ * Fails as `tidewire_enrich_set_metadata`.
+ */
+tidewire_result_t tidewire_enrich_set_tag(struct tidewire_enrichment_t *enrichment,
+                                          struct tidewire_bytes_t name,
+                                          struct tidewire_bytes_t value,
+                                          struct tidewire_error_t **err);
+
+/**
+ * Sets the data of the event, a JSON document, in the place of what it has.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`. What is no JSON shows when the callback returns: then it counts as failed.
+ */
+tidewire_result_t tidewire_enrich_set_data(struct tidewire_enrichment_t *enrichment,
+                                           struct tidewire_bytes_t data,
+                                           struct tidewire_error_t **err);
+
+/**
+ * Says that nothing could be found out: the event gets the fallback, and what was set does not count.
+ *
+ * `reason`: why, for the log; may be empty.
+ *
+ * Fails with `TIDEWIRE_INVALID_ARGUMENT`; if `reason` is not UTF-8 the event gets the fallback all the same.
+ */
+tidewire_result_t tidewire_enrich_fail(struct tidewire_enrichment_t *enrichment,
+                                       struct tidewire_bytes_t reason,
+                                       struct tidewire_error_t **err);
 
 /**
  * What kind of error it is: the same as the result of the call that made it. `TIDEWIRE_OK` for NULL.
@@ -3466,6 +3627,7 @@ template <typename T> inline T tidewire_initialised_() {
 #define TIDEWIRE_HANDLER_INIT tidewire_initialised_<tidewire_handler_t>()
 #define TIDEWIRE_BATCH_INFO_INIT tidewire_initialised_<tidewire_batch_info_t>()
 #define TIDEWIRE_BATCH_EVENT_INIT tidewire_initialised_<tidewire_batch_event_t>()
+#define TIDEWIRE_ENRICHER_INIT tidewire_initialised_<tidewire_enricher_t>()
 #else
 /** The initial value of a `tidewire_options_t`. */
 #define TIDEWIRE_OPTIONS_INIT { .struct_size = sizeof(tidewire_options_t) }
@@ -3499,6 +3661,8 @@ template <typename T> inline T tidewire_initialised_() {
 #define TIDEWIRE_BATCH_INFO_INIT { .struct_size = sizeof(tidewire_batch_info_t) }
 /** The initial value of a `tidewire_batch_event_t`. */
 #define TIDEWIRE_BATCH_EVENT_INIT { .struct_size = sizeof(tidewire_batch_event_t) }
+/** The initial value of a `tidewire_enricher_t`. */
+#define TIDEWIRE_ENRICHER_INIT { .struct_size = sizeof(tidewire_enricher_t) }
 #endif
 
 /**

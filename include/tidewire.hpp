@@ -348,6 +348,9 @@ struct Options {
   Milliseconds connect_timeout{0};
   /** For several processes, of which the first has the engine. */
   bool shared = false;
+  /** The wall clock; if it is empty, that of the machine. See tidewire_clock_callback_t. When it throws, the machine's is asked.
+   * The engine keeps a copy. */
+  std::function<Time()> clock{};
 
   static Options text(std::string_view config, std::string_view data_dir = {}) noexcept {
     Options options;
@@ -630,6 +633,46 @@ class Batch {
 /** Serves destinations: see tidewire_handler_callback_t. If it throws, the batch is tried again unless it was answered. */
 using Handler = std::function<void(Batch batch)>;
 
+/** What an enricher adds to an event: see tidewire_enrichment_t. Good during the call that it was given to. */
+class Enrichment {
+ public:
+  explicit Enrichment(tidewire_enrichment_t *held) noexcept : held_(held) {}
+
+  void metadata(std::string_view name, std::string_view value) { try_metadata(name, value).value(); }
+  Expected<void> try_metadata(std::string_view name, std::string_view value) {
+    return detail::call(
+        [&](auto error) { return tidewire_enrich_set_metadata(held_, bytes(name), bytes(value), error); });
+  }
+  void tag(std::string_view name, std::string_view value) { try_tag(name, value).value(); }
+  Expected<void> try_tag(std::string_view name, std::string_view value) {
+    return detail::call([&](auto error) { return tidewire_enrich_set_tag(held_, bytes(name), bytes(value), error); });
+  }
+  /** A JSON document. */
+  void data(std::string_view json) { try_data(json).value(); }
+  Expected<void> try_data(std::string_view json) {
+    return detail::call([&](auto error) { return tidewire_enrich_set_data(held_, bytes(json), error); });
+  }
+  /** The event gets the fallback. */
+  void fail(std::string_view reason) noexcept { tidewire_enrich_fail(held_, bytes(reason), nullptr); }
+
+  tidewire_enrichment_t *get() const noexcept { return held_; }
+
+ private:
+  tidewire_enrichment_t *held_;
+};
+
+/** Adds to an event, of which it has a view during the call. Called from several threads at the same time where there are several
+ * shards. If it throws, the event gets the fallback. */
+using Enricher = std::function<void(const Event &event, Enrichment &added)>;
+
+/** How an enricher is used: see tidewire_enricher_t. */
+struct EnrichOptions {
+  /** 0 means 100 ms. */
+  Milliseconds timeout{0};
+  std::vector<std::pair<std::string_view, std::string_view>> fallback_metadata{};
+  std::vector<std::pair<std::string_view, std::string_view>> fallback_tags{};
+};
+
 /** Space for one event, and the promise that its commit is not refused: see tidewire_reservation_t. One that is neither
  * committed nor aborted when it goes is aborted. */
 class Reservation {
@@ -907,9 +950,23 @@ class Engine {
  public:
   explicit Engine(const Options &options) : Engine(try_open(options).value()) {}
   static Expected<Engine> try_open(const Options &options) {
-    const tidewire_options_t raw = options.raw();
+    tidewire_options_t raw = options.raw();
+    using Clock = std::function<Time()>;
+    auto clock = options.clock ? std::make_unique<Clock>(options.clock) : nullptr;
+    if (clock) {
+      raw.clock = [](void *data) {
+        Time now = std::chrono::system_clock::now();
+        auto ask = [&] { now = (*static_cast<Clock *>(data))(); };
+        detail::Guarded<decltype(ask)> guarded(ask);
+        guarded();
+        return detail::ns(now);
+      };
+      raw.clock_data = clock.get();
+      raw.clock_release = [](void *data) { delete static_cast<Clock *>(data); };
+    }
     auto got = detail::get<tidewire_engine_t *>([&](auto... out) { return tidewire_open(&raw, out...); });
     if (!got) return got.error();
+    static_cast<void>(clock.release());
     return Engine(*got);
   }
 
@@ -1141,6 +1198,39 @@ class Engine {
     raw.callback_data = held.get();
     raw.release = [](void *data) { delete static_cast<Handler *>(data); };
     auto done = detail::call([&](auto error) { return tidewire_handler_set(get(), bytes(name), &raw, error); });
+    if (done) static_cast<void>(held.release());
+    return done;
+  }
+
+  /** Sets what adds metadata, tags and data to events before they are matched; takes it away if it is empty. See
+   * tidewire_enricher_set. */
+  void set_enricher(Enricher enricher, const EnrichOptions &options = {}) const {
+    try_set_enricher(std::move(enricher), options).value();
+  }
+  Expected<void> try_set_enricher(Enricher enricher, const EnrichOptions &options = {}) const {
+    if (!enricher) return detail::call([&](auto error) { return tidewire_enricher_set(get(), nullptr, error); });
+    auto held = std::make_unique<Enricher>(std::move(enricher));
+    const auto pairs = [](const auto &from) {
+      std::vector<tidewire_pair_t> raw;
+      for (const auto &[name, value] : from) raw.push_back({bytes(name), bytes(value)});
+      return raw;
+    };
+    const auto metadata = pairs(options.fallback_metadata), tags = pairs(options.fallback_tags);
+    tidewire_enricher_t raw = TIDEWIRE_ENRICHER_INIT;
+    raw.callback = [](void *data, const tidewire_event_t *event, tidewire_enrichment_t *enrichment) {
+      Enrichment added(enrichment);
+      const Event seen(*event);
+      detail::Guarded<Enricher> guarded(*static_cast<Enricher *>(data));
+      if (!guarded(seen, added)) added.fail("the function has thrown an exception");
+    };
+    raw.callback_data = held.get();
+    raw.release = [](void *data) { delete static_cast<Enricher *>(data); };
+    raw.timeout_ms = detail::ms(options.timeout);
+    raw.fallback_metadata = metadata.data();
+    raw.fallback_metadata_count = metadata.size();
+    raw.fallback_tags = tags.data();
+    raw.fallback_tags_count = tags.size();
+    auto done = detail::call([&](auto error) { return tidewire_enricher_set(get(), &raw, error); });
     if (done) static_cast<void>(held.release());
     return done;
   }

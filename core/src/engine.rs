@@ -8,6 +8,7 @@ mod completions;
 mod consumer;
 mod dead_letters;
 mod details;
+mod enrich;
 mod history;
 pub(crate) mod intake;
 pub(crate) mod keep;
@@ -37,7 +38,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, EngineConfig, RulesKept};
-use crate::driver::{self, ShardThread};
+use crate::driver::{self, ShardThread, WallClock};
 use crate::engine::consumer::Groups;
 use crate::engine::kept::Kept;
 use crate::engine::replay::Replays;
@@ -188,6 +189,8 @@ struct Front {
     /// The first shard: that of every event where there is one.
     first: Arc<Shared>,
     fairness: Option<Arc<Fairness>>,
+    /// The host's, if it has given one.
+    clock: Option<WallClock>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -322,13 +325,14 @@ impl Engine {
         replays.tell(shards.clone());
         let engine = Engine {
             inner: Arc::new(Inner {
-                config,
                 front: Front {
                     entrance,
                     publishing: dir.shards,
                     first: shards[0].clone(),
                     fairness: common.fairness.clone(),
+                    clock: config.clock.clone(),
                 },
+                config,
                 shards,
                 snapshot,
                 incarnation: dir.incarnation,
@@ -435,7 +439,7 @@ impl Engine {
         if let Some(fairness) = &inner.front.fairness {
             inner.enter_fairly(fairness, shard, event.bucket, layout.len(), options.on_full)?;
         }
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { inner.wall_ns() } else { event.time_ns };
         let tag = Tag::plain(options.ack).number();
         let push = || shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out));
         let position = match push() {
@@ -540,6 +544,11 @@ impl Engine {
             s.damaged += c.damaged.get();
             s.ring_used_bytes += shard.ring.used();
             s.ring_reserved_bytes += shard.ring.reserved();
+            s.enriched += c.enriched.get();
+            s.enrich_timeouts += c.enrich_timeouts.get();
+            s.enrich_failed += c.enrich_failed.get();
+            s.enrich_panicked += c.enrich_panicked.get();
+            s.enrich_skipped += c.enrich_skipped.get();
             s.reservations += c.reservations.get();
             s.in_doubt += shard.in_doubt.lock().values().filter(|i| i.resolved.is_none()).count() as u64;
             s.held_bytes += c.held_bytes.get();
@@ -742,6 +751,12 @@ impl Inner {
         entrance.everywhere.wants(event_type) || self.snapshot.load().interested(bucket, event_type)
     }
 
+    /// The time, by the engine's clock, on a thread of the host.
+    #[inline]
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.front.clock.as_ref().map_or_else(driver::system_ns, WallClock::now_ns)
+    }
+
     /// The shard of a resource's hash.
     #[inline]
     fn shard_of(&self, hash: u64) -> &Arc<Shared> {
@@ -856,6 +871,14 @@ impl Inner {
             for name in shard.common.network.handlers.close(deadline) {
                 log::error!(
                     "the handler `{name}` has not returned while the engine closed; its thread ends when it does"
+                );
+            }
+        }
+        if let Some(shard) = self.shards.first() {
+            let left = shard.common.enrichers.close(deadline);
+            if left > 0 {
+                log::error!(
+                    "the enricher has not returned on {left} threads while the engine closed; they end when it does"
                 );
             }
         }
@@ -993,6 +1016,16 @@ pub struct Stats {
     pub clients: u64,
     /// Events that were accepted from other processes and could not be taken in, because the engine had failed.
     pub clients_lost: u64,
+    /// Events that the enricher saw ([`Engine::set_enricher`]), whether it added anything or not.
+    pub enriched: u64,
+    /// Events for which it took too long; these and the next three have got the fallback.
+    pub enrich_timeouts: u64,
+    /// Events for which it failed, or added what cannot be.
+    pub enrich_failed: u64,
+    /// Events for which it panicked.
+    pub enrich_panicked: u64,
+    /// Events that it did not see, because it had not come back from an earlier one, or the engine closed.
+    pub enrich_skipped: u64,
     /// Microseconds from acceptance by the shard to the destination's answer.
     #[serde(with = "told::latency")]
     pub latency: Histogram<u64>,
@@ -1043,6 +1076,11 @@ impl Default for Stats {
             destinations: Vec::new(),
             clients: 0,
             clients_lost: 0,
+            enriched: 0,
+            enrich_timeouts: 0,
+            enrich_failed: 0,
+            enrich_panicked: 0,
+            enrich_skipped: 0,
             latency: stats::new_histogram(),
         }
     }

@@ -9,6 +9,7 @@ pub use connect::bench;
 pub mod delivery;
 mod driver;
 mod engine;
+mod enrich;
 pub mod error;
 pub mod event;
 pub mod filter;
@@ -38,6 +39,7 @@ pub use engine::{
     RedriveOptions, Redriven, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState, ReplayTo, Reservation,
     ReserveOptions, Reserved, ReservedBatch, Resolution, RulesStats, Stats, Tail,
 };
+pub use enrich::{EnrichOptions, Enricher, Enrichment};
 pub use error::{Error, ErrorKind, Result, S3Code};
 pub use event::{Event, EventId, EventType, KnownType, Origin, Priority};
 pub use log::Ack;

@@ -1,15 +1,18 @@
 //! Opening, flushing and closing.
 
+use std::ffi::c_void;
 use std::path::Path;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::Duration;
 
-use engine::config::Config;
+use engine::config::{Config, WallClock};
 use engine::{AnyEngine, ClientOptions, Error, ErrorKind, Result};
 
 use crate::args::{Versioned, first_size, null, read, tidewire_bytes_t};
 use crate::error::{entry, tidewire_error_t};
 use crate::event::unknown;
+use crate::handlers::tidewire_release_callback_t;
 use crate::raw::tidewire_result_t;
 
 /// An engine over one data directory: made by `tidewire_open`, ended by `tidewire_close`. It is this process's own, or that of
@@ -55,7 +58,23 @@ pub struct tidewire_options_t {
     pub shared: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// The wall clock; NULL means that of the machine. See `tidewire_clock_callback_t`.
+    pub clock: tidewire_clock_callback_t,
+    /// Handed to `clock`.
+    pub clock_data: *mut c_void,
+    /// Called once, when `clock` will not be called any more, with `clock_data`; may be NULL. If the engine could not be opened
+    /// it is not called.
+    pub clock_release: tidewire_release_callback_t,
 }
+
+/// Says the time, in nanoseconds since the Unix epoch. Events that tell no time of their own are told it by this, and the log,
+/// ages, retention and windows go by it. Waiting does not, and what other machines compare with theirs goes by the machine's
+/// clock: signatures, tokens, certificates, the times when a secret is valid, states of destinations.
+///
+/// Any thread calls it, for each event, so it must be quick and must not wait for anything, nor call this library. It may go
+/// backwards: no sequencer becomes smaller than an earlier one, and no age larger. Where it jumps ahead, what is there is as old
+/// as it says. A time beyond the year 2262 is that year, and 0 is 1.
+pub type tidewire_clock_callback_t = Option<unsafe extern "C" fn(clock_data: *mut c_void) -> u64>;
 
 // SAFETY: `repr(C)`, the size is first, pointers and integers only.
 unsafe impl Versioned for tidewire_options_t {
@@ -124,7 +143,56 @@ pub unsafe extern "C" fn tidewire_open(
 /// # Safety
 /// The fields are as described.
 unsafe fn opened(options: &tidewire_options_t) -> Result<AnyEngine> {
+    let host = options.clock.map(|callback| {
+        let (data, release) = (options.clock_data, options.clock_release);
+        Arc::new(HostClock { callback, data, release, refused: AtomicBool::new(false) })
+    });
+    let clock = host.clone().map(|host| WallClock::new(move || host.now_ns()));
+    // SAFETY: as for this function.
+    let opened = unsafe { opened_with(options, clock) };
+    if let (Err(_), Some(host)) = (&opened, &host) {
+        host.refused.store(true, Ordering::Relaxed);
+    }
+    opened
+}
+
+/// The clock of the host.
+struct HostClock {
+    callback: unsafe extern "C" fn(*mut c_void) -> u64,
+    data: *mut c_void,
+    release: tidewire_release_callback_t,
+    /// The data are still the host's.
+    refused: AtomicBool,
+}
+
+// SAFETY: the data are only handed to the callbacks, which the host has promised may be called from any thread.
+unsafe impl Send for HostClock {}
+// SAFETY: as above, at the same time.
+unsafe impl Sync for HostClock {}
+
+impl HostClock {
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the host promises the rest.
+        unsafe { (self.callback)(self.data) }
+    }
+}
+
+impl Drop for HostClock {
+    fn drop(&mut self) {
+        if let Some(release) = self.release
+            && !*self.refused.get_mut()
+        {
+            // SAFETY: the callback is called no more; the host promises the rest.
+            unsafe { release(self.data) };
+        }
+    }
+}
+
+/// # Safety
+/// The fields are as described.
+unsafe fn opened_with(options: &tidewire_options_t, clock: Option<WallClock>) -> Result<AnyEngine> {
     let mut how = ClientOptions::default();
+    how.clock = clock.clone();
     if options.connect_timeout_ms > 0 {
         how.connect_timeout = milliseconds(options.connect_timeout_ms);
     }
@@ -133,7 +201,8 @@ unsafe fn opened(options: &tidewire_options_t) -> Result<AnyEngine> {
     }
     if options.address.is_empty() {
         // SAFETY: as for this function.
-        let config = unsafe { config(options)? };
+        let mut config = unsafe { config(options)? };
+        config.engine.clock = clock;
         return if options.shared == 0 { AnyEngine::open(config) } else { AnyEngine::open_or_connect(config, how) };
     }
     if !options.config_text.is_empty() || !options.config_path.is_empty() || !options.data_dir.is_empty() {

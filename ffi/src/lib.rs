@@ -11,6 +11,7 @@ mod completions;
 mod dead_letters;
 mod destinations;
 mod engine_handle;
+mod enrich;
 mod error;
 mod event;
 mod filter;
@@ -44,7 +45,13 @@ pub use destinations::{
     tidewire_destination_resume, tidewire_destination_rotate_secret, tidewire_destination_suspend,
     tidewire_destination_test, tidewire_destinations_json,
 };
-pub use engine_handle::{tidewire_close, tidewire_engine_t, tidewire_flush, tidewire_open, tidewire_options_t};
+pub use engine_handle::{
+    tidewire_clock_callback_t, tidewire_close, tidewire_engine_t, tidewire_flush, tidewire_open, tidewire_options_t,
+};
+pub use enrich::{
+    tidewire_enrich_callback_t, tidewire_enrich_fail, tidewire_enrich_set_data, tidewire_enrich_set_metadata,
+    tidewire_enrich_set_tag, tidewire_enricher_set, tidewire_enricher_t, tidewire_enrichment_t,
+};
 pub use error::{
     tidewire_error_code, tidewire_error_free, tidewire_error_message, tidewire_error_place, tidewire_error_remedy,
     tidewire_error_t,

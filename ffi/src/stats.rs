@@ -65,6 +65,14 @@ pub struct tidewire_stats_t {
     pub latency_us_p999: u64,
     /// The longest.
     pub latency_us_max: u64,
+    /// Events that the enricher saw, whether it added anything or not (`tidewire_enricher_set`).
+    pub enriched: u64,
+    /// Events for which it took too long; these and the next two have got the fallback.
+    pub enrich_timeouts: u64,
+    /// Events for which it failed, or added what cannot be.
+    pub enrich_failed: u64,
+    /// Events that it did not see, because it had not come back from an earlier one, or the engine closed.
+    pub enrich_skipped: u64,
 }
 
 // SAFETY: `repr(C)`, the size is first, integers only.
@@ -200,6 +208,10 @@ impl tidewire_stats_t {
             latency_us_p99: s.latency.value_at_quantile(0.99),
             latency_us_p999: s.latency.value_at_quantile(0.999),
             latency_us_max: s.latency.max(),
+            enriched: s.enriched,
+            enrich_timeouts: s.enrich_timeouts,
+            enrich_failed: s.enrich_failed + s.enrich_panicked,
+            enrich_skipped: s.enrich_skipped,
         }
     }
 }

@@ -94,9 +94,10 @@ int main(void) {
   tidewire_handler_t h = TIDEWIRE_HANDLER_INIT;
   tidewire_batch_info_t b = TIDEWIRE_BATCH_INFO_INIT;
   tidewire_batch_event_t x = TIDEWIRE_BATCH_EVENT_INIT;
+  tidewire_enricher_t y = TIDEWIRE_ENRICHER_INIT;
   e.event_type = TIDEWIRE_EVENT_TEST_EVENT;
   e.key = tidewire_str("k");
-  return o.struct_size + e.struct_size + p.struct_size + q.struct_size + r.struct_size + c.struct_size + s.struct_size + d.struct_size + i.struct_size + j.struct_size + h.struct_size + b.struct_size + x.struct_size == 0;
+  return o.struct_size + e.struct_size + p.struct_size + q.struct_size + r.struct_size + c.struct_size + s.struct_size + d.struct_size + i.struct_size + j.struct_size + h.struct_size + b.struct_size + x.struct_size + y.struct_size == 0;
 }
 END
 cp "$work/header.c" "$work/header.cc"
@@ -161,7 +162,7 @@ check "the example compiles, shared library" c_program ffi/examples/publish.c "$
 check "the example compiles, static library" c_program ffi/examples/publish.c "$work/publish-static" $static
 check "the example compiles as C++17" \
   g++ -std=c++17 -g -x c++ ffi/examples/publish.c -I"$root/include" -Wall -Wextra -Werror -o "$work/publish-cxx" $shared
-for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared; do
+for t in test_api test_publish test_rules test_again test_reading test_handlers test_enrich test_shared; do
   check "$t compiles, shared library" c_program tests/c/$t.c "$work/$t" $shared
   check "$t compiles, static library" c_program tests/c/$t.c "$work/$t-static" $static
 done
@@ -179,7 +180,7 @@ check "the object server in C++ compiles" server_in_cxx cxx
 check "the notification of the RADOS gateway compiles" cxx_program ffi/examples/rgw/main.cc "$work/rgw" $shared
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 check "the example compiles with -fsanitize=address" c_program ffi/examples/publish.c "$work/publish-asan" $asan $shared
-for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared; do
+for t in test_api test_publish test_rules test_again test_reading test_handlers test_enrich test_shared; do
   check "$t compiles with -fsanitize=address" c_program tests/c/$t.c "$work/$t-asan" $asan $shared
 done
 check "test_cpp compiles with -fsanitize=address" cxx_program tests/c/test_cpp.cc "$work/test_cpp-asan" $asan $shared
@@ -291,7 +292,7 @@ tests() {
   mkdir "$work/tests-$name"
   timeout 300 "$@" "$work/tests-$name"
 }
-for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared test_cpp; do
+for t in test_api test_publish test_rules test_again test_reading test_handlers test_enrich test_shared test_cpp; do
   check_all "$t, shared library" tests $t "$work/$t"
   check_all "$t, static library" tests $t-static "$work/$t-static"
 done
@@ -356,7 +357,7 @@ export UBSAN_OPTIONS=print_stacktrace=1
 export ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=0:strict_string_checks=1:fast_unwind_on_malloc=0
 export LSAN_OPTIONS=suppressions=$here/lsan.supp:print_suppressions=0
 check "the example has no memory error and no leak (ASan, UBSan, LSan)" deliver timeout 60 "$work/publish-asan"
-for t in test_api test_publish test_rules test_again test_reading test_handlers test_shared test_cpp; do
+for t in test_api test_publish test_rules test_again test_reading test_handlers test_enrich test_shared test_cpp; do
   check_all "$t has no memory error and no leak (ASan, UBSan, LSan)" tests $t-asan "$work/$t-asan"
 done
 

@@ -405,6 +405,62 @@ static void test_handlers() {
                                     held.use_count() == 1);
 }
 
+static void test_enricher() {
+  tidewire::Options options = in("enrich", OWN);
+  const tidewire::Time then{std::chrono::seconds(1000000000)};
+  std::atomic<int> ticks{0};
+  auto lent = std::make_shared<int>(0);
+  options.clock = [&ticks, then, lent] {
+    if (ticks++ % 2) throw std::runtime_error("told");
+    return then;
+  };
+  {
+    Engine engine(options);
+    std::mutex mutex;
+    std::string seen;
+    engine.set_handler("own", [&](tidewire::Batch batch) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (std::size_t n = 0; n < batch.size(); n++) seen += batch.record(n);
+      batch.accept();
+    });
+    auto held = std::make_shared<int>(0);
+    tidewire::EnrichOptions how;
+    how.timeout = 60s;
+    how.fallback_tags.emplace_back("colour", "grey");
+    engine.set_enricher(
+        [held](const tidewire::Event &event, tidewire::Enrichment &added) {
+          added.metadata("album", "summer");
+          added.tag("colour", "blue");
+          added.data("[1]");
+          if (event.key() == "throws") throw std::runtime_error("told");
+          if (event.key() == "fails") added.fail("not today");
+          if (event.key() == "bad") added.tag("", "x");
+        },
+        how);
+    for (const char *key : {"good", "throws", "fails", "bad"}) engine.publish(created("b", key));
+    engine.flush(20s);
+    const tidewire_stats_t stats = engine.stats();
+    CHECK("enricher: what it throws is no answer", stats.enriched == 1 && stats.enrich_failed == 3 && stats.delivered == 4);
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto times = [&](std::string_view what) {
+      int n = 0;
+      for (std::size_t at = 0; (at = seen.find(what, at)) != std::string::npos; at++) n++;
+      return n;
+    };
+    CHECK("enricher: what was added is in the records", times("summer") == 1 && times("blue") == 1 && times("grey") == 3);
+    engine.set_enricher(nullptr);
+    for (int round = 0; held.use_count() > 1 && round < 1000; round++) std::this_thread::sleep_for(10ms);
+    CHECK("enricher: the function is let go", held.use_count() == 1);
+    how.timeout = 61s;
+    CHECK("enricher: a bad time", engine.try_set_enricher([held](const tidewire::Event &, tidewire::Enrichment &) {}, how).code() ==
+                                          TIDEWIRE_INVALID_ARGUMENT &&
+                                      held.use_count() == 1);
+    CHECK("clock: asked, and what it throws is no time", ticks > 1);
+  }
+  options.clock = nullptr;
+  CHECK("clock: let go", lent.use_count() == 1);
+}
+
 static void test_shared() {
   const std::string socket = std::string(scratch) + "/cpp.sock", address = "unix:" + socket;
   const std::string config = "[engine]\nshared = { socket = \"" + socket + "\" }\n" + strstr(CONFIG, "[[destination]]");
@@ -419,6 +475,8 @@ static void test_shared() {
   }
   CHECK("shared: a reservation", client.stats().accepted == 2);
   CHECK("shared: a handler belongs elsewhere", client.try_set_handler("own", [](tidewire::Batch) {}).code() == TIDEWIRE_INVALID_ARGUMENT);
+  CHECK("shared: an enricher belongs elsewhere",
+        client.try_set_enricher([](const tidewire::Event &, tidewire::Enrichment &) {}).code() == TIDEWIRE_INVALID_ARGUMENT);
   client.close();
   engine.close(0ms);
   tidewire::Options first = tidewire::Options::text(config, directory("shared"));
@@ -464,6 +522,7 @@ int main(int argc, char **argv) {
   test_reading();
   test_in_doubt(doubt.c_str());
   test_handlers();
+  test_enricher();
   test_shared();
   test_closing();
   printf("%u passed, %u failed\n", passed, failed);

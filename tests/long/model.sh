@@ -25,6 +25,8 @@ unset TIDEWIRE_LONG
 # mutant FILE SED TEST...: the tests of the model that could find it.
 mutant() {
     local file=core/src/shard/$1.rs change=$2 binary=$1
+    # Those of other directories are in one binary of the directory's name.
+    case $1 in */*) file=core/src/$1.rs binary=${1%%/*} ;; esac
     shift 2
     cp "$root/$file" "$file"
     sed -i "$change" "$file"
@@ -76,6 +78,19 @@ mutant progress '/^        fence(Ordering::SeqCst);$/,/^    }/s/fence(Ordering::
 mutant progress '/fn poll(/,/^    }/s/self.waiting.store(waiters.len(), Ordering::Relaxed);//' who_
 mutant progress '/w.position <= written/s/w.position <= synced/false/' who_
 mutant progress 's/self.wake(|_| true);//' who_
+
+# The ring between processes: its records, its reader's sleep, and its writer's wait for space.
+mutant shared/ring '/client.tail.store(self.tail/s/Release/Relaxed/' no_wake_up
+mutant shared/ring '/pub(super) fn look/,/^    }/s/Acquire/Relaxed/' no_wake_up
+mutant shared/ring '/server.head.store(self.head/s/Release/Relaxed/' a_client_that
+mutant shared/ring '/pub(super) fn has_space/,/^    }/s/Acquire/Relaxed/' a_client_that
+mutant shared/status '/fn set_doing/,/^    }/s/fence(Ordering::SeqCst);//' no_wake_up
+mutant shared/status '/fn sleeps/,/^    }/s/fence(Ordering::SeqCst);//' no_wake_up
+mutant shared/status 's/if !has_more() {/if true {/' no_wake_up
+mutant shared/status 's/(urgent \&\& doing != Doing::Awake as u32)/false/' no_wake_up
+mutant shared/ring '/fn want_space/,/^    }/s/fence(Ordering::SeqCst);//' a_client_that
+mutant shared/ring '/fn space_wanted/,/^    }/s/fence(Ordering::SeqCst);//' a_client_that
+mutant shared/ring '/s.written.store(position/s/Release/Relaxed/' what_the_server
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

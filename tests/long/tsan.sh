@@ -27,7 +27,7 @@ fi
 library=$target/$triple/debug/libtidewire.a
 export TSAN_OPTIONS="suppressions=$root/tests/c/tsan.supp halt_on_error=0 exitcode=66 second_deadlock_stack=1 history_size=4"
 
-for t in test_api test_publish test_rules test_again test_reading test_handlers test_cpp; do
+for t in test_api test_publish test_rules test_again test_reading test_handlers test_enrich test_cpp; do
     source=tests/c/$t.c compiler="gcc -std=c99"
     [ -e "$source" ] || source=tests/c/$t.cc compiler="g++ -std=c++17"
     # The run time that belongs to the library's instrumentation is newer than that of the compiler, and serves both.

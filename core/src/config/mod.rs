@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use crate::driver::Sockets;
+pub use crate::driver::{Sockets, WallClock};
 pub use crate::shared::SharedConfig;
 pub use network::NetworkConfig;
 pub(crate) use network::{Network, check_proxy};
@@ -174,6 +174,12 @@ pub struct EngineConfig {
     pub network: NetworkConfig,
     /// Where other processes get at the engine. Default: `None`, nowhere.
     pub shared: Option<SharedConfig>,
+    /// The wall clock: what events are told the time by that have none of their own, and what the log, ages, retention and
+    /// windows go by. Waiting is by the monotonic clock, and what other machines compare with theirs (signatures, tokens,
+    /// certificates, the times when a secret is valid, states of destinations) by the machine's. One that goes backwards makes
+    /// no sequencer smaller than an earlier one and no age larger; one that jumps ahead makes what is there as old as it says.
+    /// Not in a file. Default: `None`, the machine's.
+    pub clock: Option<WallClock>,
 }
 
 /// Who keeps what is put while the engine runs.
@@ -453,6 +459,7 @@ impl EngineConfig {
             filter: FilterLimits::default(),
             network: NetworkConfig::default(),
             shared: None,
+            clock: None,
         }
     }
 

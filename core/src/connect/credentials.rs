@@ -210,7 +210,7 @@ impl Drop for Fetching<'_> {
 
 /// Seconds since the Unix epoch.
 fn unix() -> i64 {
-    (driver::wall_ns() / 1_000_000_000) as i64
+    (driver::system_ns() / 1_000_000_000) as i64
 }
 
 /// From 0 to 1.

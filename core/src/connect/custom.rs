@@ -4,17 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::parts::Parts;
 use crate::delivery::{Attempt, Connector, Fault, Outcome, Record};
-use crate::driver::{self, Notify};
+use crate::driver::{self, Notify, Worker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::EventId;
 use crate::lock::Mutex;
@@ -23,12 +21,8 @@ use crate::shard::{Command, Shared};
 
 /// So many batches may wait for the function of one handler.
 const WAITING_MAX: usize = 4096;
-/// So long a thread that has nothing to do may take to end, however short the time for closing is.
-const ENDING: Duration = Duration::from_millis(100);
 /// How often a shard looks whether the host has given the handler that it waits for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The stack of a thread that calls a handler: that of threads in general, for what the host does there is not known.
-const STACK_BYTES: usize = 2 << 20;
 
 /// A function of the host that takes the batches of custom destinations.
 ///
@@ -187,17 +181,8 @@ pub(crate) struct Handlers(Mutex<Slots>);
 
 #[derive(Default)]
 struct Slots {
-    by_name: HashMap<String, Slot>,
+    by_name: HashMap<String, Worker<Batch>>,
     closed: bool,
-}
-
-struct Slot {
-    queue: SyncSender<Batch>,
-    /// What waits is no longer to be delivered.
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-    /// Closed when the thread has let go of the handler.
-    ended: Receiver<()>,
 }
 
 impl fmt::Debug for Handlers {
@@ -217,14 +202,14 @@ impl Handlers {
         if slots.closed {
             return Err(Error::new(ErrorKind::Closed, "the engine is closed"));
         }
-        let slot = handler.map(|handler| Slot::start(name, handler)).transpose()?;
+        let slot = handler.map(|handler| start(name, handler)).transpose()?;
         let earlier = match slot {
             Some(slot) => slots.by_name.insert(name.to_owned(), slot),
             None => slots.by_name.remove(name),
         };
         drop(slots);
         if let Some(earlier) = earlier {
-            earlier.stop.store(true, Ordering::Release);
+            earlier.stop();
         }
         Ok(())
     }
@@ -238,7 +223,7 @@ impl Handlers {
         let slots = self.0.lock();
         let (mut batch, why) = match slots.by_name.get(name) {
             None => (batch, format!("the host has given no handler `{name}`")),
-            Some(slot) => match slot.queue.try_send(batch) {
+            Some(slot) => match slot.giver().give(batch) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(batch)) => {
                     (batch, format!("{WAITING_MAX} batches wait for the handler `{name}`"))
@@ -252,54 +237,28 @@ impl Handlers {
 
     /// Ends all threads. Those that are still within their handler at the deadline are left to end by themselves: their names.
     pub(crate) fn close(&self, deadline: Instant) -> Vec<String> {
-        let deadline = deadline.max(Instant::now() + ENDING);
         let mut slots = self.0.lock();
         slots.closed = true;
         let all = std::mem::take(&mut slots.by_name);
         drop(slots);
-        let mut left = Vec::new();
-        for (name, slot) in all {
-            let Slot { queue, stop, thread, ended } = slot;
-            stop.store(true, Ordering::Release);
-            drop(queue);
-            // Who closes the engine from within a handler does not wait for itself.
-            if thread.thread().id() == std::thread::current().id() {
-                continue;
-            }
-            // Nothing is ever sent: an answer is that the other side is gone.
-            match ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => left.push(name),
-                _ => drop(thread.join()),
-            }
-        }
-        left
+        // All at once: none of them waits for another to end.
+        all.values().for_each(Worker::stop);
+        all.into_iter().filter_map(|(name, slot)| (!slot.end(deadline)).then_some(name)).collect()
     }
 }
 
-impl Slot {
-    fn start(name: &str, handler: Arc<dyn Handler>) -> Result<Slot> {
-        let (queue, batches) = sync_channel::<Batch>(WAITING_MAX);
-        let (ending, ended) = sync_channel::<()>(0);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let label = name.to_owned();
-        let work = move || {
-            for batch in batches {
-                // A batch that nobody waits for any more was given up or is under way again.
-                if stopped.load(Ordering::Acquire) || batch.deadline <= driver::now() {
-                    continue;
-                }
-                let call = std::panic::AssertUnwindSafe(|| handler.deliver(batch));
-                if std::panic::catch_unwind(call).is_err() {
-                    log::error!("the handler `{label}` has panicked; the batch is tried again");
-                }
-            }
-            drop(handler);
-            drop(ending);
-        };
-        let thread = driver::spawn_helper(&format!("tw-{name}"), STACK_BYTES, &[], work)?;
-        Ok(Slot { queue, stop, thread, ended })
-    }
+fn start(name: &str, handler: Arc<dyn Handler>) -> Result<Worker<Batch>> {
+    let label = name.to_owned();
+    Worker::start(name, WAITING_MAX, move |batch: Batch| {
+        // A batch that nobody waits for any more was given up or is under way again.
+        if batch.deadline <= driver::now() {
+            return;
+        }
+        let call = std::panic::AssertUnwindSafe(|| handler.deliver(batch));
+        if std::panic::catch_unwind(call).is_err() {
+            log::error!("the handler `{label}` has panicked; the batch is tried again");
+        }
+    })
 }
 
 // ------------------------------------------------------------------------------------------------ the shard's side

@@ -602,7 +602,7 @@ fn judge(response: &Response) -> Outcome {
         return Outcome::Success;
     }
     let retry_after = || {
-        let unix = (driver::wall_ns() / 1_000_000_000) as i64;
+        let unix = (driver::system_ns() / 1_000_000_000) as i64;
         response.retry_after.map(|r| r.wait(unix).as_nanos() as u64)
     };
     let reason = http::describe(response);

@@ -46,7 +46,7 @@ impl Wrapping {
                 Some(sealer.get(&self.host, move || Sealer::load(&encryption)).await?)
             }
         };
-        let unix = (driver::wall_ns() / 1_000_000_000) as i64;
+        let unix = (driver::system_ns() / 1_000_000_000) as i64;
         let compression = self.compression;
         if body.len() <= INLINE_BYTES_MAX {
             return wrap(body, content_type, compression.as_ref(), sealer.as_deref(), unix);

@@ -16,8 +16,10 @@ mod sockets;
 mod stream;
 mod task;
 mod timers;
+mod worker;
 
-pub use clock::{now, random_u64, since, wall_ns};
+pub(crate) use clock::use_clock;
+pub use clock::{WallClock, now, random_u64, since, system_ns, wall_ns};
 pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
 pub use notify::Notify;
@@ -28,6 +30,7 @@ pub use task::{
     ShardThread, Sleep, Task, block_on, blocking, has_threads, sleep, sleep_until, spawn, spawn_helper, spawn_shard,
     spawn_urgent, spins, task_count, turn,
 };
+pub(crate) use worker::{Giver, Worker};
 
 use std::future::Future;
 use std::io;

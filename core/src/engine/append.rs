@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Engine, Inner, PublishOptions, Published, deadline_in};
-use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, Layout, frame, resource_hash};
 use crate::log::Ack;
@@ -169,7 +168,7 @@ impl Inner {
         };
         let extensions = Extensions { host_cursor, dedup, ..Extensions::default() };
         let prefix = Prefix { extensions, ..Prefix::new(Kind::Event) };
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { self.wall_ns() } else { event.time_ns };
         let push = || {
             let tag = Tag::prefixed(options.ack).number();
             shard.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
@@ -182,7 +181,7 @@ impl Inner {
         let mut claim = || {
             let Some((key, table)) = table else { return push() };
             let mut table = table.lock();
-            let now = driver::wall_ns();
+            let now = self.wall_ns();
             if let Some(position) = table.find(key, now) {
                 duplicate = true;
                 return Ok(position);

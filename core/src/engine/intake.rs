@@ -78,7 +78,7 @@ impl Inner {
                 return Err(Refusal::Busy(unfair(event.bucket, why), Duration::MAX));
             }
         }
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { self.wall_ns() } else { event.time_ns };
         let tag = Tag::plain(how.ack).number();
         match shard.ring.push_with(layout.len(), tag, |out| frame::encode(event, layout, time_ns, out)) {
             Ok(position) => {

@@ -119,6 +119,11 @@ const COUNTERS: &[Of<Stats>] = &[
     ("dead_letters_redriven", "Dead letters put back into the log", |s| s.dead_letters_redriven),
     ("dead_letters_purged", "Dead letters removed on request", |s| s.dead_letters_purged),
     ("clients_lost", "Events accepted from other processes that could not be taken in", |s| s.clients_lost),
+    ("enriched", "Events that the enricher saw", |s| s.enriched),
+    ("enrich_timeouts", "Events for which the enricher took too long", |s| s.enrich_timeouts),
+    ("enrich_failed", "Events for which the enricher failed", |s| s.enrich_failed),
+    ("enrich_panicked", "Events for which the enricher panicked", |s| s.enrich_panicked),
+    ("enrich_skipped", "Events that the enricher did not see, because it was not free", |s| s.enrich_skipped),
 ];
 
 /// Of an engine, what comes and goes.

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use super::batch::Receipts;
 use super::{Engine, Inner, OnFull, closed, deadline_in, full, refused};
-use crate::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, FrameView, Layout, frame, resource_hash};
 use crate::lock::Mutex;
@@ -367,7 +366,7 @@ impl Engine {
         }
         shard.stats.reservations.add_shared(1);
         let mut bytes = vec![0; layout.len()].into_boxed_slice();
-        frame::encode(event, layout, driver::wall_ns(), &mut bytes);
+        frame::encode(event, layout, inner.wall_ns(), &mut bytes);
         let space = Space { engine: self.clone(), shard: shard.clone(), payload, intent: IntentName::None };
         Ok(Ok(Some(Reservation {
             keeper: Keeper::Engine(space),
@@ -461,7 +460,7 @@ impl Inner {
                         // The key has another shard by now, which does not know the intent.
                         prefix.extensions.resolves = None;
                     }
-                    let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+                    let time_ns = if event.time_ns == 0 { inner.wall_ns() } else { event.time_ns };
                     let tag = Tag::prefixed(Ack::Synced).number();
                     inner.bring(target, event.bucket, layout.len());
                     let pushed = target.ring.push_with(prefix.encoded_len() + layout.len(), tag, |out| {
@@ -756,12 +755,12 @@ impl Reservation {
             }
             State::Open => {}
         }
-        let limit = match &self.keeper {
-            Keeper::Engine(space) => space.engine.inner.config.event_bytes_max,
-            Keeper::Client(promise) => promise.event_bytes_max(),
+        let (limit, now) = match &self.keeper {
+            Keeper::Engine(space) => (space.engine.inner.config.event_bytes_max, space.engine.inner.wall_ns()),
+            Keeper::Client(promise) => (promise.event_bytes_max(), promise.wall_ns()),
         };
         let layout = check_final(event, &self.frame, limit, self.bytes_max)?;
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { now } else { event.time_ns };
         let position = match &self.keeper {
             Keeper::Engine(space) => space.commit(event, layout, time_ns, ack)?,
             Keeper::Client(promise) => promise.commit(event, layout, time_ns, ack)?,

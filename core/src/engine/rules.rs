@@ -438,7 +438,7 @@ impl Engine {
         self.inner.config.network.check(&destination)?;
         let name = destination.name.clone();
         let is_kept = self.inner.config.rules == RulesKept::Stored;
-        let unix = (driver::wall_ns() / 1_000_000_000) as i64;
+        let unix = (driver::system_ns() / 1_000_000_000) as i64;
         let check = |webhook: &Webhook| {
             auth::check_put(&webhook.auth, is_kept, unix)?;
             if let Some(e) = &webhook.encryption {

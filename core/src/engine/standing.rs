@@ -80,7 +80,7 @@ impl Engine {
             Error::new(ErrorKind::NotFound, format!("destination `{name}` has no secrets: the host serves it itself"))
         })?;
         let dir = &self.inner.config.data_dir;
-        let unix = (crate::driver::wall_ns() / 1_000_000_000) as i64;
+        let unix = (crate::driver::system_ns() / 1_000_000_000) as i64;
         let _rotating = endpoints.rotating.lock();
         let new = rotation::rotate(dir, name, &webhook.auth, given, unix, overlap)?;
         if let Some(rotated) = rotation::Rotated::read(dir, name)?

@@ -132,6 +132,11 @@ fn stats_json(s: &Stats) -> Value {
         "held_bytes": s.held_bytes,
         "clients": s.clients,
         "clients_lost": s.clients_lost,
+        "enriched": s.enriched,
+        "enrich_timeouts": s.enrich_timeouts,
+        "enrich_failed": s.enrich_failed,
+        "enrich_panicked": s.enrich_panicked,
+        "enrich_skipped": s.enrich_skipped,
         "latency_us": {
             "p50": s.latency.value_at_quantile(0.5),
             "p99": s.latency.value_at_quantile(0.99),

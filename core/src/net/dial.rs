@@ -65,7 +65,7 @@ async fn present(secured: &Secured) -> Result<Arc<Built>, String> {
             driver::blocking(move || shared.load()).await.map_err(|e| e.to_string())?
         }
     };
-    built.check_time((driver::wall_ns() / 1_000_000_000) as i64).map_err(|e| e.to_string())?;
+    built.check_time((driver::system_ns() / 1_000_000_000) as i64).map_err(|e| e.to_string())?;
     Ok(built)
 }
 

@@ -95,7 +95,8 @@ impl Shard {
             return;
         }
         let (endpoints, dir) = (self.shared.common.endpoints.clone(), self.config.data_dir.clone());
-        let (now_ns, wall_ms) = (self.now().mono_ns, wall_ns() / 1_000_000);
+        // Certificates end by everybody's clock.
+        let (now_ns, wall_ms) = (self.now().mono_ns, driver::system_ns() / 1_000_000);
         let tended = driver::blocking(move || Ok(endpoints.tend(&dir, now_ns, wall_ms, last))).await;
         let tended = tended.unwrap_or_default();
         if !last {

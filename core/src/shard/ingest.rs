@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 
+use super::enrich::Enriching;
 use super::message::{Prefix, Tag};
 use super::ring::Consumer;
 use super::snapshot::Scratch;
@@ -88,6 +89,13 @@ impl Shard {
             while self.appender.borrow().pending_bytes() > PENDING_BYTES_MAX && self.shared.progress.failure().is_none()
             {
                 self.commit_took.notified().await;
+            }
+            let mut limit = limit;
+            if self.enriching.borrow().is_some() {
+                match self.enriched_to(&consumer, limit, obeyed).await {
+                    Some(decided) => limit = decided,
+                    None => continue,
+                }
             }
             if let Some(drained) = self.drain(&mut consumer, (limit, obeyed), &mut scratch, &mut routes) {
                 last_active = driver::now();
@@ -186,8 +194,9 @@ impl Shard {
         let (mut accepted, mut unmatched, mut stored, mut routed, mut evaluations) = (0, 0, 0, 0, 0);
         let mut matches = self.matches.borrow_mut();
         let mut wants = Ack::Memory;
+        let mut enriching = self.enriching.borrow_mut();
         let may = || self.shared.commands_given.load(Ordering::Relaxed) == obeyed;
-        let taken = consumer.drain_to(limit, TURN_BYTES, may, |payload, tag, _| {
+        let taken = consumer.drain_to(limit, TURN_BYTES, may, |payload, tag, position| {
             let tag = Tag::from_number(tag);
             wants = wants.max(tag.ack());
             let (prefix, frame) =
@@ -200,6 +209,12 @@ impl Shard {
                 self.append_abort(&mut appender, &prefix, wall);
                 return appender.pending_bytes() <= PENDING_BYTES_MAX;
             }
+            let published_bytes = frame.len();
+            let enriched = match &mut *enriching {
+                Some(e) if prefix.kind == Kind::Event => e.take(position),
+                _ => None,
+            };
+            let frame = enriched.as_deref().unwrap_or(frame);
             let view = FrameView::trusted(frame);
             evaluations += 1;
             if (stats.evaluations.get() + evaluations).is_multiple_of(TIMED_ONE_IN) {
@@ -235,7 +250,7 @@ impl Shard {
                 }
             }
             if let Some(f) = &self.fairness {
-                f.leave(self.shared.index, view.bucket(), frame.len());
+                f.leave(self.shared.index, view.bucket(), published_bytes);
             }
             if kept_only(routes) {
                 appender.append_extended(Kind::Event, routes, &prefix.extensions, frame, wall);
@@ -372,6 +387,7 @@ impl Shard {
                     self.keeping.remove_group(number);
                 }
                 Command::Bury { letter, reply } => self.dead.bury(letter, reply),
+                Command::Enrich(asking) => *self.enriching.borrow_mut() = asking.map(Enriching::new),
                 Command::Answered(answer) => self.answers.take(answer),
                 Command::Turn(number) => self.wake_lanes_of(number),
                 Command::Reconnect(number) => self.reconnect_lanes_of(number),

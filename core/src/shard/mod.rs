@@ -12,6 +12,7 @@ pub(crate) mod dead;
 pub(crate) mod dedup;
 mod dispatch;
 pub(crate) mod endpoints;
+mod enrich;
 pub(crate) mod entrance;
 pub(crate) mod fair;
 mod files;
@@ -60,6 +61,7 @@ use crate::config::{EngineConfig, Idle, Network};
 use crate::connect::custom::{Answer, Answers};
 use crate::delivery::lane::Now;
 use crate::driver::{self, Disk, Notify, ShardThread, wall_ns};
+use crate::enrich::{Asking, Enrichers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::ForkGuard;
 use crate::lock::Mutex;
@@ -75,6 +77,7 @@ use crate::rule::LiveDestinations;
 use dead::{Buried, DeadJob, DeadLetters};
 use dedup::Dedup;
 use endpoints::Endpoints;
+use enrich::Enriching;
 use entrance::Entrance;
 use fair::Fairness;
 use files::{FilesPlan, SegmentFiles};
@@ -108,6 +111,7 @@ pub(crate) struct Common {
     /// What publishers look at first; it also tells a forked child apart.
     pub(crate) entrance: ForkGuard<Entrance>,
     pub(crate) fairness: Option<Arc<Fairness>>,
+    pub(crate) enrichers: Enrichers,
     /// How destinations are reached.
     pub(crate) network: Arc<Network>,
     /// What is known of their endpoints.
@@ -143,6 +147,7 @@ impl Common {
             entrance,
             fairness: Fairness::new(&config.fairness, config.ring_bytes, publishing).map(Arc::new),
             endpoints: Arc::new(Endpoints::open(&config.data_dir, network.tls.clone())),
+            enrichers: Enrichers::default(),
             network,
             started: driver::now(),
         };
@@ -158,7 +163,7 @@ impl Common {
 
     /// What is known of a destination, by name.
     pub(crate) fn standing_of(&self, name: &str) -> Option<Standing> {
-        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64, wall_ns() / 1_000_000)
+        self.endpoints.standing(name, driver::since(self.started).as_nanos() as u64, driver::system_ns() / 1_000_000)
     }
 
     /// The table that a key belongs in.
@@ -282,6 +287,8 @@ pub(crate) enum Command {
     EndGroup(u32),
     /// Write a dead letter; answer when it is durable.
     Bury { letter: Buried, reply: oneshot::Sender<()> },
+    /// Show events to this enricher from now on, or to none.
+    Enrich(Option<Asking>),
     /// The host has answered a batch.
     Answered(Answer),
     /// What held lanes back is gone; look.
@@ -419,6 +426,7 @@ pub(crate) fn start(start: Start) -> Result<ShardThread> {
     let disk = Disk::start(&format!("tidewire-{}-disk", shared.index))?;
     let thread = driver::spawn_shard(&format!("tidewire-{}", shared.index), start.cpu, move || async move {
         let end = Ended(start.shared.clone());
+        driver::use_clock(start.config.clock.clone());
         let _ = end.0.stats.tasks.set(driver::task_count());
         let (shard, replays) = Shard::new(start, disk);
         let _ = ready_tx.send(());
@@ -493,6 +501,7 @@ pub(crate) struct Shard {
     guard_wake: Notify,
     guarding: Cell<bool>,
     lanes: RefCell<BTreeMap<u32, Rc<LaneSlot>>>,
+    enriching: RefCell<Option<Enriching>>,
     /// The batches that the host has.
     answers: Rc<Answers>,
     /// Sequence of the last event that was handed to the lanes.
@@ -612,6 +621,7 @@ impl Shard {
             incarnation,
             started: shared.common.started,
             lanes: RefCell::default(),
+            enriching: RefCell::default(),
             answers: Answers::new(&shared),
             dispatched: Cell::new(state.next_sequence - 1),
             run: (state.next_segment, last_sequence),

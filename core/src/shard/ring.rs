@@ -540,9 +540,31 @@ impl<'a> Consumer<'a> {
     ) -> u64 {
         let ring = self.ring;
         let start = ring.head.load(Ordering::Relaxed);
-        let mut at = start;
+        let at = self.walk(limit.min(start.saturating_add(bytes_max)), may, &mut each);
+        if at != start {
+            // Release: everything must have been read before the space is claimed again.
+            ring.head.store(at, Ordering::Release);
+            fence(Ordering::SeqCst);
+            if ring.waiting_for_space.load(Ordering::Relaxed) > 0 {
+                let _guard = ring.space_lock.lock();
+                ring.space.notify_all();
+            }
+        }
+        at - start
+    }
+
+    /// Shows committed records to `each` as [`Consumer::drain_to`] does, and consumes none. Returns the position after the
+    /// last one shown; what is only padding behind it may be passed, too.
+    pub fn look_ahead(&self, limit: u64, may: impl Fn() -> bool, mut each: impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
+        self.walk(limit, may, &mut each)
+    }
+
+    /// Goes through the committed records before `end`; returns how far it came.
+    #[inline(always)]
+    fn walk(&self, end: u64, may: impl Fn() -> bool, each: &mut impl FnMut(&[u8], u32, u64) -> bool) -> u64 {
+        let ring = self.ring;
+        let mut at = ring.head.load(Ordering::Relaxed);
         let mut go_on = true;
-        let end = limit.min(start.saturating_add(bytes_max));
         while go_on && at < end {
             let header = ring.header(at);
             if header[1].load(Ordering::Acquire) != ring.stamp(at) || !may() {
@@ -563,16 +585,7 @@ impl<'a> Consumer<'a> {
             };
             at += need;
         }
-        if at != start {
-            // Release: everything must have been read before the space is claimed again.
-            ring.head.store(at, Ordering::Release);
-            fence(Ordering::SeqCst);
-            if ring.waiting_for_space.load(Ordering::Relaxed) > 0 {
-                let _guard = ring.space_lock.lock();
-                ring.space.notify_all();
-            }
-        }
-        at - start
+        at
     }
 
     /// The position of the next record to consume.

@@ -71,6 +71,12 @@ pub(crate) struct ShardStats {
     pub(crate) evaluations: Count,
     pub(crate) evaluations_timed: Count,
     pub(crate) evaluations_ns: Count,
+    /// Events that the enricher saw, those for which it took too long, failed and panicked, and those that it did not see.
+    pub(crate) enriched: Count,
+    pub(crate) enrich_timeouts: Count,
+    pub(crate) enrich_failed: Count,
+    pub(crate) enrich_panicked: Count,
+    pub(crate) enrich_skipped: Count,
     pub(crate) latency: Latency,
     /// Of the shard's thread, once it runs.
     pub(crate) tasks: OnceLock<Arc<AtomicU64>>,

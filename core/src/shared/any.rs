@@ -22,6 +22,7 @@ use crate::engine::{
     GroupStats, InDoubt, Lease, MetricsFormat, PublishOptions, Published, PublishedJson, RedriveOptions, Redriven,
     ReplayHandle, ReplayProgress, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats, Tail, deadline_in,
 };
+use crate::enrich::{EnrichOptions, Enricher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, EventTypes};
 use crate::filter::EventFilter;
@@ -335,6 +336,22 @@ impl AnyEngine {
                 let what = "the engine is another process's, and a handler belongs where it is";
                 Err(Error::new(ErrorKind::InvalidArgument, what)
                     .remedy("set it in the process that opens the engine, or consume a group"))
+            }
+        }
+    }
+
+    /// As [`Engine::set_enricher`].
+    ///
+    /// # Errors
+    /// As [`Engine::set_enricher`]; [`ErrorKind::InvalidArgument`] if the engine is another process's, whose events are enriched
+    /// there.
+    pub fn set_enricher(&self, enricher: Option<Arc<dyn Enricher>>, options: EnrichOptions) -> Result<()> {
+        match self {
+            AnyEngine::Local(engine) => engine.set_enricher(enricher, options),
+            AnyEngine::Remote(client) => {
+                client.check_process()?;
+                let what = "the engine is another process's, and an enricher belongs where it is";
+                Err(Error::new(ErrorKind::InvalidArgument, what).remedy("set it in the process that opens the engine"))
             }
         }
     }

@@ -24,7 +24,7 @@ use super::status::Status;
 use super::wire::{self, Answer, Asked, Became, Hello, Inbox, Told, Wants, Welcome};
 use super::{check_socket_path, monotonic_ns};
 use crate::config::Config;
-use crate::driver;
+use crate::driver::{self, WallClock};
 use crate::engine::batch::{self, PublishedJson};
 use crate::engine::{
     BatchReservation, Completion, CompletionCalls, Completions, Engine, InDoubt, Intent, Keep, PublishOptions,
@@ -54,17 +54,20 @@ const IDLE_CALLS_MAX: usize = 2;
 const STACK_BYTES: usize = 512 << 10;
 
 /// How a client connects. Make one with [`ClientOptions::default`] and set what differs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClientOptions {
     /// How long connecting waits for somebody to listen; and how long later calls that are given no time of their own wait
     /// for the connection to come back. Default: 5 s.
     pub connect_timeout: Duration,
+    /// What events that are published here are told the time by, if they have none of their own; as
+    /// [`crate::config::EngineConfig::clock`], which is meant if there is a configuration. Default: `None`, the machine's clock.
+    pub clock: Option<WallClock>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        ClientOptions { connect_timeout: Duration::from_secs(5) }
+        ClientOptions { connect_timeout: Duration::from_secs(5), clock: None }
     }
 }
 
@@ -199,7 +202,8 @@ impl Client {
         Client::start(&path, options, Some(config))
     }
 
-    fn start(path: &Path, options: ClientOptions, config: Option<Config>) -> Result<Client> {
+    fn start(path: &Path, mut options: ClientOptions, config: Option<Config>) -> Result<Client> {
+        options.clock = options.clock.or_else(|| config.as_ref().and_then(|c| c.engine.clock.clone()));
         check_socket_path(path)?;
         let cannot = |e: io::Error| Error::io("cannot make what a client of an engine needs", &e);
         let bell = Arc::new(driver::eventfd(0).map_err(cannot)?);
@@ -337,7 +341,7 @@ impl Client {
             }
             state = inner.wait_for_space(state, needed, deadline)?;
         }
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { inner.wall_ns() } else { event.time_ns };
         let fill = |out: &mut [u8]| frame::encode(event, layout, time_ns, out);
         let position = state.writer.push(Kind::Event, options.ack, monotonic_ns(), layout.len(), fill);
         state.wake(options.ack > Ack::Memory);
@@ -490,7 +494,7 @@ impl Client {
             let (mut frames, mut lens) = (Vec::new(), Vec::new());
             for event in events {
                 inner.check(event)?;
-                let bytes = frame::encode_to_vec(event, driver::wall_ns());
+                let bytes = frame::encode_to_vec(event, inner.wall_ns());
                 lens.push(bytes.len());
                 frames.extend(bytes);
             }
@@ -533,7 +537,7 @@ impl Client {
                 state.reserved += bytes;
                 drop(state);
                 let promise = Promise { client: self.clone(), bytes: AtomicU64::new(bytes), token: None };
-                items.push(Some((promise, frame_of(event, layout), bytes_max)));
+                items.push(Some((promise, frame_of(event, layout, inner.wall_ns()), bytes_max)));
             }
             break;
         }
@@ -598,7 +602,7 @@ impl Client {
         let frame = match resolution {
             Resolution::Commit(event) => {
                 self.inner.check(event)?;
-                frame::encode_to_vec(event, driver::wall_ns())
+                frame::encode_to_vec(event, self.inner.wall_ns())
             }
             Resolution::Abort => Vec::new(),
         };
@@ -728,9 +732,9 @@ pub(super) fn exchange(
     wire::receive(socket)
 }
 
-fn frame_of(event: &Event<'_>, layout: Layout) -> Box<[u8]> {
+fn frame_of(event: &Event<'_>, layout: Layout, time_ns: u64) -> Box<[u8]> {
     let mut bytes = vec![0; layout.len()].into_boxed_slice();
-    frame::encode(event, layout, driver::wall_ns(), &mut bytes);
+    frame::encode(event, layout, time_ns, &mut bytes);
     bytes
 }
 
@@ -923,6 +927,11 @@ impl Inner {
         Ok(state.link.as_ref().is_some_and(|l| l.status.asks()))
     }
 
+    /// The time for events that have none.
+    fn wall_ns(&self) -> u64 {
+        self.options.clock.as_ref().map_or_else(driver::system_ns, WallClock::now_ns)
+    }
+
     /// Publishes an event and waits for the answer whether it is accepted.
     #[cold]
     fn ask(
@@ -933,7 +942,7 @@ impl Inner {
         asked: Asked,
     ) -> Result<Option<Receipt>> {
         let deadline = options.on_full.deadline();
-        let time_ns = if event.time_ns == 0 { driver::wall_ns() } else { event.time_ns };
+        let time_ns = if event.time_ns == 0 { self.wall_ns() } else { event.time_ns };
         let len = Asked::BYTES + layout.len();
         let begun = driver::now();
         loop {
@@ -1130,6 +1139,10 @@ impl Promise {
 
     pub(crate) fn token(&self) -> Option<EventId> {
         self.token
+    }
+
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.client.inner.wall_ns()
     }
 
     pub(crate) fn event_bytes_max(&self) -> usize {

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
+use super::sync::{AtomicU64, Ordering};
+
 /// Part of the file of a mapping that is mapped twice, one behind the other, so that what goes over its end goes on at its
 /// beginning.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +133,32 @@ impl Mapping {
         assert!(offset <= self.bytes && bytes <= self.bytes - offset, "out of the mapping");
         // SAFETY: within it.
         unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Lets `fill` write the bytes from an offset on.
+    ///
+    /// # Safety
+    /// Nobody else accesses them until this returns.
+    ///
+    /// # Panics
+    /// If so many bytes from there are not within it.
+    #[inline]
+    pub(super) unsafe fn write(&self, offset: usize, bytes: usize, fill: impl FnOnce(&mut [u8])) {
+        let at = self.at(offset, bytes);
+        // SAFETY: within the mapping; the rest by contract.
+        fill(unsafe { std::slice::from_raw_parts_mut(at, bytes) });
+    }
+
+    /// The eight bytes at an offset that is a multiple of eight, which the other process may write meanwhile.
+    ///
+    /// # Panics
+    /// If they are not within it.
+    #[inline]
+    pub(super) fn word(&self, offset: usize) -> u64 {
+        let at = self.at(offset, 8);
+        debug_assert!(at.cast::<AtomicU64>().is_aligned());
+        // SAFETY: within the mapping, and aligned: it begins with a page. Atomic, for others may write it.
+        unsafe { (*at.cast::<AtomicU64>()).load(Ordering::Relaxed) }
     }
 
     /// What stands at its beginning: atomics only, for the other process writes them at any time.

@@ -21,6 +21,7 @@ mod memory;
 mod ring;
 mod server;
 mod status;
+mod sync;
 mod wire;
 
 use std::path::PathBuf;

@@ -13,9 +13,9 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::memory::{Mapping, Mirrored, PAGE_BYTES};
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::log::Ack;
 
 /// Records begin at multiples of this.
@@ -37,12 +37,14 @@ pub(super) enum Kind {
 }
 
 /// What both sides tell each other beside the records. Each line is written by one side.
+#[derive(Default)]
 #[repr(C)]
 pub(super) struct Words {
     client: ClientWords,
     server: ServerWords,
 }
 
+#[derive(Default)]
 #[repr(C, align(128))]
 struct ClientWords {
     tail: AtomicU64,
@@ -52,6 +54,7 @@ struct ClientWords {
     no_match: AtomicU64,
 }
 
+#[derive(Default)]
 #[repr(C, align(128))]
 struct ServerWords {
     /// Up to here the ring is free again.
@@ -106,12 +109,17 @@ impl Ring {
         unsafe { self.mapping.front() }
     }
 
-    /// Where the bytes from a position on begin; so many are there in one piece.
+    /// Where in the mapping the bytes from a position on begin; so many are there in one piece.
     #[inline]
-    fn place(&self, position: u64, bytes: u64) -> *mut u8 {
+    fn offset(&self, position: u64, bytes: u64) -> usize {
         assert!(bytes <= self.capacity, "longer than the ring");
-        let offset = (position & (self.capacity - 1)) as usize;
-        self.mapping.at(PAGE_BYTES + offset, bytes as usize)
+        PAGE_BYTES + (position & (self.capacity - 1)) as usize
+    }
+
+    /// The eight bytes at a position, which the other side may write meanwhile.
+    #[inline]
+    fn word(&self, position: u64) -> u64 {
+        self.mapping.word(self.offset(position, 8))
     }
 
     /// The largest payload that a ring takes.
@@ -204,15 +212,15 @@ impl Writer {
     #[inline]
     pub(super) fn push(&mut self, kind: Kind, ack: Ack, stamp: u64, len: usize, fill: impl FnOnce(&mut [u8])) -> u64 {
         let need = need(len);
-        let at = self.ring.place(self.tail, need);
+        let head = HEADER_BYTES as usize;
         let first = len as u64 | (kind as u64) << 32 | (ack as u64) << 40;
-        // SAFETY: `need` bytes from `at` are within the mapping, aligned to 8 as positions are, and this side's alone until
-        // the tail says otherwise.
-        unsafe {
-            at.cast::<u64>().write(first);
-            at.add(8).cast::<u64>().write(stamp);
-            fill(std::slice::from_raw_parts_mut(at.add(HEADER_BYTES as usize), len));
-        }
+        let write = |out: &mut [u8]| {
+            out[..8].copy_from_slice(&first.to_ne_bytes());
+            out[8..head].copy_from_slice(&stamp.to_ne_bytes());
+            fill(&mut out[head..head + len]);
+        };
+        // SAFETY: these bytes are this side's alone until the tail says otherwise.
+        unsafe { self.ring.mapping.write(self.ring.offset(self.tail, need), need as usize, write) };
         self.publish(need)
     }
 
@@ -232,9 +240,13 @@ impl Writer {
         if left > self.ring.capacity || left > from.ring.capacity {
             return false;
         }
-        let (source, target) = (from.ring.place(head, left), self.ring.place(self.tail, left));
-        // SAFETY: both are so many bytes within their mappings, of different files.
-        unsafe { std::ptr::copy_nonoverlapping(source, target, left as usize) };
+        let copy = |out: &mut [u8]| {
+            for (n, word) in out.chunks_exact_mut(8).enumerate() {
+                word.copy_from_slice(&from.ring.word(head.wrapping_add(n as u64 * 8)).to_ne_bytes());
+            }
+        };
+        // SAFETY: as for a record; the other mapping is of another file.
+        unsafe { self.ring.mapping.write(self.ring.offset(self.tail, left), left as usize, copy) };
         self.publish(left);
         true
     }
@@ -306,7 +318,7 @@ impl Reader {
         if left < HEADER_BYTES {
             return Err(Nonsense("a record is cut short"));
         }
-        let (first, stamp) = (self.word(self.head), self.word(self.head.wrapping_add(8)));
+        let (first, stamp) = (self.ring.word(self.head), self.ring.word(self.head.wrapping_add(8)));
         let len = first as u32 as usize;
         if len > self.ring.payload_bytes_max() || need(len) > left {
             return Err(Nonsense("a record is longer than what there is"));
@@ -330,20 +342,13 @@ impl Reader {
         Ok(Some(Header { kind, ack, stamp, len, end: self.head.wrapping_add(need(len)) }))
     }
 
-    #[inline]
-    fn word(&self, position: u64) -> u64 {
-        let at = self.ring.place(position, 8);
-        // SAFETY: eight bytes within the mapping, aligned as positions are. Atomic, for the client may write them meanwhile.
-        unsafe { (*at.cast::<AtomicU64>()).load(Ordering::Relaxed) }
-    }
-
     /// Copies the payload of the next record.
     pub(super) fn copy(&self, header: &Header, out: &mut Vec<u8>) {
         out.clear();
         let mut position = self.head.wrapping_add(HEADER_BYTES);
         // With what pads it, which goes again.
         while out.len() < header.len {
-            out.extend_from_slice(&self.word(position).to_ne_bytes());
+            out.extend_from_slice(&self.ring.word(position).to_ne_bytes());
             position = position.wrapping_add(8);
         }
         out.truncate(header.len);
@@ -396,4 +401,5 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[path = "ring/tests.rs"]
 mod tests;

@@ -388,11 +388,8 @@ impl Server {
                 // A client that does not listen is tried again.
                 (self.drain.lock().has_unsent().then_some(UNSENT_WAIT), Doing::Parked)
             };
-            self.status.set_doing(doing);
-            if !self.drain.lock().has_more() && !self.stopped.load(Ordering::SeqCst) {
-                self.wait(wait);
-            }
-            self.status.set_doing(Doing::Awake);
+            let has_more = || self.drain.lock().has_more() || self.stopped.load(Ordering::SeqCst);
+            self.status.rest(doing, has_more, || self.wait(wait));
             self.hush();
         }
         // The engine makes durable what it has.

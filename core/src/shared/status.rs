@@ -2,9 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::memory::{self, Mapping, PAGE_BYTES};
+use super::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::event::EventType;
 
 /// What the thread of a server is doing.
@@ -19,6 +19,7 @@ pub(super) enum Doing {
     Parked = 2,
 }
 
+#[derive(Default)]
 #[repr(C)]
 struct Words {
     doing: AtomicU32,
@@ -63,7 +64,16 @@ impl Status {
         unsafe { self.0.front() }
     }
 
-    pub(super) fn set_doing(&self, doing: Doing) {
+    /// Has the server sleep, by `wait`, unless there is something to do after all.
+    pub(super) fn rest(&self, doing: Doing, has_more: impl FnOnce() -> bool, wait: impl FnOnce()) {
+        self.set_doing(doing);
+        if !has_more() {
+            wait();
+        }
+        self.set_doing(Doing::Awake);
+    }
+
+    fn set_doing(&self, doing: Doing) {
         self.words().doing.store(doing as u32, Ordering::SeqCst);
         // Before the next look at the rings.
         fence(Ordering::SeqCst);

@@ -4,10 +4,12 @@
 mod common;
 
 mod append;
+mod clock;
 mod consumers;
 mod damaged_directory;
 mod dead_letters;
 mod details;
+mod enrich;
 mod history;
 mod pipeline;
 mod queues;

@@ -977,15 +977,15 @@ fn the_first_that_opens_has_the_engine_and_another_takes_it_over() {
     let config = || Config::from_toml(&text, "t.toml", Path::new("")).unwrap();
     let mut options = ClientOptions::default();
     options.connect_timeout = WAIT;
-    let first = Client::open_or_connect(config(), options).unwrap();
-    let second = Client::open_or_connect(config(), options).unwrap();
+    let first = Client::open_or_connect(config(), options.clone()).unwrap();
+    let second = Client::open_or_connect(config(), options.clone()).unwrap();
     assert!(first.has_engine() && !second.has_engine());
     first.publish_with(&event("k", 0), &MEMORY).unwrap();
     second.publish_with(&event("k", 1), &SYNCED).unwrap();
     first.close(WAIT).unwrap();
     second.publish_with(&event("k", 2), &SYNCED).unwrap();
     assert!(second.has_engine());
-    let third = Client::open_or_connect(config(), options).unwrap();
+    let third = Client::open_or_connect(config(), options.clone()).unwrap();
     third.publish_with(&event("k", 3), &SYNCED).unwrap();
     second.close(WAIT).unwrap();
     third.publish_with(&event("k", 4), &SYNCED).unwrap();

@@ -41,13 +41,13 @@ class Nginx:
     [engine], `destination` to the only destination, `rule` to its rule."""
 
     def __init__(self, location="", *, http="", engine="", destination="", rule="", receiver=None, url=None, body=None,
-                 workers=1, server="", on=True, order="strict", level="info", start=True, settings=None):
+                 workers=1, server="", on=True, order="strict", level="info", start=True, settings=None, store=None):
         self.marks, self.mark = "", 0  # where events are made that tell that the others have come
         self.temporary = tempfile.TemporaryDirectory(prefix="tidewire-nginx.")
         self.root = pathlib.Path(self.temporary.name)
-        self.files = self.root / "files"
-        for name in ("files", "body", "proxy"):
-            (self.root / name).mkdir()
+        self.files = pathlib.Path(store or self.root) / "files"
+        for name in (self.files, self.root / "body", self.root / "proxy"):
+            name.mkdir()
         self.receiver = receiver or Receiver()
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))

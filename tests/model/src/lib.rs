@@ -2,7 +2,8 @@
 //! scheduled in, and with every value that the memory model lets a load see.
 //!
 //! `ring.rs` and `progress.rs` are those of the core crate, compiled with the `sync` module of this crate instead of theirs.
-//! The models are in [`ring`] and [`progress`]; `tests/` runs them.
+//! The models are in [`ring`] and [`progress`]; `tests/` runs them. So are the ring that processes share and the page by which its
+//! reader says that it sleeps, with the models in [`shared`].
 
 // The files of the core crate have unit tests, which are not for the checker.
 #![cfg(not(test))]
@@ -16,10 +17,19 @@ mod error;
 pub mod progress;
 pub mod ring;
 mod shard;
+pub mod shared;
 
 /// Where the core crate has it.
 mod log {
     pub use crate::ack::Ack;
+}
+
+/// As much of it as is needed here.
+mod event {
+    pub enum EventType<'a> {
+        Known(u8),
+        Custom(&'a str),
+    }
 }
 
 /// Where the core crate has it.

@@ -120,7 +120,7 @@ pub(super) fn check_end(ends: Option<i64>, unix: i64) -> Result<()> {
 }
 
 fn unix_now() -> i64 {
-    (driver::wall_ns() / 1_000_000_000) as i64
+    (driver::system_ns() / 1_000_000_000) as i64
 }
 
 #[cold]

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::driver::fs::sync_dir;
-use crate::driver::wall_ns;
+use crate::driver::system_ns;
 use crate::error::{Error, ErrorKind, Result};
 
 /// First bytes of the file; the digit is the format's number.
@@ -55,7 +55,7 @@ pub(super) struct Entry {
 
 /// Looks at a name without following a link; `None` if there is nothing.
 pub(super) fn look(path: &Path) -> io::Result<Option<Seen>> {
-    let taken = wall_ns() as i64;
+    let taken = system_ns() as i64;
     match fs::symlink_metadata(path) {
         Ok(m) if m.is_file() => Ok(Some(Seen::File(Stamp {
             size: m.size(),

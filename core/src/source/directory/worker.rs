@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, Watcher};
 use super::index::{Entry, Index, Seen, Stamp, look};
 use super::{Control, Observer};
 use crate::config::{DirectorySource, OnStart};
-use crate::driver::wall_ns;
+use crate::driver::system_ns;
 use crate::engine::batch::Receipts;
 use crate::engine::{OnFull, PublishOptions, Published};
 use crate::error::{Error, ErrorKind, Result};
@@ -457,7 +457,7 @@ impl Worker {
         let bucket = self.bucket.clone();
         let etag = format!("{:x}-{:x}", stamp.mtime, stamp.size);
         let mut event = Event::new(kind.into(), &bucket, &key);
-        event.time_ns = u64::try_from(stamp.ctime).unwrap_or(0).min(wall_ns());
+        event.time_ns = u64::try_from(stamp.ctime).unwrap_or(0).min(system_ns());
         event.size = Some(stamp.size);
         event.etag = &etag;
         event.data = data.as_bytes();
