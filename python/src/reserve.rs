@@ -7,8 +7,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyList, PyTuple};
 use tidewire::{
-    Ack, CommitFields, Error, ErrorKind, EventId, Intent, OnFull, Receipt, Receipts, ReserveOptions, ReservedBatch,
-    Resolution,
+    Ack, AnyEngine, CommitFields, Error, ErrorKind, EventId, Intent, OnFull, Receipt, Receipts, ReserveOptions,
+    ReservedBatch, Resolution,
 };
 
 use crate::aio::Poller;
@@ -116,7 +116,7 @@ impl Engine {
     fn in_doubt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         guard(py, || {
             let list = PyList::empty(py);
-            for doubt in self.state.engine.in_doubt().or_raise(py)? {
+            for doubt in self.look(py, AnyEngine::in_doubt)? {
                 let dict = PyDict::new(py);
                 dict.set_item("token", doubt.token.to_string())?;
                 dict.set_item("reserved_ns", doubt.reserved_ns)?;
@@ -182,7 +182,7 @@ impl Engine {
             }
         };
         let held = guard(py, || {
-            if block || intent == Intent::Durable {
+            if block || intent == Intent::Durable || self.state.client().is_some() {
                 hub::run(py, reserve)?.or_raise(py)
             } else {
                 reserve().or_raise(py)

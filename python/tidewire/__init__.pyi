@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, Optional, Protocol, Union, fin
 from ._errors import Closed as Closed
 from ._errors import Conflict as Conflict
 from ._errors import Corrupt as Corrupt
+from ._errors import Disconnected as Disconnected
 from ._errors import Error as Error
 from ._errors import Full as Full
 from ._errors import Internal as Internal
@@ -52,6 +53,7 @@ __all__ = [
     "Closed",
     "Conflict",
     "Corrupt",
+    "Disconnected",
     "Error",
     "Full",
     "Internal",
@@ -265,6 +267,9 @@ class Engine:
         *,
         config_path: Optional[_Path] = None,
         data_dir: Optional[_Path] = None,
+        address: Optional[str] = None,
+        shared: bool = False,
+        connect_timeout: Optional[float] = None,
     ) -> Engine: ...
     @overload
     def publish(
