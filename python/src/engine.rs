@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyDict};
@@ -16,7 +17,7 @@ use tidewire::{AnyEngine, ClientOptions, Error, ErrorKind, Event, EventType, Met
 use crate::aio::{Acks, Poller};
 use crate::args;
 use crate::error::{OrRaise, closed, guard, invalid_argument};
-use crate::wait::{Limit, wait_for};
+use crate::wait::{Limit, no_answer, wait_for};
 use crate::{hub, logging, stats};
 
 /// The longest that closing takes, whatever the caller says.
@@ -38,6 +39,19 @@ impl State {
     fn close(&self, timeout: Duration) -> Result<(), Error> {
         self.closed.store(true, Ordering::Relaxed);
         self.engine.close(timeout.min(CLOSE_MAX))
+    }
+
+    /// Does something that takes a while without the interpreter; what another process may hold up on a thread of its own, so
+    /// that signal handlers run meanwhile.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> PyResult<T> {
+        match self.client() {
+            None => hub::run(py, work),
+            Some(_) => hub::run_apart(py, work),
+        }
     }
 
     /// What connects to the engine of another process, if there is one.
@@ -113,7 +127,8 @@ impl Engine {
         guard(py, || {
             logging::start(py)?;
             let config = config.map(str::to_owned);
-            let engine = hub::run(py, move || {
+            let apart = shared || address.is_some();
+            let open = move || {
                 let Some(address) = address else {
                     let config = load(config.as_deref(), config_path.as_deref(), data_dir.as_deref())?;
                     return match shared {
@@ -126,7 +141,8 @@ impl Engine {
                     return Err(invalid_argument("address", "there are an address and a configuration", remedy));
                 }
                 AnyEngine::connect(&address, options)
-            });
+            };
+            let engine = if apart { hub::run_apart(py, open) } else { hub::run(py, open) };
             let engine = engine?.or_raise(py)?;
             let state = Arc::new(State { engine, closed: AtomicBool::new(false) });
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +165,9 @@ impl Engine {
         self.state.check_open().or_raise(py)?;
         guard(py, || match &self.state.engine {
             AnyEngine::Local(engine) => wait_for(py, wait, engine.start_flush().or_raise(py)?),
-            AnyEngine::Remote(_) => wait_for(py, limit.of_another().start(), self.ask_to_flush(py, limit)?),
+            AnyEngine::Remote(_) => {
+                wait_for(py, limit.of_another().start(), self.ask_to_flush(py, limit)?)?.or_raise(py)
+            }
         })
     }
 
@@ -268,7 +286,7 @@ impl Engine {
     fn snapshot(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.state.check_open().or_raise(py)?;
         let engine = self.state.engine.clone();
-        guard(py, || hub::run(py, move || engine.snapshot(&path))?.or_raise(py))
+        guard(py, || self.state.run(py, move || engine.snapshot(&path))?.or_raise(py))
     }
 
     /// Closes the engine: takes no more events, makes durable what was accepted, delivers for at most ``timeout``
@@ -362,7 +380,7 @@ impl Engine {
             AnyEngine::Local(_) => py.detach(|| ask(engine)).or_raise(py),
             AnyEngine::Remote(_) => {
                 let engine = engine.clone();
-                hub::run(py, move || ask(&engine))?.or_raise(py)
+                self.state.run(py, move || ask(&engine))?.or_raise(py)
             }
         })
     }
@@ -391,7 +409,7 @@ impl Flushing {
     /// Raises :exc:`Timeout` if nothing has come yet.
     fn take(&self, py: Python<'_>) -> PyResult<()> {
         let take = || self.0.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now());
-        guard(py, || py.detach(take).or_raise(py))
+        guard(py, || py.detach(take).and_then(|answer| answer.ok_or_else(no_answer)).or_raise(py))
     }
 }
 
@@ -418,6 +436,19 @@ pub(crate) fn close_all(py: Python<'_>) {
         }
     }
     logging::stop(py);
+}
+
+/// Raises `ImportError` where there is no place for the module; called when the package is imported.
+#[pyfunction]
+pub(crate) fn check_interpreter() -> PyResult<()> {
+    // SAFETY: the interpreter is held, and a thread that holds it has one.
+    let id = unsafe { pyo3::ffi::PyInterpreterState_GetID(pyo3::ffi::PyInterpreterState_Get()) };
+    match id {
+        0 => Ok(()),
+        _ => Err(PyImportError::new_err(
+            "tidewire works in the main interpreter only: import it there, or use a process",
+        )),
+    }
 }
 
 /// Calls a function of `tidewire/_aio.py`.

@@ -18,7 +18,6 @@ use crate::args;
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
-use crate::hub;
 use crate::wait::{Limit, Look, wait_for};
 
 #[pymethods]
@@ -48,7 +47,7 @@ impl Engine {
         let after = after.map(str::parse::<DeadLetterId>).transpose().or_raise(py)?;
         self.state.engine.check_process().or_raise(py)?;
         let engine = self.state.engine.clone();
-        let found = guard(py, || hub::run(py, move || engine.dead_letters(&wanted, after, limit))?.or_raise(py))?;
+        let found = guard(py, || self.state.run(py, move || engine.dead_letters(&wanted, after, limit))?.or_raise(py))?;
         let list = PyList::empty(py);
         for letter in &found {
             list.append(dead_letter(py, letter)?)?;
@@ -99,7 +98,7 @@ impl Engine {
             out.flush().map_err(|e| failed(&e))?;
             Ok(count)
         };
-        guard(py, || hub::run(py, write)?.or_raise(py))
+        guard(py, || self.state.run(py, write)?.or_raise(py))
     }
 
     /// Puts dead letters back into the log, to be delivered as the same events, in the order of their keys, with a fresh budget.
@@ -140,8 +139,9 @@ impl Engine {
                 }
                 AnyEngine::Remote(client) => {
                     let (client, for_how_long) = (client.clone(), limit.0.unwrap_or(Duration::MAX));
-                    let begun = hub::run(py, move || client.start_redrive(&wanted, &options, for_how_long))?;
-                    let (done, failed) = wait_for(py, limit.of_another().start(), begun.or_raise(py)?)?;
+                    let begun = self.state.run(py, move || client.start_redrive(&wanted, &options, for_how_long))?;
+                    let answer = wait_for(py, limit.of_another().start(), begun.or_raise(py)?)?;
+                    let (done, failed) = answer.or_raise(py)?;
                     failed.or_raise(py)?;
                     done
                 }

@@ -16,7 +16,7 @@ use crate::args::{self, Fields};
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard};
 use crate::event::PyEvent;
-use crate::hub::{self, Hub};
+use crate::hub::Hub;
 use crate::wait::{Acked, Limit, Wait, wait_for};
 
 /// After so many events of a series other threads get a turn, and signals are handled.
@@ -281,7 +281,7 @@ impl Engine {
         let on_full = if options.block { OnFull::Block(limit) } else { OnFull::Refuse };
         let publish = PublishOptions { ack: options.ack, on_full, ack_timeout: limit, dedup_key: options.dedup_key };
         guard(py, || {
-            let (result, became) = hub::run(py, move || {
+            let (result, became) = self.state.run(py, move || {
                 let mut became = PublishedJson::default();
                 let result = engine.publish_json(&mut document, &content_type, &publish, &mut became);
                 (result, became)
@@ -353,7 +353,7 @@ impl Engine {
                 let publish = PublishOptions { ack, on_full, ack_timeout: left, dedup_key: None };
                 let result = if in_hub {
                     let (engine, event) = (engine.clone(), event.copy());
-                    hub::run(py, move || event.with(|event| engine.append_at(cursor, event, &publish)))?
+                    self.state.run(py, move || event.with(|event| engine.append_at(cursor, event, &publish)))?
                 } else {
                     py.detach(|| event.with(|event| engine.append_at(cursor, event, &publish)))
                 };

@@ -16,7 +16,6 @@ use crate::args::{self, Pairs};
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
-use crate::hub;
 use crate::publish::published;
 use crate::wait::{Acked, Limit, wait_for};
 
@@ -142,7 +141,7 @@ impl Engine {
                 Some(event) => event.with(|event| engine.resolve(token, Resolution::Commit(event))),
                 None => engine.resolve(token, Resolution::Abort),
             };
-            hub::run(py, resolve)?.or_raise(py)
+            self.state.run(py, resolve)?.or_raise(py)
         })
     }
 }
@@ -183,7 +182,7 @@ impl Engine {
         };
         let held = guard(py, || {
             if block || intent == Intent::Durable || self.state.client().is_some() {
-                hub::run(py, reserve)?.or_raise(py)
+                self.state.run(py, reserve)?.or_raise(py)
             } else {
                 reserve().or_raise(py)
             }

@@ -11,7 +11,6 @@ use tidewire::{AnyEngine, Error, ErrorKind};
 use crate::args;
 use crate::engine::Engine;
 use crate::error::{OrRaise, guard, invalid_argument};
-use crate::hub;
 
 #[pymethods]
 impl Engine {
@@ -318,7 +317,7 @@ impl Engine {
     ) -> PyResult<T> {
         self.state.check_open().or_raise(py)?;
         let engine = self.state.engine.clone();
-        guard(py, || hub::run(py, move || change(&engine))?.or_raise(py))
+        guard(py, || self.state.run(py, move || change(&engine))?.or_raise(py))
     }
 }
 

@@ -106,15 +106,22 @@ impl<T: Send, F: FnMut(Instant) -> Result<T, Error> + Send> Waiting for Look<F> 
 }
 
 impl<T: Send> Waiting for Pending<T> {
-    type Output = T;
+    /// Also an answer that the time is over.
+    type Output = Result<T, Error>;
 
-    fn block(&mut self, until: Instant) -> Result<T, Error> {
-        self.wait(until)
+    fn block(&mut self, until: Instant) -> Result<Result<T, Error>, Error> {
+        self.wait(until).transpose().ok_or_else(no_answer)
     }
 
     fn ask(&mut self) -> Result<Option<OwnedFd>, Error> {
         self.as_fd().try_clone_to_owned().map(Some).map_err(|e| Error::io("cannot wait for an answer", &e))
     }
+}
+
+/// What is said of another process that has not answered in time.
+#[cold]
+pub(crate) fn no_answer() -> Error {
+    Error::new(ErrorKind::Timeout, "the engine's process has not answered yet").remedy("see what keeps it")
 }
 
 impl Waiting for Flush {

@@ -212,6 +212,11 @@ class Engines:
         self.opened += [owner, client]
         return client, owner
 
+    def owner(self, engine: tidewire.Engine) -> tidewire.Engine:
+        """The one that has the data directory."""
+        at = self.opened.index(engine)
+        return self.opened[at - 1] if self.shared else engine
+
     def close(self) -> None:
         for engine in reversed(self.opened):
             engine.close(0.2)
@@ -246,7 +251,7 @@ def run_python(script: str, *args: object, **options: Any) -> subprocess.Complet
         [sys.executable, "-c", script, *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         **options,
     )

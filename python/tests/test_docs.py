@@ -87,6 +87,7 @@ def test_the_example_of_a_receiver_takes_events(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(urllib.request.HTTPError) as e:  # type: ignore[attr-defined]
             urllib.request.urlopen(url, b"x", timeout=20)
         assert e.value.code == 401
+        e.value.close()
     finally:
         server.shutdown()
         thread.join()

@@ -574,7 +574,8 @@ impl Call {
 
     fn ask_for<T: DeserializeOwned>(&self, request: &Request, limit: Duration) -> Result<(T, Vec<u8>)> {
         self.client.check_process()?;
-        let (answer, behind) = exchange(self.line.lock().socket(), request, &[], Some(limit))?;
+        let answer = exchange(self.line.lock().socket(), request, &[], Some(limit));
+        let (answer, behind) = answer.map_err(|e| self.client.explain(e))?;
         wire::value(answer).map(|value| (value, behind))
     }
 }
@@ -621,9 +622,11 @@ impl AnyTail {
             if !line.is_asked() {
                 // An answer to this question comes, if only after a moment.
                 until += CALL_MARGIN;
-                line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(left.min(LOOK)) })?;
+                line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(left.min(LOOK)) })
+                    .map_err(|e| client.explain(e))?;
             }
-            let Some((answer, behind)) = line.answer(until)? else { return Ok(None) };
+            let answered = line.answer(until).map_err(|e| client.explain(e))?;
+            let Some((answer, behind)) = answered else { return Ok(None) };
             let (items, positions): (Vec<WireItem>, Vec<String>) = wire::value(answer)?;
             let items = exchange_items(items, &behind)?.into_iter().map(|d| match d {
                 Delivery::Event(d) => Item::Entry(Arc::unwrap_or_clone(d.entry)),
@@ -663,7 +666,8 @@ impl AnyTail {
         }
         client.check_process()?;
         if !line.is_asked() {
-            line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(wait.min(Self::ASK_MAX)) })?;
+            line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(wait.min(Self::ASK_MAX)) })
+                .map_err(|e| client.explain(e))?;
         }
         descriptor(line).map(Some)
     }
@@ -740,7 +744,8 @@ impl AnyConsumer {
             return Ok(None);
         }
         if !line.is_asked() {
-            line.begin(&Request::Fetch { max, ms: millis(wait.min(Self::ASK_MAX)) })?;
+            line.begin(&Request::Fetch { max, ms: millis(wait.min(Self::ASK_MAX)) })
+                .map_err(|e| call.client.explain(e))?;
         }
         descriptor(&line).map(Some)
     }
@@ -789,9 +794,9 @@ fn descriptor(line: &Line) -> Result<OwnedFd> {
 }
 
 /// Keeps the events that were asked for and have come, or come until then.
-fn collect(line: &mut Line, early: &Mutex<VecDeque<Delivery>>, until: Instant) -> Result<()> {
+fn collect(call: &Call, line: &mut Line, early: &Mutex<VecDeque<Delivery>>, until: Instant) -> Result<()> {
     if line.is_asked()
-        && let Some((answer, behind)) = line.answer(until)?
+        && let Some((answer, behind)) = line.answer(until).map_err(|e| call.client.explain(e))?
     {
         early.lock().extend(exchange_items(wire::value(answer)?, &behind)?);
     }
@@ -807,10 +812,10 @@ fn fetch(call: &Call, early: &Mutex<VecDeque<Delivery>>, max: usize, wait: Durat
         let left = deadline.saturating_duration_since(driver::now()).min(LOOK);
         let asked_before = line.is_asked();
         if !asked_before && early.lock().is_empty() {
-            line.begin(&Request::Fetch { max, ms: millis(left) })?;
-            collect(&mut line, early, deadline_in(left.saturating_add(CALL_MARGIN)))?;
+            line.begin(&Request::Fetch { max, ms: millis(left) }).map_err(|e| call.client.explain(e))?;
+            collect(call, &mut line, early, deadline_in(left.saturating_add(CALL_MARGIN)))?;
         } else {
-            collect(&mut line, early, deadline_in(left))?;
+            collect(call, &mut line, early, deadline_in(left))?;
         }
         drop(line);
         let mut early = early.lock();
@@ -825,8 +830,8 @@ fn fetch(call: &Call, early: &Mutex<VecDeque<Delivery>>, max: usize, wait: Durat
 fn told_of_lease(call: &Call, early: &Mutex<VecDeque<Delivery>>, request: &Request) -> Result<()> {
     call.client.check_process()?;
     let mut line = call.line.lock();
-    collect(&mut line, early, deadline_in(CALL_MARGIN))?;
-    let (answer, _) = exchange(line.socket(), request, &[], None)?;
+    collect(call, &mut line, early, deadline_in(CALL_MARGIN))?;
+    let (answer, _) = exchange(line.socket(), request, &[], None).map_err(|e| call.client.explain(e))?;
     wire::value(answer)
 }
 

@@ -102,7 +102,9 @@ pub(super) struct Inner {
     changed: Condvar,
     /// Who waits for an answer to an event, by the position after it.
     asking: Mutex<HashMap<u64, oneshot::Sender<Result<Became>>>>,
-    idle: Mutex<Vec<UnixStream>>,
+    idle: Mutex<Vec<Arc<UnixStream>>>,
+    /// The connections for calls that there are, to end them.
+    calls: Mutex<Vec<Weak<UnixStream>>>,
     /// Of the latest server.
     welcome: ArcSwap<Welcome>,
     types: ArcSwap<EventTypes>,
@@ -240,6 +242,7 @@ impl Client {
             changed: Condvar::new(),
             asking: Mutex::default(),
             idle: Mutex::default(),
+            calls: Mutex::default(),
             types: ArcSwap::from_pointee(EventTypes::with_custom(&welcome.event_types)?),
             event_bytes_max: AtomicUsize::new(welcome.event_bytes_max),
             welcome: ArcSwap::from_pointee(welcome),
@@ -716,10 +719,10 @@ impl Client {
 
     fn finish<T: DeserializeOwned>(
         &self,
-        socket: UnixStream,
+        socket: Arc<UnixStream>,
         answer: Result<(Answer<Value>, Vec<u8>)>,
     ) -> Result<(T, Vec<u8>)> {
-        let (answer, behind) = answer?;
+        let (answer, behind) = answer.map_err(|e| self.explain(e))?;
         let mut idle = self.inner.idle.lock();
         if idle.len() < IDLE_CALLS_MAX {
             idle.push(socket);
@@ -728,8 +731,14 @@ impl Client {
         wire::value(answer).map(|value| (value, behind))
     }
 
-    /// A connection for calls.
-    pub(super) fn open_call(&self) -> Result<UnixStream> {
+    /// What an error means: where this process has ended the connection itself, that it is closed.
+    pub(super) fn explain(&self, e: Error) -> Error {
+        let closed_here = e.kind() == ErrorKind::Disconnected && self.inner.closed.load(Ordering::SeqCst);
+        if closed_here { closed() } else { e }
+    }
+
+    /// A connection for calls, which ends when this is closed.
+    pub(super) fn open_call(&self) -> Result<Arc<UnixStream>> {
         let inner = &*self.inner;
         inner.check_process()?;
         let deadline = deadline_in(inner.options.connect_timeout);
@@ -748,7 +757,7 @@ impl Client {
                 Err(e) if e.kind() == ErrorKind::Disconnected && driver::now() < deadline => {
                     std::thread::sleep(BACKOFF_MIN);
                 }
-                opened => return opened,
+                opened => return opened.and_then(|socket| inner.keep(socket)),
             }
         }
     }
@@ -772,21 +781,16 @@ pub struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Waits for the answer, at most until `deadline`. After a timeout it may be called again.
+    /// Waits for the answer, at most until `deadline`; `None` if there is none by then, and it may be called again.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if there is none by then; what the call answers; [`ErrorKind::Closed`] if the client is closed
-    /// meanwhile; [`ErrorKind::Disconnected`] if the engine's process dies; [`ErrorKind::WrongProcess`] in a forked child.
-    pub fn wait(&mut self, deadline: Instant) -> Result<T> {
+    /// What the call answers; [`ErrorKind::Closed`] if the client is closed meanwhile; [`ErrorKind::Disconnected`] if the
+    /// engine's process dies; [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn wait(&mut self, deadline: Instant) -> Result<Option<T>> {
         self.client.check_process()?;
-        let answer = self.line.answer(deadline);
-        if self.client.inner.closed.load(Ordering::SeqCst) {
-            return Err(closed());
-        }
-        match answer? {
-            Some((answer, _)) => (self.read)(answer),
-            None => Err(Error::new(ErrorKind::Timeout, "the engine's process has not answered yet")
-                .remedy("wait again, or see what keeps it")),
+        match self.line.answer(deadline).map_err(|e| self.client.explain(e))? {
+            Some((answer, _)) => (self.read)(answer).map(Some),
+            None => Ok(None),
         }
     }
 }
@@ -800,12 +804,12 @@ impl<T> AsFd for Pending<T> {
 /// A connection for calls, of which one may be on its way.
 #[derive(Debug)]
 pub(super) struct Line {
-    socket: UnixStream,
+    socket: Arc<UnixStream>,
     asked: bool,
 }
 
 impl Line {
-    pub(super) fn new(socket: UnixStream) -> Line {
+    pub(super) fn new(socket: Arc<UnixStream>) -> Line {
         Line { socket, asked: false }
     }
 
@@ -1043,7 +1047,7 @@ impl Inner {
                 let socket = hello(&self.path, Wants::Calls { session: welcome.session, secret: welcome.secret })?;
                 let (answer, _): (Answer<()>, _) = wire::receive(&socket)?;
                 answer.map_err(Error::from)?;
-                socket
+                self.keep(socket)?
             }
         };
         let (answer, _) = exchange(&socket, request, &[], None)?;
@@ -1053,6 +1057,17 @@ impl Inner {
         }
         drop(idle);
         wire::value(answer)
+    }
+
+    /// Has a connection for calls end with everything else.
+    fn keep(&self, socket: UnixStream) -> Result<Arc<UnixStream>> {
+        let socket = Arc::new(socket);
+        let mut calls = self.calls.lock();
+        calls.retain(|call| call.strong_count() > 0);
+        calls.push(Arc::downgrade(&socket));
+        drop(calls);
+        // After it is there to be ended.
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(socket) }
     }
 
     fn link_asks(&self, deadline: Option<Instant>) -> Result<bool> {
@@ -1221,6 +1236,10 @@ impl Inner {
         let closed = Error::new(ErrorKind::Closed, "the client was closed before the event reached its level");
         self.doubt(&reached, tail, &closed);
         self.idle.lock().clear();
+        // Who waits for an answer is told.
+        for call in self.calls.lock().drain(..).filter_map(|call| call.upgrade()) {
+            let _ = call.shutdown(std::net::Shutdown::Both);
+        }
         self.changed.notify_all();
     }
 }
