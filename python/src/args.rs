@@ -433,7 +433,7 @@ pub(crate) fn filter(given: &Bound<'_, PyAny>) -> PyResult<tidewire::filter::Fil
 /// Which events somebody wants who reads the log.
 pub(crate) fn event_filter(
     py: Python<'_>,
-    engine: &tidewire::Engine,
+    engine: &tidewire::AnyEngine,
     bucket: Option<&Bound<'_, PyAny>>,
     events: Option<&Bound<'_, PyAny>>,
     filter: Option<&Bound<'_, PyAny>>,
@@ -443,7 +443,7 @@ pub(crate) fn event_filter(
         wanted = wanted.with_bucket(bucket);
     }
     let names = texts("events", events)?;
-    wanted = wanted.with_events(names, engine.event_types()).or_raise(py)?;
+    wanted = wanted.with_events(names, &engine.event_types()).or_raise(py)?;
     if let Some(filter) = filter {
         wanted = wanted.with_filter(self::filter(filter)?);
     }

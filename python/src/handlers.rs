@@ -26,7 +26,8 @@ impl Engine {
     /// coroutine function runs on ``loop``, by default the one that runs now.
     ///
     /// Raises :exc:`InvalidConfig` for a name that is not valid; :exc:`InvalidArgument` if there is no loop for a coroutine
-    /// function; :exc:`IoError` if there can be no thread; :exc:`Closed`, :exc:`WrongProcess`.
+    /// function, or if the engine is another process's, or shared; :exc:`IoError` if there can be no thread; :exc:`Closed`,
+    /// :exc:`WrongProcess`.
     #[pyo3(signature = (name, handler, *, r#loop=None))]
     fn set_handler(
         &self,

@@ -14,6 +14,7 @@ use pyo3::sync::PyOnceLock;
 use tidewire::Error;
 
 use crate::error::OrRaise;
+use crate::wait::SLICE;
 
 /// The hub that runs the caller: see `tidewire/_hubs.py`.
 pub(crate) struct Hub<'py>(Bound<'py, PyAny>);
@@ -39,7 +40,15 @@ impl<'py> Hub<'py> {
 
 /// Does something that takes a while without the interpreter; for a host with greenlets, on a thread of its own.
 pub(crate) fn run<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
-    let Some(hub) = Hub::current(py)? else { return Ok(py.detach(work)) };
+    if Hub::current(py)?.is_none() {
+        return Ok(py.detach(work));
+    }
+    run_apart(py, work)
+}
+
+/// The same on a thread of its own in any case, for what another process may hold up: signal handlers run meanwhile. If one
+/// raises, the work is left to itself.
+pub(crate) fn run_apart<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> PyResult<T> {
     let alarm = Alarm::new().or_raise(py)?;
     let done = Arc::new(Mutex::new(None));
     let (ring, result) = (alarm.clone(), done.clone());
@@ -49,8 +58,15 @@ pub(crate) fn run<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + 
         ring.ring();
     });
     thread.map_err(|e| Error::io("cannot start a thread", &e)).or_raise(py)?;
+    let hub = Hub::current(py)?;
     loop {
-        hub.wait(alarm.fd(), None)?;
+        match &hub {
+            Some(hub) => hub.wait(alarm.fd(), None)?,
+            None => {
+                py.detach(|| alarm.wait(SLICE));
+                py.check_signals()?;
+            }
+        }
         alarm.hush();
         if let Some(worked) = done.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Ok(worked);
@@ -84,6 +100,13 @@ impl Alarm {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight bytes that live; the descriptor is open. It fails only if it is readable anyway.
         unsafe { libc::write(self.fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Waits until it is readable, at most for so long.
+    fn wait(&self, limit: Duration) {
+        let mut entry = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid entry. Whatever the answer is, everything is looked at.
+        unsafe { libc::poll(&mut entry, 1, limit.as_millis() as libc::c_int) };
     }
 
     /// Makes it unreadable.

@@ -1,24 +1,23 @@
 //! Dead letters, and replays of the log.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes, PyDict, PyList};
-use tidewire::config::Config;
 use tidewire::event::FrameView;
 use tidewire::log::reader::ReadFrom;
+use tidewire::shared::AnyReplay;
 use tidewire::{
-    DeadLetterFilter, DeadLetterId, Error, RedriveOptions, ReplayHandle, ReplayProgress, ReplayRequest, ReplayState,
-    ReplayTo, StoredDeadLetter,
+    AnyEngine, DeadLetterFilter, DeadLetterId, Error, ErrorKind, RedriveOptions, ReplayProgress, ReplayState,
+    StoredDeadLetter,
 };
 
 use crate::args;
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
-use crate::hub;
 use crate::wait::{Limit, Look, wait_for};
 
 #[pymethods]
@@ -48,7 +47,7 @@ impl Engine {
         let after = after.map(str::parse::<DeadLetterId>).transpose().or_raise(py)?;
         self.state.engine.check_process().or_raise(py)?;
         let engine = self.state.engine.clone();
-        let found = guard(py, || hub::run(py, move || engine.dead_letters(&wanted, after, limit))?.or_raise(py))?;
+        let found = guard(py, || self.state.run(py, move || engine.dead_letters(&wanted, after, limit))?.or_raise(py))?;
         let list = PyList::empty(py);
         for letter in &found {
             list.append(dead_letter(py, letter)?)?;
@@ -99,7 +98,7 @@ impl Engine {
             out.flush().map_err(|e| failed(&e))?;
             Ok(count)
         };
-        guard(py, || hub::run(py, write)?.or_raise(py))
+        guard(py, || self.state.run(py, write)?.or_raise(py))
     }
 
     /// Puts dead letters back into the log, to be delivered as the same events, in the order of their keys, with a fresh budget.
@@ -123,17 +122,30 @@ impl Engine {
         which: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let wanted = letters(py, which)?;
-        let wait = Limit::new(timeout).or_raise(py)?.start();
+        let limit = Limit::new(timeout).or_raise(py)?;
+        let wait = limit.start();
         self.state.check_open().or_raise(py)?;
         let mut options = RedriveOptions::default();
         (options.to, options.per_second) = (to, per_second);
         guard(py, || {
-            let mut redrive = py.detach(|| self.state.engine.redrive(&wanted, &options)).or_raise(py)?;
-            let done = wait_for(py, wait, Look(|until| redrive.wait(until)));
-            if done.is_err() {
-                redrive.stop();
-            }
-            let done = done?;
+            let done = match &self.state.engine {
+                AnyEngine::Local(engine) => {
+                    let mut redrive = py.detach(|| engine.redrive(&wanted, &options)).or_raise(py)?;
+                    let done = wait_for(py, wait, Look(|until| redrive.wait(until)));
+                    if done.is_err() {
+                        redrive.stop();
+                    }
+                    done?
+                }
+                AnyEngine::Remote(client) => {
+                    let (client, for_how_long) = (client.clone(), limit.0.unwrap_or(Duration::MAX));
+                    let begun = self.state.run(py, move || client.start_redrive(&wanted, &options, for_how_long))?;
+                    let answer = wait_for(py, limit.of_another().start(), begun.or_raise(py)?)?;
+                    let (done, failed) = answer.or_raise(py)?;
+                    failed.or_raise(py)?;
+                    done
+                }
+            };
             let dict = PyDict::new(py);
             dict.set_item("redriven", done.redriven)?;
             dict.set_item("left", done.left)?;
@@ -154,7 +166,7 @@ impl Engine {
     fn purge_dead_letters(&self, py: Python<'_>, timeout: f64, which: Option<&Bound<'_, PyDict>>) -> PyResult<u64> {
         let wanted = letters(py, which)?;
         let limit = args::seconds("timeout", timeout).or_raise(py)?.min(Duration::from_secs(365 * 24 * 3600));
-        self.change(py, move |engine| engine.purge_dead_letters(&wanted, Instant::now() + limit))
+        self.change(py, move |engine| engine.purge_dead_letters(&wanted, limit))
     }
 
     /// Sends events of the log again. They keep their ids and their order for each key, through a lane of the replay's own: live
@@ -182,26 +194,35 @@ impl Engine {
         filter: Option<&Bound<'_, PyAny>>,
         rate_max: Option<u32>,
     ) -> PyResult<Replay> {
-        let to = match to.cast::<PyDict>() {
-            Ok(own) => ReplayTo::OneOff(Box::new(destination(own)?)),
-            Err(_) => ReplayTo::Named(args::text("to", to)?.to_owned()),
+        let (named, own) = match to.cast::<PyDict>() {
+            Ok(own) => (None, Some(args::json("to", own.as_any())?.into_owned())),
+            Err(_) => (Some(args::text("to", to)?.to_owned()), None),
         };
         self.state.check_open().or_raise(py)?;
-        let mut request = ReplayRequest::new(to);
-        request.name = name;
-        if let Some(ns) = from_ns {
-            request.from = ReadFrom::Time(ns);
-        }
-        (request.until_ns, request.rate_max) = (until_ns, rate_max);
-        request.filter = args::event_filter(py, &self.state.engine, bucket, events, filter)?;
-        self.change(py, move |engine| engine.replay(request)).map(Replay)
+        let from = from_ns.map_or(ReadFrom::Beginning, ReadFrom::Time);
+        let wanted = args::event_filter(py, &self.state.engine, bucket, events, filter)?;
+        self.change(py, move |engine| engine.replay(name, named, own, &from, until_ns, &wanted, rate_max)).map(Replay)
     }
 
     /// The replays that are not through, those of earlier runs included.
     ///
     /// Raises :exc:`WrongProcess` in a forked child.
     fn replays(&self, py: Python<'_>) -> PyResult<Vec<Replay>> {
-        guard(py, || Ok(py.detach(|| self.state.engine.replays()).or_raise(py)?.into_iter().map(Replay).collect()))
+        let found = self.look(py, |engine| {
+            let listed = engine.replays_json()?;
+            let names = listed.as_array().into_iter().flatten().filter_map(|r| r["name"].as_str());
+            let mut found = Vec::new();
+            for name in names {
+                match engine.find_replay(name) {
+                    Ok(replay) => found.push(replay),
+                    // It is through since.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(found)
+        })?;
+        Ok(found.into_iter().map(Replay).collect())
     }
 
     /// Says where a replay goes that waits since the engine was opened, because its destination is none of the rules'.
@@ -210,14 +231,13 @@ impl Engine {
     /// destination is wrong; :exc:`Closed`, :exc:`WrongProcess`.
     #[pyo3(signature = (name, to))]
     fn resume_replay(&self, py: Python<'_>, name: String, to: &Bound<'_, PyDict>) -> PyResult<Replay> {
-        let to = destination(to)?;
-        self.change(py, move |engine| engine.resume_replay(&name, to)).map(Replay)
+        let to = args::json("to", to.as_any())?.into_owned();
+        let resume = move |engine: &AnyEngine| {
+            engine.resume_replay_text(&name, &to)?;
+            engine.find_replay(&name)
+        };
+        self.change(py, resume).map(Replay)
     }
-}
-
-fn destination(own: &Bound<'_, PyDict>) -> PyResult<tidewire::rule::Destination> {
-    let text = args::json("to", own.as_any())?;
-    Config::destination_of_text(&text, Path::new("")).or_raise(own.py())
 }
 
 /// Which dead letters are meant.
@@ -294,7 +314,7 @@ impl Write for Object {
 
 /// A replay under way: see :meth:`Engine.replay`. It goes on if nobody holds this.
 #[pyclass(frozen, module = "tidewire")]
-pub(crate) struct Replay(ReplayHandle);
+pub(crate) struct Replay(AnyReplay);
 
 #[pymethods]
 impl Replay {
@@ -306,7 +326,7 @@ impl Replay {
 
     /// How far it is: see :class:`ReplayProgress`.
     fn progress<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        progress(py, &guard(py, || Ok(py.detach(|| self.0.progress())))?)
+        progress(py, &guard(py, || py.detach(|| self.0.progress()).or_raise(py))?)
     }
 
     /// Waits until it has ended, at most ``timeout`` seconds. Answers how far it came.

@@ -29,7 +29,7 @@ mod _tidewire {
     #[pymodule_export]
     use super::aio::{Acks, Poller};
     #[pymodule_export]
-    use super::engine::{Engine, check_config, close_all};
+    use super::engine::{Engine, Flushing, check_config, check_interpreter, close_all};
     #[pymodule_export]
     use super::event::PyEvent;
     #[pymodule_export]

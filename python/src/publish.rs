@@ -8,14 +8,15 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAny, PyDict, PyString, PyTuple};
 use tidewire::{
-    Ack, DedupKey, Error, ErrorKind, Event, OnFull, PublishOptions, Published, PublishedJson, Receipt, Receipts,
+    Ack, AnyEngine, DedupKey, Error, ErrorKind, Event, OnFull, PublishOptions, Published, PublishedJson, Receipt,
+    Receipts,
 };
 
 use crate::args::{self, Fields};
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard};
 use crate::event::PyEvent;
-use crate::hub::{self, Hub};
+use crate::hub::Hub;
 use crate::wait::{Acked, Limit, Wait, wait_for};
 
 /// After so many events of a series other threads get a turn, and signals are handled.
@@ -38,7 +39,9 @@ impl Engine {
     ///
     /// Raises :exc:`InvalidEvent`, :exc:`InvalidArgument`, :exc:`Full`, :exc:`Closed` or :exc:`WrongProcess`: the
     /// event is not accepted. :exc:`Timeout`, :exc:`LogFailed` and an exception of a signal handler while waiting for
-    /// ``ack``: it is accepted, but has not reached that level yet.
+    /// ``ack``: it is accepted, but has not reached that level yet. Where another process has the engine, also
+    /// :exc:`Disconnected`: nobody is connected, and with ``block`` the whole ``timeout`` over; or its process has died while its
+    /// answer was waited for, and nobody knows.
     #[pyo3(
         signature = (bucket, key=None, event_type=None, *, size=None, etag=None, version_id=None, requester=None,
             source_ip=None, request_id=None, host_id=None, region=None, content_type=None, method=None,
@@ -147,11 +150,16 @@ impl Engine {
         let options = Options::of_dict(py, &given)?;
         // Without a loop there would be nobody to tell of an event that is on its way.
         helper(py, "get_running_loop", ())?;
+        if options.dedup_key.is_some() && slf.get().state.client().is_some() {
+            // Another process says whether it is a repeat.
+            let event = args::with_event(&event, |e| PyEvent::of(py, e))?;
+            return helper(py, "in_thread", (slf.getattr(intern!(py, "publish"))?, (event,), given));
+        }
         let first = args::with_event(&event, |event| {
-            guard(py, || Ok(slf.get().submit(event, &options, options.on_full(Duration::ZERO))))
+            guard(py, || Ok(slf.get().submit(py, event, &options, options.on_full(Duration::ZERO))))
         })?;
         match first {
-            Err(e) if options.block && e.kind() == ErrorKind::Full => {
+            Err(e) if options.block && slf.get().state.has_no_space(&e) => {
                 let event = match event.cast::<PyEvent>() {
                     Ok(_) => event,
                     Err(_) => Bound::new(py, args::with_event(&event, |e| PyEvent::of(py, e))?)?.into_any(),
@@ -175,8 +183,8 @@ impl Engine {
         let py = slf.py();
         let options = Options::of_dict(py, given)?;
         let on_full = if last { OnFull::Refuse } else { OnFull::Retry(Duration::ZERO) };
-        match event.get().with(|event| slf.get().submit(event, &options, on_full)) {
-            Err(e) if !last && e.kind() == ErrorKind::Full => Ok(None),
+        match event.get().with(|event| slf.get().submit(py, event, &options, on_full)) {
+            Err(e) if !last && slf.get().state.has_no_space(&e) => Ok(None),
             other => {
                 let (became, receipt) = other.or_raise(py)?;
                 slf.get().acked(slf, published(py, became)?, receipt, &options).map(Some)
@@ -273,7 +281,7 @@ impl Engine {
         let on_full = if options.block { OnFull::Block(limit) } else { OnFull::Refuse };
         let publish = PublishOptions { ack: options.ack, on_full, ack_timeout: limit, dedup_key: options.dedup_key };
         guard(py, || {
-            let (result, became) = hub::run(py, move || {
+            let (result, became) = self.state.run(py, move || {
                 let mut became = PublishedJson::default();
                 let result = engine.publish_json(&mut document, &content_type, &publish, &mut became);
                 (result, became)
@@ -345,12 +353,12 @@ impl Engine {
                 let publish = PublishOptions { ack, on_full, ack_timeout: left, dedup_key: None };
                 let result = if in_hub {
                     let (engine, event) = (engine.clone(), event.copy());
-                    hub::run(py, move || event.with(|event| engine.append_at(cursor, event, &publish)))?
+                    self.state.run(py, move || event.with(|event| engine.append_at(cursor, event, &publish)))?
                 } else {
                     py.detach(|| event.with(|event| engine.append_at(cursor, event, &publish)))
                 };
                 match result {
-                    Err(e) if !last && !in_hub && e.kind() == ErrorKind::Full && block => py.check_signals()?,
+                    Err(e) if !last && !in_hub && block && self.state.has_no_space(&e) => py.check_signals()?,
                     Err(e) if !last && !in_hub && e.kind() == ErrorKind::Timeout => {
                         // It is accepted; asked again, it is a repeat that is waited for.
                         first.get_or_insert(Published::Accepted);
@@ -370,7 +378,7 @@ impl Engine {
     ///
     /// Raises :exc:`WrongProcess` in a forked child.
     fn last_applied(&self, py: Python<'_>) -> PyResult<u64> {
-        guard(py, || py.detach(|| self.state.engine.last_applied()).or_raise(py))
+        self.look(py, AnyEngine::last_applied)
     }
 
     /// Publishes the next events of an iterator, for a loop: ``end``, ``more`` or ``full``. ``series`` has what became of all
@@ -502,8 +510,8 @@ impl Engine {
         options: &Options,
         wait: &mut Option<Wait>,
     ) -> PyResult<(Published, Option<Receipt>)> {
-        match self.submit(event, options, options.on_full(Duration::ZERO)) {
-            Err(e) if options.block && e.kind() == ErrorKind::Full => {
+        match self.submit(py, event, options, options.on_full(Duration::ZERO)) {
+            Err(e) if options.block && self.state.has_no_space(&e) => {
                 let wait = *wait.get_or_insert_with(|| options.limit.start());
                 self.wait_for_space(py, event, options, wait)
             }
@@ -527,13 +535,13 @@ impl Engine {
             let result = match &hub {
                 None => {
                     let on_full = if last { OnFull::Block(left) } else { OnFull::Retry(left) };
-                    py.detach(|| self.submit(event, options, on_full))
+                    py.detach(|| self.submit_here(event, options, on_full))
                 }
                 Some(hub) => {
                     let last = wait.left().is_some_and(|left| left.is_zero());
                     let on_full = if last { OnFull::Refuse } else { OnFull::Retry(Duration::ZERO) };
-                    let result = self.submit(event, options, on_full);
-                    if !last && result.as_ref().is_err_and(|e| e.kind() == ErrorKind::Full) {
+                    let result = self.submit(py, event, options, on_full);
+                    if !last && result.as_ref().is_err_and(|e| self.state.has_no_space(e)) {
                         hub.sleep(Duration::from_millis(2))?;
                         continue;
                     }
@@ -541,22 +549,41 @@ impl Engine {
                 }
             };
             match result {
-                Err(e) if !last && e.kind() == ErrorKind::Full => {}
+                Err(e) if !last && self.state.has_no_space(&e) => {}
                 other => return other.or_raise(py),
             }
         }
     }
 
+    /// Has an event accepted. What another process may have to say something of is done without the interpreter.
     #[inline]
     fn submit(
+        &self,
+        py: Python<'_>,
+        event: &Event<'_>,
+        options: &Options,
+        on_full: OnFull,
+    ) -> Result<(Published, Option<Receipt>), Error> {
+        match self.state.client() {
+            None => self.submit_here(event, options, on_full),
+            Some(_) => py.detach(|| self.submit_here(event, options, on_full)),
+        }
+    }
+
+    #[inline]
+    fn submit_here(
         &self,
         event: &Event<'_>,
         options: &Options,
         on_full: OnFull,
     ) -> Result<(Published, Option<Receipt>), Error> {
         let engine = &self.state.engine;
-        let publish =
-            PublishOptions { ack: options.ack, on_full, ack_timeout: Duration::ZERO, dedup_key: options.dedup_key };
+        // How long an answer of another process is waited for; a loop asks for one on a thread.
+        let ack_timeout = match options.dedup_key {
+            Some(_) => options.limit.0.unwrap_or(Duration::MAX),
+            None => Duration::ZERO,
+        };
+        let publish = PublishOptions { ack: options.ack, on_full, ack_timeout, dedup_key: options.dedup_key };
         if options.ack == Ack::Memory && options.dedup_key.is_none() {
             return engine.publish_with(event, &publish).map(|became| (became, None));
         }
@@ -626,8 +653,8 @@ impl Engine {
                 if may_wait {
                     return self.space(py, event, options, &mut None).map(Some);
                 }
-                match self.submit(event, options, options.on_full(Duration::ZERO)) {
-                    Err(e) if options.block && e.kind() == ErrorKind::Full => Ok(None),
+                match self.submit(py, event, options, options.on_full(Duration::ZERO)) {
+                    Err(e) if options.block && self.state.has_no_space(&e) => Ok(None),
                     other => other.or_raise(py).map(Some),
                 }
             };

@@ -1,20 +1,22 @@
 //! Reading the log: tails, which follow it, and groups of consumers, which share it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyList};
 use tidewire::log::reader::{self, GapCause, Item, ReadFrom};
-use tidewire::{ConsumerOptions, Delivery as Given, Error, ErrorKind, Lease};
+use tidewire::shared::{AnyConsumer, AnyTail};
+use tidewire::{AnyEngine, ConsumerOptions, Delivery as Given, Error, ErrorKind, Lease};
 
 use crate::aio::Poller;
 use crate::args;
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
-use crate::wait::{Limit, Look, wait_for};
+use crate::wait::{Limit, Waiting, wait_for};
 
 /// The most that one call brings, whatever it asks for.
 const FETCH_MAX: usize = 10_000;
@@ -123,7 +125,7 @@ impl Engine {
     /// Raises :exc:`WrongProcess` in a forked child.
     fn groups<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for g in guard(py, || py.detach(|| self.state.engine.groups()).or_raise(py))? {
+        for g in self.look(py, AnyEngine::groups)? {
             let dict = PyDict::new(py);
             macro_rules! set {
                 ($($name:ident)*) => { $(dict.set_item(stringify!($name), &g.$name)?;)* };
@@ -256,7 +258,7 @@ impl Gap {
 /// each other.
 #[pyclass(frozen, weakref, module = "tidewire")]
 pub(crate) struct Tail {
-    tail: Arc<Mutex<tidewire::Tail>>,
+    tail: Arc<Mutex<AnyTail>>,
 }
 
 #[pymethods]
@@ -264,11 +266,11 @@ impl Tail {
     /// What comes next, an :class:`Entry` or a :class:`Gap`; ``None`` if there is nothing within ``timeout`` seconds.
     ///
     /// Raises :exc:`Closed` when the engine is closed and everything was read; :exc:`IoError` and the like if the log cannot be
-    /// read; :exc:`WrongProcess`.
+    /// read; :exc:`Disconnected` if the engine's process has died: open another one at the position; :exc:`WrongProcess`.
     #[pyo3(signature = (timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
         let wait = Limit::new(timeout).or_raise(py)?.start();
-        guard(py, || match wait_for(py, wait, Look(|until| self.look(until))) {
+        guard(py, || match wait_for(py, wait, NextItem(self)) {
             Ok(item) => of_item(py, item).map(Some),
             Err(e) if is_timeout(py, &e) => Ok(None),
             Err(e) => Err(e),
@@ -285,13 +287,26 @@ impl Tail {
     /// How far it has come, as a text for ``position``, also of another run.
     #[getter]
     fn position(&self, py: Python<'_>) -> String {
-        py.detach(|| self.tail.lock().unwrap_or_else(PoisonError::into_inner).position().to_string())
+        py.detach(|| self.lock().position())
     }
 
     /// Has a loop wait until there may be more: the number of what it waits for.
     fn _watch(&self, py: Python<'_>, poller: &Poller) -> PyResult<Option<u64>> {
-        let watch = py.detach(|| self.tail.lock().unwrap_or_else(PoisonError::into_inner).watch());
-        add_watch(py, poller, watch)
+        let watch = py.detach(|| self.lock().watch());
+        watch.map_or(Ok(None), |watch| add_watch(py, poller, watch))
+    }
+
+    /// Asks another process's engine for more, for a loop: the descriptor that is readable when it has answered, within so many
+    /// seconds, and the loop closes it. ``None`` if it need not wait.
+    fn _ask(&self, py: Python<'_>, seconds: f64) -> PyResult<Option<RawFd>> {
+        let wait = args::seconds("seconds", seconds).or_raise(py)?;
+        guard(py, || Ok(py.detach(|| self.lock().ask(wait)).or_raise(py)?.map(IntoRawFd::into_raw_fd)))
+    }
+
+    /// Whether the engine is another process's.
+    #[getter]
+    fn _is_remote(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.lock().is_remote())
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -315,10 +330,47 @@ impl Tail {
 }
 
 impl Tail {
-    fn look(&self, until: Instant) -> Result<Item, Error> {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, AnyTail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The next item of a tail.
+struct NextItem<'a>(&'a Tail);
+
+impl Waiting for NextItem<'_> {
+    type Output = Item;
+
+    fn block(&mut self, until: Instant) -> Result<Item, Error> {
+        let mut tail = self.0.lock();
         let wait = until.saturating_duration_since(Instant::now());
         tail.next_within(wait)?.ok_or_else(|| Error::new(ErrorKind::Timeout, "nothing new is in the log"))
+    }
+
+    fn ask(&mut self) -> Result<Option<OwnedFd>, Error> {
+        self.0.lock().ask(AnyTail::ASK_MAX)
+    }
+}
+
+/// Some events of a group.
+struct NextDeliveries<'a> {
+    consumer: &'a AnyConsumer,
+    max: usize,
+}
+
+impl Waiting for NextDeliveries<'_> {
+    type Output = Vec<Given>;
+
+    fn block(&mut self, until: Instant) -> Result<Vec<Given>, Error> {
+        let given = self.consumer.fetch(self.max, until.saturating_duration_since(Instant::now()))?;
+        match given.is_empty() && self.max > 0 {
+            true => Err(Error::new(ErrorKind::Timeout, "there are no events")),
+            false => Ok(given),
+        }
+    }
+
+    fn ask(&mut self) -> Result<Option<OwnedFd>, Error> {
+        self.consumer.ask(self.max, AnyConsumer::ASK_MAX)
     }
 }
 
@@ -327,7 +379,7 @@ impl Tail {
 #[pyclass(frozen, extends = Entry, module = "tidewire")]
 pub(crate) struct Delivery {
     /// What it has goes out again when it is closed, whoever still has a delivery.
-    consumer: Weak<tidewire::Consumer>,
+    consumer: Weak<AnyConsumer>,
     lease: Lease,
     deliveries: u32,
 }
@@ -383,7 +435,7 @@ impl Delivery {
 }
 
 impl Delivery {
-    fn with(&self, py: Python<'_>, act: impl FnOnce(&tidewire::Consumer) -> Result<(), Error> + Send) -> PyResult<()> {
+    fn with(&self, py: Python<'_>, act: impl FnOnce(&AnyConsumer) -> Result<(), Error> + Send) -> PyResult<()> {
         guard(py, || {
             let consumer = self.consumer.upgrade().ok_or_else(closed).or_raise(py)?;
             py.detach(|| act(&consumer)).or_raise(py)
@@ -402,7 +454,7 @@ fn closed() -> Error {
 #[pyclass(frozen, weakref, module = "tidewire")]
 pub(crate) struct Consumer {
     /// Nothing once it is closed.
-    consumer: Mutex<Option<Arc<tidewire::Consumer>>>,
+    consumer: Mutex<Option<Arc<AnyConsumer>>>,
     /// For iteration: fetched, and not given out yet.
     fetched: Mutex<VecDeque<Py<PyAny>>>,
 }
@@ -418,21 +470,15 @@ impl Consumer {
     /// Takes up to ``max`` events that no member has, and waits at most ``timeout`` seconds if there are none: a list of
     /// :class:`Delivery` and :class:`Gap`, which may be empty. Fewer than ``max`` are no sign that there are no more.
     ///
-    /// Raises :exc:`NotFound` if the group was deleted; :exc:`IoError` and the like if the log cannot be read; :exc:`Closed`,
-    /// :exc:`WrongProcess`.
+    /// Raises :exc:`NotFound` if the group was deleted; :exc:`IoError` and the like if the log cannot be read;
+    /// :exc:`Disconnected` if the engine's process has died: what it had goes out again; :exc:`Closed`, :exc:`WrongProcess`.
     #[pyo3(signature = (max=100, timeout=None))]
     fn fetch<'py>(&self, py: Python<'py>, max: usize, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
         let wait = Limit::new(timeout).or_raise(py)?.start();
         let consumer = self.get(py)?;
         guard(py, || {
-            let look = |until: Instant| {
-                let given = consumer.fetch(max.min(FETCH_MAX), until.saturating_duration_since(Instant::now()))?;
-                match given.is_empty() && max > 0 {
-                    true => Err(Error::new(ErrorKind::Timeout, "there are no events")),
-                    false => Ok(given),
-                }
-            };
-            let given = match wait_for(py, wait, Look(look)) {
+            let next = NextDeliveries { consumer: &consumer, max: max.min(FETCH_MAX) };
+            let given = match wait_for(py, wait, next) {
                 Err(e) if is_timeout(py, &e) => Vec::new(),
                 other => other?,
             };
@@ -472,8 +518,20 @@ impl Consumer {
 
     /// Has a loop wait until there may be an event: the number of what it waits for.
     fn _watch(&self, py: Python<'_>, poller: &Poller) -> PyResult<Option<u64>> {
-        let watch = self.get(py)?.watch();
-        add_watch(py, poller, watch)
+        self.get(py)?.watch().map_or(Ok(None), |watch| add_watch(py, poller, watch))
+    }
+
+    /// As :meth:`Tail._ask`.
+    fn _ask(&self, py: Python<'_>, max: usize, seconds: f64) -> PyResult<Option<RawFd>> {
+        let (consumer, wait) = (self.get(py)?, args::seconds("seconds", seconds).or_raise(py)?);
+        let ask = || consumer.ask(max.min(FETCH_MAX), wait);
+        guard(py, || Ok(py.detach(ask).or_raise(py)?.map(IntoRawFd::into_raw_fd)))
+    }
+
+    /// Whether the engine is another process's.
+    #[getter]
+    fn _is_remote(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.get(py)?.is_remote())
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -550,7 +608,7 @@ impl Consumer {
 }
 
 impl Consumer {
-    fn get(&self, py: Python<'_>) -> PyResult<Arc<tidewire::Consumer>> {
+    fn get(&self, py: Python<'_>) -> PyResult<Arc<AnyConsumer>> {
         let consumer = self.consumer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         consumer.ok_or_else(closed).or_raise(py)
     }
@@ -563,7 +621,7 @@ fn of_item(py: Python<'_>, item: Item) -> PyResult<Py<PyAny>> {
     })
 }
 
-fn of_given(py: Python<'_>, consumer: &Arc<tidewire::Consumer>, given: Given) -> PyResult<Py<PyAny>> {
+fn of_given(py: Python<'_>, consumer: &Arc<AnyConsumer>, given: Given) -> PyResult<Py<PyAny>> {
     Ok(match given {
         Given::Event(given) => {
             let delivery =

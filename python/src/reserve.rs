@@ -7,8 +7,8 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyList, PyTuple};
 use tidewire::{
-    Ack, CommitFields, Error, ErrorKind, EventId, Intent, OnFull, Receipt, Receipts, ReserveOptions, ReservedBatch,
-    Resolution,
+    Ack, AnyEngine, CommitFields, Error, ErrorKind, EventId, Intent, OnFull, Receipt, Receipts, ReserveOptions,
+    ReservedBatch, Resolution,
 };
 
 use crate::aio::Poller;
@@ -16,7 +16,6 @@ use crate::args::{self, Pairs};
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
-use crate::hub;
 use crate::publish::published;
 use crate::wait::{Acked, Limit, wait_for};
 
@@ -116,7 +115,7 @@ impl Engine {
     fn in_doubt<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         guard(py, || {
             let list = PyList::empty(py);
-            for doubt in self.state.engine.in_doubt().or_raise(py)? {
+            for doubt in self.look(py, AnyEngine::in_doubt)? {
                 let dict = PyDict::new(py);
                 dict.set_item("token", doubt.token.to_string())?;
                 dict.set_item("reserved_ns", doubt.reserved_ns)?;
@@ -142,7 +141,7 @@ impl Engine {
                 Some(event) => event.with(|event| engine.resolve(token, Resolution::Commit(event))),
                 None => engine.resolve(token, Resolution::Abort),
             };
-            hub::run(py, resolve)?.or_raise(py)
+            self.state.run(py, resolve)?.or_raise(py)
         })
     }
 }
@@ -182,8 +181,8 @@ impl Engine {
             }
         };
         let held = guard(py, || {
-            if block || intent == Intent::Durable {
-                hub::run(py, reserve)?.or_raise(py)
+            if block || intent == Intent::Durable || self.state.client().is_some() {
+                self.state.run(py, reserve)?.or_raise(py)
             } else {
                 reserve().or_raise(py)
             }

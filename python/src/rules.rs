@@ -1,21 +1,16 @@
 //! Rules, notification documents and destinations while an engine runs.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyDict, PyString};
-use serde_json::json;
-use tidewire::auth::secret::ROTATION_OVERLAP;
-use tidewire::config::Config;
-use tidewire::rule::{Backlog, Extensions, FilterValues, Format, LiveRule, NotificationOptions, Overlap, Owner};
-use tidewire::{Error, ErrorKind};
+use tidewire::rule::{Backlog, Extensions, FilterValues, Format, NotificationOptions, Overlap};
+use tidewire::{AnyEngine, Error, ErrorKind};
 
 use crate::args;
 use crate::engine::Engine;
 use crate::error::{OrRaise, guard, invalid_argument};
-use crate::hub;
 
 #[pymethods]
 impl Engine {
@@ -32,7 +27,7 @@ impl Engine {
     #[pyo3(signature = (rule, *, expect=None))]
     fn put_rule(&self, py: Python<'_>, rule: &Bound<'_, PyAny>, expect: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
         let (text, expect) = (args::json("rule", rule)?.into_owned(), args::expect(expect)?);
-        self.change(py, move |engine| engine.put_rule(engine.rule_of_text(&text)?, expect))
+        self.change(py, move |engine| engine.put_rule_text(&text, expect))
     }
 
     /// Deletes a rule that was put; ``bucket`` is ``None`` for one of every bucket. What it has matched is delivered all the same.
@@ -55,27 +50,23 @@ impl Engine {
     /// Raises :exc:`NotFound`; :exc:`WrongProcess` in a forked child.
     #[pyo3(signature = (id, *, bucket=None))]
     fn rule<'py>(&self, py: Python<'py>, id: &str, bucket: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
-        self.state.engine.check_process().or_raise(py)?;
-        let found = guard(py, || Ok(py.detach(|| self.state.engine.rule(bucket, id))))?;
-        let missing =
-            || Error::new(ErrorKind::NotFound, "there is no such rule").at(format!("rule `{}`", id.escape_debug()));
-        args::loads(py, &of_rule(&found.ok_or_else(missing).or_raise(py)?).to_string())
+        let (id, bucket) = (id.to_owned(), bucket.map(str::to_owned));
+        let found = self.look(py, move |engine| engine.rule_json(bucket.as_deref(), &id))?;
+        args::loads(py, &found.to_string())
     }
 
     /// All rules, also those that are not in force.
     ///
     /// Raises :exc:`WrongProcess` in a forked child.
     fn rules<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.state.engine.check_process().or_raise(py)?;
-        let rules: serde_json::Value =
-            guard(py, || Ok(py.detach(|| self.state.engine.rules().iter().map(of_rule).collect())))?;
-        args::loads(py, &rules.to_string())
+        let rules = self.look(py, AnyEngine::rules_json)?;
+        args::loads(py, &rules["rules"].to_string())
     }
 
     /// Grows with each change of rules and destinations.
     #[getter]
-    fn rules_version(&self) -> u64 {
-        self.state.engine.rules_version()
+    fn rules_version(&self, py: Python<'_>) -> PyResult<u64> {
+        self.look(py, AnyEngine::rules_version)
     }
 
     /// Replaces the configuration's rules and destinations by those of another configuration; what was put stays. What else it
@@ -83,10 +74,18 @@ impl Engine {
     ///
     /// Exactly one of ``config`` (TOML text) and ``config_path`` (a file) has it.
     ///
-    /// Raises :exc:`InvalidConfig`, :exc:`IoError`, :exc:`Closed`, :exc:`WrongProcess`; then nothing has changed.
+    /// Raises :exc:`InvalidConfig`, :exc:`IoError`, :exc:`Closed`, :exc:`WrongProcess`; :exc:`InvalidArgument` if the engine is
+    /// another process's. Then nothing has changed.
     #[pyo3(signature = (config=None, *, config_path=None))]
     fn replace_config(&self, py: Python<'_>, config: Option<String>, config_path: Option<PathBuf>) -> PyResult<()> {
         self.change(py, move |engine| {
+            let AnyEngine::Local(engine) = engine else {
+                let e = Error::new(
+                    ErrorKind::InvalidArgument,
+                    "the engine is another process's, and so is its configuration",
+                );
+                return Err(e.remedy("replace it in the process that has the engine, or put rules and destinations"));
+            };
             let dir = engine.config().data_dir.clone();
             let new = crate::engine::load(config.as_deref(), config_path.as_deref(), Some(&dir))?;
             engine.replace_rules(new.rules)
@@ -152,11 +151,8 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyAny>> {
         let text = notification(document)?;
         let options = notification_options(overlap, encoded, ceph, event_bridge).or_raise(py)?;
-        self.state.check_open().or_raise(py)?;
-        let rules = guard(py, || {
-            py.detach(|| self.state.engine.check_bucket_notification(bucket, &text, None, &options)).or_raise(py)
-        })?;
-        let rules: serde_json::Value = rules.iter().map(tidewire::rule::Rule::to_json).collect();
+        let bucket = bucket.to_owned();
+        let rules = self.change(py, move |engine| engine.check_bucket_notification(&bucket, &text, None, &options))?;
         args::loads(py, &rules.to_string())
     }
 
@@ -179,7 +175,8 @@ impl Engine {
             Some("xml") => (Format::Xml, false),
             Some(other) => return Err(args::unknown("format", other, "use dict, json or xml")).or_raise(py),
         };
-        let found = guard(py, || py.detach(|| self.state.engine.bucket_notification(bucket, of)).or_raise(py))?;
+        let bucket = bucket.to_owned();
+        let found = self.look(py, move |engine| engine.bucket_notification(&bucket, of))?;
         let document = match as_dict {
             true => args::loads(py, &found.text)?,
             false => PyString::new(py, &found.text).into_any(),
@@ -212,9 +209,7 @@ impl Engine {
     ) -> PyResult<u64> {
         let (text, expect) = (args::json("destination", destination)?.into_owned(), args::expect(expect)?);
         let backlog = backlog_of(backlog, move_to).or_raise(py)?;
-        self.change(py, move |engine| {
-            engine.put_destination(Config::destination_of_text(&text, Path::new(""))?, expect, &backlog)
-        })
+        self.change(py, move |engine| engine.put_destination_text(&text, expect, &backlog))
     }
 
     /// Deletes a destination that was put. ``backlog`` and ``move_to`` are those of :meth:`put_destination`; with ``keep`` what
@@ -267,12 +262,9 @@ impl Engine {
     ///
     /// Raises :exc:`NotFound` if there is no such destination; :exc:`WrongProcess` in a forked child.
     fn destination<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        self.state.engine.check_process().or_raise(py)?;
-        let standing = guard(py, || py.detach(|| self.state.engine.destination_standing(name)).or_raise(py))?;
-        let text = serde_json::to_string(&standing)
-            .map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
-            .or_raise(py)?;
-        args::loads(py, &text)
+        let name = name.to_owned();
+        let standing = self.look(py, move |engine| engine.destination_json(&name))?;
+        args::loads(py, &standing.to_string())
     }
 
     /// All destinations, also those that are not in force: see :class:`DestinationInfo`. Settings are not told, for they may be
@@ -280,18 +272,7 @@ impl Engine {
     ///
     /// Raises :exc:`WrongProcess` in a forked child.
     fn destinations<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.state.engine.check_process().or_raise(py)?;
-        let all: serde_json::Value = guard(py, || Ok(py.detach(|| self.state.engine.destinations())))?
-            .iter()
-            .map(|d| {
-                json!({
-                    "name": d.destination.name,
-                    "version": d.version,
-                    "owner": owner(d.owner),
-                    "inactive": d.inactive.as_ref().map(ToString::to_string),
-                })
-            })
-            .collect();
+        let all = self.look(py, AnyEngine::destinations_json)?;
         args::loads(py, &all.to_string())
     }
 
@@ -301,16 +282,7 @@ impl Engine {
     /// Raises :exc:`NotFound`; :exc:`InvalidConfig` or :exc:`IoError` if a file of its settings cannot be used;
     /// :exc:`Closed`, :exc:`WrongProcess`. That it does not take the event is no exception.
     fn test_destination<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
-        let report = self.change(py, move |engine| {
-            let found = engine.destinations().into_iter().find(|d| d.destination.name == name);
-            let found = found.ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, format!("there is no destination `{}`", name.escape_debug()))
-            })?;
-            tidewire::test_destination(&found.destination, engine.config())
-        })?;
-        let us = |t: std::time::Duration| u64::try_from(t.as_micros()).unwrap_or(u64::MAX);
-        let steps: Vec<_> = report.steps.iter().map(|s| json!({ "what": s.what, "took_us": us(s.took) })).collect();
-        let report = json!({ "ok": report.failure.is_none(), "failure": report.failure, "steps": steps });
+        let report = self.change(py, move |engine| engine.destination_test_json(&name))?;
         args::loads(py, &report.to_string())
     }
 
@@ -331,9 +303,8 @@ impl Engine {
         secret: Option<String>,
         overlap: Option<f64>,
     ) -> PyResult<String> {
-        let overlap = overlap.map_or(Ok(ROTATION_OVERLAP), |s| args::seconds("overlap", s)).or_raise(py)?;
-        let new = self.change(py, move |engine| engine.rotate_secret(&name, secret.map(Into::into), overlap))?;
-        Ok(new.secret.to_string())
+        let overlap = overlap.map(|s| args::seconds("overlap", s)).transpose().or_raise(py)?;
+        self.change(py, move |engine| engine.rotate_secret(&name, secret, overlap))
     }
 }
 
@@ -342,29 +313,11 @@ impl Engine {
     pub(crate) fn change<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        change: impl FnOnce(&tidewire::Engine) -> Result<T, Error> + Send + 'static,
+        change: impl FnOnce(&AnyEngine) -> Result<T, Error> + Send + 'static,
     ) -> PyResult<T> {
         self.state.check_open().or_raise(py)?;
         let engine = self.state.engine.clone();
-        guard(py, || hub::run(py, move || change(&engine))?.or_raise(py))
-    }
-}
-
-fn of_rule(live: &Arc<LiveRule>) -> serde_json::Value {
-    json!({
-        "rule": live.rule().to_json(),
-        "version": live.version(),
-        "owner": owner(live.owner()),
-        "inactive": live.inactive().map(ToString::to_string),
-        "matched": live.matched(),
-    })
-}
-
-fn owner(of: Owner) -> &'static str {
-    match of {
-        Owner::Configuration => "configuration",
-        Owner::Callers => "callers",
-        _ => "engine",
+        guard(py, || self.state.run(py, move || change(&engine))?.or_raise(py))
     }
 }
 

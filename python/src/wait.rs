@@ -1,11 +1,13 @@
 //! Waiting as Python hosts expect it: with a limit, without the interpreter, ended by Ctrl-C, and where the host runs greenlets,
 //! without keeping their hub.
 
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use tidewire::shared::Pending;
 use tidewire::{Ack, Error, ErrorKind, Flush, Receipt, Receipts};
 
 use crate::error::{OrRaise, invalid_argument};
@@ -16,6 +18,9 @@ pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 /// How long a greenlet sleeps before it looks again at something that cannot tell when it is there.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How much longer than it was given another process may take to answer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// The longest wait that is told from no limit: about 30 years.
 const SECONDS_MAX: f64 = 1e9;
@@ -34,6 +39,11 @@ impl Limit {
             Some(s) if s >= 0.0 => Ok(Limit(Some(Duration::from_secs_f64(s)))),
             Some(s) => Err(invalid_argument("timeout", format!("{s} is no time to wait"), "give seconds, 0 or more")),
         }
+    }
+
+    /// The same for what another process waits for: its answer comes a moment later.
+    pub(crate) fn of_another(self) -> Limit {
+        Limit(self.0.map(|limit| limit + ANSWER_MARGIN))
     }
 
     /// Starts the clock.
@@ -77,6 +87,11 @@ pub(crate) trait Waiting: Send {
     fn poll(&mut self, _cx: &mut Context<'_>) -> Option<Poll<Result<Self::Output, Error>>> {
         None
     }
+
+    /// If it cannot tell a waker: a descriptor that is readable when it is worth looking again, where there is one.
+    fn ask(&mut self) -> Result<Option<OwnedFd>, Error> {
+        Ok(None)
+    }
 }
 
 /// Something that can only be looked at.
@@ -88,6 +103,25 @@ impl<T: Send, F: FnMut(Instant) -> Result<T, Error> + Send> Waiting for Look<F> 
     fn block(&mut self, until: Instant) -> Result<T, Error> {
         (self.0)(until)
     }
+}
+
+impl<T: Send> Waiting for Pending<T> {
+    /// Also an answer that the time is over.
+    type Output = Result<T, Error>;
+
+    fn block(&mut self, until: Instant) -> Result<Result<T, Error>, Error> {
+        self.wait(until).transpose().ok_or_else(no_answer)
+    }
+
+    fn ask(&mut self) -> Result<Option<OwnedFd>, Error> {
+        self.as_fd().try_clone_to_owned().map(Some).map_err(|e| Error::io("cannot wait for an answer", &e))
+    }
+}
+
+/// What is said of another process that has not answered in time.
+#[cold]
+pub(crate) fn no_answer() -> Error {
+    Error::new(ErrorKind::Timeout, "the engine's process has not answered yet").remedy("see what keeps it")
 }
 
 impl Waiting for Flush {
@@ -177,12 +211,20 @@ fn wait_in_hub<W: Waiting>(py: Python<'_>, hub: &Hub<'_>, wait: Wait, mut what: 
                 hub.wait(alarm.fd(), left)?;
                 alarm.hush();
             }
-            None => match py.detach(|| what.block(now)) {
-                Err(e) if e.kind() == ErrorKind::Timeout && wait.left().is_none_or(|left| !left.is_zero()) => {
-                    hub.sleep(wait.left().map_or(LOOK, |left| left.min(LOOK)))?;
+            None => {
+                let told_by = py.detach(|| what.ask()).or_raise(py)?;
+                match (py.detach(|| what.block(now)), told_by) {
+                    (Err(e), told_by)
+                        if e.kind() == ErrorKind::Timeout && wait.left().is_none_or(|left| !left.is_zero()) =>
+                    {
+                        match told_by {
+                            Some(fd) => hub.wait(fd.as_raw_fd(), wait.left())?,
+                            None => hub.sleep(wait.left().map_or(LOOK, |left| left.min(LOOK)))?,
+                        }
+                    }
+                    (other, _) => return other.or_raise(py),
                 }
-                other => return other.or_raise(py),
-            },
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -19,6 +20,9 @@ import pytest
 import tidewire
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG = bool(os.environ.get("TIDEWIRE_LONG"))
+# Needs packages that are large.
+collect_ignore = [] if LONG else ["test_moto.py"]
 
 
 def config(url: str, *, bucket: str = "photos", events: str = "*", engine: str = "", destination: str = "") -> str:
@@ -166,19 +170,74 @@ def dead_url() -> str:
 Open = Callable[..., tidewire.Engine]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shared", action="store_true", help="all engines are those of another process, as far as they know")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "local: of an engine of this process only")
+    config.addinivalue_line("markers", "long: takes long, or needs much; only with TIDEWIRE_LONG")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [name for name, out in (("local", config.getoption("--shared")), ("long", not LONG)) if out]
+    out = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+class Engines:
+    """Opens engines that are closed after the test; with `--shared` each has a client, which the test gets."""
+
+    def __init__(self, shared: bool) -> None:
+        self.shared = shared
+        self.opened: list[tidewire.Engine] = []
+        # The path of a socket is short.
+        self.sockets = tempfile.TemporaryDirectory(prefix="tw-")
+
+    def open(self, text: str, data_dir: Path) -> tuple[tidewire.Engine, tidewire.Engine]:
+        """The engine that the test uses, and the one that has the data directory."""
+        if not self.shared:
+            engine = tidewire.Engine(text, data_dir=data_dir)
+            self.opened.append(engine)
+            return engine, engine
+        for engine in self.opened[1::2]:
+            # The test has closed its client, and opens the directory again.
+            if engine.closed:
+                self.opened[self.opened.index(engine) - 1].close(0)
+        socket = f"{self.sockets.name}/{len(self.opened)}"
+        text = text.replace("[engine]", f'[engine]\nshared = {{ socket = "{socket}" }}', 1)
+        owner = tidewire.Engine(text, data_dir=data_dir)
+        client = tidewire.Engine(address=f"unix:{socket}")
+        self.opened += [owner, client]
+        return client, owner
+
+    def owner(self, engine: tidewire.Engine) -> tidewire.Engine:
+        """The one that has the data directory."""
+        at = self.opened.index(engine)
+        return self.opened[at - 1] if self.shared else engine
+
+    def close(self) -> None:
+        for engine in reversed(self.opened):
+            engine.close(0.2)
+        self.sockets.cleanup()
+
+
 @pytest.fixture
-def open_engine(tmp_path: Path, server: Server) -> Iterator[Open]:
+def engines(request: pytest.FixtureRequest) -> Iterator[Engines]:
+    engines = Engines(bool(request.config.getoption("--shared")))
+    yield engines
+    engines.close()
+
+
+@pytest.fixture
+def open_engine(tmp_path: Path, server: Server, engines: Engines) -> Open:
     """Opens engines that are closed after the test; by default they deliver to `server`."""
-    engines = []
 
     def open_(url: Optional[str] = None, *, data_dir: Optional[Path] = None, **options: str) -> tidewire.Engine:
-        text = config(url or server.url, **options)
-        engines.append(tidewire.Engine(text, data_dir=data_dir or tmp_path / "data"))
-        return engines[-1]
+        return engines.open(config(url or server.url, **options), data_dir or tmp_path / "data")[0]
 
-    yield open_
-    for engine in engines:
-        engine.close(0.2)
+    return open_
 
 
 @pytest.fixture
@@ -192,7 +251,7 @@ def run_python(script: str, *args: object, **options: Any) -> subprocess.Complet
         [sys.executable, "-c", script, *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         **options,
     )
@@ -210,19 +269,16 @@ Mine = tuple[tidewire.Engine, Taken]
 
 
 @pytest.fixture
-def open_mine(tmp_path: Path) -> Iterator[Callable[..., Mine]]:
+def open_mine(tmp_path: Path, engines: Engines) -> Callable[..., Mine]:
     """Opens engines that deliver to a handler."""
-    engines = []
 
     def open_(**options: str) -> Mine:
-        engines.append(tidewire.Engine(custom(**options), data_dir=tmp_path / f"mine{len(engines)}"))
+        engine, owner = engines.open(custom(**options), tmp_path / f"mine{len(engines.opened)}")
         taken = Taken()
-        engines[-1].set_handler("mine", taken)
-        return engines[-1], taken
+        owner.set_handler("mine", taken)
+        return engine, taken
 
-    yield open_
-    for engine in engines:
-        engine.close(0.2)
+    return open_
 
 
 @pytest.fixture

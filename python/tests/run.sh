@@ -1,57 +1,68 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into fresh virtual environments and runs the tests there.
+# Builds the wheel, installs it into a virtual environment of its own and runs the tests there: all of them, those that are not of
+# an engine of this process only once more with engines of other processes, and the quick ones on other versions of CPython.
 #
 # Usage: python/tests/run.sh [arguments of pytest]
-# Environment: PYTHON (default python3), CARGO_TARGET_DIR (default target/ of the workspace), PYTHONS (other interpreters, on
-# which the same wheel is tried: the tests that need no package of others; default: the python3.N that pyenv or PATH has).
-# Ends with one line `N passed, M failed`; the exit status is not 0 if a test failed or nothing could be run.
+# Environment: PYTHON (default python3), CARGO_TARGET_DIR (default target/ of the workspace), PYTHONS (other interpreters;
+# default: the python3.N that pyenv or PATH has), TIDEWIRE_LONG (not empty: on all of them and not only the oldest and the newest,
+# and with what takes long or needs much).
+# Ends with one line `N passed, M failed[, K skipped]`; the exit status is not 0 if a test failed or nothing could be run.
 set -euo pipefail
 
 python_dir=$(cd "$(dirname "$0")/.." && pwd)
 root=$(dirname "$python_dir")
 target=${CARGO_TARGET_DIR:-$root/target}
 venv=$target/python-venv
-log=$target/python-tests.log
+logs=$target/python-tests
 export CARGO_TARGET_DIR=$target PIP_DISABLE_PIP_VERSION_CHECK=1
+rm -rf "$logs"
+mkdir -p "$logs"
 
-wheels=$("$python_dir/tests/wheel.sh" | tail -n 1)
-rm -rf "$venv"
-"${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/python" -m pip install -q 'pytest>=8,<10' 'mypy>=1.11' 'prometheus-client>=0.20,<1' eventlet gevent cryptography \
-    'moto[s3]>=5' boto3 'wsgidav>=4.3' cheroot matplotlib pyright 'maturin>=1.9.4,<2'
+# make_venv DIRECTORY INTERPRETER PACKAGES...: keeps one that was made of the same.
+make_venv() {
+    local dir=$1 interpreter=$2 wanted
+    shift 2
+    wanted="$("$interpreter" --version) $*"
+    if [ "$(cat "$dir/made-of" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf "$dir"
+        if ! "$interpreter" -m venv "$dir"; then
+            # Debian's Python comes without venv.
+            [ "$(id -u)" = 0 ] || { echo "$interpreter -m venv does not work here: install python3-venv" >&2; return 1; }
+            apt-get update -q
+            apt-get install -y -q python3-venv
+            "$interpreter" -m venv "$dir"
+        fi
+        "$dir/bin/python" -m pip install -q "$@"
+        echo "$wanted" >"$dir/made-of"
+    fi
+}
 
-# The receiver first: the crate's build does not need it, the tests do.
-cargo build --manifest-path "$root/Cargo.toml" -p tidewire-receiver
+packages=('pytest>=8,<10' 'mypy>=1.11' 'prometheus-client>=0.20,<1' eventlet gevent cryptography 'wsgidav>=4.3' cheroot
+    'maturin>=1.9.4,<2')
+if [ -n "${TIDEWIRE_LONG-}" ]; then packages+=('matplotlib>=3.5' pyright 'moto[s3]>=5' boto3); fi
+make_venv "$venv" "${PYTHON:-python3}" "${packages[@]}"
+wheels=$(VENV=$venv "$python_dir/tests/wheel.sh" | tail -n 1)
+install() {
+    "$1/bin/python" -m pip install -q --no-deps --force-reinstall "$wheels"/tidewire-*.whl
+}
+install "$venv"
+cargo build -q --manifest-path "$root/Cargo.toml" -p tidewire-receiver
 export TIDEWIRE_RECEIVER=$target/debug/tidewire-receiver
-"$venv/bin/python" -m pip install -q --no-deps "$wheels"/tidewire-*.whl
 
-passed=0 failed=0 skipped=0 status=0
-
-count() {
-    # What pytest's last line says of one outcome, as in `3 failed, 40 passed, 1 skipped in 9.00s`.
-    tail -n 1 "$log" | grep -oE "[0-9]+ $1" | grep -oE '^[0-9]+' || echo 0
-}
-
-# run VENV [arguments of pytest]: at most 15 minutes, and from another directory, so that the installed package is tested and not
-# the one beside the tests.
+# run NAME VENV [arguments of pytest]: at most 15 minutes, and from another directory, so that the installed package is tested and
+# not the one beside the tests.
 run() {
-    local python=$1/bin/python ended=0 bad
-    shift
-    (cd "$target" && timeout --kill-after=10 900 "$python" -m pytest -c "$python_dir/pyproject.toml" --rootdir "$python_dir" \
-        "$@" 2>&1) | tee "$log" || ended=$?
-    bad=$(($(count failed) + $(count 'errors?')))
-    [ "$ended" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
-    [ "$bad" -eq 0 ] || status=1
-    passed=$((passed + $(count passed))) failed=$((failed + bad)) skipped=$((skipped + $(count skipped)))
+    local log=$logs/$1.log python=$2/bin/python ended=0
+    shift 2
+    (cd "$target" && timeout --kill-after=10 900 "$python" -m pytest -c "$python_dir/pyproject.toml" \
+        --rootdir "$python_dir" "$@") >"$log" 2>&1 || ended=$?
+    echo "exit status $ended" >>"$log"
 }
 
-if [ $# -gt 0 ]; then
-    run "$venv" "$python_dir/tests" "$@"
-else
-    run "$venv" "$python_dir/tests"
-    # One wheel fits all versions; here the quick tests say so.
-    have=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    tried=" $have "
+# The quick tests on other versions: one wheel fits all.
+others() {
+    local other version tried found=()
+    tried=" $("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') "
     for other in ${PYTHONS-"$HOME"/.pyenv/versions/3.*/bin/python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14}; do
         other=$(command -v "$other" || true)
         [ -n "$other" ] || continue
@@ -59,17 +70,50 @@ else
         case "$tried" in *" $version "*) continue ;; esac
         [ -n "$version" ] || continue
         tried="$tried$version "
-        echo "== Python $version"
-        rm -rf "$venv-$version"
-        "$other" -m venv "$venv-$version" || continue
-        "$venv-$version/bin/python" -m pip install -q 'pytest>=8,<10' 'prometheus-client>=0.20,<1'
-        "$venv-$version/bin/python" -m pip install -q --no-deps "$wheels"/tidewire-*.whl
-        run "$venv-$version" -q "$python_dir"/tests/test_{event,async,reserve,handlers,receive,package}.py -k 'not type_checkers'
+        found+=("$version $other")
     done
+    [ ${#found[@]} -gt 0 ] || return 0
+    if [ -n "${TIDEWIRE_LONG-}" ]; then
+        printf '%s\n' "${found[@]}"
+    else
+        printf '%s\n' "${found[@]}" | sort -V | sed -n '1p;$p' | uniq
+    fi
+}
+
+run_others() {
+    local version other
+    others | while read -r version other; do
+        make_venv "$venv-$version" "$other" 'pytest>=8,<10' 'prometheus-client>=0.20,<1'
+        install "$venv-$version"
+        run "$version" "$venv-$version" -q "$python_dir"/tests/test_{event,async,reserve,handlers,receive,package,shared}.py \
+            -k 'not type_checkers'
+    done
+}
+
+if [ $# -gt 0 ]; then
+    run all "$venv" "$python_dir/tests" "$@"
+else
+    # Side by side: they wait for more than they compute.
+    run all "$venv" "$python_dir/tests" --durations=15 &
+    run shared "$venv" -q --shared "$python_dir"/tests/test_{publish,async,reserve,reading,rules,life}.py
+    run_others
+    wait
 fi
+
+passed=0 failed=0 skipped=0
+count() { # What pytest's last line says of one outcome, as in `3 failed, 40 passed, 1 skipped in 9.00s`.
+    tail -n 2 "$log" | head -n 1 | grep -oE "[0-9]+ $1" | grep -oE '^[0-9]+' || echo 0
+}
+for log in "$logs"/*.log; do
+    echo "== $(basename "$log" .log)"
+    cat "$log"
+    bad=$(($(count failed) + $(count 'errors?')))
+    [ "$bad" -gt 0 ] || tail -n 1 "$log" | grep -qx 'exit status 0' || bad=1
+    passed=$((passed + $(count passed))) failed=$((failed + bad)) skipped=$((skipped + $(count skipped)))
+done
 if [ "$skipped" -gt 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"
 else
     echo "$passed passed, $failed failed"
 fi
-exit "$status"
+[ "$failed" -eq 0 ]

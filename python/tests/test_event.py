@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Mine, Open, Server
+from conftest import LONG, Mine, Open, Server
 
 import tidewire
 from tidewire import Event, EventType, Published
@@ -198,7 +198,8 @@ def test_many_from_a_generator_take_no_more_memory(open_engine: Open, dead_url: 
     engine.publish_many(events(1000))
     tracemalloc.start()
     try:
-        assert engine.publish_many(events(200_000)).no_match == 200_000
+        count = 1_000_000 if LONG else 50_000
+        assert engine.publish_many(events(count)).no_match == count
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -230,7 +231,7 @@ def test_other_threads_run_while_many_are_published(mine: Mine) -> None:
     thread = threading.Thread(target=count)
     thread.start()
     before = rounds
-    engine.publish_many([event] * 1_000_000)
+    engine.publish_many([event] * (1_000_000 if LONG else 200_000))
     after = rounds
     stop.set()
     thread.join()

@@ -60,8 +60,9 @@ engine = tidewire.Engine(custom(), data_dir=sys.argv[1] + "/parent")
 for n in range(20):
     child = os.fork()
     if child == 0:
-        with tidewire.Engine(custom(), data_dir=sys.argv[1] + "/child") as own:
-            own.publish("photos", "k")
+        own = tidewire.Engine(custom(), data_dir=sys.argv[1] + "/child")
+        own.publish("photos", "k")
+        own.close(0)
         os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 engine.publish("photos", "k")

@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
+import moto
 import pytest
 from conftest import Mine
 
 import tidewire
+from tidewire.integrations.moto import publishing
 
-boto3 = pytest.importorskip("boto3")
-moto = pytest.importorskip("moto")
-
-from tidewire.integrations.moto import publishing  # noqa: E402
 
 ARN = "arn:aws:sqs:us-east-1:123456789012:mine"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Union
 
 import pytest
-from conftest import Mine, custom, until
+from conftest import Engines, Mine, custom, until
 
 import tidewire
 from tidewire import Delivery, Entry, Event, EventType, Filter, Gap
@@ -278,10 +278,10 @@ def test_a_group_can_be_iterated_by_a_loop(mine: Mine) -> None:
 
 
 @pytest.fixture
-def dead(open_mine: Callable[..., Mine]) -> Mine:
+def dead(open_mine: Callable[..., Mine], engines: Engines) -> Mine:
     """An engine with three dead letters."""
     engine, taken = open_mine(destination="retry.poison_attempts = 1")
-    engine.set_handler("mine", lambda batch: batch.refuse("spoilt"))
+    engines.owner(engine).set_handler("mine", lambda batch: batch.refuse("spoilt"))
     for key in ("a", "b", b"\xff"):
         engine.publish("photos", key, size=5)
     engine.flush()
@@ -319,9 +319,9 @@ def test_dead_letters_that_cannot_be_meant(dead: Mine) -> None:
         engine.dead_letters(colour="red")  # type: ignore[call-arg]
 
 
-def test_dead_letters_are_redriven_and_purged(dead: Mine) -> None:
+def test_dead_letters_are_redriven_and_purged(dead: Mine, engines: Engines) -> None:
     engine, taken = dead
-    engine.set_handler("mine", taken)
+    engines.owner(engine).set_handler("mine", taken)
     done = engine.redrive(key_prefix="a")
     assert (done["redriven"], done["left"], done["why"]) == (1, 0, [])
     engine.flush()
@@ -351,13 +351,13 @@ def test_dead_letters_are_exported(dead: Mine, tmp_path: Path) -> None:
         engine.export_dead_letters(tmp_path / "no" / "such" / "directory")
 
 
-def test_the_log_is_sent_again(open_mine: Callable[..., Mine]) -> None:
+def test_the_log_is_sent_again(open_mine: Callable[..., Mine], engines: Engines) -> None:
     engine, taken = open_mine(engine='retention = { keep = "all" }')
     engine.publish_many([Event("photos", f"k{i}") for i in range(10)])
     engine.flush()
     again: list[str] = []
     engine.put_destination({"name": "second", "type": "custom"})
-    engine.set_handler("second", lambda batch: again.extend(batch.ids))
+    engines.owner(engine).set_handler("second", lambda batch: again.extend(batch.ids))
     replay = engine.replay("second", name="r", filter={"prefix": "k"}, rate_max=10_000)
     assert replay.name == "r" and "r" in repr(replay)
     done = replay.wait()

@@ -91,6 +91,9 @@ def test_every_profile_is_read(open_mine: Callable[..., Mine], profile: str, key
     # An id of EventBridge is a UUID.
     assert len({r.id for r in got}) == 2 and (profile == "eventbridge" or [r.id for r in got] == ids)
     raw = key.encode() if isinstance(key, str) else key
+    if profile == "eventbridge":
+        # Its key is text, and has U+FFFD for what is none.
+        raw = raw.decode(errors="replace").encode()
     assert {(r.event_type, r.bucket, r.key) for r in got} == {(PROFILES[profile], "photos", raw)}
     first, second = got
     if profile != "gcs":

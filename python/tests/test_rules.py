@@ -83,6 +83,7 @@ def test_rules_survive_the_engine(tmp_path: Any) -> None:
         assert engine.rule("in", bucket="docs")["owner"] == "callers"
 
 
+@pytest.mark.local
 def test_a_configuration_is_replaced_while_running(mine: Mine) -> None:
     from conftest import custom
 

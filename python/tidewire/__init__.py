@@ -68,6 +68,8 @@ for _name, _value in _tidewire.event_types():
     setattr(EventType, _name, _value)
 EventType.ALL = tuple(_value for _name, _value in _tidewire.event_types())
 
+_tidewire.check_interpreter()
+
 # What was accepted is made durable, even if the engine is still open when the interpreter ends.
 _atexit.register(_tidewire.close_all)
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, Optional, Protocol, Union, fin
 from ._errors import Closed as Closed
 from ._errors import Conflict as Conflict
 from ._errors import Corrupt as Corrupt
+from ._errors import Disconnected as Disconnected
 from ._errors import Error as Error
 from ._errors import Full as Full
 from ._errors import Internal as Internal
@@ -52,6 +53,7 @@ __all__ = [
     "Closed",
     "Conflict",
     "Corrupt",
+    "Disconnected",
     "Error",
     "Full",
     "Internal",
@@ -249,14 +251,26 @@ class Event:
 
 @final
 class Engine:
-    """An event and notification engine over one data directory.
+    """An event and notification engine over one data directory: of this process, or of another one that this one is connected to.
 
-    Exactly one of ``config`` (TOML text) and ``config_path`` (a file) says what it does; ``data_dir`` takes the place
-    of the one in it. Paths in a text are relative to the working directory, those in a file to the file's. All methods
-    may be called from any thread. Use it as a context manager, or call :meth:`close`.
+    Exactly one of ``config`` (TOML text), ``config_path`` (a file) and ``address`` says which. ``data_dir`` takes the place of
+    the one in the configuration. Paths in a text are relative to the working directory, those in a file to the file's. All
+    methods may be called from any thread. Use it as a context manager, or call :meth:`close`.
+
+    Several processes over one engine: ``address`` is ``unix:`` and the path of the socket where the engine of another process
+    listens (``engine.shared`` of its configuration). With ``shared=True`` all give the same configuration: the first process
+    has the data directory and listens, the others are connected to it, and when it ends one of them takes it over. Connect
+    after a fork, as each worker of gunicorn does in ``post_fork``. ``connect_timeout`` (seconds, 5.0 by default) is how long
+    to wait for that process to listen, and for the connection to come back in calls that have no time of their own.
+
+    All methods mean the same. When the engine's process dies the connection comes back by itself as soon as another one
+    listens: meanwhile calls wait as long as they may, and then raise :exc:`Disconnected`. So does what waited for an answer, such
+    as an ack level: then nobody knows whether the event was accepted. Tails and consumers end with :exc:`Disconnected`: open
+    new ones. Handlers and :meth:`replace_config` belong to the process that has the engine.
 
     Raises :exc:`InvalidConfig`, :exc:`Locked`, :exc:`ReadOnly`, :exc:`NoSpace`, :exc:`IoUringUnavailable`,
-    :exc:`NewerFormat`, :exc:`Corrupt` or :exc:`IoError`.
+    :exc:`NewerFormat`, :exc:`Corrupt` or :exc:`IoError`; :exc:`InvalidArgument` for an address that is none, and if this user is
+    not let in; :exc:`Disconnected` if nobody listens there; :exc:`Full` if too many processes are connected.
     """
 
     def __new__(
@@ -265,6 +279,9 @@ class Engine:
         *,
         config_path: Optional[_Path] = None,
         data_dir: Optional[_Path] = None,
+        address: Optional[str] = None,
+        shared: bool = False,
+        connect_timeout: Optional[float] = None,
     ) -> Engine: ...
     @overload
     def publish(
@@ -312,7 +329,9 @@ class Engine:
 
         Raises :exc:`InvalidEvent`, :exc:`InvalidArgument`, :exc:`Full`, :exc:`Closed` or :exc:`WrongProcess`: the
         event is not accepted. :exc:`Timeout`, :exc:`LogFailed` and an exception of a signal handler while waiting for
-        ``ack``: it is accepted, but has not reached that level yet.
+        ``ack``: it is accepted, but has not reached that level yet. Where another process has the engine, also
+        :exc:`Disconnected`: nobody is connected, and with ``block`` the whole ``timeout`` over; or its process has died while its
+        answer was waited for, and nobody knows.
         """
     @overload
     def publish(
@@ -670,7 +689,8 @@ class Engine:
 
         Exactly one of ``config`` (TOML text) and ``config_path`` (a file) has it.
 
-        Raises :exc:`InvalidConfig`, :exc:`IoError`, :exc:`Closed`, :exc:`WrongProcess`; then nothing has changed.
+        Raises :exc:`InvalidConfig`, :exc:`IoError`, :exc:`Closed`, :exc:`WrongProcess`; :exc:`InvalidArgument` if the engine is
+        another process's. Then nothing has changed.
         """
     def put_bucket_notification(
         self,
@@ -807,7 +827,8 @@ class Engine:
         coroutine function runs on ``loop``, by default the one that runs now.
 
         Raises :exc:`InvalidConfig` for a name that is not valid; :exc:`InvalidArgument` if there is no loop for a coroutine
-        function; :exc:`IoError` if there can be no thread; :exc:`Closed`, :exc:`WrongProcess`.
+        function, or if the engine is another process's, or shared; :exc:`IoError` if there can be no thread; :exc:`Closed`,
+        :exc:`WrongProcess`.
         """
     @overload
     def set_handler(
@@ -1002,9 +1023,10 @@ class Engine:
     def close(self, timeout: Optional[float] = None) -> None:
         """Closes the engine: takes no more events, makes durable what was accepted, delivers for at most ``timeout``
         seconds and leaves the rest in the data directory for the next engine on it. ``None`` is the ``close_timeout``
-        of the configuration. Further calls do nothing.
+        of the configuration. Further calls do nothing. That of another process goes on: this waits until it has taken in what
+        was published here, and ends the connection.
 
-        Raises :exc:`WrongProcess` in a forked child.
+        Raises :exc:`WrongProcess` in a forked child; :exc:`Timeout` if another process has not taken in everything.
         """
     def close_async(self, timeout: Optional[float] = None) -> Awaitable[None]:
         """As :meth:`close`, to be awaited: a thread waits."""
@@ -1246,7 +1268,7 @@ class Tail:
         """What comes next, an :class:`Entry` or a :class:`Gap`; ``None`` if there is nothing within ``timeout`` seconds.
 
         Raises :exc:`Closed` when the engine is closed and everything was read; :exc:`IoError` and the like if the log cannot be
-        read; :exc:`WrongProcess`.
+        read; :exc:`Disconnected` if the engine's process has died: open another one at the position; :exc:`WrongProcess`.
         """
     def next_async(self, timeout: Optional[float] = None) -> Awaitable[Union[Entry, Gap, None]]:
         """As :meth:`next`, to be awaited."""
@@ -1272,8 +1294,8 @@ class Consumer:
         """Takes up to ``max`` events that no member has, and waits at most ``timeout`` seconds if there are none: a list of
         :class:`Delivery` and :class:`Gap`, which may be empty. Fewer than ``max`` are no sign that there are no more.
 
-        Raises :exc:`NotFound` if the group was deleted; :exc:`IoError` and the like if the log cannot be read; :exc:`Closed`,
-        :exc:`WrongProcess`.
+        Raises :exc:`NotFound` if the group was deleted; :exc:`IoError` and the like if the log cannot be read;
+        :exc:`Disconnected` if the engine's process has died: what it had goes out again; :exc:`Closed`, :exc:`WrongProcess`.
         """
     def fetch_async(
         self, max: int = 100, timeout: Optional[float] = None

@@ -6,11 +6,13 @@ Nothing here keeps a thread waiting, but for what the docstrings say so of. The 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
+import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -26,6 +28,8 @@ _tidewire: Any = importlib.import_module("tidewire._tidewire")
 
 # The same as `Consumer::LOOK_AGAIN`: leases that run out are told of by nobody.
 LOOK_AGAIN = 0.2
+# How much longer than it was given another process may take to answer.
+ANSWER_MARGIN = 5.0
 # Waits for space double from the first of these to the second.
 SPACE_MIN, SPACE_MAX = 0.001, 0.05
 
@@ -249,6 +253,12 @@ async def _some(engine: "Engine", events: Any, given: "dict[str, Any]", series: 
 
 
 async def flush(engine: "Engine", timeout: Optional[float]) -> None:
+    if engine._is_remote:
+        # Connecting may take a moment; the answer comes through a descriptor.
+        flushing = await in_thread(engine._ask_to_flush, (timeout,), None)
+        with _closing(os.dup(flushing.fileno())) as fd:
+            await _readable(fd, None if timeout is None else timeout + ANSWER_MARGIN)
+        return flushing.take()
     number = engine._start_flush(poller())
     if number is None:
         return
@@ -300,8 +310,42 @@ class Reserving:
         await self._held.__aexit__(exc_type, exc_value, traceback)
 
 
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def _readable(fd: int, timeout: Optional[float]) -> None:
+    """Waits until a descriptor is readable that nobody else waits for, or the time is over."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _resolve, future, None, None)
+    try:
+        await asyncio.wait((future,), timeout=timeout)
+    finally:
+        loop.remove_reader(fd)
+
+
+async def _asked(ask: Callable[[float], Optional[int]], most: float, left: Optional[float]) -> None:
+    """Asks another process's engine for what comes next, and waits for the answer."""
+    wait = most if left is None else min(most, left)
+    fd = ask(wait)
+    if fd is not None:
+        with _closing(fd):
+            await _readable(fd, wait + ANSWER_MARGIN)
+
+
 async def tail_next(tail: "Tail", timeout: Optional[float]) -> Any:
     deadline = _deadline(timeout)
+    while tail._is_remote:
+        left = _left(deadline)
+        await _asked(tail._ask, 1.0, left)
+        item = tail.next(0)
+        if item is not None or left == 0.0:
+            return item
     while True:
         # Before looking: what comes after it wakes.
         number = tail._watch(poller())
@@ -330,6 +374,12 @@ async def anext(tail: "Tail") -> Any:
 
 async def fetch(consumer: "Consumer", most: int, timeout: Optional[float]) -> "list[Any]":
     deadline = _deadline(timeout)
+    while consumer._is_remote:
+        left = _left(deadline)
+        await _asked(lambda wait: consumer._ask(most, wait), LOOK_AGAIN, left)
+        found = consumer.fetch(most, 0)
+        if found or left == 0.0:
+            return found
     while True:
         number = consumer._watch(poller())
         found = consumer.fetch(most, 0)

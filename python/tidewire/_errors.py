@@ -9,6 +9,7 @@ __all__ = [
     "Closed",
     "Conflict",
     "Corrupt",
+    "Disconnected",
     "Error",
     "Full",
     "Internal",
@@ -185,6 +186,13 @@ class Conflict(Error, RuntimeError):
     """What is there is not what was expected: another version, or something of another owner. Read it anew."""
 
     code, kind = 19, "Conflict"
+
+
+class Disconnected(Error, ConnectionError):
+    """The process that has the engine does not answer: it has died, or nobody listens there. What waited for an answer may or
+    may not have been done."""
+
+    code, kind = 20, "Disconnected"
 
 
 _BY_CODE: dict[int, type[Error]] = {cls.code: cls for cls in Error.__subclasses__()}

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 /// The id of an event, unique for ever: no two events, of any run of any engine, share one.
 ///
 /// Written as `incarnation-shard-sequence` in upper-case hex. It has no dot, as Standard Webhooks asks of an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct EventId {
     /// Drawn at random each time a data directory is opened.
     pub incarnation: u64,

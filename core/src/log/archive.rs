@@ -86,7 +86,7 @@ pub fn export(data_dir: &Path, file: &Path) -> Result<Manifest> {
 }
 
 /// Makes a file of what `write` writes, as a whole or not at all.
-pub(crate) fn write_file(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<Manifest>) -> Result<Manifest> {
+pub(crate) fn write_file<T>(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<T>) -> Result<T> {
     let at = |e: Error| e.at(file.display().to_string());
     let name = file.file_name().ok_or_else(|| {
         at(Error::new(ErrorKind::InvalidArgument, "this is no name of a file").remedy("name the file to write"))

@@ -60,7 +60,7 @@ impl FromStr for DeadLetterId {
 }
 
 /// An event that was given up, with everything that is known about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct StoredDeadLetter {
     /// Which it is.

@@ -1,7 +1,9 @@
 //! An engine, wherever it is.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::calls::{self, NotPlain, Request, WireItem, WireReplay, answer, exchange_items, millis};
-use super::client::{Client, ClientOptions, exchange};
+use super::client::{CALL_MARGIN, Client, ClientOptions, Line, exchange, redriven};
 use super::wire::{self, Answer};
 use crate::auth::secret::ROTATION_OVERLAP;
 use crate::config::Config;
@@ -19,15 +21,17 @@ use crate::engine::keep::FilterFile;
 use crate::engine::told::replay_json;
 use crate::engine::{
     BucketNotification, Completion, CompletionCalls, Completions, Consumer, ConsumerOptions, Delivery, Engine,
-    GroupStats, InDoubt, Lease, MetricsFormat, PublishOptions, Published, PublishedJson, RedriveOptions, Redriven,
-    ReplayHandle, ReplayProgress, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats, Tail, deadline_in,
+    GroupStats, InDoubt, Lease, LogWatch, MetricsFormat, PublishOptions, Published, PublishedJson, RedriveOptions,
+    Redriven, ReplayHandle, ReplayProgress, ReserveOptions, Reserved, ReservedBatch, Resolution, Stats, Tail,
+    deadline_in,
 };
 use crate::enrich::{EnrichOptions, Enricher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, EventTypes};
 use crate::filter::EventFilter;
 use crate::lock::Mutex;
-use crate::log::dead::DeadLetterFilter;
+use crate::log::archive::write_file;
+use crate::log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};
 use crate::log::reader::{Item, ReadFrom};
 use crate::rule::{Backlog, Expect, Format, NotificationOptions};
 use crate::shard::progress::Receipt;
@@ -35,6 +39,8 @@ use crate::shard::snapshot::DetailsWanted;
 
 /// How often a call that may wait for long looks whether the client has been closed.
 const LOOK: Duration = Duration::from_secs(1);
+/// The most dead letters that one call lists.
+const LETTERS_MAX: usize = 10_000;
 
 /// An engine of this process, or one of another process: what C and Python have.
 ///
@@ -242,6 +248,14 @@ impl AnyEngine {
         self.ask(Request::Rule { bucket: bucket.map(str::to_owned), id: id.to_owned() })
     }
 
+    /// As [`Engine::rules_version`].
+    pub fn rules_version(&self) -> Result<u64> {
+        match self {
+            AnyEngine::Local(engine) => engine.check_process().map(|()| engine.rules_version()),
+            AnyEngine::Remote(_) => Ok(self.rules_json()?["version"].as_u64().unwrap_or_default()),
+        }
+    }
+
     /// As [`Engine::rules_json`].
     pub fn rules_json(&self) -> Result<Value> {
         self.ask(Request::Rules)
@@ -260,14 +274,14 @@ impl AnyEngine {
         self.ask(Request::PutNotification { bucket, text, format, options, expect })
     }
 
-    /// As [`Engine::check_bucket_notification`], without the rules.
+    /// As [`Engine::check_bucket_notification`], with the rules as JSON.
     pub fn check_bucket_notification(
         &self,
         bucket: &str,
         text: &str,
         format: Option<Format>,
         options: &NotificationOptions,
-    ) -> Result<()> {
+    ) -> Result<Value> {
         let (bucket, text, options) = (bucket.to_owned(), text.to_owned(), options.clone());
         self.ask(Request::CheckNotification { bucket, text, format, options })
     }
@@ -356,22 +370,49 @@ impl AnyEngine {
         }
     }
 
+    /// As [`Engine::dead_letters`].
+    pub fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Result<Vec<StoredDeadLetter>> {
+        let client = match self {
+            AnyEngine::Local(engine) => return engine.dead_letters(filter, after, limit),
+            AnyEngine::Remote(client) => client,
+        };
+        let (limit, mut all) = (limit.min(LETTERS_MAX), Vec::new());
+        let mut after = after;
+        while all.len() < limit {
+            let request = Request::DeadLetters { filter: filter.clone(), after, limit: limit - all.len() };
+            let (told, behind) = client.call_with(&request, &[], None)?;
+            let page = calls::letters(told, &behind)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            all.extend(page);
+        }
+        Ok(all)
+    }
+
+    /// As [`Engine::snapshot`]; this process writes the file.
+    pub fn snapshot(&self, file: &Path) -> Result<()> {
+        match self {
+            AnyEngine::Local(engine) => engine.snapshot(file).map(drop),
+            AnyEngine::Remote(client) => write_file(file, |out| {
+                let failed = |e: &io::Error| Error::io("cannot write the snapshot", e).at(file.display().to_string());
+                download(client, &Request::Snapshot, out, failed)
+            }),
+        }
+    }
+
     /// As [`Engine::export_dead_letters`].
     pub fn export_dead_letters(&self, filter: &DeadLetterFilter, out: &mut dyn Write) -> Result<u64> {
         let client = match self {
             AnyEngine::Local(engine) => return engine.export_dead_letters(filter, out),
             AnyEngine::Remote(client) => client,
         };
-        let socket = client.open_call()?;
-        let mut next = exchange(&socket, &Request::ExportDeadLetters { filter: filter.clone() }, &[], None)?;
-        loop {
-            let (answer, behind) = next;
-            match answer.map_err(Error::from)? {
-                Value::Null => out.write_all(&behind).map_err(|e| Error::io("cannot write dead letters", &e))?,
-                count => return wire::value(Answer::Ok(count)),
-            }
-            next = wire::receive(&socket)?;
-        }
+        let request = Request::ExportDeadLetters { filter: filter.clone() };
+        download(client, &request, out, |e| Error::io("cannot write dead letters", e))
     }
 
     /// As [`Engine::redrive`], until it is through or the time is over; then what is not yet redriven is left alone. Tells how
@@ -383,9 +424,7 @@ impl AnyEngine {
         timeout: Duration,
     ) -> Result<(Redriven, Result<()>)> {
         let request = Request::Redrive { filter: filter.clone(), options: options.clone(), ms: millis(timeout) };
-        let (redriven, left, why, failed): (u64, u64, Vec<(String, u64)>, Option<wire::WireError>) =
-            self.ask_within(request, timeout)?;
-        Ok((Redriven { redriven, left, why }, failed.map_or(Ok(()), |e| Err(e.into()))))
+        self.ask_within(request, timeout).map(redriven)
     }
 
     /// As [`Engine::purge_dead_letters`].
@@ -409,11 +448,12 @@ impl AnyEngine {
             AnyEngine::Local(engine) => engine.tail(filter, from).map(|tail| AnyTail(TailSide::Local(Box::new(tail)))),
             AnyEngine::Remote(client) => {
                 filter.validate()?;
-                let call = Call::open(client)?;
+                let line = Line::new(client.open_call()?);
                 let request = Request::Tail { filter: FilterFile::of(&filter), from: from.into() };
-                let () = call.ask(&request, Duration::ZERO)?;
-                let position = call.ask(&Request::TailPosition, Duration::ZERO)?;
-                Ok(AnyTail(TailSide::Remote { call, position, read: Vec::new().into_iter() }))
+                let () = wire::value(exchange(line.socket(), &request, &[], None)?.0)?;
+                let position = wire::value(exchange(line.socket(), &Request::TailPosition, &[], None)?.0)?;
+                let (client, read) = (client.clone(), Vec::new().into_iter());
+                Ok(AnyTail(TailSide::Remote { client, line, position, read }))
             }
         }
     }
@@ -426,7 +466,8 @@ impl AnyEngine {
                 let call = Call::open(client)?;
                 let request = Request::Consumer { group: group.to_owned(), options: options.into() };
                 let () = call.ask(&request, Duration::from_secs(10))?;
-                Ok(AnyConsumer(ConsumerSide::Remote(call, group.to_owned())))
+                let early = Mutex::new(VecDeque::new());
+                Ok(AnyConsumer(ConsumerSide::Remote { call, group: group.to_owned(), early }))
             }
         }
     }
@@ -512,17 +553,36 @@ impl From<Client> for AnyEngine {
     }
 }
 
+/// Writes what an answer brings in parts, and gives what comes at the end of it.
+fn download<T: DeserializeOwned>(
+    client: &Client,
+    request: &Request,
+    out: &mut dyn Write,
+    failed: impl Fn(&io::Error) -> Error,
+) -> Result<T> {
+    let socket = client.open_call()?;
+    let mut next = exchange(&socket, request, &[], None)?;
+    loop {
+        let (answer, behind) = next;
+        match answer.map_err(Error::from)? {
+            Value::Null if !behind.is_empty() => out.write_all(&behind).map_err(|e| failed(&e))?,
+            end => return wire::value(Answer::Ok(end)),
+        }
+        next = wire::receive(&socket)?;
+    }
+}
+
 /// A connection with something open at its other end, which ends with it.
 #[derive(Debug)]
 struct Call {
     client: Client,
     /// One call at a time.
-    socket: Mutex<UnixStream>,
+    line: Mutex<Line>,
 }
 
 impl Call {
     fn open(client: &Client) -> Result<Call> {
-        Ok(Call { client: client.clone(), socket: Mutex::new(client.open_call()?) })
+        Ok(Call { client: client.clone(), line: Mutex::new(Line::new(client.open_call()?)) })
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request, limit: Duration) -> Result<T> {
@@ -531,20 +591,9 @@ impl Call {
 
     fn ask_for<T: DeserializeOwned>(&self, request: &Request, limit: Duration) -> Result<(T, Vec<u8>)> {
         self.client.check_process()?;
-        let (answer, behind) = exchange(&self.socket.lock(), request, &[], Some(limit))?;
+        let answer = exchange(self.line.lock().socket(), request, &[], Some(limit));
+        let (answer, behind) = answer.map_err(|e| self.client.explain(e))?;
         wire::value(answer).map(|value| (value, behind))
-    }
-
-    /// Asks for what may take long, a part of the time at a time, so that others can ask meanwhile.
-    fn deliveries(&self, limit: Duration, request: impl Fn(u64) -> Request) -> Result<Vec<Delivery>> {
-        let deadline = deadline_in(limit);
-        loop {
-            let left = deadline.saturating_duration_since(driver::now()).min(LOOK);
-            let (items, behind): (Vec<WireItem>, _) = self.ask_for(&request(millis(left)), left)?;
-            if !items.is_empty() || Instant::now() >= deadline {
-                return exchange_items(items, &behind);
-            }
-        }
     }
 }
 
@@ -556,7 +605,8 @@ pub struct AnyTail(TailSide);
 enum TailSide {
     Local(Box<Tail>),
     Remote {
-        call: Call,
+        client: Client,
+        line: Line,
         /// After what was read.
         position: String,
         /// What was fetched and not read, with the position after each.
@@ -573,7 +623,7 @@ impl AnyTail {
     /// # Errors
     /// As [`Tail::next_within`], and [`ErrorKind::Disconnected`]: open another one at the position.
     pub fn next_within(&mut self, wait: Duration) -> Result<Option<Item>> {
-        let TailSide::Remote { call, position, read } = &mut self.0 else {
+        let TailSide::Remote { client, line, position, read } = &mut self.0 else {
             let TailSide::Local(tail) = &mut self.0 else { unreachable!("it is one or the other") };
             return tail.next_within(wait);
         };
@@ -583,9 +633,18 @@ impl AnyTail {
                 *position = after;
                 return Ok(Some(item));
             }
-            let left = deadline.saturating_duration_since(driver::now()).min(LOOK);
-            let request = Request::TailNext { max: TAIL_AHEAD, ms: millis(left) };
-            let ((items, positions), behind): ((Vec<WireItem>, Vec<String>), _) = call.ask_for(&request, left)?;
+            client.check_process()?;
+            let left = deadline.saturating_duration_since(driver::now());
+            let mut until = deadline;
+            if !line.is_asked() {
+                // An answer to this question comes, if only after a moment.
+                until += CALL_MARGIN;
+                line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(left.min(LOOK)) })
+                    .map_err(|e| client.explain(e))?;
+            }
+            let answered = line.answer(until).map_err(|e| client.explain(e))?;
+            let Some((answer, behind)) = answered else { return Ok(None) };
+            let (items, positions): (Vec<WireItem>, Vec<String>) = wire::value(answer)?;
             let items = exchange_items(items, &behind)?.into_iter().map(|d| match d {
                 Delivery::Event(d) => Item::Entry(Arc::unwrap_or_clone(d.entry)),
                 Delivery::Gap(g) => Item::Gap(g),
@@ -597,6 +656,41 @@ impl AnyTail {
             *read = fetched.into_iter();
         }
     }
+
+    /// Whether it is another process's.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.0, TailSide::Remote { .. })
+    }
+
+    /// As [`Tail::watch`], if the engine is here.
+    pub fn watch(&self) -> Option<LogWatch> {
+        match &self.0 {
+            TailSide::Local(tail) => Some(tail.watch()),
+            TailSide::Remote { .. } => None,
+        }
+    }
+
+    /// Asks the engine's process for what comes next, if it is another one and nothing is at hand: the descriptor is readable
+    /// when there is something, or nothing came within `wait`, at most [`Self::ASK_MAX`]. Then look with
+    /// [`AnyTail::next_within`] without a wait. What was asked for is not lost if nobody looks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`]; [`ErrorKind::Io`] if there are no descriptors left; [`ErrorKind::WrongProcess`].
+    pub fn ask(&mut self, wait: Duration) -> Result<Option<OwnedFd>> {
+        let TailSide::Remote { client, line, read, .. } = &mut self.0 else { return Ok(None) };
+        if !read.as_slice().is_empty() {
+            return Ok(None);
+        }
+        client.check_process()?;
+        if !line.is_asked() {
+            line.begin(&Request::TailNext { max: TAIL_AHEAD, ms: millis(wait.min(Self::ASK_MAX)) })
+                .map_err(|e| client.explain(e))?;
+        }
+        descriptor(line).map(Some)
+    }
+
+    /// The longest that [`AnyTail::ask`] waits.
+    pub const ASK_MAX: Duration = LOOK;
 
     /// As [`Tail::position`], as text.
     pub fn position(&self) -> String {
@@ -614,7 +708,12 @@ pub struct AnyConsumer(ConsumerSide);
 #[derive(Debug)]
 enum ConsumerSide {
     Local(Consumer),
-    Remote(Call, String),
+    Remote {
+        call: Call,
+        group: String,
+        /// What came before somebody fetched it: see [`AnyConsumer::ask`].
+        early: Mutex<VecDeque<Delivery>>,
+    },
 }
 
 #[allow(clippy::missing_errors_doc)]
@@ -623,7 +722,7 @@ impl AnyConsumer {
     pub fn group(&self) -> &str {
         match &self.0 {
             ConsumerSide::Local(consumer) => consumer.group(),
-            ConsumerSide::Remote(_, group) => group,
+            ConsumerSide::Remote { group, .. } => group,
         }
     }
 
@@ -631,16 +730,53 @@ impl AnyConsumer {
     pub fn fetch(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
         match &self.0 {
             ConsumerSide::Local(consumer) => consumer.fetch(max, wait),
-            ConsumerSide::Remote(call, _) => call.deliveries(wait, |ms| Request::Fetch { max, ms }),
+            ConsumerSide::Remote { call, early, .. } => fetch(call, early, max, wait),
         }
     }
+
+    /// Whether it is another process's.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.0, ConsumerSide::Remote { .. })
+    }
+
+    /// As [`Consumer::watch`], if the engine is here.
+    pub fn watch(&self) -> Option<LogWatch> {
+        match &self.0 {
+            ConsumerSide::Local(consumer) => Some(consumer.watch()),
+            ConsumerSide::Remote { .. } => None,
+        }
+    }
+
+    /// Asks the engine's process for events, if it is another one and there are none at hand: the descriptor is readable when
+    /// there are some, or none came within `wait`, at most [`Self::ASK_MAX`]. Then call [`AnyConsumer::fetch`] without a wait: what
+    /// came is on lease already. Other calls wait meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`]; [`ErrorKind::Io`] if there are no descriptors left; [`ErrorKind::WrongProcess`].
+    pub fn ask(&self, max: usize, wait: Duration) -> Result<Option<OwnedFd>> {
+        let ConsumerSide::Remote { call, early, .. } = &self.0 else { return Ok(None) };
+        call.client.check_process()?;
+        let mut line = call.line.lock();
+        if !early.lock().is_empty() {
+            return Ok(None);
+        }
+        if !line.is_asked() {
+            line.begin(&Request::Fetch { max, ms: millis(wait.min(Self::ASK_MAX)) })
+                .map_err(|e| call.client.explain(e))?;
+        }
+        descriptor(&line).map(Some)
+    }
+
+    /// The longest that [`AnyConsumer::ask`] waits.
+    pub const ASK_MAX: Duration = Consumer::LOOK_AGAIN;
 
     /// As [`Consumer::ack`].
     pub fn ack(&self, leases: &[Lease]) -> Result<()> {
         match &self.0 {
             ConsumerSide::Local(consumer) => consumer.ack(leases),
-            ConsumerSide::Remote(call, _) => {
-                call.ask(&Request::Ack { leases: leases.iter().map(|l| l.to_numbers()).collect() }, Duration::ZERO)
+            ConsumerSide::Remote { call, early, .. } => {
+                let leases = leases.iter().map(|l| l.to_numbers()).collect();
+                told_of_lease(call, early, &Request::Ack { leases })
             }
         }
     }
@@ -649,8 +785,8 @@ impl AnyConsumer {
     pub fn nack(&self, lease: Lease, delay: Duration) -> Result<()> {
         match &self.0 {
             ConsumerSide::Local(consumer) => consumer.nack(lease, delay),
-            ConsumerSide::Remote(call, _) => {
-                call.ask(&Request::Nack { lease: lease.to_numbers(), ms: millis(delay) }, Duration::ZERO)
+            ConsumerSide::Remote { call, early, .. } => {
+                told_of_lease(call, early, &Request::Nack { lease: lease.to_numbers(), ms: millis(delay) })
             }
         }
     }
@@ -659,9 +795,61 @@ impl AnyConsumer {
     pub fn extend(&self, lease: Lease) -> Result<()> {
         match &self.0 {
             ConsumerSide::Local(consumer) => consumer.extend(lease),
-            ConsumerSide::Remote(call, _) => call.ask(&Request::Extend { lease: lease.to_numbers() }, Duration::ZERO),
+            ConsumerSide::Remote { call, early, .. } => {
+                told_of_lease(call, early, &Request::Extend { lease: lease.to_numbers() })
+            }
         }
     }
+}
+
+/// A descriptor of a connection that lives as long as who waits for it.
+fn descriptor(line: &Line) -> Result<OwnedFd> {
+    line.socket()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::io("cannot wait for the engine's process", &e).remedy("raise the limit of open files"))
+}
+
+/// Keeps the events that were asked for and have come, or come until then.
+fn collect(call: &Call, line: &mut Line, early: &Mutex<VecDeque<Delivery>>, until: Instant) -> Result<()> {
+    if line.is_asked()
+        && let Some((answer, behind)) = line.answer(until).map_err(|e| call.client.explain(e))?
+    {
+        early.lock().extend(exchange_items(wire::value(answer)?, &behind)?);
+    }
+    Ok(())
+}
+
+/// Fetches a part of the time at a time, so that others can call meanwhile.
+fn fetch(call: &Call, early: &Mutex<VecDeque<Delivery>>, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+    let deadline = deadline_in(wait);
+    loop {
+        call.client.check_process()?;
+        let mut line = call.line.lock();
+        let left = deadline.saturating_duration_since(driver::now()).min(LOOK);
+        let asked_before = line.is_asked();
+        if !asked_before && early.lock().is_empty() {
+            line.begin(&Request::Fetch { max, ms: millis(left) }).map_err(|e| call.client.explain(e))?;
+            collect(call, &mut line, early, deadline_in(left.saturating_add(CALL_MARGIN)))?;
+        } else {
+            collect(call, &mut line, early, deadline_in(left))?;
+        }
+        drop(line);
+        let mut early = early.lock();
+        let count = early.len().min(max);
+        if count > 0 || driver::now() >= deadline {
+            return Ok(early.drain(..count).collect());
+        }
+    }
+}
+
+/// Says what became of something on lease, after what was asked before.
+fn told_of_lease(call: &Call, early: &Mutex<VecDeque<Delivery>>, request: &Request) -> Result<()> {
+    call.client.check_process()?;
+    let mut line = call.line.lock();
+    collect(call, &mut line, early, deadline_in(CALL_MARGIN))?;
+    let (answer, _) = exchange(line.socket(), request, &[], None).map_err(|e| call.client.explain(e))?;
+    wire::value(answer)
 }
 
 /// [`ReplayHandle`], wherever the engine is.

@@ -23,10 +23,10 @@ use crate::engine::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventType, EventTypes, FrameView, Sequencer};
 use crate::filter::EventFilter;
-use crate::log::dead::DeadLetterFilter;
+use crate::log::dead::{DeadLetterFilter, DeadLetterId, StoredDeadLetter};
 use crate::log::reader::{Entry, Gap, GapCause, Item, ReadFrom};
 use crate::log::record::Route;
-use crate::rule::{Backlog, Expect, Format, NotificationOptions};
+use crate::rule::{Backlog, Expect, Format, NotificationOptions, Rule};
 use crate::shard::snapshot::Known;
 
 /// What an export sends at a time.
@@ -35,6 +35,8 @@ const EXPORT_BYTES: usize = 256 << 10;
 const ITEMS_MAX: usize = 10_000;
 /// The bytes of the events that it brings, but for the last.
 const ITEMS_BYTES_MAX: usize = 8 << 20;
+/// Dead letters that a call lists at a time.
+const LETTERS_MAX: usize = 1000;
 /// How long a call waits for what was published before it.
 const SETTLE_WAIT: Duration = Duration::from_secs(30);
 
@@ -139,6 +141,11 @@ pub(crate) enum Request {
         name: String,
     },
     Destinations,
+    DeadLetters {
+        filter: DeadLetterFilter,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    },
     ExportDeadLetters {
         filter: DeadLetterFilter,
     },
@@ -160,6 +167,7 @@ pub(crate) enum Request {
         name: String,
         destination: String,
     },
+    Snapshot,
     // What follows is bound to its connection.
     Replay(Box<WireReplay>),
     FindReplay {
@@ -253,6 +261,7 @@ impl Request {
                 | Request::Notification { .. }
                 | Request::Destination { .. }
                 | Request::Destinations
+                | Request::DeadLetters { .. }
                 | Request::Groups
                 | Request::Replays
         )
@@ -399,6 +408,23 @@ pub(super) fn exchange_items(items: Vec<WireItem>, behind: &[u8]) -> Result<Vec<
     items.into_iter().map(|item| item.delivery(&mut behind)).collect()
 }
 
+/// The letters of an answer, with what stood behind them.
+pub(super) fn letters(
+    (mut letters, lens): (Vec<StoredDeadLetter>, Vec<(usize, usize)>),
+    behind: &[u8],
+) -> Result<Vec<StoredDeadLetter>> {
+    let mut rest = behind;
+    let mut take = |len| {
+        let (part, behind) = rest.split_at_checked(len).ok_or_else(garbled)?;
+        rest = behind;
+        Ok::<_, Error>(part.to_vec())
+    };
+    for (letter, (frame, answer)) in letters.iter_mut().zip(lens) {
+        (letter.frame, letter.answer) = (take(frame)?, take(answer)?);
+    }
+    Ok(letters)
+}
+
 #[cold]
 fn garbled() -> Error {
     Error::new(ErrorKind::Disconnected, "the other side says what nobody understands")
@@ -477,6 +503,12 @@ impl Calls {
                 let count = engine.export_dead_letters(&filter, &mut out)?;
                 out.flush().map_err(|e| wire::lost(&e))?;
                 plain(count)
+            }
+            Request::Snapshot => {
+                let mut out = io::BufWriter::with_capacity(EXPORT_BYTES, Chunks(socket));
+                engine.snapshot_to(&mut out)?;
+                out.flush().map_err(|e| wire::lost(&e))?;
+                plain(())
             }
             Request::Replay(request) => {
                 let handle = engine.replay(replay_request(*request, engine)?)?;
@@ -711,8 +743,8 @@ pub(super) fn answer(engine: &Engine, request: Request, behind: &[u8]) -> Result
             json!(engine.put_bucket_notification(&bucket, &text, format, &options, expect)?)
         }
         Request::CheckNotification { bucket, text, format, options } => {
-            engine.check_bucket_notification(&bucket, &text, format, &options)?;
-            Value::Null
+            let rules = engine.check_bucket_notification(&bucket, &text, format, &options)?;
+            rules.iter().map(Rule::to_json).collect()
         }
         Request::Notification { bucket, format } => to_value(engine.bucket_notification(&bucket, format)?)?,
         Request::PutDestination { text, expect, backlog } => {
@@ -731,6 +763,22 @@ pub(super) fn answer(engine: &Engine, request: Request, behind: &[u8]) -> Result
         }
         Request::Destination { name } => to_value(engine.destination_standing(&name)?)?,
         Request::Destinations => engine.destinations_json(),
+        Request::DeadLetters { filter, after, limit } => {
+            let (mut letters, mut frames, mut lens) = (Vec::new(), Vec::new(), Vec::new());
+            // A page is as long as a message may well be; the next one begins after it.
+            for mut letter in engine.dead_letters(&filter, after, limit.min(LETTERS_MAX))? {
+                let bytes = letter.frame.len() + letter.answer.len();
+                if !lens.is_empty() && frames.len() + bytes > ITEMS_BYTES_MAX {
+                    break;
+                }
+                let (frame, answer) = (std::mem::take(&mut letter.frame), std::mem::take(&mut letter.answer));
+                lens.push((frame.len(), answer.len()));
+                frames.extend(frame);
+                frames.extend(answer);
+                letters.push(letter);
+            }
+            return Err(NotPlain::Frames(to_value((letters, lens))?, frames));
+        }
         Request::PurgeDeadLetters { filter, ms } => json!(engine.purge_dead_letters(&filter, deadline(ms))?),
         Request::Redrive { filter, options, ms } => {
             let mut redrive = engine.redrive(&filter, &options)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,13 +28,15 @@ use crate::driver::{self, WallClock};
 use crate::engine::batch::{self, PublishedJson};
 use crate::engine::{
     BatchReservation, Completion, CompletionCalls, Completions, Engine, InDoubt, Intent, Keep, PublishOptions,
-    Published, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution, bytes_max_of, deadline_in,
+    Published, RedriveOptions, Redriven, Reservation, ReserveOptions, Reserved, ReservedBatch, Resolution,
+    bytes_max_of, deadline_in,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId, EventType, EventTypes, Layout, frame};
 use crate::fork::ForkGuard;
 use crate::lock::{Condvar, Mutex, MutexGuard};
 use crate::log::Ack;
+use crate::log::dead::DeadLetterFilter;
 use crate::shard::progress::{Progress, Receipt, Way};
 use crate::shard::snapshot::DetailsWanted;
 
@@ -44,7 +46,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a server may take to answer somebody who connects.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than it was given a call may take, before its answer is given up.
-const CALL_MARGIN: Duration = Duration::from_secs(60);
+pub(super) const CALL_MARGIN: Duration = Duration::from_secs(60);
 /// Between two tries of an event that a full queue holds up.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 /// Buckets of which it is known what is wanted.
@@ -52,6 +54,8 @@ const INTERESTS_MAX: usize = 16 * 1024;
 /// Connections that are kept for the next calls.
 const IDLE_CALLS_MAX: usize = 2;
 const STACK_BYTES: usize = 512 << 10;
+/// The longest that is waited at a stretch.
+const PART_MAX: Duration = Duration::from_secs(3600);
 
 /// How a client connects. Make one with [`ClientOptions::default`] and set what differs.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +105,9 @@ pub(super) struct Inner {
     changed: Condvar,
     /// Who waits for an answer to an event, by the position after it.
     asking: Mutex<HashMap<u64, oneshot::Sender<Result<Became>>>>,
-    idle: Mutex<Vec<UnixStream>>,
+    idle: Mutex<Vec<Arc<UnixStream>>>,
+    /// The connections for calls that there are, to end them.
+    calls: Mutex<Vec<Weak<UnixStream>>>,
     /// Of the latest server.
     welcome: ArcSwap<Welcome>,
     types: ArcSwap<EventTypes>,
@@ -240,6 +246,7 @@ impl Client {
             changed: Condvar::new(),
             asking: Mutex::default(),
             idle: Mutex::default(),
+            calls: Mutex::default(),
             types: ArcSwap::from_pointee(EventTypes::with_custom(&welcome.event_types)?),
             event_bytes_max: AtomicUsize::new(welcome.event_bytes_max),
             welcome: ArcSwap::from_pointee(welcome),
@@ -280,6 +287,12 @@ impl Client {
     /// process died at that moment.
     pub fn lost(&self) -> u64 {
         self.inner.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether an error of a call that publishes says that nobody was connected, so that nothing was sent: it may be made
+    /// again without fear that the event is told twice. Any other [`ErrorKind::Disconnected`] leaves that open.
+    pub fn is_unsent(&self, e: &Error) -> bool {
+        e.kind() == ErrorKind::Disconnected && e.place() == self.inner.path.to_str()
     }
 
     /// As [`Engine::check_process`].
@@ -619,6 +632,34 @@ impl Client {
         self.call_with(&Request::Flush { ms: millis(timeout) }, &[], Some(timeout)).map(|((), _)| ())
     }
 
+    /// Begins a flush without waiting for it; the engine's process waits for so long.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`], [`ErrorKind::WrongProcess`].
+    pub fn start_flush(&self, timeout: Duration) -> Result<Pending<()>> {
+        self.begin(&Request::Flush { ms: millis(timeout) }, wire::value)
+    }
+
+    /// Begins a redrive without waiting for it: see [`super::AnyEngine::redrive`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`], [`ErrorKind::WrongProcess`].
+    pub fn start_redrive(
+        &self,
+        filter: &DeadLetterFilter,
+        options: &RedriveOptions,
+        timeout: Duration,
+    ) -> Result<Pending<(Redriven, Result<()>)>> {
+        let request = Request::Redrive { filter: filter.clone(), options: options.clone(), ms: millis(timeout) };
+        self.begin(&request, |answer| wire::value(answer).map(redriven))
+    }
+
+    fn begin<T>(&self, request: &Request, read: fn(Answer<Value>) -> Result<T>) -> Result<Pending<T>> {
+        let mut line = Line::new(self.open_call()?);
+        line.begin(request)?;
+        Ok(Pending { client: self.clone(), line, read })
+    }
+
     /// Waits until the engine has taken in what this process has published, and ends the connection. The engine goes on,
     /// unless this process has it: then it is closed as [`Engine::close`] says, and another process may take it over.
     ///
@@ -682,10 +723,10 @@ impl Client {
 
     fn finish<T: DeserializeOwned>(
         &self,
-        socket: UnixStream,
+        socket: Arc<UnixStream>,
         answer: Result<(Answer<Value>, Vec<u8>)>,
     ) -> Result<(T, Vec<u8>)> {
-        let (answer, behind) = answer?;
+        let (answer, behind) = answer.map_err(|e| self.explain(e))?;
         let mut idle = self.inner.idle.lock();
         if idle.len() < IDLE_CALLS_MAX {
             idle.push(socket);
@@ -694,8 +735,14 @@ impl Client {
         wire::value(answer).map(|value| (value, behind))
     }
 
-    /// A connection for calls.
-    pub(super) fn open_call(&self) -> Result<UnixStream> {
+    /// What an error means: where this process has ended the connection itself, that it is closed.
+    pub(super) fn explain(&self, e: Error) -> Error {
+        let closed_here = e.kind() == ErrorKind::Disconnected && self.inner.closed.load(Ordering::SeqCst);
+        if closed_here { closed() } else { e }
+    }
+
+    /// A connection for calls, which ends when this is closed.
+    pub(super) fn open_call(&self) -> Result<Arc<UnixStream>> {
         let inner = &*self.inner;
         inner.check_process()?;
         let deadline = deadline_in(inner.options.connect_timeout);
@@ -714,10 +761,96 @@ impl Client {
                 Err(e) if e.kind() == ErrorKind::Disconnected && driver::now() < deadline => {
                     std::thread::sleep(BACKOFF_MIN);
                 }
-                opened => return opened,
+                opened => return opened.and_then(|socket| inner.keep(socket)),
             }
         }
     }
+}
+
+/// What a redrive came to, as it is answered.
+pub(super) type ToldRedriven = (u64, u64, Vec<(String, u64)>, Option<wire::WireError>);
+
+pub(super) fn redriven((redriven, left, why, failed): ToldRedriven) -> (Redriven, Result<()>) {
+    (Redriven { redriven, left, why }, failed.map_or(Ok(()), |e| Err(e.into())))
+}
+
+/// A call of the engine's process that is on its way: see [`Client::start_flush`]. For callers that have something to look
+/// after while they wait: its descriptor is readable once the answer is there, or will never be.
+#[derive(Debug)]
+#[must_use = "an answer is for waiting"]
+pub struct Pending<T> {
+    client: Client,
+    line: Line,
+    read: fn(Answer<Value>) -> Result<T>,
+}
+
+impl<T> Pending<T> {
+    /// Waits for the answer, at most until `deadline`; `None` if there is none by then, and it may be called again.
+    ///
+    /// # Errors
+    /// What the call answers; [`ErrorKind::Closed`] if the client is closed meanwhile; [`ErrorKind::Disconnected`] if the
+    /// engine's process dies; [`ErrorKind::WrongProcess`] in a forked child.
+    pub fn wait(&mut self, deadline: Instant) -> Result<Option<T>> {
+        self.client.check_process()?;
+        match self.line.answer(deadline).map_err(|e| self.client.explain(e))? {
+            Some((answer, _)) => (self.read)(answer).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<T> AsFd for Pending<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.socket.as_fd()
+    }
+}
+
+/// A connection for calls, of which one may be on its way.
+#[derive(Debug)]
+pub(super) struct Line {
+    socket: Arc<UnixStream>,
+    asked: bool,
+}
+
+impl Line {
+    pub(super) fn new(socket: Arc<UnixStream>) -> Line {
+        Line { socket, asked: false }
+    }
+
+    pub(super) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// Whether an answer is still to come.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// Calls; the answer to the call before must be there.
+    pub(super) fn begin(&mut self, request: &Request) -> Result<()> {
+        debug_assert!(!self.asked);
+        wire::send(&self.socket, request, &[])?;
+        self.asked = true;
+        Ok(())
+    }
+
+    /// The answer, if it comes until then.
+    pub(super) fn answer(&mut self, until: Instant) -> Result<Option<(Answer<Value>, Vec<u8>)>> {
+        let left = until.saturating_duration_since(Instant::now());
+        // Rounded up, or the last of it would be spun away.
+        let left = left.min(PART_MAX).saturating_add(Duration::from_micros(999));
+        if !wait_for(&[self.socket.as_raw_fd()], Some(left)) {
+            return Ok(None);
+        }
+        self.asked = false;
+        let _ = self.socket.set_read_timeout(Some(CALL_MARGIN));
+        wire::receive(&self.socket).map(Some)
+    }
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client is closed")
 }
 
 /// Asks and waits for the answer.
@@ -781,20 +914,25 @@ impl Inner {
     ) -> Result<MutexGuard<'a, State>> {
         loop {
             if self.closed.load(Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+                return Err(closed());
             }
             if state.link.is_some() {
                 return Ok(state);
             }
             let Some(deadline) = deadline.filter(|d| driver::now() < *d) else {
-                let what = format!("no engine is connected at {}", self.path.display());
-                let e = Error::new(ErrorKind::Disconnected, what);
-                return Err(match &state.trouble {
-                    Some(why) => e.remedy(format!("it is tried again and again; so far: {why}")),
-                    None => e.remedy("it is tried again and again; start the process that has the engine"),
-                });
+                return Err(self.unlinked(state.trouble.as_ref()));
             };
             state = self.wait(state, deadline);
+        }
+    }
+
+    /// What is said where nobody is connected: see [`Client::is_unsent`].
+    #[cold]
+    fn unlinked(&self, why: Option<&Error>) -> Error {
+        let e = Error::new(ErrorKind::Disconnected, "no engine is connected").at(self.path.display().to_string());
+        match why {
+            Some(why) => e.remedy(format!("it is tried again and again; so far: {why}")),
+            None => e.remedy("it is tried again and again; start the process that has the engine"),
         }
     }
 
@@ -881,8 +1019,11 @@ impl Inner {
             }
         };
         if let Err(e) = asked {
-            if e.kind() != ErrorKind::Disconnected || deadline.is_none_or(|d| driver::now() >= d) {
+            if e.kind() != ErrorKind::Disconnected {
                 return Err(e);
+            }
+            if deadline.is_none_or(|d| driver::now() >= d) {
+                return Err(self.unlinked(Some(&e)));
             }
             std::thread::sleep(BACKOFF_MIN);
             return Ok(self.state.lock());
@@ -910,7 +1051,7 @@ impl Inner {
                 let socket = hello(&self.path, Wants::Calls { session: welcome.session, secret: welcome.secret })?;
                 let (answer, _): (Answer<()>, _) = wire::receive(&socket)?;
                 answer.map_err(Error::from)?;
-                socket
+                self.keep(socket)?
             }
         };
         let (answer, _) = exchange(&socket, request, &[], None)?;
@@ -920,6 +1061,17 @@ impl Inner {
         }
         drop(idle);
         wire::value(answer)
+    }
+
+    /// Has a connection for calls end with everything else.
+    fn keep(&self, socket: UnixStream) -> Result<Arc<UnixStream>> {
+        let socket = Arc::new(socket);
+        let mut calls = self.calls.lock();
+        calls.retain(|call| call.strong_count() > 0);
+        calls.push(Arc::downgrade(&socket));
+        drop(calls);
+        // After it is there to be ended.
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(socket) }
     }
 
     fn link_asks(&self, deadline: Option<Instant>) -> Result<bool> {
@@ -964,7 +1116,7 @@ impl Inner {
             let patience = options.ack_timeout.max(options.on_full.limit().unwrap_or_default()) + BACKOFF_MAX;
             let became = match driver::block_on(answer, Some(deadline_in(patience))) {
                 Some(Ok(became)) => became?,
-                Some(Err(_)) => return Err(Error::new(ErrorKind::Closed, "the client is closed")),
+                Some(Err(_)) => return Err(closed()),
                 None => {
                     self.asking.lock().remove(&position);
                     let what = "the engine's process does not say whether the event is accepted";
@@ -1093,6 +1245,10 @@ impl Inner {
         let closed = Error::new(ErrorKind::Closed, "the client was closed before the event reached its level");
         self.doubt(&reached, tail, &closed);
         self.idle.lock().clear();
+        // Who waits for an answer is told.
+        for call in self.calls.lock().drain(..).filter_map(|call| call.upgrade()) {
+            let _ = call.shutdown(std::net::Shutdown::Both);
+        }
         self.changed.notify_all();
     }
 }
@@ -1327,10 +1483,11 @@ fn attend(client: &Weak<Inner>, bell: &OwnedFd, first: Connection) {
     }
 }
 
-fn wait_for(fds: &[i32], limit: Option<Duration>) {
+/// Whether one of them is readable within the limit.
+fn wait_for(fds: &[i32], limit: Option<Duration>) -> bool {
     let entry = |fd: &i32| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
     let mut polls: Vec<libc::pollfd> = fds.iter().map(entry).collect();
     let ms = limit.map_or(-1, |l| l.as_millis() as libc::c_int);
     // SAFETY: valid entries. Whatever the answer is, everything is looked at.
-    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, ms) };
+    unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, ms) > 0 }
 }

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 pub use any::{AnyConsumer, AnyEngine, AnyReplay, AnyTail};
 pub(crate) use client::Promise;
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, Pending};
 pub(crate) use server::{Listening, Server};
 
 use crate::error::{Error, Result};

@@ -221,8 +221,23 @@ pub(super) fn message(json: &impl Serialize, behind: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Writes a message.
-pub(super) fn send(mut to: &UnixStream, json: &impl Serialize, behind: &[u8]) -> Result<()> {
-    to.write_all(&message(json, behind)?).map_err(|e| lost(&e))
+pub(super) fn send(to: &UnixStream, json: &impl Serialize, behind: &[u8]) -> Result<()> {
+    Unsignalled(to).write_all(&message(json, behind)?).map_err(|e| lost(&e))
+}
+
+/// A socket whose other end may have gone: no signal tells of it, which would end a host that does not expect one.
+struct Unsignalled<'a>(&'a UnixStream);
+
+impl Write for Unsignalled<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the bytes live, and the descriptor is open.
+        let n = unsafe { libc::send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a message.

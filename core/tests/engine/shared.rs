@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use tidewire::config::{Config, EngineConfig, SharedConfig};
 use tidewire::event::EventTypes;
 use tidewire::log::reader::{Item, ReadFrom};
 use tidewire::rule::{Expect, Format, OnQueueFull, Rule, RuleSet};
+use tidewire::shared::AnyConsumer;
 use tidewire::{
     Ack, AnyEngine, Client, ClientOptions, CommitFields, CommitOptions, ConsumerOptions, DeadLetterFilter, DedupKey,
     Delivery, DetailsWanted, Engine, ErrorKind, Event, Intent, KnownType, MetricsFormat, OnFull, PublishOptions,
@@ -375,6 +377,11 @@ fn the_engines_other_calls_are_there_for_clients() {
     assert_eq!(any.export_dead_letters(&DeadLetterFilter::default(), &mut here).unwrap(), 20);
     assert_eq!(local.export_dead_letters(&DeadLetterFilter::default(), &mut there).unwrap(), 20);
     assert!(!here.is_empty() && here == there);
+    let all = any.dead_letters(&DeadLetterFilter::default(), None, usize::MAX).unwrap();
+    assert_eq!(all, local.dead_letters(&DeadLetterFilter::default(), None, usize::MAX).unwrap());
+    let rest = any.dead_letters(&DeadLetterFilter::default(), Some(all[3].id), 5).unwrap();
+    assert_eq!(rest, all[4..9]);
+    assert!(any.dead_letters(&DeadLetterFilter::default(), None, 0).unwrap().is_empty());
     r.set_behaviour(Behaviour::Ok204);
     let mut one = DeadLetterFilter::default();
     one.key_prefix = b"k1".to_vec();
@@ -431,6 +438,62 @@ fn the_engines_other_calls_are_there_for_clients() {
     drop(consumer);
     any.delete_group("workers").unwrap();
 
+    // Waiting by descriptors, as a host with a loop does.
+    let mut tail = any.tail(tidewire::filter::EventFilter::all(), &ReadFrom::Now).unwrap();
+    let consumer = any.consumer("loop", &ConsumerOptions::default()).unwrap();
+    assert!(tail.is_remote() && tail.watch().is_none() && consumer.is_remote() && consumer.watch().is_none());
+    let told = |consumer: &AnyConsumer| loop {
+        // Nothing to wait for: it is at hand.
+        if let Some(asked) = consumer.ask(10, WAIT).unwrap() {
+            assert!(readable(&asked));
+        }
+        match &consumer.fetch(10, Duration::ZERO).unwrap()[..] {
+            [] => {}
+            [Delivery::Event(given)] => break given.clone(),
+            more => panic!("{more:?}"),
+        }
+    };
+    let first = tail.ask(WAIT).unwrap().unwrap();
+    assert!(tail.next_within(Duration::ZERO).unwrap().is_none(), "it is still asked for");
+    any.publish_with(&event("told", 1), &SYNCED).unwrap();
+    assert!(readable(&first));
+    let entry = loop {
+        match tail.next_within(Duration::ZERO).unwrap() {
+            Some(Item::Entry(entry)) => break entry,
+            Some(gap) => panic!("{gap:?}"),
+            None => assert!(tail.ask(WAIT).unwrap().is_none_or(|asked| readable(&asked))),
+        }
+    };
+    assert_eq!(entry.frame().key(), b"told");
+    let given = told(&consumer);
+    assert_eq!(given.entry.frame().key(), b"told");
+    consumer.ack(&[given.lease]).unwrap();
+    // What comes while something else is asked is given out after it.
+    any.publish_with(&event("later", 2), &SYNCED).unwrap();
+    assert!(readable(&consumer.ask(10, WAIT).unwrap().unwrap()));
+    consumer.extend(given.lease).unwrap_err();
+    let given = told(&consumer);
+    assert_eq!(given.entry.frame().key(), b"later");
+    consumer.nack(given.lease, Duration::ZERO).unwrap();
+    assert_eq!(consumer.fetch(10, WAIT).unwrap().len(), 1);
+    drop(consumer);
+    any.delete_group("loop").unwrap();
+    let mut flush = client.start_flush(WAIT).unwrap();
+    assert!(readable(&flush));
+    assert_eq!(flush.wait(Instant::now()).unwrap(), Some(()));
+    let redrive = client.start_redrive(&DeadLetterFilter::default(), &RedriveOptions::default(), WAIT);
+    let (redriven, result) = redrive.unwrap().wait(Instant::now() + WAIT).unwrap().unwrap();
+    result.unwrap();
+    assert_eq!((redriven.redriven, redriven.left), (0, 0));
+
+    // A copy.
+    let copy = place.0.path().join("copy");
+    any.snapshot(&copy).unwrap();
+    assert!(copy.metadata().unwrap().len() > 0);
+    let e = any.snapshot(&place.0.path().join("none/copy")).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Io, "{e}");
+    assert_eq!(any.rules_version().unwrap(), local.rules_version().unwrap());
+
     // Replays.
     let replay = any.replay(
         Some("r".into()),
@@ -446,7 +509,28 @@ fn the_engines_other_calls_are_there_for_clients() {
     assert!(replay.wait(WAIT).unwrap().delivered >= 21);
     assert_eq!(any.find_replay("gone").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(any.replays_json().unwrap(), local.replays_json().unwrap());
+
+    // Closing a client ends what waits there.
+    let (mut tail, consumer) = (
+        any.tail(tidewire::filter::EventFilter::all(), &ReadFrom::Now).unwrap(),
+        any.consumer("waits", &ConsumerOptions::default()).unwrap(),
+    );
+    let asked = tail.ask(WAIT).unwrap().unwrap();
+    let waiting = std::thread::spawn(move || consumer.fetch(10, WAIT).unwrap_err().kind());
+    std::thread::sleep(Duration::from_millis(50));
+    client.close(WAIT).unwrap();
+    assert!(readable(&asked));
+    assert_eq!(tail.next_within(WAIT).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(waiting.join().unwrap(), ErrorKind::Closed);
+    assert_eq!(any.rules_json().unwrap_err().kind(), ErrorKind::Closed);
     engine.close(WAIT).unwrap();
+}
+
+/// Whether a descriptor becomes readable.
+fn readable(fd: &impl AsFd) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry.
+    unsafe { libc::poll(&mut entry, 1, WAIT.as_millis() as i32) == 1 }
 }
 
 /// What is published here and what is published there come in the order of the calls.
