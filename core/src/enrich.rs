@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -20,9 +21,9 @@ use crate::lock::Mutex;
 use crate::shard::{Command, Shared};
 
 /// How long an enricher may take for an event unless its options say something else.
-pub const TIMEOUT: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(100);
 /// The longest time that it may be given.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// A function of the host that adds to events: see [`crate::Engine::set_enricher`].
 ///
@@ -128,7 +129,7 @@ fn merged<'a>(mut pairs: Vec<(&'a str, &'a str)>, added: &'a [(String, String)])
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EnrichOptions {
-    /// How long it may take for one event, 1 ms to 60 s. Default: [`TIMEOUT`]. Publishers feel what is slow only when the
+    /// How long it may take for one event, 1 ms to 60 s. Default: 100 ms. Publishers feel what is slow only when the
     /// ring is full; those who wait for an ack wait for the enricher, too.
     pub timeout: Duration,
     /// What is added to an event for which it took too long, failed, or said something that cannot be. Default: nothing, the
@@ -363,21 +364,36 @@ impl Asking {
     }
 
     /// Ready when there is an answer.
-    pub(crate) fn waiter(&self) -> impl Future<Output = ()> + use<> {
-        let board = self.board.clone();
-        std::future::poll_fn(move |cx: &mut Context<'_>| {
-            let there = || !board.answers.lock().is_empty();
-            if there() {
-                return Poll::Ready(());
-            }
-            board.waker.register(cx.waker());
-            if there() { Poll::Ready(()) } else { Poll::Pending }
-        })
+    pub(crate) fn waiter(&self) -> Waiter {
+        Waiter(self.board.clone())
     }
 
     /// The frame of an event to which the enricher has said nothing that counts; `None` if it stays as it is.
     pub(crate) fn fallback(&self, frame: &[u8]) -> Option<Vec<u8>> {
         self.options.fallback.apply(frame, self.bytes_max).ok().flatten()
+    }
+}
+
+/// See [`Asking::waiter`].
+pub(crate) struct Waiter(Arc<Board>);
+
+impl Future for Waiter {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let there = || !self.0.answers.lock().is_empty();
+        if there() {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(cx.waker());
+        if there() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Waiter {
+    /// Nobody is to be woken any more: a waker that is dropped later, on another thread, would leave its task behind.
+    fn drop(&mut self) {
+        drop(self.0.waker.take());
     }
 }
 
