@@ -6,6 +6,7 @@
 mod aio;
 mod args;
 mod engine;
+mod enrich;
 mod error;
 mod event;
 mod filter;

@@ -15,7 +15,7 @@ macro_rules! fields {
 
 pub(crate) fn stats<'py>(py: Python<'py>, s: &Stats) -> PyResult<Bound<'py, PyDict>> {
     let dict = fields!(py, s, shards accepted refused_full invalid no_match refused_queue duplicates stored routed
-        delivered dead_lettered dropped reservations in_doubt dead_letters_kept waiting log_bytes commits syncs segments damaged ring_used_bytes held_bytes unhealthy);
+        delivered dead_lettered dropped reservations in_doubt dead_letters_kept waiting log_bytes commits syncs segments damaged ring_used_bytes held_bytes enriched enrich_timeouts enrich_failed enrich_panicked enrich_skipped unhealthy);
     let destinations = PyList::empty(py);
     for d in &s.destinations {
         destinations.append(destination(py, d)?)?;

@@ -270,6 +270,7 @@ def test_a_closed_engine_changes_nothing(mine: Mine) -> None:
         lambda: engine.put_destination({"name": "x", "type": "custom"}),
         lambda: engine.suspend_destination("mine"),
         lambda: engine.set_handler("mine", None),
+        lambda: engine.set_enricher(None),
         lambda: engine.tail(),
         lambda: engine.consumer("g"),
         lambda: engine.replay("mine"),

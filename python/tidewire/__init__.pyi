@@ -815,6 +815,27 @@ class Engine:
         Raises :exc:`NotFound`; :exc:`InvalidArgument` if the destination has no secret or the new one does not fit;
         :exc:`IoError` and the like if it cannot be stored; :exc:`Closed`, :exc:`WrongProcess`.
         """
+    def set_enricher(
+        self,
+        enricher: Optional[Callable[[Event], Optional[Mapping[str, Any]]]],
+        *,
+        timeout: float = 0.1,
+        metadata: Optional[Mapping[str, str]] = None,
+        tags: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        """Gives the engine a callable that adds metadata, tags or data to each event before it is matched. It takes the place of an
+        earlier one; ``None`` takes that away.
+
+        It is called with an :class:`Event`, and returns ``None``, or a ``dict`` of what is added: ``metadata`` and ``tags``, which are
+        mappings, and ``data``, as for :meth:`publish`. What the event has under the same name is replaced. What it adds is
+        written to the log with the event and never asked for again. Each shard has a thread for it, so it may block, and is called
+        by several threads where there are several shards. What comes after an event waits for it, and so does an ack. If it
+        takes longer than ``timeout`` seconds (0.001 to 60), raises, or returns what cannot be, the event gets ``metadata`` and
+        ``tags`` instead; after a timeout nobody waits for it until it is back. :meth:`stats` counts.
+
+        Raises :exc:`InvalidArgument` for a timeout, metadata or tags that cannot be; :exc:`IoError` if there can be no thread;
+        :exc:`Closed`, :exc:`WrongProcess`.
+        """
     @overload
     def set_handler(self, name: str, handler: Optional[Callable[[Batch], Optional[Iterable[int]]]]) -> None:
         """Gives the engine a callable, or a coroutine function, for the custom destinations that name it: ``[[destination]] name =

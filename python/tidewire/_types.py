@@ -279,6 +279,16 @@ class Stats(TypedDict):
     ring_used_bytes: int
     held_bytes: int
     """Bytes of records held for delivery."""
+    enriched: int
+    """Events that the enricher saw, whether it added anything or not."""
+    enrich_timeouts: int
+    """Events for which it took too long; these and the next three have got the fallback."""
+    enrich_failed: int
+    """Events for which it raised, or returned what cannot be."""
+    enrich_panicked: int
+    """Events for which it came upon a defect of Tidewire."""
+    enrich_skipped: int
+    """Events that it did not see, because it had not come back from an earlier one, or the engine closed."""
     unhealthy: list[str]
     """What is wrong, per shard that is not well."""
     destinations: list[DestinationStats]

@@ -685,6 +685,141 @@ def test_an_engine_that_another_process_has():
             assert second.shape() == [new("b")]
 
 
+class Shared(Nginx):
+    """An nginx of several workers over one engine, which `tidewire run` has."""
+
+    def __init__(self, location="", workers=4, **more):
+        self.sockets = tempfile.TemporaryDirectory(prefix="tidewire-socket.")
+        self.socket = pathlib.Path(self.sockets.name) / "s"
+        super().__init__("add_header X-Worker $pid always; " + location, workers=workers, start=False,
+                         settings=f"tidewire_engine unix:{self.socket};",
+                         engine=f'data_dir = "data"\nshared = {{ socket = "{self.socket}" }}', **more)
+        self.engine = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", TIDEWIRE, "run", "--config", self.root / "t.toml"],
+                                       stdout=subprocess.DEVNULL, stderr=(self.root / "engine").open("w"))
+        until(self.socket.exists, "an engine that listens")
+        self.start()
+
+    def stop(self, quick=False):
+        try:
+            super().stop(quick)
+        finally:
+            if self.engine.poll() is None:
+                self.engine.terminate()
+                self.engine.wait(WAIT)
+            self.sockets.cleanup()
+
+
+class Load:
+    """Threads that change objects, and what they were answered: by key, the status and the size of each PUT."""
+
+    def __init__(self, nginx, threads=12):
+        self.nginx, self.end, self.done, self.workers = nginx, threading.Event(), collections.defaultdict(list), set()
+        self.changes = 0
+        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(threads)]
+
+    def run(self, number):
+        connection, turn = None, 0
+        while not self.end.is_set():
+            # Each has keys of its own, and all change one that they share.
+            key = "shared" if turn % 3 == 2 else f"{number}/{turn % 5}"
+            delete = key == "shared" and (number + turn) % 2 == 0
+            turn += 1
+            try:
+                connection = connection or self.nginx.connection()
+                method, body = ("DELETE", None) if delete else ("PUT", b"x" * turn)
+                status, headers, _ = self.nginx.ask(method, f"/store/{key}", body, connection=connection)
+                self.workers.add(headers["X-Worker"])
+            except (OSError, http.client.HTTPException):
+                # A worker that is killed leaves nobody knowing whether the request was done.
+                connection, status = None, 0
+            if key != "shared":
+                self.done[key].append((status, turn))
+            elif status in (201, 204):
+                self.changes += 1
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end.set()
+        for t in self.threads:
+            t.join()
+
+    def check(self, known=True):
+        """Everything that was acknowledged is told once and in order; with `known` nothing else is, and of the shared key each
+        change is told as it was."""
+        told, exists = collections.defaultdict(list), False
+        for r in self.nginx.records():
+            told[r["s3"]["object"]["key"]].append(r)
+        shared = told.pop("shared", [])
+        assert all(a["s3"]["object"]["sequencer"] < b["s3"]["object"]["sequencer"] for a, b in zip(shared, shared[1:]))
+        if known:
+            assert len(shared) == self.changes, (len(shared), self.changes)
+            for r in shared:
+                removed = r["eventName"].startswith("ObjectRemoved") or r["eventName"].startswith("s3:ObjectRemoved")
+                assert exists if removed else r["data"] == {"overwritten": exists}, (r, exists)
+                exists = not removed
+        assert set(told) <= set(self.done), set(told) - set(self.done)
+        for key, answers in self.done.items():
+            sizes = [r["s3"]["object"]["size"] for r in told[key]]
+            assert all(a < b for a, b in zip(sizes, sizes[1:])), f"{key} is told twice or out of order: {sizes}"
+            missing = [size for status, size in answers if status in (201, 204) and size not in sizes]
+            assert not missing, f"{key} is not told: {missing}"
+            refused = [size for status, size in answers if status == 503 and size in sizes]
+            assert not refused, f"{key} is told though it was refused: {refused}"
+            assert not known or len(sizes) == sum(status in (201, 204) for status, _ in answers), key
+
+
+def test_several_workers_over_one_engine():
+    for level in ("memory", "synced"):
+        with Shared(f"tidewire_ack {level};") as nginx:
+            until(lambda: len(nginx.workers()) == 4, "four workers")
+            with Load(nginx) as load:
+                until(lambda: len(load.workers) > 1 and load.changes > 100, "changing objects in several workers")
+            statuses = collections.Counter(status for answers in load.done.values() for status, _ in answers)
+            assert set(statuses) <= {201, 204}, statuses
+            load.check()
+            status, _, text = nginx.ask("GET", "/metrics")
+            assert status == 200 and b"tidewire_clients 4" in text, text
+
+
+def test_workers_that_are_killed_under_load_over_one_engine():
+    with Shared("tidewire_ack synced;") as nginx:
+        nginx.faults = lambda: []  # a worker that is killed is one
+        until(lambda: len(nginx.workers()) == 4, "four workers")
+        with Load(nginx) as load:
+            for n in range(6):
+                before = load.changes
+                until(lambda: load.changes > before + 20, "changing objects")
+                workers = nginx.workers()
+                os.kill(workers[n % len(workers)], signal.SIGKILL)
+                until(lambda: len(nginx.workers()) == 4, "four workers again")
+            before = load.changes
+            until(lambda: load.changes > before + 20, "changing objects after that")
+        statuses = collections.Counter(status for answers in load.done.values() for status, _ in answers)
+        assert statuses[201] + statuses[204] > 50 and set(statuses) <= {0, 201, 204, 503}, statuses
+        load.check(known=False)
+
+
+def test_an_engine_that_is_killed_under_load():
+    with Shared("tidewire_ack synced;", http="tidewire_open_timeout 20s;") as nginx:
+        until(lambda: len(nginx.workers()) == 4, "four workers")
+        with Load(nginx) as load:
+            until(lambda: load.changes > 50, "changing objects")
+            nginx.engine.kill()
+            nginx.engine.wait(WAIT)
+            nginx.engine = subprocess.Popen(nginx.engine.args, stdout=subprocess.DEVNULL,
+                                            stderr=(nginx.root / "engine").open("a"))
+            before = load.changes
+            until(lambda: load.changes > before + 50, "changing objects after that")
+        statuses = collections.Counter(status for answers in load.done.values() for status, _ in answers)
+        # What was under way when the engine was killed nobody knows.
+        assert statuses[201] + statuses[204] > 50, statuses
+        load.check(known=False)
+
+
 def test_cadaver():
     if not shutil.which("cadaver") or not DAV_EXT.exists():
         return skip("cadaver or libnginx-mod-http-dav-ext is not installed")
@@ -744,5 +879,6 @@ def test_rclone():
 
 if __name__ == "__main__":
     MODULE = pathlib.Path(sys.argv[1]).resolve()
+    TIDEWIRE = os.environ.get("TIDEWIRE_COMMAND", "tidewire")
     only = sys.argv[2:]
     sys.exit(main({n: t for n, t in globals().items() if not only or n in only}))
