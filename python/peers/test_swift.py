@@ -119,7 +119,8 @@ def ask(swift: Swift, method: str, path: str, body: Optional[bytes] = None, **he
             answer.read()
             return answer.status, dict(answer.headers)
     except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers)
+        with error:
+            return error.code, dict(error.headers)
 
 
 def test_the_client_uploads_posts_copies_and_deletes(swift: Swift, told: Told, tmp_path: Path) -> None:
@@ -195,6 +196,7 @@ def test_a_put_that_fails_is_not_told(swift: Swift, told: Told, tmp_path: Path) 
     with pytest.raises(urllib.error.HTTPError) as e:
         urllib.request.urlopen(request, timeout=30)
     assert e.value.code == 401
+    e.value.close()
     (tmp_path / "f").write_bytes(b"x")
     assert swift.client("upload", "y" * 300, "f", cwd=tmp_path).returncode != 0
     assert told.next(0) == []

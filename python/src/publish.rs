@@ -340,6 +340,7 @@ impl Engine {
         let (ack, block, wait) = (options.ack, options.block, options.limit.start());
         let in_hub = Hub::current(py)?.is_some();
         guard(py, || {
+            // First what becomes of it, which a wait that is over would not tell; then the wait, for what is a repeat by then.
             let mut first = None;
             loop {
                 let (slice_end, last) = wait.slice();
@@ -350,6 +351,7 @@ impl Engine {
                     (true, true) => OnFull::Block(left),
                     (true, false) => OnFull::Retry(left),
                 };
+                let ack = if first.is_some() { ack } else { Ack::Memory };
                 let publish = PublishOptions { ack, on_full, ack_timeout: left, dedup_key: None };
                 let result = if in_hub {
                     let (engine, event) = (engine.clone(), event.copy());
@@ -359,14 +361,12 @@ impl Engine {
                 };
                 match result {
                     Err(e) if !last && !in_hub && block && self.state.has_no_space(&e) => py.check_signals()?,
-                    Err(e) if !last && !in_hub && e.kind() == ErrorKind::Timeout => {
-                        // It is accepted; asked again, it is a repeat that is waited for.
-                        first.get_or_insert(Published::Accepted);
-                        py.check_signals()?;
-                    }
+                    Err(e) if !last && !in_hub && e.kind() == ErrorKind::Timeout => py.check_signals()?,
                     other => {
-                        let became = other.or_raise(py)?;
-                        return Ok(published(py, first.unwrap_or(became))?.clone_ref(py));
+                        let became = *first.get_or_insert(other.or_raise(py)?);
+                        if ack == options.ack || became == Published::NoMatch {
+                            return Ok(published(py, became)?.clone_ref(py));
+                        }
                     }
                 }
             }
