@@ -457,9 +457,14 @@ pub(crate) fn helper<'py>(
     name: &str,
     args: impl pyo3::call::PyCallArgs<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    helper_of(py, name)?.call1(args)
+}
+
+/// A function of `tidewire/_aio.py`.
+pub(crate) fn helper_of<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     static MODULE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let module = MODULE.get_or_try_init(py, || Ok::<_, PyErr>(py.import("tidewire._aio")?.into_any().unbind()))?;
-    module.bind(py).call_method1(name, args)
+    module.bind(py).getattr(name)
 }
 
 /// Checks a configuration as :class:`Engine` would when it is opened, as far as nothing need be opened for that.

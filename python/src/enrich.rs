@@ -8,6 +8,7 @@ use tidewire::event::FrameView;
 use tidewire::{EnrichOptions, Enricher, Enrichment};
 
 use crate::args::{self, Pairs};
+use crate::call::call;
 use crate::engine::Engine;
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
@@ -69,7 +70,7 @@ struct Host(Py<PyAny>);
 impl Host {
     fn ask(&self, py: Python<'_>, event: &FrameView<'_>, added: &mut Enrichment) -> PyResult<()> {
         guard(py, || {
-            let answer = self.0.bind(py).call1((PyEvent::of_frame(*event),))?;
+            let answer = call(self.0.bind(py), (PyEvent::of_frame(*event),))?;
             if answer.is_none() {
                 return Ok(());
             }

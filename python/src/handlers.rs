@@ -11,6 +11,7 @@ use tidewire::custom;
 use tidewire::{Error, ErrorKind};
 
 use crate::args;
+use crate::call::{call_helper, tell_raised};
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 
@@ -78,11 +79,11 @@ impl custom::Handler for Host {
         // Where the interpreter ends nobody takes it, and it is tried again in the next run.
         Python::try_attach(|py| {
             let told = Batch::new(py, batch).and_then(|batch| match &self.on {
-                None => helper(py, "handle", (&self.call, batch)),
-                Some(on) => helper(py, "handle_on", (on, &self.call, batch)),
+                None => call_helper(py, "handle", (&self.call, batch)),
+                Some(on) => call_helper(py, "handle_on", (on, &self.call, batch)),
             });
             if let Err(e) = told {
-                e.write_unraisable(py, Some(self.call.bind(py)));
+                tell_raised(py, e, Some(&self.call));
             }
         });
     }

@@ -15,6 +15,7 @@ use tidewire::{
 };
 
 use crate::args;
+use crate::call::call;
 use crate::engine::{Engine, helper};
 use crate::error::{OrRaise, guard, invalid_argument};
 use crate::event::PyEvent;
@@ -297,7 +298,7 @@ struct Object {
 
 impl Write for Object {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = Python::attach(|py| self.write.call1(py, (PyBytes::new(py, bytes),)).map(drop));
+        let written = Python::attach(|py| call(self.write.bind(py), (PyBytes::new(py, bytes),)).map(drop));
         match written {
             Ok(()) => Ok(bytes.len()),
             Err(e) => {

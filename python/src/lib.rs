@@ -5,6 +5,7 @@
 
 mod aio;
 mod args;
+mod call;
 mod engine;
 mod enrich;
 mod error;

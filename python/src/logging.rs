@@ -13,6 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use tidewire::Error;
 
+use crate::call::{call_helper, tell_raised};
 use crate::error::OrRaise;
 
 /// So many messages may wait; more are counted and left out.
@@ -130,7 +131,7 @@ fn tell(running: &Running, messages: &Receiver<Message>) {
                 }
             });
             if let Err(e) = told {
-                e.write_unraisable(py, None);
+                tell_raised(py, e, None);
             }
         });
         if told.is_none() {
@@ -153,6 +154,5 @@ fn hand_over(py: Python<'_>, message: &Message) -> PyResult<()> {
         Some(_) => message.target.replace("::", "."),
         None => format!("tidewire.{}", message.target.replace("::", ".")),
     };
-    let logger = py.import("logging")?.call_method1(intern!(py, "getLogger"), (name,))?;
-    logger.call_method1(intern!(py, "log"), (level, "%s", &message.text)).map(drop)
+    call_helper(py, "log", (name, level, &message.text)).map(drop)
 }

@@ -408,6 +408,31 @@ def test_the_interpreter_may_end_while_a_handler_runs(tmp_path: Path) -> None:
         assert out.returncode == 0 and "called" in out.stdout, out.stderr
 
 
+# It asks for the interpreter again and again, so it is certainly caught at that.
+BUSY_AT_EXIT = """
+import sys, time, tidewire
+from conftest import custom
+engine = tidewire.Engine(custom(), data_dir=sys.argv[1])
+def forever(*_):
+    while True:
+        time.sleep(0.0001)
+if sys.argv[2] == "handler":
+    engine.set_handler("mine", forever)
+else:
+    engine.set_enricher(forever, timeout=0.01)
+engine.publish("photos", "k")
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.local
+@pytest.mark.parametrize("what", ["handler", "enricher"])
+def test_the_interpreter_may_end_while_a_callable_asks_for_it(what: str, tmp_path: Path) -> None:
+    for n in range(3):
+        out = run_python(BUSY_AT_EXIT, tmp_path / f"data{n}", what)
+        assert out.returncode == 0, (out.returncode, out.stderr)
+
+
 ASYNC_AT_EXIT = """
 import asyncio, sys, tidewire
 from conftest import config

@@ -11,9 +11,10 @@ import importlib
 import inspect
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._errors import Closed, Full, Timeout
@@ -444,6 +445,18 @@ def _settle(batch: "Batch", failed: Any) -> None:
 def _failed(batch: "Batch", error: BaseException) -> None:
     _log.error("the handler of %s failed; the batch is tried again", batch.destination, exc_info=error)
     batch.retry(f"{type(error).__name__}: {error}")
+
+
+def log(name: str, level: int, text: str) -> None:
+    logging.getLogger(name).log(level, "%s", text)
+
+
+def unraisable(error: BaseException, callable: Any) -> None:
+    sys.unraisablehook(
+        SimpleNamespace(  # type: ignore[arg-type]
+            exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg=None, object=callable
+        )
+    )
 
 
 def handle(handler: Callable[["Batch"], Any], batch: "Batch") -> None:
