@@ -180,7 +180,7 @@ impl Batch {
     /// Everything was taken but for the events of these places, which are tried again.
     ///
     /// Raises :exc:`InvalidArgument` for a place that there is not.
-    #[pyo3(signature = (failed, reason=String::new()))]
+    #[pyo3(signature = (failed, reason=String::new()), text_signature = "($self, failed, reason='')")]
     fn accept_but(&self, py: Python<'_>, failed: Vec<usize>, reason: String) -> PyResult<()> {
         if let Some(n) = failed.iter().find(|n| **n >= self.ids.len()) {
             let message = format!("there is no event {n}; there are {}", self.ids.len());
@@ -191,13 +191,13 @@ impl Batch {
     }
 
     /// It could not be taken now: it is tried again, with the waits of the destination's ``retry``, and counts as a failure.
-    #[pyo3(signature = (reason=String::new()))]
+    #[pyo3(signature = (reason=String::new()), text_signature = "($self, reason='')")]
     fn retry(&self, reason: String) {
         self.answer(|batch| batch.retry(&reason));
     }
 
     /// Nothing more is to come for so many seconds; then it is tried again. Does not count as an attempt.
-    #[pyo3(signature = (seconds, reason=String::new()))]
+    #[pyo3(signature = (seconds, reason=String::new()), text_signature = "($self, seconds, reason='')")]
     fn retry_after(&self, py: Python<'_>, seconds: f64, reason: String) -> PyResult<()> {
         let wait = args::seconds("seconds", seconds).or_raise(py)?;
         self.answer(|batch| batch.retry_after(wait, &reason));
@@ -205,7 +205,7 @@ impl Batch {
     }
 
     /// Something in it will never be taken. It is tried again in parts, until what is refused alone is a dead letter.
-    #[pyo3(signature = (reason=String::new()))]
+    #[pyo3(signature = (reason=String::new()), text_signature = "($self, reason='')")]
     fn refuse(&self, reason: String) {
         self.answer(|batch| batch.refuse(&reason));
     }

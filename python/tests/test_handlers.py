@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -220,8 +221,8 @@ def test_what_is_no_handler_is_refused(mine: Mine) -> None:
         engine.set_handler("mine", 5)  # type: ignore[call-overload]
     with pytest.raises(tidewire.InvalidArgument, match="no loop runs here"):
         engine.set_handler("mine", take)
-    with pytest.raises(TypeError, match="loop"):
-        engine.set_handler("mine", lambda batch: None, loop=asyncio.new_event_loop())  # type: ignore[call-overload]
+    with contextlib.closing(asyncio.new_event_loop()) as loop, pytest.raises(TypeError, match="loop"):
+        engine.set_handler("mine", lambda batch: None, loop=loop)  # type: ignore[call-overload]
     with pytest.raises(tidewire.InvalidConfig):
         engine.set_handler("no name", lambda batch: None)
 

@@ -18,6 +18,10 @@ class Hub(Protocol):
         """Lets others run for so long."""
 
 
+class _Over(Exception):
+    """The time of a wait is."""
+
+
 class _Eventlet:
     def __init__(self) -> None:
         from eventlet import hubs, sleep
@@ -26,12 +30,9 @@ class _Eventlet:
         self.sleep = sleep
 
     def wait(self, fd: int, timeout: Optional[float]) -> None:
-        class Over(Exception):
-            pass
-
         try:
-            self._hubs.trampoline(fd, read=True, timeout=timeout, timeout_exc=Over)
-        except Over:
+            self._hubs.trampoline(fd, read=True, timeout=timeout, timeout_exc=_Over)
+        except _Over:
             pass
 
 
