@@ -284,7 +284,8 @@ impl Case {
             // A connection that is used again and closed without a word costs no attempt, but a turn.
             _ => assert!(failures >= count / 4 && h.played() == count, "{what}: {failures} failures"),
         }
-        all_taken(&what, &h.take_events(), count, !self.repeats);
+        // A calm answer may have come too late for who is impatient.
+        all_taken(&what, &h.take_events(), count, !self.repeats && !self.impatient);
         assert_eq!(h.wrong_requests(), 0, "{what}");
         scene.leaves_nothing(count, open);
         match self.outcome {
@@ -657,8 +658,17 @@ fn public_and_private_addresses_of_one_name() {
     names.ends("mixed addresses", scene, count);
 }
 
+/// What requests of HTTP/2 meet with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    Failures,
+    /// Hardly any: what the endpoint says at the end may be lost with the connection, when that is broken while it is written to.
+    HardlyAny,
+    NoFailure,
+}
+
 /// Requests of HTTP/2 that meet with this until so many have come, and are answered then.
-fn over_http2(what: &str, acts: impl Fn(u64) -> Act + Send + Sync + 'static, fails: bool, impatient_too: bool) {
+fn over_http2(what: &str, acts: impl Fn(u64) -> Act + Send + Sync + 'static, over: Over, impatient_too: bool) {
     let _alone = alone();
     let count = deliveries();
     let dir = tempfile::tempdir().unwrap();
@@ -700,7 +710,13 @@ fn over_http2(what: &str, acts: impl Fn(u64) -> Act + Send + Sync + 'static, fai
     settle(what, engine);
     let d = of(engine);
     assert_eq!((d.delivered - before.delivered, d.dead_lettered), (count, 0), "{what}: {}", d.last_error);
-    assert_eq!(d.failures > before.failures, fails, "{what}: {}", d.last_error);
+    let failures = d.failures - before.failures;
+    let as_expected = match over {
+        Over::Failures => failures > 0,
+        Over::HardlyAny => failures <= count / 100,
+        Over::NoFailure => failures == 0,
+    };
+    assert!(as_expected, "{what}: {failures} failures, {}", d.last_error);
     let bodies = taken();
     assert!(bodies.len() as u64 >= count, "{what}: {}", bodies.len());
     drop(bodies);
@@ -710,31 +726,36 @@ fn over_http2(what: &str, acts: impl Fn(u64) -> Act + Send + Sync + 'static, fai
 
 #[test]
 fn streams_that_are_reset() {
-    over_http2("HTTP/2, reset", |_| Act::Reset(Reason::INTERNAL_ERROR), true, false);
+    over_http2("HTTP/2, reset", |_| Act::Reset(Reason::INTERNAL_ERROR), Over::Failures, false);
 }
 
 #[test]
 fn streams_that_end_within_the_answer() {
-    over_http2("HTTP/2, half", |_| Act::Half, true, false);
+    over_http2("HTTP/2, half", |_| Act::Half, Over::Failures, false);
 }
 
 #[test]
 fn streams_that_are_never_answered() {
-    over_http2("HTTP/2, stall", |_| Act::Stall, true, true);
+    over_http2("HTTP/2, stall", |_| Act::Stall, Over::Failures, true);
 }
 
 #[test]
 fn connections_of_http2_that_are_cut() {
-    over_http2("HTTP/2, cut", |n| if n % 50 == 0 { Act::Cut } else { Act::Reset(Reason::CANCEL) }, true, false);
+    over_http2(
+        "HTTP/2, cut",
+        |n| if n % 50 == 0 { Act::Cut } else { Act::Reset(Reason::CANCEL) },
+        Over::Failures,
+        false,
+    );
 }
 
 #[test]
 fn connections_of_http2_that_are_ended() {
-    over_http2("HTTP/2, go away", |n| if n % 10 == 0 { Act::GoAway } else { h2_server::ok() }, false, false);
+    over_http2("HTTP/2, go away", |n| if n % 10 == 0 { Act::GoAway } else { h2_server::ok() }, Over::HardlyAny, false);
 }
 
 #[test]
 fn bodies_of_http2_without_end() {
     let big = Bytes::from(vec![b'x'; 1 << 20]);
-    over_http2("HTTP/2, a large body", move |_| Act::Answer(200, Vec::new(), big.clone()), false, false);
+    over_http2("HTTP/2, a large body", move |_| Act::Answer(200, Vec::new(), big.clone()), Over::NoFailure, false);
 }
