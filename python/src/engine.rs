@@ -404,12 +404,16 @@ impl Flushing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_fd().as_raw_fd()
     }
 
-    /// What came of it.
+    /// Whether it is through. If not, another engine may have been asked: then the descriptor is another one, and it has waited
+    /// for that engine.
     ///
-    /// Raises :exc:`Timeout` if nothing has come yet.
-    fn take(&self, py: Python<'_>) -> PyResult<()> {
-        let take = || self.0.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now());
-        guard(py, || py.detach(take).and_then(|answer| answer.ok_or_else(no_answer)).or_raise(py))
+    /// Raises :exc:`Timeout` if it is not and was to be.
+    fn take(&self, py: Python<'_>, last: bool) -> PyResult<bool> {
+        let take = || match self.0.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now()) {
+            Ok(None) if last => Err(no_answer()),
+            other => other.map(|answer| answer.is_some()),
+        };
+        guard(py, || py.detach(take).or_raise(py))
     }
 }
 

@@ -257,9 +257,12 @@ async def flush(engine: "Engine", timeout: Optional[float]) -> None:
     if engine._is_remote:
         # Connecting may take a moment; the answer comes through a descriptor.
         flushing = await in_thread(engine._ask_to_flush, (timeout,), None)
-        with _closing(os.dup(flushing.fileno())) as fd:
-            await _readable(fd, None if timeout is None else timeout + ANSWER_MARGIN)
-        return flushing.take()
+        deadline = _deadline(None if timeout is None else timeout + ANSWER_MARGIN)
+        while True:
+            with _closing(os.dup(flushing.fileno())) as fd:
+                await _readable(fd, _left(deadline))
+            if await in_thread(flushing.take, (_left(deadline) == 0.0,), None):
+                return
     number = engine._start_flush(poller())
     if number is None:
         return

@@ -629,7 +629,15 @@ impl Client {
     /// # Errors
     /// As [`Engine::flush`], and [`ErrorKind::Disconnected`].
     pub fn flush(&self, timeout: Duration) -> Result<()> {
-        self.call_with(&Request::Flush { ms: millis(timeout) }, &[], Some(timeout)).map(|((), _)| ())
+        let deadline = deadline_in(timeout.saturating_add(CALL_MARGIN));
+        let mut flush = self.start_flush(timeout)?;
+        loop {
+            match flush.wait(deadline)? {
+                Some(()) => return Ok(()),
+                None if driver::now() < deadline => {}
+                None => return Err(Error::new(ErrorKind::Timeout, "the engine's process has not answered")),
+            }
+        }
     }
 
     /// Begins a flush without waiting for it; the engine's process waits for so long.
@@ -637,7 +645,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Disconnected`], [`ErrorKind::WrongProcess`].
     pub fn start_flush(&self, timeout: Duration) -> Result<Pending<()>> {
-        self.begin(&Request::Flush { ms: millis(timeout) }, wire::value)
+        // What was published before is in the log, or goes to the next engine, which may be asked as well.
+        self.begin(Request::Flush { ms: millis(timeout) }, wire::value, true)
     }
 
     /// Begins a redrive without waiting for it: see [`super::AnyEngine::redrive`].
@@ -651,13 +660,13 @@ impl Client {
         timeout: Duration,
     ) -> Result<Pending<(Redriven, Result<()>)>> {
         let request = Request::Redrive { filter: filter.clone(), options: options.clone(), ms: millis(timeout) };
-        self.begin(&request, |answer| wire::value(answer).map(redriven))
+        self.begin(request, |answer| wire::value(answer).map(redriven), false)
     }
 
-    fn begin<T>(&self, request: &Request, read: fn(Answer<Value>) -> Result<T>) -> Result<Pending<T>> {
+    fn begin<T>(&self, request: Request, read: fn(Answer<Value>) -> Result<T>, again: bool) -> Result<Pending<T>> {
         let mut line = Line::new(self.open_call()?);
-        line.begin(request)?;
-        Ok(Pending { client: self.clone(), line, read })
+        line.begin(&request)?;
+        Ok(Pending { client: self.clone(), line, read, again: again.then_some(request) })
     }
 
     /// Waits until the engine has taken in what this process has published, and ends the connection. The engine goes on,
@@ -732,13 +741,18 @@ impl Client {
             idle.push(socket);
         }
         drop(idle);
-        wire::value(answer).map(|value| (value, behind))
+        wire::value(answer).map(|value| (value, behind)).map_err(|e| self.explain(e))
     }
 
-    /// What an error means: where this process has ended the connection itself, that it is closed.
+    /// What an error means: where this process has ended the connection itself, that it is closed; where the engine is, that
+    /// its process is gone for those who are connected.
     pub(super) fn explain(&self, e: Error) -> Error {
-        let closed_here = e.kind() == ErrorKind::Disconnected && self.inner.closed.load(Ordering::SeqCst);
-        if closed_here { closed() } else { e }
+        match (e.kind(), self.inner.closed.load(Ordering::SeqCst)) {
+            (ErrorKind::Disconnected, true) => closed(),
+            (ErrorKind::Closed, false) => Error::new(ErrorKind::Disconnected, "the engine's process closes it")
+                .remedy("it is connected to anew when an engine is there; then try again"),
+            _ => e,
+        }
     }
 
     /// A connection for calls, which ends when this is closed.
@@ -757,11 +771,13 @@ impl Client {
                 Ok(socket)
             });
             match opened {
-                // The session has just ended, and there is another one soon.
-                Err(e) if e.kind() == ErrorKind::Disconnected && driver::now() < deadline => {
+                // The session has just ended, or is about to, and there is another one soon.
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::Disconnected | ErrorKind::Closed) && driver::now() < deadline =>
+                {
                     std::thread::sleep(BACKOFF_MIN);
                 }
-                opened => return opened.and_then(|socket| inner.keep(socket)),
+                opened => return opened.map_err(|e| self.explain(e)).and_then(|socket| inner.keep(socket)),
             }
         }
     }
@@ -782,19 +798,35 @@ pub struct Pending<T> {
     client: Client,
     line: Line,
     read: fn(Answer<Value>) -> Result<T>,
+    /// What the next engine is asked if this one ends before it has answered.
+    again: Option<Request>,
 }
 
 impl<T> Pending<T> {
-    /// Waits for the answer, at most until `deadline`; `None` if there is none by then, and it may be called again.
+    /// Waits for the answer, at most until `deadline`; `None` if there is none yet, and it may be called again. Where the
+    /// engine's process ends and the call may be made twice, the next one is called, which is waited for as when a client
+    /// opens; then the descriptor is another one.
     ///
     /// # Errors
     /// What the call answers; [`ErrorKind::Closed`] if the client is closed meanwhile; [`ErrorKind::Disconnected`] if the
     /// engine's process dies; [`ErrorKind::WrongProcess`] in a forked child.
     pub fn wait(&mut self, deadline: Instant) -> Result<Option<T>> {
         self.client.check_process()?;
-        match self.line.answer(deadline).map_err(|e| self.client.explain(e))? {
-            Some((answer, _)) => (self.read)(answer).map(Some),
-            None => Ok(None),
+        let answer = match self.line.answer(deadline) {
+            Ok(None) => return Ok(None),
+            Ok(Some((answer, _))) => (self.read)(answer),
+            Err(e) => Err(e),
+        };
+        match answer.map_err(|e| self.client.explain(e)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(e) => match &self.again {
+                Some(request) if e.kind() == ErrorKind::Disconnected => {
+                    self.line = Line::new(self.client.open_call()?);
+                    self.line.begin(request)?;
+                    Ok(None)
+                }
+                _ => Err(e),
+            },
         }
     }
 }

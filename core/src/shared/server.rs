@@ -476,7 +476,9 @@ impl Server {
     fn serve(self: &Arc<Self>, socket: &UnixStream) -> Result<()> {
         let peer = peer(socket)?;
         let refuse = |e: Error| {
-            log::warn!("a client was not let in: {e}");
+            // One that closes is left by clients and found by new ones; they go to the next.
+            let level = if e.kind() == ErrorKind::Closed { log::Level::Info } else { log::Level::Warn };
+            log::log!(level, "a client was not let in: {e}");
             let _ = wire::send(socket, &Answer::<()>::Err((&e).into()), &[]);
             Err(e)
         };
