@@ -1417,8 +1417,14 @@ fn hello(path: &Path, wants: Wants) -> Result<UnixStream> {
             .remedy("start the process that has the engine, with this path as engine.shared.socket"),
     })?;
     let _ = socket.set_read_timeout(Some(HELLO_WAIT));
-    wire::send(&socket, &Hello::new(wants), &[])?;
-    Ok(socket)
+    match wire::send(&socket, &Hello::new(wants), &[]) {
+        Ok(()) => Ok(socket),
+        // Who is not let in is told why at once, and may find that the other side has gone before he says anything.
+        Err(e) => match wire::receive::<Answer<Value>>(&socket) {
+            Ok((Err(why), _)) => Err(why.into()),
+            _ => Err(e),
+        },
+    }
 }
 
 type Connected = (Connection, Link, Welcome);

@@ -475,13 +475,12 @@ impl Server {
     /// One connection, to its end.
     fn serve(self: &Arc<Self>, socket: &UnixStream) -> Result<()> {
         let peer = peer(socket)?;
-        let refuse = |e: Error| {
-            // One that closes is left by clients and found by new ones; they go to the next.
-            let level = if e.kind() == ErrorKind::Closed { log::Level::Info } else { log::Level::Warn };
+        let refuse_as = |level, e: Error| {
             log::log!(level, "a client was not let in: {e}");
             let _ = wire::send(socket, &Answer::<()>::Err((&e).into()), &[]);
             Err(e)
         };
+        let refuse = |e| refuse_as(log::Level::Warn, e);
         // SAFETY: the call has no arguments and cannot fail.
         let own = unsafe { libc::geteuid() };
         if peer.uid != own && peer.uid != 0 && !self.config.uids.contains(&peer.uid) {
@@ -507,7 +506,8 @@ impl Server {
             return refuse(Error::new(ErrorKind::InvalidArgument, what).remedy("run the same version on both sides"));
         }
         if self.stopping.load(Ordering::SeqCst) {
-            return refuse(Error::new(ErrorKind::Disconnected, "the engine closes"));
+            // It finds the next one.
+            return refuse_as(log::Level::Info, Error::new(ErrorKind::Disconnected, "the engine closes"));
         }
         match hello.wants {
             Wants::Session { position } => match self.begin(socket, position, &peer) {
@@ -527,7 +527,8 @@ impl Server {
             Wants::Calls { session, secret } => {
                 let found = self.sessions.lock().get(&session).filter(|s| s.secret == secret).cloned();
                 let Some(session) = found else {
-                    return refuse(Error::new(ErrorKind::Disconnected, "the session has ended"));
+                    let ended = Error::new(ErrorKind::Disconnected, "the session has ended");
+                    return refuse_as(log::Level::Info, ended);
                 };
                 wire::send(socket, &Answer::Ok(()), &[])?;
                 let mut calls = Calls::new(session.clone());
