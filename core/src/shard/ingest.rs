@@ -101,7 +101,7 @@ impl Shard {
                 last_active = driver::now();
                 fresh = true;
                 if drained.wants > Ack::Memory {
-                    driver::be_prompt(NAP_WHILE_ACTIVE);
+                    driver::be_prompt(last_active + NAP_WHILE_ACTIVE);
                 }
                 let begun = *burst.get_or_insert(last_active);
                 let goes_on = drained.events > 1 && drained.wants == Ack::Memory && last_active - begun < BURST;

@@ -107,15 +107,15 @@ thread_local! {
     static CURRENT: RefCell<ManuallyDrop<Current>> = const { RefCell::new(ManuallyDrop::new(Current::Untried)) };
 }
 
-/// Somebody waits for this thread, or soon will: for so long its connections keep nothing else waiting for more than some
+/// Somebody waits for this thread, or will until then: so long its connections keep nothing else waiting for more than some
 /// hundreds of microseconds. Else that may become some milliseconds while they have much to do.
-pub fn be_prompt(limit: Duration) {
-    PROMPT_UNTIL.set(Some(Instant::now() + limit));
+pub fn be_prompt(until: Instant) {
+    PROMPT_UNTIL.set(Some(until));
 }
 
-fn manners() -> &'static Manners {
+fn manners(now: Instant) -> &'static Manners {
     match PROMPT_UNTIL.get() {
-        Some(until) if Instant::now() < until => &PROMPT,
+        Some(until) if now < until => &PROMPT,
         Some(_) => {
             PROMPT_UNTIL.set(None);
             &AT_EASE
@@ -393,8 +393,9 @@ async fn rounds(sockets: &Sockets) -> io::Result<()> {
                 break;
             }
         }
-        let manners = manners();
-        let is_in_round = turned.elapsed() < manners.round;
+        let now = Instant::now();
+        let manners = manners(now);
+        let is_in_round = now.duration_since(turned) < manners.round;
         if completed > 0 && is_in_round {
             // Those that were woken, and with what they want at once the next round.
             others().await;

@@ -145,11 +145,12 @@ fn it_is_slept_for_several_where_many_wait_and_all_that_can_have_gone_on() {
 
 #[test]
 fn a_thread_is_prompt_for_as_long_as_it_was_told_to_be() {
-    assert_eq!(manners().gather, AT_EASE.gather);
-    be_prompt(Duration::from_secs(600));
-    assert_eq!(manners().gather, PROMPT.gather);
-    be_prompt(Duration::ZERO);
-    assert_eq!(manners().gather, AT_EASE.gather);
+    let (now, moment) = (Instant::now(), Duration::from_nanos(1));
+    assert_eq!(manners(now).gather, AT_EASE.gather);
+    be_prompt(now + moment);
+    assert_eq!(manners(now).gather, PROMPT.gather);
+    assert_eq!(manners(now + moment).gather, AT_EASE.gather);
+    assert_eq!(manners(now).gather, AT_EASE.gather, "it is over for good");
 }
 
 /// Some answer at once, some late, some now and then never: each connection goes on as its own peer does.
