@@ -8,7 +8,10 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tidewire::{Event, KnownType};
 
+// The same receiver and the same load as the command has in `tidewire bench`.
+#[path = "../../core/src/bin/tidewire/bench/sink.rs"]
 pub mod sink;
+#[path = "../../core/src/bin/tidewire/bench/workload.rs"]
 pub mod workload;
 
 /// One measured figure beside what it is to be judged by.

@@ -114,7 +114,13 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
     one.write_text(json.dumps(stats))
     lines.write_text("\n".join(json.dumps({**stats, "time": t}) for t in range(3)))
     benches.write_text(json.dumps([{"name": "publish", "ns_per_call": 700}, {"name": "empty", "ns_per_call": 50}]))
-    for file in (one, lines, benches):
+    report = tmp_path / "report.json"
+    point = {"value": 3.0, "range": [2.0, 5.0], "unit": "us", "part": "latency"}
+    places = [{"axis": "events per second", "value": 10.0 * n, "line": "p50"} for n in range(1, 4)]
+    machine = {"processor": "one", "processors": 2, "kernel": "6.18"}
+    figures = [{**point, "at": place} for place in places] + [point]
+    report.write_text(json.dumps({"machine": machine, "figures": figures}))
+    for file in (one, lines, benches, report):
         assert tidewire.plot.main([str(file)]) == 0
         assert file.with_suffix(".png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert tidewire.plot.main([str(one), "-o", str(tmp_path / "x.svg")]) == 0
@@ -122,7 +128,7 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("text", ["", "{", "5", "[]", "{}", '{"a":1}\nx'])
+@pytest.mark.parametrize("text", ["", "{", "5", "[]", "{}", '{"a":1}\nx', '{"machine":{},"figures":[]}'])
 def test_what_is_no_statistics_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text(text)
     assert tidewire.plot.main([str(tmp_path / "x.json")]) == 1

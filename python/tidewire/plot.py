@@ -1,10 +1,11 @@
 """Draws latency and throughput: ``python -m tidewire.plot stats.json [-o picture.png]``.
 
-The file has one JSON object, or a line for each of several: what :meth:`tidewire.Engine.stats` answers, or the results of
-``python/benches``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
+The file has one JSON object, or a line for each of several: what :meth:`tidewire.Engine.stats` answers, the results of
+``python/benches``, or the report of ``tidewire bench --json``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
 
 Statistics make two charts: latency by quantile, and deliveries by destination. Several of them with a ``time`` (seconds) make the
-throughput between one and the next. Results of benches make a bar each: nanoseconds per call.
+throughput between one and the next. Results of benches make a bar each: nanoseconds per call. A report makes a chart of each
+part that has an axis: latency against throughput, cost against rules and destinations.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def draw(objects: "list[dict[str, Any]]", path: Path) -> None:
         axes.invert_yaxis()
     elif all("latency_us" in o and "destinations" in o for o in objects):
         figure = _statistics(pyplot, objects)
+    elif len(objects) == 1 and "figures" in objects[0] and "machine" in objects[0]:
+        figure = _report(pyplot, objects[0])
     else:
         raise ValueError("these are neither statistics of an engine nor results of its benches")
     figure.tight_layout()
@@ -88,6 +91,34 @@ def _statistics(pyplot: Any, objects: "list[dict[str, Any]]") -> Any:
         axes[2].plot([b["time"] - objects[0]["time"] for _, b in pairs], rates)
         axes[2].set_xlabel("seconds")
         axes[2].set_title("deliveries per second")
+    return figure
+
+
+def _report(pyplot: Any, report: "dict[str, Any]") -> Any:
+    charts: "dict[tuple[str, str], dict[str, list[dict[str, Any]]]]" = {}
+    for f in report["figures"]:
+        if "at" in f:
+            charts.setdefault((f["part"], f["at"]["axis"]), {}).setdefault(f["at"]["line"], []).append(f)
+    if not charts:
+        raise ValueError("no part of the report makes a chart: see `tidewire bench --help`")
+    figure, axes = pyplot.subplots(1, len(charts), figsize=(6 * len(charts), 4.5), squeeze=False)
+    for chart, ((part, axis), lines) in zip(axes[0], charts.items()):
+        for line, points in lines.items():
+            values = [p["value"] for p in points]
+            below = [p["value"] - p["range"][0] for p in points]
+            above = [p["range"][1] - p["value"] for p in points]
+            places = [p["at"]["value"] for p in points]
+            chart.errorbar(places, values, yerr=[below, above], marker="o", capsize=3, label=f"{line} [{points[0]['unit']}]")
+        chart.set_title(part, fontsize=10)
+        chart.set_xlabel(axis)
+        if axis == "events per second":
+            chart.set_yscale("log")
+        else:
+            chart.set_xscale("symlog", linthresh=1)
+            chart.set_ylim(bottom=0)
+        chart.legend(fontsize=8)
+    machine = report["machine"]
+    figure.suptitle(f"{machine['processors']} x {machine['processor']}, Linux {machine['kernel']}", fontsize=9)
     return figure
 
 

@@ -391,6 +391,44 @@ fn the_demo_finds_everything_as_promised() {
 }
 
 #[test]
+fn the_bench_accounts_for_every_event_and_sets_its_figures_beside_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("bench.json");
+    let at = ["--dir", dir.path().to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let brief = ["--seconds", "0.2", "--repeat", "1", "--shards", "1"];
+    let bench = |parts: &[&str]| tidewire(&[&["bench"], parts, &at, &brief].concat());
+    let out = bench(&["throughput", "latency", "idle"]);
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(0), "{said}{}", text(&out.stderr));
+    assert!(said.contains("x of as many bytes sent by a bare loop"), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    let named = |name: &str| figures.iter().filter(|f| f["name"].as_str().unwrap().ends_with(name)).collect::<Vec<_>>();
+    let value = |f: &serde_json::Value| f["value"].as_f64().unwrap();
+    let through = named("events through");
+    assert!(value(through[0]) > 0.0 && through[0]["beside"]["ratio"].as_f64().unwrap() > 0.0, "{through:?}");
+    // At `synced`, the default, there is something to set beside the disk, and something to be acknowledged.
+    assert_eq!((named("beside the disk").len(), named("acknowledged, p50").len()), (1, 6));
+    for (low, high) in [("received, p50", "received, p99"), ("received, p99", "received, p99.9")] {
+        let pairs = named(low).into_iter().zip(named(high)).collect::<Vec<_>>();
+        assert!(pairs.len() >= 6 && pairs.iter().all(|(l, h)| value(l) <= value(h)), "{pairs:?}");
+    }
+    assert_eq!(named("of one processor").len(), 1);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["bench.json"], "the logs are removed again");
+
+    let out = tidewire(&["bench", "idle", "--dir", "/nowhere/at/all"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("cannot make a directory in /nowhere/at/all"), "{}", text(&out.stderr));
+    for (option, value, said) in [("--seconds", "0", "0.05 to 3600"), ("--ack", "perhaps", "memory, written or synced")]
+    {
+        let out = tidewire(&["bench", option, value]);
+        assert_eq!(out.status.code(), Some(2));
+        assert!(text(&out.stderr).contains(said), "{}", text(&out.stderr));
+    }
+}
+
+#[test]
 fn filter_test_tells_what_passes_and_which_condition_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str, text: &str| {

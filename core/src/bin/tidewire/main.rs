@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 all is well, 1 it failed, 2 the arguments or the configuration are wrong.
 
+mod bench;
 mod check;
 mod dead_letters;
 mod demo;
@@ -108,6 +109,11 @@ enum Command {
     Filter(filter::Action),
     /// Lists the event types, what their data holds, and which profiles can express them
     EventTypes,
+    /// Measures what an engine does on this machine, beside what the machine can do at all
+    Bench(bench::Options),
+    /// The receiver of `bench`, as a process of its own
+    #[command(hide = true)]
+    BenchReceiver,
     /// Shows it working: thousands of files become events, a receiver dies and comes back, nothing is lost
     Demo(demo::Options),
 }
@@ -137,7 +143,7 @@ impl From<io::Error> for Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let quiet = matches!(arguments.command, Command::Demo(_));
+    let quiet = matches!(arguments.command, Command::Bench(_) | Command::BenchReceiver | Command::Demo(_));
     let filter = if quiet { "off" } else { "warn,tidewire=info,notify=error" };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TIDEWIRE_LOG", filter)).init();
     let result = match &arguments.command {
@@ -157,6 +163,8 @@ fn main() -> ExitCode {
         Command::Snapshot { what } => print(|out| snapshot::run(what, out)),
         Command::Filter(action) => print(|out| filter::run(action, out)),
         Command::EventTypes => print(event_types::list),
+        Command::Bench(options) => bench::run(options),
+        Command::BenchReceiver => bench::receive(),
         Command::Demo(options) => demo::run(options),
     };
     let (code, error) = match result {

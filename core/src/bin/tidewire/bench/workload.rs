@@ -62,9 +62,14 @@ pub fn type_names() -> impl Iterator<Item = &'static str> {
 
 /// A splitmix64 generator.
 #[derive(Clone, Debug)]
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// A generator of a seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -78,7 +83,7 @@ impl Random {
     }
 
     /// From 0 until before 1.
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
@@ -276,6 +281,14 @@ impl Happening {
     /// # Panics
     /// If the type has no valid name.
     pub fn frame(&self) -> Vec<u8> {
+        self.with_event(|event| frame::encode_to_vec(&event, self.time_ns))
+    }
+
+    /// The event as Tidewire takes it. Its time is not set: it is that of its publication.
+    ///
+    /// # Panics
+    /// If the type has no valid name.
+    pub fn with_event<T>(&self, act: impl FnOnce(Event<'_>) -> T) -> T {
         let event_type = EventType::parse(self.event_type).expect("the name of a type");
         let mut event = Event::new(event_type, &self.bucket, self.key.as_bytes());
         let metadata: Vec<(&str, &str)> = self.metadata.iter().map(|(k, v)| (bare(k), v.as_str())).collect();
@@ -287,7 +300,7 @@ impl Happening {
         event.etag = self.etag.as_deref().unwrap_or_default();
         event.content_type = self.content_type.unwrap_or_default();
         (event.metadata, event.tags) = (&metadata, &tags);
-        frame::encode_to_vec(&event, self.time_ns)
+        act(event)
     }
 }
 
