@@ -189,7 +189,7 @@ fn an_address_where_a_data_directory_is_wanted_is_refused() {
     refused(&["run", "--config", &file, "--data-dir", address], "data_dir: ", 2);
     refused(&["tail", "--data-dir", address], address, 2);
     refused(&["history", "b", "k", "--data-dir", address], address, 2);
-    refused(&["losses", "list", "--data-dir", address], address, 2);
+    refused(&["losses", "list", "--data-dir", address], address, 1);
     refused(&["dead-letters", "list", "--data-dir", address], address, 2);
     refused(&["snapshot", "restore", snapshot, address], address, 2);
     fs::write(&file, fs::read_to_string(&file).unwrap().replace("\"data\"", &format!("\"{address}\""))).unwrap();
