@@ -152,8 +152,14 @@ pub unsafe extern "C" fn tidewire_validate(
     err: *mut *mut tidewire_error_t,
 ) -> tidewire_result_t {
     let body = || {
-        // SAFETY: NULL or a struct of its size, whose fields are as described, by contract.
-        unsafe { config(&read(options, "options")?).map(drop) }
+        // SAFETY: NULL or a struct of its size, by contract.
+        let options = unsafe { read(options, "options")? };
+        // SAFETY: the fields are as described, by contract.
+        let config = unsafe { config(&options)? };
+        if options.shared != 0 {
+            config.engine.required_shared()?;
+        }
+        Ok(())
     };
     // SAFETY: NULL or writable, by contract.
     unsafe { entry(err, body) }

@@ -133,6 +133,10 @@ def test_an_address_is_checked(tmp_path: Path, socket: str) -> None:
         tidewire.Engine(custom(), data_dir=tmp_path, shared=True)
     with pytest.raises(tidewire.InvalidArgument):
         tidewire.Engine(address=f"unix:{socket}", connect_timeout=-1)
+    for place in (f"unix:{socket}", "http://127.0.0.1:1/"):
+        with pytest.raises(tidewire.InvalidConfig, match="is an address, not a directory") as e:
+            tidewire.Engine(custom(), data_dir=place)
+        assert e.value.place == "data_dir" and "name a directory" in e.value.remedy
 
 
 def test_nobody_listens(socket: str) -> None:

@@ -97,7 +97,14 @@ static void test_open(void) {
   options.address = tidewire_str(address);
   options.config_text = tidewire_str(config);
   CHECK("open: an address and a configuration", is(tidewire_open(&options, &engine, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "address"));
-  options.config_text = tidewire_str("");
+  options.address = tidewire_str("");
+  options.data_dir = tidewire_str(address);
+  CHECK("open: an address as a data directory",
+        is(tidewire_open(&options, &engine, &err), &err, TIDEWIRE_INVALID_CONFIG, "not a directory") && engine == NULL);
+  CHECK("validate: an address as a data directory",
+        is(tidewire_validate(&options, &err), &err, TIDEWIRE_INVALID_CONFIG, "not a directory"));
+  options.config_text = options.data_dir = tidewire_str("");
+  options.address = tidewire_str(address);
   options.reserved = 1;
   CHECK("open: what is reserved", is(tidewire_open(&options, &engine, &err), &err, TIDEWIRE_INVALID_ARGUMENT, "reserved"));
   options = (tidewire_options_t)TIDEWIRE_OPTIONS_INIT;
@@ -105,6 +112,7 @@ static void test_open(void) {
   options.data_dir = tidewire_str(directory("none"));
   options.shared = 1;
   CHECK("open: shared without a socket", is(tidewire_open(&options, &engine, &err), &err, TIDEWIRE_INVALID_CONFIG, "socket"));
+  CHECK("validate: shared without a socket", is(tidewire_validate(&options, &err), &err, TIDEWIRE_INVALID_CONFIG, "socket"));
 }
 
 static void count(void *data, const char *token, uint64_t reserved_ns, const tidewire_event_t *event) {

@@ -21,6 +21,7 @@ use crate::auth;
 use crate::error::{Error, Result};
 use crate::event::{EventTypes, Priority};
 use crate::filter::{Fault, Filter, NamedFilters, OwnStep, PatternOf, SourceOf, parse_json, toml_to_json};
+use crate::log::recovery::check_path;
 use crate::net::address::{AddressLists, parse_net};
 use crate::net::proxy::{NoProxy, Proxy};
 use crate::net::resolve::Source as Resolution;
@@ -354,9 +355,15 @@ impl Loader<'_> {
         let mut places = Vec::new();
         let mut engine = EngineConfig::new("");
         match (data_dir, table.data_dir) {
-            (Some(given), _) => engine.data_dir = given.to_owned(),
+            (Some(given), _) => {
+                check_path(given).map_err(|e| e.at("data_dir"))?;
+                engine.data_dir = given.to_owned();
+            }
             (None, Some(written)) => {
                 places.push(("engine.data_dir", written.span().start));
+                // As it is written; below the directory of the file it could not be told any more.
+                check_path(Path::new(written.get_ref()))
+                    .map_err(|e| self.at(written.span().start, e.at("engine.data_dir")))?;
                 if !written.get_ref().is_empty() {
                     engine.data_dir = self.path(written.get_ref());
                 }

@@ -26,7 +26,7 @@ pub(crate) use network::{Network, check_proxy};
 use crate::error::{Error, Result};
 use crate::event::{EVENT_BYTES_MAX, EventTypes, KnownType};
 use crate::filter::{FILTER_NODES_MAX, FILTER_TEXT_BYTES_MAX, FilterLimits, WILDCARD_STARS_MAX};
-use crate::log::recovery::SHARDS_MAX;
+use crate::log::recovery::{SHARDS_MAX, check_path};
 use crate::rule::{Destination, OnQueueFull, RULES_MAX, Rule, RuleSet, within, within_ratio, within_time};
 
 /// Everything an engine is opened with, and the sources of the command.
@@ -506,6 +506,18 @@ impl EngineConfig {
         Ok(())
     }
 
+    /// How other processes get at the engine, for who wants them to.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::InvalidConfig`] if nothing says so.
+    pub fn required_shared(&self) -> Result<&SharedConfig> {
+        self.shared.as_ref().ok_or_else(|| {
+            Error::invalid_config("the engine is to be shared, and has no socket")
+                .at("engine.shared.socket")
+                .remedy("name one, such as `shared = { socket = \"/run/tidewire/engine.sock\" }` in [engine]")
+        })
+    }
+
     /// Checks the limits.
     ///
     /// # Errors
@@ -517,6 +529,7 @@ impl EngineConfig {
                 .at("engine.data_dir")
                 .remedy("name a directory on a local disk"));
         }
+        check_path(&self.data_dir).map_err(|e| e.at("engine.data_dir"))?;
         if let Some(shards) = self.shards {
             within("engine.shards", shards, 1, SHARDS_MAX)?;
         }

@@ -292,6 +292,28 @@ fn the_data_directory_comes_from_somewhere() {
 }
 
 #[test]
+fn an_address_is_no_data_directory() {
+    let connect = ["is an address, not a directory", "Client::connect", "`./unix:"];
+    for (written, says) in [
+        ("unix:/run/engine.sock", &connect[..]),
+        ("unix:engine.sock", &connect[..]),
+        ("http://127.0.0.1:80/", &["`http://127.0.0.1:80/` is an address", "name a directory"][..]),
+        ("file:/var/lib/tidewire", &["is an address", "name a directory"][..]),
+    ] {
+        refused(&format!("[engine]\ndata_dir = \"{written}\"\n"), &[&["t.toml:2:12: engine.data_dir"], says].concat());
+        let given =
+            Config::from_toml_with_data_dir(DATA, "t.toml", Path::new("/base"), Path::new(written)).unwrap_err();
+        assert_eq!((given.kind(), given.place()), (crate::ErrorKind::InvalidConfig, Some("data_dir")), "{given}");
+        let made = EngineConfig::new(written).validate().unwrap_err();
+        assert_eq!(made.place(), Some("engine.data_dir"), "{made}");
+    }
+    for name in ["./unix:/x", "a:b", "c:/x", "/data/unix:/x", "2026-01-01T10:00", "x y:/z"] {
+        read(&format!("[engine]\ndata_dir = \"{name}\"\n")).unwrap();
+        EngineConfig::new(name).validate().unwrap();
+    }
+}
+
+#[test]
 fn unknown_keys_are_refused_with_the_nearest() {
     for (text, place, name, near) in [
         (format!("{DATA}[[rules]]\n"), "t.toml:3:3", "rules", "rule"),

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::reader::{find_record, last_sequence, segment_ids};
 use super::record::{self, Parsed, RECORD_HEADER_BYTES};
 use super::recovery::{
-    CURSOR_FILES, Findings, SHARDS_MAX, WRITERS_FILE, inspect, lock, meta_json, newest_cursors, shard_path, to_json,
-    writers_json,
+    CURSOR_FILES, Findings, SHARDS_MAX, WRITERS_FILE, check_path, inspect, lock, meta_json, newest_cursors, shard_path,
+    to_json, writers_json,
 };
 use super::segment::{SegmentHeader, newer_format};
 use super::taken::Taken;
@@ -370,9 +370,11 @@ impl<R: Read> Read for Summed<R> {
 /// it was.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] if there is something in `data_dir`, [`ErrorKind::Corrupt`] if the file is no snapshot, is
-/// cut short or damaged, [`ErrorKind::NewerFormat`], [`ErrorKind::Io`] and the like.
+/// [`ErrorKind::InvalidArgument`] if there is something in `data_dir`, [`ErrorKind::InvalidConfig`] if it is an address,
+/// [`ErrorKind::Corrupt`] if the file is no snapshot, is cut short or damaged, [`ErrorKind::NewerFormat`], [`ErrorKind::Io`]
+/// and the like.
 pub fn restore(file: &Path, data_dir: &Path) -> Result<Manifest> {
+    check_path(data_dir).map_err(|e| e.at(format!("data directory {}", data_dir.display())))?;
     let at = |e: Error| e.at(file.display().to_string());
     let input = File::open(file).map_err(|e| at(Error::io("cannot read it", &e)))?;
     let occupied = match fs::read_dir(data_dir) {

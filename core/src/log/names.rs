@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FORMAT;
 use super::journal::{self, Journal};
-use super::recovery::{newer_format, read_json, write_json};
+use super::recovery::{check_path, newer_format, read_json, write_json};
 use crate::driver::fs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::Table;
@@ -80,6 +80,7 @@ impl Names {
     /// # Errors
     /// If it has none, or they cannot be read.
     pub fn read(dir: &Path) -> Result<Names> {
+        check_path(dir)?;
         let path = dir.join(FILE);
         if !fs::exists(&path) {
             return Err(Error::new(ErrorKind::NotFound, "there is no such file")

@@ -130,10 +130,11 @@ pub struct DirInfo {
 /// Reads what a data directory says of itself. Takes no lock: works while an engine has it open.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] if it is no data directory, [`ErrorKind::NewerFormat`], [`ErrorKind::Corrupt`] or
-/// [`ErrorKind::Io`].
+/// [`ErrorKind::NotFound`] if it is no data directory, [`ErrorKind::InvalidConfig`] if it is an address,
+/// [`ErrorKind::NewerFormat`], [`ErrorKind::Corrupt`] or [`ErrorKind::Io`].
 pub fn inspect(path: &Path) -> Result<DirInfo> {
     let at = |e: Error| e.at(format!("data directory {}", path.display()));
+    check_path(path).map_err(at)?;
     match read_json::<Meta>(&path.join("meta.json"))? {
         Some(m) if m.format > FORMAT => Err(at(newer_format(m.format))),
         Some(m) => Ok(DirInfo {
@@ -173,9 +174,11 @@ impl DataDir {
     ///
     /// # Errors
     /// [`ErrorKind::Locked`], [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`], [`ErrorKind::NewerFormat`],
-    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`]; each names the file.
+    /// [`ErrorKind::Corrupt`] or [`ErrorKind::Io`], each of which names the file; [`ErrorKind::InvalidConfig`] if the path is
+    /// an address.
     pub fn open(path: &Path, shards: Option<usize>, shards_default: usize) -> Result<DataDir> {
         let at = |e: Error| e.at(format!("data directory {}", path.display()));
+        check_path(path).map_err(at)?;
         fs::create_dir_all(path).map_err(|e| at(Error::io("cannot create it", &e)))?;
         let lock = lock(path).map_err(at)?;
         let meta_path = path.join("meta.json");
@@ -366,6 +369,26 @@ pub fn shard_numbers(path: &Path) -> Result<Vec<usize>> {
     let mut numbers: Vec<usize> = names.iter().filter_map(number).filter(|n| *n < SHARDS_MAX).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Refuses the address of an engine where a data directory is wanted: a directory of that name would be a mistake.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`].
+pub(crate) fn check_path(path: &Path) -> Result<()> {
+    let text = path.to_string_lossy();
+    let Some((scheme, rest)) = text.split_once(':') else { return Ok(()) };
+    let is_scheme = scheme.len() > 1
+        && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if !is_scheme || !(scheme == "unix" || rest.starts_with('/')) {
+        return Ok(());
+    }
+    let text = text.escape_debug();
+    let connect =
+        if scheme == "unix" { "connect to that engine (Client::connect, `address` in C and Python), or " } else { "" };
+    Err(Error::invalid_config(format!("`{text}` is an address, not a directory"))
+        .remedy(format!("{connect}name a directory; one that is called so is `./{text}`")))
 }
 
 /// Locks a data directory, for changing it without an engine.

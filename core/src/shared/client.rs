@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::calls::{Request, millis};
 use super::memory;
+use super::presence::Presence;
 use super::ring::{Kind, Reached, Ring, Writer, file_bytes, need};
 use super::server::{ring, silence};
 use super::status::Status;
@@ -40,9 +41,12 @@ use crate::log::dead::DeadLetterFilter;
 use crate::shard::progress::{Progress, Receipt, Way};
 use crate::shard::snapshot::DetailsWanted;
 
+#[cfg(test)]
+mod tests;
+
 /// Between two tries to connect, at first and at most.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// How long a server may take to answer somebody who connects.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than it was given a call may take, before its answer is given up.
@@ -99,6 +103,8 @@ pub(super) struct Inner {
     config: Option<Config>,
     /// The engine, if it is here.
     own: Mutex<Option<Engine>>,
+    /// Tells the next server that this client is there, with what the last one has not taken.
+    presence: Mutex<Option<Presence>>,
     progress: Arc<Progress>,
     state: Mutex<State>,
     /// There may be space, or a connection.
@@ -199,12 +205,7 @@ impl Client {
     /// [`ErrorKind::InvalidConfig`] if the configuration has no `engine.shared`; as [`Engine::open`], but for
     /// [`ErrorKind::Locked`], and as [`Client::connect`].
     pub fn open_or_connect(config: Config, options: ClientOptions) -> Result<Client> {
-        let Some(shared) = &config.engine.shared else {
-            return Err(Error::invalid_config("the engine is to be shared, and has no socket")
-                .at("engine.shared.socket")
-                .remedy("name one, such as `shared = { socket = \"/run/tidewire/engine.sock\" }` in [engine]"));
-        };
-        let path = shared.socket.clone();
+        let path = config.engine.required_shared()?.socket.clone();
         Client::start(&path, options, Some(config))
     }
 
@@ -216,8 +217,8 @@ impl Client {
         let deadline = deadline_in(options.connect_timeout);
         let mut own = None;
         let mut backoff = BACKOFF_MIN;
-        let (connection, link, welcome) = loop {
-            match reach(path, 0, config.as_ref(), &mut own) {
+        let (connection, link, welcome, presence) = loop {
+            match reach(path, 0, None, config.as_ref(), &mut own) {
                 Ok(connected) => break connected,
                 Err(e) if e.kind() == ErrorKind::Disconnected && driver::now() < deadline => {
                     let left = deadline.saturating_duration_since(driver::now());
@@ -241,6 +242,7 @@ impl Client {
             options,
             config,
             own: Mutex::new(own),
+            presence: Mutex::new(Some(presence)),
             progress: Arc::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -645,8 +647,10 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Disconnected`], [`ErrorKind::WrongProcess`].
     pub fn start_flush(&self, timeout: Duration) -> Result<Pending<()>> {
+        let until = deadline_in(timeout);
+        let line = self.begin(|| flush_until(until))?;
         // What was published before is in the log, or goes to the next engine, which may be asked as well.
-        self.begin(Request::Flush { ms: millis(timeout) }, wire::value, true)
+        Ok(Pending { client: self.clone(), line, read: wire::value, again: Some(until) })
     }
 
     /// Begins a redrive without waiting for it: see [`super::AnyEngine::redrive`].
@@ -659,14 +663,20 @@ impl Client {
         options: &RedriveOptions,
         timeout: Duration,
     ) -> Result<Pending<(Redriven, Result<()>)>> {
-        let request = Request::Redrive { filter: filter.clone(), options: options.clone(), ms: millis(timeout) };
-        self.begin(request, |answer| wire::value(answer).map(redriven), false)
+        let request = || Request::Redrive { filter: filter.clone(), options: options.clone(), ms: millis(timeout) };
+        let line = self.begin(request)?;
+        Ok(Pending { client: self.clone(), line, read: |answer| wire::value(answer).map(redriven), again: None })
     }
 
-    fn begin<T>(&self, request: Request, read: fn(Answer<Value>) -> Result<T>, again: bool) -> Result<Pending<T>> {
-        let mut line = Line::new(self.open_call()?);
-        line.begin(&request)?;
-        Ok(Pending { client: self.clone(), line, read, again: again.then_some(request) })
+    /// Sends a request on a connection of its own. Where the engine ends before it has the whole of it, the next one is asked.
+    fn begin(&self, request: impl Fn() -> Request) -> Result<Line> {
+        loop {
+            let mut line = Line::new(self.open_call()?);
+            match line.begin(&request()) {
+                Err(e) if e.kind() == ErrorKind::Disconnected => {}
+                begun => return begun.map_err(|e| self.explain(e)).map(|()| line),
+            }
+        }
     }
 
     /// Waits until the engine has taken in what this process has published, and ends the connection. The engine goes on,
@@ -798,14 +808,19 @@ pub struct Pending<T> {
     client: Client,
     line: Line,
     read: fn(Answer<Value>) -> Result<T>,
-    /// What the next engine is asked if this one ends before it has answered.
-    again: Option<Request>,
+    /// It is a flush until then, which the next engine is asked for if this one ends before it has answered.
+    again: Option<Instant>,
+}
+
+/// What an engine is asked for that is to wait until then.
+fn flush_until(until: Instant) -> Request {
+    Request::Flush { ms: millis(until.saturating_duration_since(driver::now())) }
 }
 
 impl<T> Pending<T> {
     /// Waits for the answer, at most until `deadline`; `None` if there is none yet, and it may be called again. Where the
-    /// engine's process ends and the call may be made twice, the next one is called, which is waited for as when a client
-    /// opens; then the descriptor is another one.
+    /// engine's process ends and the call may be made twice, the next one is called for the time that is left. That one is
+    /// waited for as when a client opens, whatever `deadline` is; then the descriptor is another one.
     ///
     /// # Errors
     /// What the call answers; [`ErrorKind::Closed`] if the client is closed meanwhile; [`ErrorKind::Disconnected`] if the
@@ -819,10 +834,9 @@ impl<T> Pending<T> {
         };
         match answer.map_err(|e| self.client.explain(e)) {
             Ok(answer) => Ok(Some(answer)),
-            Err(e) => match &self.again {
-                Some(request) if e.kind() == ErrorKind::Disconnected => {
-                    self.line = Line::new(self.client.open_call()?);
-                    self.line.begin(request)?;
+            Err(e) => match self.again {
+                Some(until) if e.kind() == ErrorKind::Disconnected => {
+                    self.line = self.client.begin(|| flush_until(until))?;
                     Ok(None)
                 }
                 _ => Err(e),
@@ -1276,6 +1290,7 @@ impl Inner {
         drop(state);
         let closed = Error::new(ErrorKind::Closed, "the client was closed before the event reached its level");
         self.doubt(&reached, tail, &closed);
+        self.presence.lock().take().into_iter().for_each(Presence::end);
         self.idle.lock().clear();
         // Who waits for an answer is told.
         for call in self.calls.lock().drain(..).filter_map(|call| call.upgrade()) {
@@ -1427,14 +1442,15 @@ fn hello(path: &Path, wants: Wants) -> Result<UnixStream> {
     }
 }
 
-type Connected = (Connection, Link, Welcome);
+type Connected = (Connection, Link, Welcome, Presence);
 
-/// Connects a session whose ring begins at a position.
-fn connect(path: &Path, position: u64) -> Result<Connected> {
-    let socket = hello(path, Wants::Session { position })?;
+/// Connects a session whose ring begins at a position, of a client that was connected before with this presence.
+fn connect(path: &Path, position: u64, presence: Option<u64>) -> Result<Connected> {
+    let socket = hello(path, Wants::Session { position, presence })?;
     let (answer, _): (Answer<Welcome>, _) = wire::receive(&socket)?;
     let welcome = answer.map_err(Error::from)?;
-    let [ring_fd, status_fd, bell, client_bell] = wire::receive_descriptors(&socket)?;
+    let [presence, ring_fd, status_fd, bell, client_bell] = wire::receive_descriptors(&socket)?;
+    let presence = Presence::of(presence, welcome.presence);
     let _ = socket.set_read_timeout(None);
     let cannot = |e: io::Error| Error::io("cannot map the ring to the engine's process", &e);
     let capacity = welcome.ring_bytes;
@@ -1447,12 +1463,18 @@ fn connect(path: &Path, position: u64) -> Result<Connected> {
     let ring = Arc::new(Ring::map(ring_fd.as_fd(), capacity).map_err(cannot)?);
     let status = Arc::new(Status::map(status_fd.as_fd()).map_err(cannot)?);
     let link = Link { status, bell: Arc::new(bell) };
-    Ok((Connection { socket, client_bell, ring, inbox: Inbox::default() }, link, welcome))
+    Ok((Connection { socket, client_bell, ring, inbox: Inbox::default() }, link, welcome, presence))
 }
 
 /// Connects; if nobody listens and there is a configuration, opens the engine and connects to that.
-fn reach(path: &Path, position: u64, config: Option<&Config>, own: &mut Option<Engine>) -> Result<Connected> {
-    let failed = match connect(path, position) {
+fn reach(
+    path: &Path,
+    position: u64,
+    presence: Option<u64>,
+    config: Option<&Config>,
+    own: &mut Option<Engine>,
+) -> Result<Connected> {
+    let failed = match connect(path, position, presence) {
         Err(e) if e.kind() == ErrorKind::Disconnected => e,
         connected => return connected,
     };
@@ -1460,7 +1482,7 @@ fn reach(path: &Path, position: u64, config: Option<&Config>, own: &mut Option<E
     match Engine::open(config.clone()) {
         Ok(engine) => {
             *own = Some(engine);
-            connect(path, position)
+            connect(path, position, presence)
         }
         // Somebody else has it, and will listen in a moment.
         Err(e) if e.kind() == ErrorKind::Locked => Err(failed.remedy(e.to_string())),
@@ -1481,13 +1503,17 @@ fn attend(client: &Weak<Inner>, bell: &OwnedFd, first: Connection) {
                 return;
             }
             let position = inner.state.lock().writer.ring.reached().taken;
+            let presence = inner.presence.lock().as_ref().map(Presence::number);
             let mut own = None;
-            let reached = reach(&inner.path, position, inner.config.as_ref(), &mut own);
+            let reached = reach(&inner.path, position, presence, inner.config.as_ref(), &mut own);
             if let Some(engine) = own {
                 log::info!("this process has the engine of {} now", inner.path.display());
                 *inner.own.lock() = Some(engine);
             }
-            let done = reached.and_then(|(c, link, welcome)| inner.reconnected(&c, link, welcome).map(|()| c));
+            let done = reached.and_then(|(c, link, welcome, presence)| {
+                *inner.presence.lock() = Some(presence);
+                inner.reconnected(&c, link, welcome).map(|()| c)
+            });
             match done {
                 Ok(c) => {
                     connection = Some(c);

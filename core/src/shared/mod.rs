@@ -7,6 +7,7 @@
 //!
 //! - Events of one resource key are delivered in the order of the calls, whatever processes they were made in: a call that
 //!   begins after another one has returned comes after it.
+//!   That holds across engines, too: the next one waits for the clients of the last one before it takes anything in.
 //! - The ack levels are those of the engine. `memory` means that the event is in the ring, which the server takes in although
 //!   the client dies. What the server has not taken when it dies itself is given to the next one; of what it had taken and
 //!   not acknowledged nobody knows, and who waits is told so ([`crate::ErrorKind::Disconnected`]).
@@ -18,6 +19,7 @@ mod any;
 mod calls;
 mod client;
 mod memory;
+mod presence;
 mod ring;
 mod server;
 mod status;
@@ -51,6 +53,8 @@ pub struct SharedConfig {
     pub clients_max: usize,
 }
 
+/// The most processes that may be connected.
+const CLIENTS_MAX: usize = 4096;
 /// The longest path of a socket, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -79,7 +83,7 @@ impl SharedConfig {
                 .at("engine.shared.ring_bytes")
                 .remedy(format!("choose {} or {near}", near / 2)));
         }
-        within("engine.shared.clients_max", self.clients_max, 1, 4096)
+        within("engine.shared.clients_max", self.clients_max, 1, CLIENTS_MAX)
     }
 }
 

@@ -4,6 +4,9 @@
 //! rings are read to their ends, and of what stands there only what is older than that reading goes in: whatever had
 //! returned in one process before a call began in another one is among it, and has the lower stamp.
 //!
+//! What had been published before this engine was there, and not taken in by the last one, is the oldest. So nothing is taken in
+//! before all clients of that one are here, or have ended, or it has taken too long ([`Former`]).
+//!
 //! Whoever publishes in this process, changes rules or waits for deliveries first takes in what the others have published
 //! before ([`Server::settle`]).
 
@@ -23,6 +26,7 @@ use slab::Slab;
 
 use super::calls::Calls;
 use super::memory;
+use super::presence::{Former, Presence};
 use super::ring::{Header, Kind, Nonsense, Reader, Ring, file_bytes};
 use super::status::{Doing, Status};
 use super::wire::{self, Answer, Asked, Became, Hello, Outbox, Told, Wants, Welcome};
@@ -51,6 +55,9 @@ const UNSENT_WAIT: Duration = Duration::from_millis(10);
 const FULL_WAIT: Duration = Duration::from_millis(1);
 /// Calls of all clients at a time, each of which has a thread.
 const CALLS_MAX: usize = 1024;
+/// How long it waits for the clients of the last engine, and how often it looks whether they are still there.
+const FORMER_WAIT: Duration = Duration::from_secs(5);
+const FORMER_LOOK: Duration = Duration::from_millis(10);
 /// So much is taken in between two looks at the clock.
 const ROUND_RECORDS: usize = 4096;
 const COMPLETIONS_AT_ONCE: usize = 1024;
@@ -117,6 +124,8 @@ pub(super) struct Session {
 /// What is taken in.
 #[derive(Debug)]
 struct Drain {
+    /// The clients of the last engine that are still to come, until when they are waited for, and when that is looked at next.
+    former: Option<(Former, Instant, Instant)>,
     lines: Vec<Line>,
     payload: Vec<u8>,
     completions: Completions,
@@ -232,7 +241,13 @@ impl Server {
             close_timeout_ms: of.close_timeout.as_millis() as u64,
             ..Welcome::default()
         };
-        let drain = Drain { lines: Vec::new(), payload: Vec::new(), completions, pending: Slab::new() };
+        let now = driver::now();
+        let former = Former::of(&lock_path(&config.socket)).map_err(cannot)?;
+        if let (Some(entrance), false) = (entrance.get(), former.is_empty()) {
+            entrance.tell(Entrance::CLIENTS, true);
+        }
+        let former = Some((former, now + FORMER_WAIT, now));
+        let drain = Drain { former, lines: Vec::new(), payload: Vec::new(), completions, pending: Slab::new() };
         let server = Arc::new(Server {
             welcome,
             engine: Arc::downgrade(inner),
@@ -510,10 +525,10 @@ impl Server {
             return refuse_as(log::Level::Info, Error::new(ErrorKind::Disconnected, "the engine closes"));
         }
         match hello.wants {
-            Wants::Session { position } => match self.begin(socket, position, &peer) {
-                Ok((session, welcome, ring_fd)) => {
-                    let told = self.welcome(&session, &welcome, &ring_fd);
-                    drop(ring_fd);
+            Wants::Session { position, presence } => match self.begin(socket, position, presence, &peer) {
+                Ok((session, welcome, fds)) => {
+                    let told = self.welcome(&session, &welcome, &fds);
+                    drop(fds);
                     if told.is_ok() {
                         wait_for_end(&session.socket, peer.pid);
                     }
@@ -549,7 +564,13 @@ impl Server {
     }
 
     /// A new session.
-    fn begin(&self, socket: &UnixStream, position: u64, peer: &Peer) -> Result<(Arc<Session>, Welcome, OwnedFd)> {
+    fn begin(
+        &self,
+        socket: &UnixStream,
+        position: u64,
+        came: Option<u64>,
+        peer: &Peer,
+    ) -> Result<(Arc<Session>, Welcome, (OwnedFd, Presence))> {
         if !position.is_multiple_of(8) {
             return Err(Error::new(ErrorKind::InvalidArgument, "the client's ring begins at no place of a record"));
         }
@@ -561,6 +582,9 @@ impl Server {
         let ring_fd = memory::new_file(c"tidewire-ring", file_bytes(ring_bytes)).map_err(cannot)?;
         let ring = Arc::new(Ring::map(ring_fd.as_fd(), ring_bytes).map_err(cannot)?);
         ring.begin(position);
+        let lock = lock_path(&self.config.socket);
+        let presence = Presence::new(&lock)
+            .map_err(|e| Error::io("cannot lock a byte for a client", &e).at(lock.display().to_string()))?;
         let session = Arc::new(Session {
             id: self.next_session.fetch_add(1, Ordering::Relaxed),
             secret: [driver::random_u64()?, driver::random_u64()?],
@@ -599,18 +623,28 @@ impl Server {
             broken: false,
             lost_told: false,
         });
+        if let (Some((former, ..)), Some(number)) = (&mut drain.former, came) {
+            former.came(number);
+        }
         // Before the client knows that it may publish.
         if let Some(entrance) = self.entrance.get() {
             entrance.tell(Entrance::CLIENTS, true);
         }
         drop(drain);
-        let welcome = Welcome { session: session.id, secret: session.secret, ..self.welcome.clone() };
-        Ok((session, welcome, ring_fd))
+        let welcome = Welcome {
+            session: session.id,
+            secret: session.secret,
+            presence: presence.number(),
+            ..self.welcome.clone()
+        };
+        Ok((session, welcome, (ring_fd, presence)))
     }
 
-    fn welcome(&self, session: &Session, welcome: &Welcome, ring_fd: &OwnedFd) -> Result<()> {
+    fn welcome(&self, session: &Session, welcome: &Welcome, fds: &(OwnedFd, Presence)) -> Result<()> {
         wire::send(&session.socket, &Answer::Ok(welcome), &[])?;
+        let (ring_fd, presence) = fds;
         let fds = [
+            presence.file().as_raw_fd(),
             ring_fd.as_raw_fd(),
             self.status_fd.as_raw_fd(),
             session.bell.as_raw_fd(),
@@ -641,6 +675,10 @@ impl Drain {
     fn round(&mut self, server: &Server, inner: &Inner, until: u64) -> Round {
         let mut round = Round::default();
         if server.stopped.load(Ordering::SeqCst) {
+            return round;
+        }
+        if self.waits_for_former(server) {
+            round.full = true;
             return round;
         }
         // Before the rings are looked at: see the module.
@@ -681,6 +719,39 @@ impl Drain {
             self.bury(server);
         }
         round
+    }
+
+    /// Whether clients of the last engine are still to come: what they had published before it ended is older than what
+    /// others publish now.
+    fn waits_for_former(&mut self, server: &Server) -> bool {
+        let Some((former, until, look)) = &mut self.former else { return false };
+        let now = driver::now();
+        if now < *look && !former.is_empty() {
+            return true;
+        }
+        *look = now + FORMER_LOOK;
+        let left = former.left();
+        if left > 0 && now < *until {
+            return true;
+        }
+        if left > 0 {
+            log::warn!(
+                "{left} processes that were connected to the last engine do not come back; what they had published then may \
+                 come behind what others publish now"
+            );
+        }
+        self.former = None;
+        self.tell_entrance(server);
+        false
+    }
+
+    /// Publishers of this process need not look at clients where there are none.
+    fn tell_entrance(&self, server: &Server) {
+        if self.lines.is_empty()
+            && let Some(entrance) = server.entrance.get()
+        {
+            entrance.tell(Entrance::CLIENTS, false);
+        }
     }
 
     /// Takes the next record of a line in; `false` if it must wait.
@@ -805,11 +876,7 @@ impl Drain {
             server.sessions.lock().remove(&line.session.id);
             line.session.abandon();
         }
-        if self.lines.is_empty()
-            && let Some(entrance) = server.entrance.get()
-        {
-            entrance.tell(Entrance::CLIENTS, false);
-        }
+        self.tell_entrance(server);
     }
 }
 
@@ -1064,11 +1131,16 @@ impl Drop for Listening {
     }
 }
 
-/// The lock of who listens there, beside the socket.
-fn lock(path: &Path) -> Result<Lock> {
-    let mut name = path.as_os_str().to_owned();
+/// The file beside a socket that who listens there has locked; clients lock bytes of it.
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
     name.push(".lock");
-    let name = PathBuf::from(name);
+    PathBuf::from(name)
+}
+
+/// The lock of who listens there.
+fn lock(path: &Path) -> Result<Lock> {
+    let name = lock_path(path);
     driver::fs::lock(&name, &format!("{}\n", std::process::id())).map_err(|e| {
         let e = match e {
             LockError::Held(holder) => {

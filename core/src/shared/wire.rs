@@ -23,7 +23,7 @@ use crate::shard::dedup::DedupKey;
 const MAGIC: [u8; 4] = *b"TWS1";
 const HEAD_BYTES: usize = 12;
 /// The version of all this.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The largest message, of either part.
 pub(super) const PART_BYTES_MAX: usize = 64 << 20;
 /// So much is made room for before it is there.
@@ -51,6 +51,8 @@ pub(super) enum Wants {
     Session {
         /// Where the ring begins.
         position: u64,
+        /// The lock that the last server has given it.
+        presence: Option<u64>,
     },
     /// To call.
     Calls {
@@ -68,6 +70,8 @@ pub(super) struct Welcome {
     pub(super) version: String,
     pub(super) session: u64,
     pub(super) secret: [u64; 2],
+    /// The lock whose file comes with the descriptors.
+    pub(super) presence: u64,
     pub(super) ring_bytes: usize,
     pub(super) event_bytes_max: usize,
     pub(super) reserve_percent: usize,
@@ -364,7 +368,7 @@ impl Outbox {
 }
 
 /// How many descriptors come with a [`Welcome`].
-pub(super) const DESCRIPTORS: usize = 4;
+pub(super) const DESCRIPTORS: usize = 5;
 const CONTROL_BYTES: usize = 64;
 
 /// Room for the descriptors beside a byte, aligned as the system wants it.

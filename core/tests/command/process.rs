@@ -169,6 +169,35 @@ fn check_tells_what_is_in_a_configuration_or_what_is_wrong() {
 }
 
 #[test]
+fn an_address_where_a_data_directory_is_wanted_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = configuration(dir.path(), "http://127.0.0.1:9/", "");
+    let snapshot = dir.path().join("snapshot");
+    fs::write(&snapshot, "").unwrap();
+    let snapshot = snapshot.to_str().unwrap();
+    let refused = |arguments: &[&str], place: &str, code: i32| {
+        let command = Command::new(env!("CARGO_BIN_EXE_tidewire")).args(arguments).current_dir(dir.path()).output();
+        let out = command.unwrap();
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(code), "{arguments:?}: {said}");
+        for part in [place, "is an address, not a directory", "name a directory"] {
+            assert!(said.contains(part), "{arguments:?}: {part}: {said}");
+        }
+        assert!(!dir.path().join("unix:").exists(), "{arguments:?}");
+    };
+    let address = "unix:/run/engine.sock";
+    refused(&["run", "--config", &file, "--data-dir", address], "data_dir: ", 2);
+    refused(&["tail", "--data-dir", address], address, 2);
+    refused(&["history", "b", "k", "--data-dir", address], address, 2);
+    refused(&["losses", "list", "--data-dir", address], address, 1);
+    refused(&["dead-letters", "list", "--data-dir", address], address, 2);
+    refused(&["snapshot", "restore", snapshot, address], address, 2);
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("\"data\"", &format!("\"{address}\""))).unwrap();
+    refused(&["check", "--config", &file], "tidewire.toml:3:12: engine.data_dir", 2);
+    refused(&["run", "--config", &file], "tidewire.toml:3:12: engine.data_dir", 2);
+}
+
+#[test]
 fn event_types_lists_the_registry() {
     let out = tidewire(&["event-types"]);
     let said = text(&out.stdout);

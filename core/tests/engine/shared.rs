@@ -566,6 +566,12 @@ fn what_cannot_be_shared_or_reached_is_said_clearly() {
     assert_eq!(e.kind(), ErrorKind::InvalidConfig, "{e}");
     let e = AnyEngine::connect("tcp:1.2.3.4", options()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::InvalidArgument, "{e}");
+    // Where a directory is wanted, an address is a mistake: nothing is made of that name.
+    let address = format!("unix:{}", place.socket().display());
+    let e = Engine::open_with(common::config(Path::new(&address), 1), kept(vec![])).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::InvalidConfig, "{e}");
+    assert!(e.place().unwrap().contains(&address) && e.remedy_text().unwrap().contains("Client::connect"), "{e}");
+    assert!(!Path::new("unix:").exists());
     let mut long = place.config();
     long.shared = Some(SharedConfig::new("x".repeat(200)));
     let e = long.validate().unwrap_err();
@@ -860,6 +866,16 @@ fn as_another_process() {
             let _ = std::io::stdin().read(&mut [0]);
             engine.close(WAIT).unwrap();
         }
+        // Publishes one event when it may, and ends when it is told to.
+        "once" => {
+            let client = Client::connect(&socket, options).unwrap();
+            std::fs::write(dir.join("connected"), "").unwrap();
+            until("it may publish", || dir.join("go").exists());
+            client.publish_with(&event("k", args[0].parse().unwrap()), &MEMORY).unwrap();
+            std::fs::write(dir.join("published"), "").unwrap();
+            let _ = std::io::stdin().read(&mut [0]);
+            client.close(WAIT).unwrap();
+        }
         "reserve" => {
             let client = Client::connect(&socket, options).unwrap();
             let Reserved::Held(durable) = client.reserve(&event("d", 1), &DURABLE).unwrap() else { panic!() };
@@ -1047,6 +1063,74 @@ fn what_the_engine_had_not_taken_is_given_to_the_next_one() {
     assert!(found["k"].iter().copied().eq(0..=501), "{:?}", found["k"]);
     assert_eq!((&found["d"][..], &found["v"][..]), (&[3][..], &[3][..]));
     assert_eq!(client.lost(), 0);
+    engine.close(WAIT).unwrap();
+}
+
+/// A signal to a child.
+fn signal(child: &Child, signal: libc::c_int, state: &str) {
+    let pid = child.id() as libc::pid_t;
+    // SAFETY: a signal to a child of this process.
+    unsafe { libc::kill(pid, signal) };
+    let told = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(state));
+    until("it has the signal", || state.is_empty() || told());
+}
+
+#[test]
+fn what_was_published_before_an_engine_died_comes_before_what_is_published_later() {
+    for ends_instead in [false, true] {
+        let place = Place::new();
+        let mut server = child(&place, "server", &[]);
+        let client = place.client();
+        client.publish_with(&event("k", 0), &SYNCED).unwrap();
+        let mut other = child(&place, "once", &["1"]);
+        let published = place.0.path().join("published");
+        until("it is connected", || place.0.path().join("connected").exists());
+        // It takes nothing more.
+        signal(&server, libc::SIGSTOP, ") T");
+        std::fs::write(place.0.path().join("go"), "").unwrap();
+        until("another process has published", || published.exists());
+        // That one does not come back before this one has published more.
+        signal(&other, libc::SIGSTOP, ") T");
+        client.publish_with(&event("k", 2), &MEMORY).unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+        let engine = served(&place, "");
+        until("it is connected anew", || client.reconnects() == 1);
+        client.publish_with(&event("k", 3), &MEMORY).unwrap();
+        if ends_instead {
+            other.kill().unwrap();
+            other.wait().unwrap();
+        } else {
+            signal(&other, libc::SIGCONT, "");
+        }
+        client.publish_with(&event("k", 4), &SYNCED).unwrap();
+        let wanted: &[u64] = if ends_instead { &[0, 2, 3, 4] } else { &[0, 1, 2, 3, 4] };
+        assert_eq!(logged(&engine)["k"], wanted);
+        if !ends_instead {
+            ended(other);
+        }
+        engine.close(WAIT).unwrap();
+    }
+}
+
+#[test]
+fn an_engine_does_not_wait_for_ever_for_clients_of_the_last_one() {
+    let place = Place::new();
+    let mut server = child(&place, "server", &[]);
+    let other = child(&place, "once", &["1"]);
+    until("it is connected", || place.0.path().join("connected").exists());
+    signal(&other, libc::SIGSTOP, ") T");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let engine = served(&place, "");
+    // Who has the engine waits as others do, as long as he may.
+    let refuse = PublishOptions { on_full: OnFull::Refuse, ..MEMORY };
+    let e = engine.publish_with(&event("k", 0), &refuse).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Full, "{e}");
+    engine.publish_with(&event("k", 1), &SYNCED).unwrap();
+    std::fs::write(place.0.path().join("go"), "").unwrap();
+    signal(&other, libc::SIGCONT, "");
+    ended(other);
     engine.close(WAIT).unwrap();
 }
 

@@ -22,6 +22,8 @@ typedef struct {
     ngx_uint_t       waiting_max;    /* of one worker: requests that wait for the engine or for their ack level */
     ngx_shm_zone_t  *locks;
     unsigned         used:1;         /* tidewire is on somewhere */
+    unsigned         apart:1;        /* another process has the engine: it is unix:/path */
+    unsigned         shared:1;       /* the first worker to come has it for all */
 } ngx_http_tidewire_main_conf_t;
 
 /* Of http{}, server{} and location{}. */
@@ -82,7 +84,8 @@ extern ngx_module_t  ngx_http_tidewire_module;
 ngx_uint_t ngx_http_tidewire_wanted(ngx_http_request_t *r, const tidewire_engine_t *engine);
 /* Finds out what the request is about to change. */
 ngx_int_t ngx_http_tidewire_plan(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx);
-/* Reserves an event for each change; NGX_DECLINED if no rule wants any of them, NGX_BUSY if the engine refuses. */
+/* Reserves an event for each change; NGX_DECLINED if no rule wants any of them, NGX_BUSY if the engine refuses, NGX_AGAIN if
+ * the process that had it is gone and another one is yet to come. */
 ngx_int_t ngx_http_tidewire_reserve(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx,
     const tidewire_engine_t *engine);
 /* Commits what has happened and aborts the rest. `rc` is how the request ended; `blocking`: waits for the ack level itself. */
@@ -121,6 +124,9 @@ void ngx_http_tidewire_log_error(ngx_log_t *log, ngx_uint_t level, const char *w
 void ngx_http_tidewire_resume(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ngx_uint_t expired);
 /* Answers a request whose changes have reached their ack level, or never will (NGX_ERROR), or not in time (NGX_AGAIN). */
 void ngx_http_tidewire_answer(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ngx_int_t reached);
+
+/* The engine and its configuration, as the directives say. */
+tidewire_options_t ngx_http_tidewire_options(const ngx_http_tidewire_main_conf_t *conf);
 
 static ngx_inline tidewire_bytes_t
 ngx_http_tidewire_bytes(const ngx_str_t *s)

@@ -736,6 +736,11 @@ ngx_http_tidewire_reserve(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, c
         return wanted ? NGX_OK : NGX_DECLINED;
     }
 
+    if (result == TIDEWIRE_DISCONNECTED) {
+        tidewire_error_free(err);
+        return NGX_AGAIN;
+    }
+
     ngx_http_tidewire_log_error(r->connection->log, NGX_LOG_ERR,
                                 conf->pass ? "done without telling of it" : "refused", err);
 

@@ -11,6 +11,7 @@ static void *ngx_http_tidewire_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_tidewire_init_main_conf(ngx_conf_t *cf, void *conf);
 static void *ngx_http_tidewire_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_tidewire_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+static char *ngx_http_tidewire_set_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_tidewire_set_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_tidewire_set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static char *ngx_http_tidewire_set_metrics(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -40,8 +41,8 @@ static ngx_conf_enum_t  ngx_http_tidewire_refusals[] = {
 static ngx_command_t  ngx_http_tidewire_commands[] = {
 
     { ngx_string("tidewire_engine"),
-      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
-      ngx_http_tidewire_set_path,
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE12,
+      ngx_http_tidewire_set_engine,
       NGX_HTTP_MAIN_CONF_OFFSET,
       offsetof(ngx_http_tidewire_main_conf_t, engine),
       NULL },
@@ -221,6 +222,17 @@ ngx_http_tidewire_suspend(ngx_http_request_t *r)
 }
 
 
+/* Has it wait for the engine or a lock. */
+static ngx_int_t
+ngx_http_tidewire_later(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx)
+{
+    r->main->count++;
+    ngx_http_tidewire_hold(r, ctx);
+
+    return ngx_http_tidewire_suspend(r);
+}
+
+
 /* The engine cannot take the events: nothing is done, or nothing is told. */
 static ngx_int_t
 ngx_http_tidewire_refuse(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ngx_int_t status)
@@ -248,6 +260,24 @@ ngx_http_tidewire_refuse(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ng
     }
 
     return status;
+}
+
+
+/* There is no engine now. */
+static ngx_int_t
+ngx_http_tidewire_absent(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, ngx_uint_t expired)
+{
+    ngx_http_tidewire_loc_conf_t  *conf;
+
+    if (!expired && ngx_http_tidewire_may_wait()) {
+        return ngx_http_tidewire_later(r, ctx);
+    }
+
+    conf = ngx_http_get_module_loc_conf(r, ngx_http_tidewire_module);
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "tidewire: %s, the engine is not open",
+                  conf->pass ? "done without telling of it" : "refused");
+
+    return ngx_http_tidewire_refuse(r, ctx, NGX_HTTP_SERVICE_UNAVAILABLE);
 }
 
 
@@ -283,16 +313,7 @@ ngx_http_tidewire_operate(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, n
     engine = ngx_http_tidewire_engine();
 
     if (engine == NULL) {
-        if (!expired && ngx_http_tidewire_may_wait()) {
-            r->main->count++;
-            ngx_http_tidewire_hold(r, ctx);
-            return ngx_http_tidewire_suspend(r);
-        }
-
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "tidewire: %s, the engine is not open",
-                      conf->pass ? "done without telling of it" : "refused");
-
-        return ngx_http_tidewire_refuse(r, ctx, NGX_HTTP_SERVICE_UNAVAILABLE);
+        return ngx_http_tidewire_absent(r, ctx, expired);
     }
 
     if (!ctx->reserved) {
@@ -311,6 +332,8 @@ ngx_http_tidewire_operate(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, n
             break;
         case NGX_DECLINED:
             return ngx_http_tidewire_run(r);
+        case NGX_AGAIN:
+            return ngx_http_tidewire_absent(r, ctx, expired);
         case NGX_BUSY:
             return ngx_http_tidewire_refuse(r, ctx, NGX_HTTP_SERVICE_UNAVAILABLE);
         case NGX_ERROR:
@@ -322,9 +345,7 @@ ngx_http_tidewire_operate(ngx_http_request_t *r, ngx_http_tidewire_ctx_t *ctx, n
 
     if (ngx_http_tidewire_lock(ctx) != NGX_OK) {
         if (!expired && ngx_http_tidewire_may_wait()) {
-            r->main->count++;
-            ngx_http_tidewire_hold(r, ctx);
-            return ngx_http_tidewire_suspend(r);
+            return ngx_http_tidewire_later(r, ctx);
         }
 
         return ngx_http_tidewire_refuse(r, ctx, NGX_HTTP_SERVICE_UNAVAILABLE);
@@ -711,6 +732,42 @@ ngx_http_tidewire_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
 
 static char *
+ngx_http_tidewire_set_engine(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_str_t                      *value;
+    ngx_http_tidewire_main_conf_t  *tmcf = conf;
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 3) {
+        if (ngx_strcmp(value[2].data, "shared") != 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" is not known, only \"shared\" may follow the data directory",
+                               &value[2]);
+            return NGX_CONF_ERROR;
+        }
+
+        tmcf->shared = 1;
+    }
+
+    if (ngx_strncmp(value[1].data, "unix:", 5) != 0) {
+        if (ngx_strstr(value[1].data, "://") != NULL) {
+            return "is neither a data directory nor unix:/path";
+        }
+
+        return ngx_http_tidewire_set_path(cf, cmd, conf);
+    }
+
+    if (tmcf->shared) {
+        return "is an engine that another process has; \"shared\" is for a data directory";
+    }
+
+    tmcf->apart = 1;
+
+    return ngx_conf_set_str_slot(cf, cmd, conf);
+}
+
+
+static char *
 ngx_http_tidewire_set_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     char       *rv;
@@ -725,10 +782,6 @@ ngx_http_tidewire_set_path(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (path->len == 0) {
         return "needs a path";
-    }
-
-    if (ngx_strncmp(path->data, "unix:", 5) == 0) {
-        return NGX_CONF_OK;
     }
 
     return ngx_conf_full_name(cf->cycle, path, 0) == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
@@ -768,20 +821,51 @@ ngx_http_tidewire_set_metrics(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
+tidewire_options_t
+ngx_http_tidewire_options(const ngx_http_tidewire_main_conf_t *conf)
+{
+    tidewire_options_t  options = TIDEWIRE_OPTIONS_INIT;
+
+    /* A worker never waits for another process; it tries again, and requests are held meanwhile. */
+    options.connect_timeout_ms = 1;
+
+    if (conf->apart) {
+        options.address = ngx_http_tidewire_bytes(&conf->engine);
+        return options;
+    }
+
+    options.shared = conf->shared;
+    options.data_dir = ngx_http_tidewire_bytes(&conf->engine);
+
+    if (conf->config.len) {
+        options.config_path = ngx_http_tidewire_bytes(&conf->config);
+    } else {
+        options.config_text = tidewire_str("[engine]\n");
+    }
+
+    return options;
+}
+
+
 /* Says what is wrong with the configuration of the engine before a worker finds out. */
 static ngx_int_t
 ngx_http_tidewire_validate(ngx_conf_t *cf, ngx_http_tidewire_main_conf_t *conf)
 {
     const char          *place, *remedy;
     tidewire_error_t    *err;
-    tidewire_options_t   options = TIDEWIRE_OPTIONS_INIT;
+    tidewire_options_t   options;
 
-    if (conf->config.len == 0) {
-        return NGX_OK;
+    if (conf->apart) {
+        if (conf->config.len == 0) {
+            return NGX_OK;
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "tidewire_config is not for an engine that another process has: that one reads it; leave it out");
+        return NGX_ERROR;
     }
 
-    options.config_path = ngx_http_tidewire_bytes(&conf->config);
-    options.data_dir = ngx_http_tidewire_bytes(&conf->engine);
+    options = ngx_http_tidewire_options(conf);
 
     if (tidewire_validate(&options, &err) == TIDEWIRE_OK) {
         return NGX_OK;
@@ -854,12 +938,11 @@ ngx_http_tidewire_init_module(ngx_cycle_t *cycle)
     conf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_tidewire_module);
     ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
 
-    if (conf && conf->used && ccf->master && ccf->worker_processes > 1
-        && ngx_strncmp(conf->engine.data, "unix:", 5) != 0)
-    {
+    if (conf && conf->used && ccf->master && ccf->worker_processes > 1 && !conf->apart && !conf->shared) {
         ngx_log_error(NGX_LOG_EMERG, cycle->log, 0,
                       "tidewire_engine %V is a data directory, which one process has, and there are %i worker_processes: "
-                      "have \"tidewire run\" open it, and name its socket as unix:/path; or set worker_processes 1",
+                      "write \"shared\" behind it, and name a socket in [engine.shared] of tidewire_config; or have "
+                      "\"tidewire run\" open it, and name its socket as unix:/path; or set worker_processes 1",
                       &conf->engine, ccf->worker_processes);
         return NGX_ERROR;
     }

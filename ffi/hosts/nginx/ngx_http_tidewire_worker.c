@@ -151,17 +151,13 @@ ngx_http_tidewire_open(void)
 {
     ngx_connection_t    *c;
     tidewire_error_t    *err;
-    tidewire_options_t   options = TIDEWIRE_OPTIONS_INIT;
+    tidewire_result_t    result;
+    tidewire_options_t   options;
 
-    options.data_dir = ngx_http_tidewire_bytes(&worker.conf->engine);
+    options = ngx_http_tidewire_options(worker.conf);
+    result = tidewire_open(&options, &worker.engine, &err);
 
-    if (worker.conf->config.len) {
-        options.config_path = ngx_http_tidewire_bytes(&worker.conf->config);
-    } else {
-        options.config_text = tidewire_str("[engine]\n");
-    }
-
-    if (tidewire_open(&options, &worker.engine, &err) != TIDEWIRE_OK) {
+    if (result != TIDEWIRE_OK) {
         if (ngx_time() < worker.complain) {
             tidewire_error_free(err);
             return NGX_AGAIN;
@@ -169,13 +165,15 @@ ngx_http_tidewire_open(void)
 
         worker.complain = ngx_time() + NGX_HTTP_TIDEWIRE_COMPLAIN_S;
 
-        if (tidewire_error_code(err) == TIDEWIRE_LOCKED) {
+        if (result == TIDEWIRE_LOCKED) {
             tidewire_error_free(err);
             ngx_log_error(NGX_LOG_NOTICE, worker.log, 0,
                           "tidewire: another process has the data directory %V; after a reload that is the worker of before, "
                           "until its requests have ended", &worker.conf->engine);
         } else {
-            ngx_http_tidewire_log_error(worker.log, NGX_LOG_ERR, "the engine cannot be opened, requests wait for it", err);
+            /* Another worker may be about to open it. */
+            ngx_http_tidewire_log_error(worker.log, result == TIDEWIRE_DISCONNECTED ? NGX_LOG_NOTICE : NGX_LOG_ERR,
+                                        "the engine cannot be opened, requests wait for it", err);
         }
 
         return NGX_AGAIN;

@@ -13,6 +13,8 @@ fail() {
 }
 
 make -s PROFILE=dev || fail "the library does not build"
+cargo build -q -p tidewire || fail "the command does not build"
+export TIDEWIRE_COMMAND=$target/debug/tidewire
 mkdir -p "$work/lib"
 ln -sf "$target/debug/libtidewire.so" "$work/lib/libtidewire.so.0"
 ln -sf libtidewire.so.0 "$work/lib/libtidewire.so"
@@ -41,6 +43,6 @@ export TIDEWIRE_NGINX_PRELOAD TIDEWIRE_NGINX_ASAN=detect_leaks=0:abort_on_error=
 TIDEWIRE_NGINX_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)
 echo "under the address sanitizer:"
 part "$work/asan/ngx_http_tidewire_module.so" test_each_ack_level test_keys_are_any_bytes test_collections test_what_fails_is_not_told \
-    test_a_full_queue_refuses_before_anything_is_done test_reload_under_load
+    test_a_full_queue_refuses_before_anything_is_done test_reload_under_load test_workers_that_are_killed_under_load_over_one_engine
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

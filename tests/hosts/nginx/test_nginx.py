@@ -71,7 +71,7 @@ destinations = ["hook"]
 """
         )
         ext = DAV_EXT.exists()
-        settings = "tidewire_engine data; tidewire_config t.toml;" if settings is None else settings
+        settings = "tidewire_engine data; tidewire_config t.toml;" if settings is None else settings.format(root=self.root)
         (self.root / "nginx.conf").write_text(
             f"""
 {f"load_module {DAV_EXT};" if ext else ""}
@@ -110,7 +110,7 @@ http {{
 }}
 """
         )
-        self.process, self.preload = None, os.environ.get("TIDEWIRE_NGINX_PRELOAD")
+        self.process, self.count, self.preload = None, workers, os.environ.get("TIDEWIRE_NGINX_PRELOAD")
         if start:
             self.start()
 
@@ -122,8 +122,9 @@ http {{
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *wrapper, *self.command()], start_new_session=True,
                                         env=self.environment())
         until(self.answers, "listening")
+        until(lambda: len(self.workers()) == self.count, f"{self.count} workers")
         for library in self.preload.split(":") if self.preload else []:
-            mapped = pathlib.Path(f"/proc/{self.worker()}/maps").read_text()
+            mapped = pathlib.Path(f"/proc/{self.workers()[0]}/maps").read_text()
             assert os.path.basename(os.path.realpath(library)) in mapped, f"nginx is without {library}"
 
     def environment(self):
@@ -669,7 +670,16 @@ def test_what_is_wrong_in_the_configuration_is_told():
     refused_configuration(Nginx("tidewire_bucket x; tidewire_bucket_in_path on;", start=False), "not both")
     refused_configuration(Nginx("tidewire_prefix store;", start=False), "must begin and end with a slash")
     refused_configuration(Nginx("tidewire_ack soon;", start=False), "soon")
-    refused_configuration(Nginx(start=False, workers=2), "worker_processes", "unix:/path")
+    refused_configuration(Nginx(start=False, workers=2), "worker_processes", "shared", "unix:/path")
+    for settings, *words in (
+        ("tidewire_engine data shared; tidewire_config t.toml;", "engine.shared.socket", "name one"),
+        ("tidewire_engine data shared;", "engine.shared.socket", "name one"),
+        ("tidewire_engine data alone;", '"alone" is not known'),
+        ("tidewire_engine unix:/run/s shared;", "is an engine that another process has"),
+        ("tidewire_engine unix:/run/s; tidewire_config t.toml;", "leave it out"),
+        ("tidewire_engine http://127.0.0.1/;", "neither a data directory nor unix:/path"),
+    ):
+        refused_configuration(Nginx(start=False, workers=2, settings=settings), *words)
 
 
 def test_an_engine_that_another_process_has():
@@ -683,6 +693,194 @@ def test_an_engine_that_another_process_has():
             first.stop()
             until(lambda: second.ask("PUT", "/store/b", b"")[0] == 201, "open")
             assert second.shape() == [new("b")]
+
+
+class Shared(Nginx):
+    """An nginx of several workers over one engine: the first of them has it, or `tidewire run` if it is `apart`."""
+
+    def __init__(self, location="", workers=4, apart=False, start=True, **more):
+        self.engine, engine = None, 'shared = { socket = "s" }'
+        settings = "tidewire_engine data shared; tidewire_config t.toml;"
+        if apart:
+            engine, settings = f'data_dir = "data"\n{engine}', "tidewire_engine unix:{root}/s;"
+        super().__init__("add_header X-Worker $pid always; " + location, workers=workers, start=False, settings=settings,
+                         engine=engine, **more)
+        if apart:
+            self.run()
+        if start:
+            self.start()
+
+    def run(self):
+        """Has `tidewire run` open the engine."""
+        with (self.root / "engine").open("a") as log:
+            self.engine = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", TIDEWIRE, "run", "--config", self.root / "t.toml"],
+                                           stdout=subprocess.DEVNULL, stderr=log)
+        until(lambda: self.owner() == self.engine.pid, "an engine of its own process")
+
+    def owner(self):
+        """The process that has the data directory."""
+        text = (self.root / "data/LOCK").read_text() if (self.root / "data/LOCK").exists() else ""
+        return int(text) if text.strip() else None
+
+    def stop(self, quick=False):
+        try:
+            super().stop(quick)
+        finally:
+            if self.engine and self.engine.poll() is None:
+                self.engine.terminate()
+                self.engine.wait(WAIT)
+
+
+class Load:
+    """Threads that change objects, and what they were answered: by key, the status and the size of each PUT."""
+
+    def __init__(self, nginx, threads=12):
+        self.nginx, self.end, self.done, self.workers = nginx, threading.Event(), collections.defaultdict(list), set()
+        self.changes = 0
+        self.threads = [threading.Thread(target=self.run, args=(n,)) for n in range(threads)]
+
+    def run(self, number):
+        connection, turn = None, 0
+        while not self.end.is_set():
+            # Each has keys of its own, and all change one that they share.
+            key = "shared" if turn % 3 == 2 else f"{number}/{turn % 5}"
+            delete = key == "shared" and (number + turn) % 2 == 0
+            turn += 1
+            try:
+                connection = connection or self.nginx.connection()
+                method, body = ("DELETE", None) if delete else ("PUT", b"x" * turn)
+                status, headers, _ = self.nginx.ask(method, f"/store/{key}", body, connection=connection)
+                self.workers.add(headers["X-Worker"])
+            except (OSError, http.client.HTTPException):
+                # A worker that is killed leaves nobody knowing whether the request was done.
+                connection, status = None, 0
+            if key != "shared":
+                self.done[key].append((status, turn))
+            elif status in (201, 204):
+                self.changes += 1
+
+    def __enter__(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end.set()
+        for t in self.threads:
+            t.join()
+
+    def check(self, known=True):
+        """Everything that was acknowledged is told once and in order; with `known` nothing else is, and of the shared key each
+        change is told as it was."""
+        told, exists = collections.defaultdict(list), False
+        for r in self.nginx.records():
+            told[r["s3"]["object"]["key"]].append(r)
+        shared = told.pop("shared", [])
+        assert all(a["s3"]["object"]["sequencer"] < b["s3"]["object"]["sequencer"] for a, b in zip(shared, shared[1:]))
+        if known:
+            assert len(shared) == self.changes, (len(shared), self.changes)
+            for r in shared:
+                removed = r["eventName"].startswith("ObjectRemoved") or r["eventName"].startswith("s3:ObjectRemoved")
+                assert exists if removed else r["data"] == {"overwritten": exists}, (r, exists)
+                exists = not removed
+        assert set(told) <= set(self.done), set(told) - set(self.done)
+        for key, answers in self.done.items():
+            sizes = [r["s3"]["object"]["size"] for r in told[key]]
+            assert all(a < b for a, b in zip(sizes, sizes[1:])), f"{key} is told twice or out of order: {sizes}"
+            missing = [size for status, size in answers if status in (201, 204) and size not in sizes]
+            assert not missing, f"{key} is not told: {missing}"
+            refused = [size for status, size in answers if status == 503 and size in sizes]
+            assert not refused, f"{key} is told though it was refused: {refused}"
+            assert not known or len(sizes) == sum(status in (201, 204) for status, _ in answers), key
+
+
+def statuses_of(load):
+    return collections.Counter(status for answers in load.done.values() for status, _ in answers)
+
+
+def test_several_workers_over_one_engine():
+    for apart, level in ((False, "memory"), (False, "synced"), (True, "memory"), (True, "synced")):
+        with Shared(f"tidewire_ack {level};", apart=apart) as nginx:
+            with Load(nginx) as load:
+                until(lambda: len(load.workers) > 1 and load.changes > 100, "changing objects in several workers")
+            assert set(statuses_of(load)) <= {201, 204}, statuses_of(load)
+            load.check()
+            status, _, text = nginx.ask("GET", "/metrics")
+            assert status == 200 and b"tidewire_clients 4" in text, text
+            assert nginx.owner() == nginx.engine.pid if apart else nginx.owner() in nginx.workers()
+
+
+def test_workers_that_are_killed_under_load_over_one_engine():
+    for apart in (False, True):
+        with Shared("tidewire_ack synced;", apart=apart, http="tidewire_open_timeout 20s;") as nginx:
+            nginx.faults = lambda: []  # a worker that is killed is one
+            with Load(nginx) as load:
+                for n in range(8):
+                    before = load.changes
+                    until(lambda: load.changes > before + 20, "changing objects")
+                    # Every other time it is the one that has the engine, if one of them does.
+                    others = [w for w in nginx.workers() if w != nginx.owner()]
+                    os.kill(others[n % len(others)] if apart or n % 2 else nginx.owner(), signal.SIGKILL)
+                    until(lambda: len(nginx.workers()) == 4, "four workers again")
+                before = load.changes
+                until(lambda: load.changes > before + 20, "changing objects after that")
+            got = statuses_of(load)
+            # Who has lost the engine while he waited for it is told so.
+            assert got[201] + got[204] > 50 and set(got) <= {0, 201, 204} | (set() if apart else {500}), got
+            load.check(known=False)
+
+
+def test_an_engine_that_is_killed_under_load():
+    with Shared("tidewire_ack synced;", apart=True, http="tidewire_open_timeout 20s;") as nginx:
+        with Load(nginx) as load:
+            for _ in range(3):
+                before = load.changes
+                until(lambda: load.changes > before + 50, "changing objects")
+                nginx.engine.kill()
+                nginx.engine.wait(WAIT)
+                nginx.run()
+            before = load.changes
+            until(lambda: load.changes > before + 50, "changing objects after that")
+        got = statuses_of(load)
+        assert got[201] + got[204] > 100 and set(got) <= {201, 204, 500}, got
+        load.check(known=False)
+
+
+def test_several_workers_are_reloaded_under_load():
+    with Shared("tidewire_ack synced;", http="tidewire_open_timeout 20s;") as nginx:
+        with Load(nginx) as load:
+            seen = set(nginx.workers())
+            for _ in range(3):
+                before = load.changes
+                until(lambda: load.changes > before + 20, "changing objects")
+                nginx.process.send_signal(signal.SIGHUP)
+                until(lambda: len(nginx.workers()) == 4 and not seen & set(nginx.workers()), "workers anew")
+                seen |= set(nginx.workers())
+            until(lambda: nginx.owner() in nginx.workers(), "one of them has the engine")
+            before = load.changes
+            until(lambda: load.changes > before + 20, "changing objects after that")
+        got = statuses_of(load)
+        # nginx closes connections that nobody uses at a reload, also while a request is on its way.
+        assert got[201] + got[204] > 50 and set(got) <= {0, 201, 204}, got
+        load.check(known=False)
+
+
+def test_an_engine_that_is_not_there_yet():
+    with Shared(start=False) as nginx:
+        conf = nginx.root / "nginx.conf"
+        conf.write_text(conf.read_text().replace("tidewire_engine data shared; tidewire_config t.toml;",
+                                                 f"tidewire_engine unix:{nginx.root}/s; tidewire_open_timeout 200ms;"))
+        toml = nginx.root / "t.toml"
+        toml.write_text(toml.read_text().replace("shared =", 'data_dir = "data"\nshared ='))
+        nginx.start()
+        # Others are served meanwhile, and nothing is made of the address' name.
+        assert nginx.ask("GET", "/none")[0] == 404
+        nginx.expect(503, "PUT", "a", b"")
+        assert not (nginx.files / "a").exists() and "nobody listens" in nginx.logged()
+        assert not list(nginx.root.glob("unix:*")) and not list(pathlib.Path.cwd().glob("unix:*"))
+        nginx.run()
+        until(lambda: nginx.ask("PUT", "/store/b", b"")[0] == 201, "open")
+        assert nginx.shape() == [new("b")]
 
 
 def test_cadaver():
@@ -744,5 +942,6 @@ def test_rclone():
 
 if __name__ == "__main__":
     MODULE = pathlib.Path(sys.argv[1]).resolve()
+    TIDEWIRE = os.environ.get("TIDEWIRE_COMMAND", "tidewire")
     only = sys.argv[2:]
     sys.exit(main({n: t for n, t in globals().items() if not only or n in only}))

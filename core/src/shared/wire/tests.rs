@@ -56,9 +56,9 @@ fn errors_come_as_they_went() {
 #[test]
 fn descriptors_go_over_and_what_waits_is_kept_within_bounds() {
     let (a, b) = UnixStream::pair().unwrap();
-    let fds: Vec<OwnedFd> = (0..4).map(|n| crate::driver::eventfd(n + 1).unwrap()).collect();
+    let fds: Vec<OwnedFd> = (0..5).map(|n| crate::driver::eventfd(n + 1).unwrap()).collect();
     send(&a, &"hello", b"behind").unwrap();
-    send_descriptors(&a, [0, 1, 2, 3].map(|n: usize| fds[n].as_raw_fd())).unwrap();
+    send_descriptors(&a, [0, 1, 2, 3, 4].map(|n: usize| fds[n].as_raw_fd())).unwrap();
     let (text, behind): (String, _) = receive(&b).unwrap();
     assert_eq!((text.as_str(), &behind[..]), ("hello", &b"behind"[..]));
     let got = receive_descriptors(&b).unwrap();
