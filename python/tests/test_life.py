@@ -75,8 +75,9 @@ def test_the_block_closes(open_engine: Open, server: Server) -> None:
 
 @pytest.mark.local
 def test_the_block_closes_after_an_exception(open_engine: Open, server: Server) -> None:
+    engine = open_engine()
     with pytest.raises(KeyError, match="mine"):
-        with open_engine() as engine:
+        with engine:
             engine.publish("photos", "k", ack="memory")
             raise KeyError("mine")
     assert engine.closed

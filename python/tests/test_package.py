@@ -130,7 +130,7 @@ def test_type_checkers_agree(tool: str, tmp_path: Path) -> None:
     settings = ["--config-file", str(python / "pyproject.toml")]
     if tool == "mypy":
         cache = ["--cache-dir", str(tmp_path)]
-        files = [python / "examples"]
+        files = [python / name for name in ("examples", "tests", "peers", "tidewire")] + [ROOT / "benches" / "python"]
         command = ["-m", "mypy", "--strict", *cache, *settings, *map(str, files)]
     else:
         allowed = ["--allowlist", str(python / "tests" / "stubtest.txt"), "--ignore-unused-allowlist"]

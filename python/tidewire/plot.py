@@ -1,7 +1,7 @@
 """Draws latency and throughput: ``python -m tidewire.plot stats.json [-o picture.png]``.
 
 The file has one JSON object, or a line for each of several: what :meth:`tidewire.Engine.stats` answers, or the results of
-``python/benches``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
+``benches/python``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
 
 Statistics make two charts: latency by quantile, and deliveries by destination. Several of them with a ``time`` (seconds) make the
 throughput between one and the next. Results of benches make a bar each: nanoseconds per call.
