@@ -185,7 +185,13 @@ impl<'py> Pairs<'py> {
     /// Those of the argument `name`.
     pub(crate) fn new(name: &str, mapping: &Bound<'py, PyAny>) -> PyResult<Pairs<'py>> {
         if let Ok(dict) = mapping.cast::<PyDict>() {
-            return Ok(Pairs(dict.iter().collect()));
+            let mut pairs = Vec::with_capacity(dict.len());
+            // Another thread may change it, in an interpreter without its lock.
+            dict.locked_for_each(|name, value| {
+                pairs.push((name, value));
+                Ok(())
+            })?;
+            return Ok(Pairs(pairs));
         }
         let Ok(mapping) = mapping.cast::<PyMapping>() else {
             return Err(wrong_type(name, "a mapping of str to str", mapping));
@@ -250,9 +256,7 @@ impl<'py> Fields<Bound<'py, PyAny>> {
     fn of_mapping(event: &Bound<'py, PyAny>) -> PyResult<Self> {
         let mut fields = Fields::default();
         if let Ok(dict) = event.cast::<PyDict>() {
-            for (name, value) in dict.iter() {
-                fields.set(&name, value)?;
-            }
+            dict.locked_for_each(|name, value| fields.set(&name, value))?;
             return Ok(fields);
         }
         let Ok(mapping) = event.cast::<PyMapping>() else {
