@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, config
+from conftest import ROOT, Open, config, until
 
 import tidewire
 from tidewire import EventType
@@ -122,6 +122,19 @@ def test_the_numbers_are_as_declared(engine: tidewire.Engine) -> None:
     engine.flush()
     [hook] = engine.stats()["destinations"]
     assert list(hook) == list(typing.get_type_hints(tidewire.DestinationStats))
+
+
+def test_the_standing_of_a_destination_is_as_declared(open_engine: Open, dead_url: str) -> None:
+    engine = open_engine(dead_url)
+    engine.publish("photos", "k")
+    until(lambda: bool(engine.destination("hook")["attempts"]))
+    standing = engine.destination("hook")
+    assert set(standing) == set(typing.get_type_hints(tidewire.DestinationStanding))
+    assert set(standing["certificates"]) == set(typing.get_type_hints(tidewire.Certificates))
+    assert set(standing["endpoints"][0]) == set(typing.get_type_hints(tidewire.EndpointStanding))
+    attempt = standing["attempts"][0]
+    assert set(attempt) == set(typing.get_type_hints(tidewire.Attempt)) - {"endpoint"}
+    assert attempt["events"] == 1 and attempt["outcome"] == "retry" and attempt["reason"]
 
 
 @pytest.mark.parametrize("tool", ["mypy", "stubtest"])

@@ -28,12 +28,16 @@ from ._errors import Panic as Panic
 from ._errors import ReadOnly as ReadOnly
 from ._errors import Timeout as Timeout
 from ._errors import WrongProcess as WrongProcess
+from ._types import Attempt as Attempt
 from ._types import BucketNotification as BucketNotification
+from ._types import Certificates as Certificates
 from ._types import DeadLetter as DeadLetter
 from ._types import DestinationInfo as DestinationInfo
+from ._types import DestinationStanding as DestinationStanding
 from ._types import DestinationStats as DestinationStats
 from ._types import DestinationTest as DestinationTest
 from ._types import DestinationTestStep as DestinationTestStep
+from ._types import EndpointStanding as EndpointStanding
 from ._types import EventParts as EventParts
 from ._types import Filing as Filing
 from ._types import Finding as Finding
@@ -71,12 +75,16 @@ __all__ = [
     "ReadOnly",
     "Timeout",
     "WrongProcess",
+    "Attempt",
     "BucketNotification",
+    "Certificates",
     "DeadLetter",
     "DestinationInfo",
+    "DestinationStanding",
     "DestinationStats",
     "DestinationTest",
     "DestinationTestStep",
+    "EndpointStanding",
     "EventParts",
     "Filing",
     "Finding",
@@ -789,7 +797,7 @@ class Engine:
 
         Raises :exc:`NotFound` if there is no such destination; :exc:`Closed`, :exc:`WrongProcess`.
         """
-    def destination(self, name: str) -> dict[str, Any]:
+    def destination(self, name: str) -> DestinationStanding:
         """How a destination is doing: a ``dict`` with ``state``, why it is so, its endpoints, and its last attempts that failed.
 
         Raises :exc:`NotFound` if there is no such destination; :exc:`WrongProcess` in a forked child.
