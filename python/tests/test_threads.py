@@ -69,7 +69,7 @@ def test_everything_may_be_called_at_once(mine: Mine) -> None:
     def rules() -> None:
         for n in range(ROUNDS // 20):
             engine.put_rule({"id": "other", "bucket": "others", "events": ["*"], "prefix": str(n), "destinations": ["mine"]})
-        engine.delete_rule("other")
+        engine.delete_rule("other", bucket="others")
 
     side_by_side(parts, events, many, reservations, asking, rules)
     engine.flush()
