@@ -148,5 +148,5 @@ def test_type_checkers_agree(tool: str, tmp_path: Path) -> None:
     else:
         allowed = ["--allowlist", str(python / "tests" / "stubtest.txt"), "--ignore-unused-allowlist"]
         command = ["-m", "mypy.stubtest", "tidewire", "--mypy-" + settings[0][2:], settings[1], *allowed]
-    out = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    out = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert out.returncode == 0, out.stdout + out.stderr
