@@ -99,8 +99,8 @@ class Swift:
     def __init__(self, root: Path, config: str, *, workers: int = 0) -> None:
         self.root = root
         self.processes: list[subprocess.Popen[bytes]] = []
-        names = ("proxy", "account", "container", "object", "memcache")
-        self.ports = dict(zip(names, free_ports(len(names))))
+        names = ["proxy", "account", "container", "object", "memcache"]
+        self.ports: dict[str, int] = dict(zip(names, free_ports(len(names))))
         etc = root / "etc"
         for directory in (etc, root / "devices" / "sda", root / "cache", root / "tidewire"):
             directory.mkdir(parents=True)

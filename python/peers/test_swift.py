@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class Told:
 
     def containers(self) -> list[tuple[str, str]]:
         with self.server.lock:
-            found = [e for r in self.server.records if isinstance(r, list) for e in r]
+            found: list[dict[str, Any]] = [e for r in self.server.records if isinstance(r, list) for e in r]
         return [(e["type"].rpartition(".")[2], e["data"]["bucket"]) for e in found]
 
 

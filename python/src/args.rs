@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyMemoryView, PyString, PyTuple};
 use serde::de::IgnoredAny;
 use tidewire::filter::EventFilter;
@@ -185,7 +186,8 @@ impl<'py> Pairs<'py> {
     /// Those of the argument `name`.
     pub(crate) fn new(name: &str, mapping: &Bound<'py, PyAny>) -> PyResult<Pairs<'py>> {
         if let Ok(dict) = mapping.cast::<PyDict>() {
-            return Ok(Pairs(dict.iter().collect()));
+            // Without the interpreter's lock another thread may change it.
+            return Ok(Pairs(with_critical_section(dict, || dict.iter().collect())));
         }
         let Ok(mapping) = mapping.cast::<PyMapping>() else {
             return Err(wrong_type(name, "a mapping of str to str", mapping));
@@ -250,9 +252,7 @@ impl<'py> Fields<Bound<'py, PyAny>> {
     fn of_mapping(event: &Bound<'py, PyAny>) -> PyResult<Self> {
         let mut fields = Fields::default();
         if let Ok(dict) = event.cast::<PyDict>() {
-            for (name, value) in dict.iter() {
-                fields.set(&name, value)?;
-            }
+            with_critical_section(dict, || dict.iter().try_for_each(|(name, value)| fields.set(&name, value)))?;
             return Ok(fields);
         }
         let Ok(mapping) = event.cast::<PyMapping>() else {

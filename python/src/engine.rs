@@ -27,7 +27,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(24 * 3600);
 const TEXT_NAME: &str = "config";
 
 /// The engines that are open, for [`close_all`]. Only touched with the interpreter held and without letting go of it,
-/// so that no thread can have it locked when the process forks.
+/// so that no thread can have it locked when the process forks: an interpreter without its lock stops the others for that,
+/// and only where they could let go.
 static OPEN: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
 
 pub(crate) struct State {

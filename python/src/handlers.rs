@@ -29,6 +29,9 @@ impl Engine {
     /// Raises :exc:`InvalidConfig` for a name that is not valid; :exc:`InvalidArgument` if there is no loop for a coroutine
     /// function, or if the engine is another process's, or shared; :exc:`IoError` if there can be no thread; :exc:`Closed`,
     /// :exc:`WrongProcess`.
+    ///
+    /// >>> told = []
+    /// >>> engine.set_handler("mine", lambda batch: told.extend(batch.records))
     #[pyo3(signature = (name, handler, *, r#loop=None))]
     fn set_handler(
         &self,

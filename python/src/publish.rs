@@ -28,14 +28,18 @@ impl Engine {
     /// false, if no rule wants events of this type in this bucket, so that nothing was kept; or ``Published.DUPLICATE``, if an
     /// event of the same object with this ``dedup_key`` was accepted within ``engine.dedup.window``.
     ///
-    /// Instead of its parts an :class:`Event` may be given, or a mapping of the parts. ``bucket`` and ``key`` say which object,
-    /// a key that is no text as ``bytes``. ``size`` is in bytes, ``time_ns`` in nanoseconds since the epoch; ``None`` is now.
-    /// ``data`` is JSON text, or a ``dict`` or ``list`` to write as JSON. ``hops`` counts the handlers of notifications that
-    /// the event has passed through.
+    /// >>> engine.publish("photos", "cats/tom.jpg", size=48213, metadata={"color": "grey"})
+    /// <Published.ACCEPTED: 1>
     ///
-    /// ``ack`` is ``memory``, ``written`` or ``synced``: how safe the event is when the call returns. ``timeout`` limits the
-    /// waiting in seconds, ``None`` is without limit. ``block=False`` raises :exc:`Full` at once when there is no space, but
-    /// still waits for ``ack``.
+    /// Instead of its parts an :class:`Event` may be given, or a mapping of the parts. ``bucket`` and ``key`` say which object,
+    /// a key that is no text as ``bytes``. ``event_type`` is a name of :class:`EventType` or of the configuration. ``size`` is in
+    /// bytes, ``time_ns`` in nanoseconds since the epoch; ``None`` is now. ``data`` is JSON text, or a ``dict`` or ``list`` to
+    /// write as JSON. ``priority`` is ``low``, ``normal`` or ``high``; ``origin`` says what the cause was: a ``user``, a
+    /// ``replica`` or the ``lifecycle``. ``hops`` counts the handlers of notifications that the event has passed through.
+    ///
+    /// ``ack`` says how safe the event is when the call returns: ``memory`` (lost if the process dies now), ``written`` (survives
+    /// that, but not a power failure) or ``synced`` (durable). ``timeout`` limits the waiting in seconds, ``None`` is without
+    /// limit. ``block=False`` raises :exc:`Full` at once when there is no space, but still waits for ``ack``.
     ///
     /// Raises :exc:`InvalidEvent`, :exc:`InvalidArgument`, :exc:`Full`, :exc:`Closed` or :exc:`WrongProcess`: the
     /// event is not accepted. :exc:`Timeout`, :exc:`LogFailed` and an exception of a signal handler while waiting for
@@ -195,6 +199,9 @@ impl Engine {
     /// Publishes many events, from any iterable of :class:`Event` or mappings of an event's parts, and waits once for ``ack`` of
     /// all of them. They are taken one by one, so that a generator needs no more memory for a million of them. Answers how
     /// many were accepted, wanted by no rule, and repeats.
+    ///
+    /// >>> engine.publish_many(Event("photos", f"cats/{n}.jpg") for n in range(3))
+    /// PublishedCounts(accepted=3, no_match=0, duplicates=0)
     ///
     /// ``ack``, ``timeout``, ``block`` and ``dedup_key`` are those of :meth:`publish`; ``timeout`` is for the longest wait for
     /// space, and for the wait for ``ack`` at the end.

@@ -34,6 +34,12 @@ impl Engine {
     ///
     /// Raises :exc:`InvalidArgument` for a position of another data directory, :exc:`InvalidConfig` for a filter, a bucket or
     /// types that are wrong, :exc:`Closed`, :exc:`WrongProcess`.
+    ///
+    /// >>> tail = engine.tail(bucket="photos", filter={"suffix": ".jpg"})
+    /// >>> engine.publish("photos", "cats/tim.jpg")
+    /// <Published.ACCEPTED: 1>
+    /// >>> next(tail).event.key
+    /// b'cats/tim.jpg'
     #[pyo3(
         signature = (*, start=None, from_ns=None, position=None, bucket=None, events=None, filter=None),
         text_signature = "(self, *, start='now', from_ns=None, position=None, bucket=None, events=None, filter=None)"

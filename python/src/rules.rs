@@ -258,7 +258,8 @@ impl Engine {
         self.change(py, move |engine| engine.confirm_destination(&name, per_minute))
     }
 
-    /// How a destination is doing: a ``dict`` with ``state``, why it is so, its endpoints, and its last attempts that failed.
+    /// How a destination is doing: whether it is sent anything, why not, its endpoints, and its last attempts that failed: see
+    /// :class:`DestinationStanding`.
     ///
     /// Raises :exc:`NotFound` if there is no such destination; :exc:`WrongProcess` in a forked child.
     fn destination<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {

@@ -98,7 +98,7 @@ class Server:
     """A receiver of webhooks made of the standard library: keeps the records of each request, in order."""
 
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Any] = []
         self.lock = threading.Lock()
         outer = self
 
@@ -113,7 +113,7 @@ class Server:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *args: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -59,14 +59,15 @@ run() {
     echo "exit status $ended" >>"$log"
 }
 
-# The quick tests on other versions: one wheel fits all.
+# The quick tests on other versions: one wheel fits all, but for interpreters without the global lock, which get one of their own.
 others() {
     local other version tried found=()
-    tried=" $("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') "
-    for other in ${PYTHONS-"$HOME"/.pyenv/versions/3.*/bin/python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14}; do
+    tried=" $("$venv/bin/python" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))') "
+    for other in ${PYTHONS-"$HOME"/.pyenv/versions/3.*/bin/python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 \
+        "$HOME"/.pyenv/versions/3.*t/bin/python3 python3.14t python3.15t}; do
         other=$(command -v "$other" || true)
         [ -n "$other" ] || continue
-        version=$("$other" -c 'import sys; print("%d.%d" % sys.version_info[:2] if sys.version_info >= (3, 9) else "")' 2>/dev/null || true)
+        version=$("$other" -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags) if sys.version_info >= (3, 9) else "")' 2>/dev/null || true)
         case "$tried" in *" $version "*) continue ;; esac
         [ -n "$version" ] || continue
         tried="$tried$version "
@@ -76,7 +77,7 @@ others() {
     if [ -n "${TIDEWIRE_LONG-}" ]; then
         printf '%s\n' "${found[@]}"
     else
-        printf '%s\n' "${found[@]}" | sort -V | sed -n '1p;$p' | uniq
+        printf '%s\n' "${found[@]}" | grep -v '^[0-9.]*t ' | sort -V | sed -n '1p;$p' | uniq
     fi
 }
 
@@ -84,8 +85,15 @@ run_others() {
     local version other
     others | while read -r version other; do
         make_venv "$venv-$version" "$other" 'pytest>=8,<10' 'prometheus-client>=0.20,<1'
-        install "$venv-$version"
-        run "$version" "$venv-$version" -q "$python_dir"/tests/test_{event,async,reserve,handlers,receive,package,shared}.py \
+        case $version in
+            *t)
+                INTERPRETER=$venv-$version/bin/python WHEELS=$target/python-wheels-$version VENV=$venv "$python_dir/tests/wheel.sh" >/dev/null
+                "$venv-$version/bin/python" -m pip install -q --no-deps --force-reinstall "$target/python-wheels-$version"/tidewire-*.whl
+                ;;
+            *) install "$venv-$version" ;;
+        esac
+        run "$version" "$venv-$version" -q "$python_dir"/tests/test_{event,async,reserve,handlers,receive,package,shared,threads}.py \
+            "$python_dir"/tests/test_life.py::test_a_subinterpreter_is_refused \
             -k 'not type_checkers'
     done
 }

@@ -59,7 +59,8 @@ def test_what_is_wrong_is_said_at_once(mine: Mine) -> None:
 def test_without_a_loop_there_is_nothing_to_await(mine: Mine) -> None:
     engine, taken = mine
     held = engine.reserve("photos", "k")
-    for call in (lambda: engine.publish_async("photos", "k", ack="memory"), held.commit_async):
+    calls: list[Callable[[], object]] = [lambda: engine.publish_async("photos", "k", ack="memory"), held.commit_async]
+    for call in calls:
         with pytest.raises(RuntimeError, match="no running event loop"):
             call()
     held.abort()

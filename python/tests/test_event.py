@@ -246,7 +246,8 @@ def test_json_is_published_in_every_form(mine: Mine) -> None:
     records = json.dumps({"Records": [record]})
     buffer = mmap.mmap(-1, len(lines))
     buffer.write(lines)
-    for document, count in [(lines, 2), (bytearray(lines), 2), (memoryview(lines), 2), (buffer, 2), (records, 1)]:
+    documents: list[tuple[Any, int]] = [(lines, 2), (bytearray(lines), 2), (memoryview(lines), 2), (buffer, 2), (records, 1)]
+    for document, count in documents:
         assert engine.publish_json(document).accepted == count
     assert engine.publish_json(lines.replace(b"photos", b"others")).no_match == 2
     engine.flush()

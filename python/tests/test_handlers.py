@@ -222,7 +222,7 @@ def test_what_is_no_handler_is_refused(mine: Mine) -> None:
     with pytest.raises(tidewire.InvalidArgument, match="no loop runs here"):
         engine.set_handler("mine", take)
     with contextlib.closing(asyncio.new_event_loop()) as loop, pytest.raises(TypeError, match="loop"):
-        engine.set_handler("mine", lambda batch: None, loop=loop)  # type: ignore[call-overload]
+        engine.set_handler("mine", lambda batch: None, loop=loop)  # type: ignore[arg-type, return-value]
     with pytest.raises(tidewire.InvalidConfig):
         engine.set_handler("no name", lambda batch: None)
 

@@ -67,7 +67,12 @@ def by_wsgi(store: Store, engine: tidewire.Engine, api: Api, **options: Any) -> 
         environ.update({f"HTTP_{n.upper()}": v for n, v in headers.items()})
         environ["wsgi.input"] = io.BytesIO(body)
         told: list[Any] = []
-        chunks = application(environ, lambda status, headers, exc_info=None: told.append((status, headers)))
+
+        def start_response(status: str, headers: "list[tuple[str, str]]", exc_info: Any = None) -> Callable[[bytes], object]:
+            told.append((status, headers))
+            return lambda data: None
+
+        chunks = application(environ, start_response)
         try:
             answer = b"".join(chunks)
         finally:
@@ -274,7 +279,7 @@ def test_webdav_is_one_bucket(mine: Mine, by: Callable[..., Ask]) -> None:
 def test_an_engine_may_come_later_and_intents_be_durable(mine: Mine, by: Callable[..., Ask]) -> None:
     engine, taken = mine
     store = Store()
-    by(store, lambda: engine, S3("/s3"), intent="durable", ack="written")("PUT", "/s3/photos/k", b"x")  # type: ignore[arg-type]
+    by(store, lambda: engine, S3("/s3"), intent="durable", ack="written")("PUT", "/s3/photos/k", b"x")
     engine.flush()
     assert taken.keys() == [b"k"]
 

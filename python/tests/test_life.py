@@ -75,8 +75,9 @@ def test_the_block_closes(open_engine: Open, server: Server) -> None:
 
 @pytest.mark.local
 def test_the_block_closes_after_an_exception(open_engine: Open, server: Server) -> None:
+    engine = open_engine()
     with pytest.raises(KeyError, match="mine"):
-        with open_engine() as engine:
+        with engine:
             engine.publish("photos", "k", ack="memory")
             raise KeyError("mine")
     assert engine.closed
@@ -454,13 +455,13 @@ def test_the_interpreter_may_end_while_a_loop_waited(dead_url: str, tmp_path: Pa
 
 SUBINTERPRETER = """
 try:
+    # One with a lock of its own, and one that shares that of the main one.
     import _interpreters as interpreters
-    run = lambda i, s: interpreters.exec(i, s)
+    made, run = [interpreters.create("isolated"), interpreters.create("legacy")], interpreters.exec
 except ImportError:
     import _xxsubinterpreters as interpreters
-    run = interpreters.run_string
+    made, run = [interpreters.create(isolated=True), interpreters.create(isolated=False)], interpreters.run_string
 import tidewire
-i = interpreters.create()
 code = '''
 try:
     import tidewire
@@ -469,11 +470,17 @@ except ImportError as e:
 else:
     print("taken")
 '''
-run(i, code)
+for i in made:
+    failed = run(i, code)
+    assert failed is None, failed
+    interpreters.destroy(i)
+print(tidewire.Event("photos", "k").key)
 """
 
 
 @pytest.mark.local
 def test_a_subinterpreter_is_refused() -> None:
     out = run_python(SUBINTERPRETER)
-    assert out.returncode == 0 and out.stdout.startswith("refused:"), out.stdout + out.stderr
+    assert out.returncode == 0, out.stdout + out.stderr
+    *refused, own = out.stdout.splitlines()
+    assert len(refused) == 2 and all(line.startswith("refused: ") for line in refused) and own == "b'k'"

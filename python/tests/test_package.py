@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, config
+from conftest import ROOT, Open, config, until
 
 import tidewire
 from tidewire import EventType
@@ -124,16 +124,29 @@ def test_the_numbers_are_as_declared(engine: tidewire.Engine) -> None:
     assert list(hook) == list(typing.get_type_hints(tidewire.DestinationStats))
 
 
+def test_the_standing_of_a_destination_is_as_declared(open_engine: Open, dead_url: str) -> None:
+    engine = open_engine(dead_url)
+    engine.publish("photos", "k")
+    until(lambda: bool(engine.destination("hook")["attempts"]))
+    standing = engine.destination("hook")
+    assert set(standing) == set(typing.get_type_hints(tidewire.DestinationStanding))
+    assert set(standing["certificates"]) == set(typing.get_type_hints(tidewire.Certificates))
+    assert set(standing["endpoints"][0]) == set(typing.get_type_hints(tidewire.EndpointStanding))
+    attempt = standing["attempts"][0]
+    assert set(attempt) == set(typing.get_type_hints(tidewire.Attempt)) - {"endpoint"}
+    assert attempt["events"] == 1 and attempt["outcome"] == "retry" and attempt["reason"]
+
+
 @pytest.mark.parametrize("tool", ["mypy", "stubtest"])
 def test_type_checkers_agree(tool: str, tmp_path: Path) -> None:
     python = ROOT / "python"
     settings = ["--config-file", str(python / "pyproject.toml")]
     if tool == "mypy":
         cache = ["--cache-dir", str(tmp_path)]
-        files = [python / "examples"]
+        files = [python / name for name in ("examples", "tests", "peers", "tidewire")] + [ROOT / "benches" / "python"]
         command = ["-m", "mypy", "--strict", *cache, *settings, *map(str, files)]
     else:
         allowed = ["--allowlist", str(python / "tests" / "stubtest.txt"), "--ignore-unused-allowlist"]
         command = ["-m", "mypy.stubtest", "tidewire", "--mypy-" + settings[0][2:], settings[1], *allowed]
-    out = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    out = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert out.returncode == 0, out.stdout + out.stderr

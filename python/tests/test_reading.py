@@ -73,7 +73,8 @@ def test_a_tail_that_cannot_be_is_refused(mine: Mine) -> None:
     for arguments in wrong:
         with pytest.raises(tidewire.InvalidArgument):
             engine.tail(**arguments)
-    for arguments in ({"bucket": "x" * 300}, {"events": ["s3:Nothing:*"]}, {"filter": {"sise": 1}}):
+    wrong = [{"bucket": "x" * 300}, {"events": ["s3:Nothing:*"]}, {"filter": {"sise": 1}}]
+    for arguments in wrong:
         with pytest.raises(tidewire.InvalidConfig):
             engine.tail(**arguments)
     with pytest.raises(TypeError, match="events"):
@@ -153,7 +154,7 @@ def test_members_of_a_group_share_its_events(mine: Mine) -> None:
         assert one.group == "g"
         assert one.fetch(timeout=0) == []
         engine.publish_many([Event("photos", f"k{i}") for i in range(10)])
-        keys = []
+        keys: list[bytes] = []
         while len(keys) < 10:
             for consumer in (one, two):
                 for item in consumer.fetch(3, timeout=0.05):

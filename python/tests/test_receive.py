@@ -47,7 +47,7 @@ def requests() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -193,7 +193,8 @@ def test_keyed_hashes_are_verified(open_engine: Open, requests: Requests, auth: 
 
 
 def test_secrets_that_are_none_are_refused() -> None:
-    for wrong in ("whsec_!", "whpk_AAAA", []):
+    wrongs: list[Any] = ["whsec_!", "whpk_AAAA", []]
+    for wrong in wrongs:
         with pytest.raises((ValueError, ModuleNotFoundError)):
             StandardWebhooks(wrong)
     with pytest.raises(ValueError, match="algorithm"):

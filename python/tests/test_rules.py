@@ -63,7 +63,7 @@ def test_a_wrong_rule_changes_nothing(mine: Mine) -> None:
     before = engine.rules()
     for wrong in ({**RULE, "events": ["s3:Nothing:*"]}, {**RULE, "destinations": ["gone"]}, {**RULE, "colour": 1}, "id ="):
         with pytest.raises(tidewire.InvalidConfig):
-            engine.put_rule(wrong)  # type: ignore[arg-type]
+            engine.put_rule(wrong)
     with pytest.raises(tidewire.Conflict):
         engine.put_rule({"id": "all", "bucket": "photos", "events": ["*"], "destinations": ["mine"]})
     with pytest.raises(tidewire.NotFound):
@@ -238,7 +238,8 @@ def test_a_wrong_destination_changes_nothing(mine: Mine) -> None:
     for wrong in ({"name": "x", "type": "carrier-pigeon"}, {"name": "x"}, {"name": "x", "type": "webhook", "url": "ftp://x"}):
         with pytest.raises(tidewire.InvalidConfig):
             engine.put_destination(wrong)
-    for wrong_backlog in ({"backlog": "move"}, {"move_to": "mine"}, {"backlog": "burn"}):
+    wrong_backlogs: list[dict[str, Any]] = [{"backlog": "move"}, {"move_to": "mine"}, {"backlog": "burn"}]
+    for wrong_backlog in wrong_backlogs:
         with pytest.raises(tidewire.InvalidArgument):
             engine.delete_destination("x", **wrong_backlog)
     assert engine.destinations() == before

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Server, config, custom, run_python, until
@@ -126,7 +127,8 @@ def test_an_address_is_checked(tmp_path: Path, socket: str) -> None:
             tidewire.Engine(address=address)
     with pytest.raises(tidewire.InvalidConfig):
         tidewire.Engine(address="unix:" + "x" * 200)
-    for options in ({"config": custom()}, {"data_dir": tmp_path}, {"shared": True}):
+    wrong: list[dict[str, Any]] = [{"config": custom()}, {"data_dir": tmp_path}, {"shared": True}]
+    for options in wrong:
         with pytest.raises(tidewire.InvalidArgument, match="configuration"):
             tidewire.Engine(address=f"unix:{socket}", **options)
     with pytest.raises(tidewire.InvalidConfig, match="engine.shared.socket"):

@@ -28,12 +28,16 @@ from ._errors import Panic as Panic
 from ._errors import ReadOnly as ReadOnly
 from ._errors import Timeout as Timeout
 from ._errors import WrongProcess as WrongProcess
+from ._types import Attempt as Attempt
 from ._types import BucketNotification as BucketNotification
+from ._types import Certificates as Certificates
 from ._types import DeadLetter as DeadLetter
 from ._types import DestinationInfo as DestinationInfo
+from ._types import DestinationStanding as DestinationStanding
 from ._types import DestinationStats as DestinationStats
 from ._types import DestinationTest as DestinationTest
 from ._types import DestinationTestStep as DestinationTestStep
+from ._types import EndpointStanding as EndpointStanding
 from ._types import EventParts as EventParts
 from ._types import Filing as Filing
 from ._types import Finding as Finding
@@ -71,12 +75,16 @@ __all__ = [
     "ReadOnly",
     "Timeout",
     "WrongProcess",
+    "Attempt",
     "BucketNotification",
+    "Certificates",
     "DeadLetter",
     "DestinationInfo",
+    "DestinationStanding",
     "DestinationStats",
     "DestinationTest",
     "DestinationTestStep",
+    "EndpointStanding",
     "EventParts",
     "Filing",
     "Finding",
@@ -318,14 +326,18 @@ class Engine:
         false, if no rule wants events of this type in this bucket, so that nothing was kept; or ``Published.DUPLICATE``, if an
         event of the same object with this ``dedup_key`` was accepted within ``engine.dedup.window``.
 
-        Instead of its parts an :class:`Event` may be given, or a mapping of the parts. ``bucket`` and ``key`` say which object,
-        a key that is no text as ``bytes``. ``size`` is in bytes, ``time_ns`` in nanoseconds since the epoch; ``None`` is now.
-        ``data`` is JSON text, or a ``dict`` or ``list`` to write as JSON. ``hops`` counts the handlers of notifications that
-        the event has passed through.
+        >>> engine.publish("photos", "cats/tom.jpg", size=48213, metadata={"color": "grey"})
+        <Published.ACCEPTED: 1>
 
-        ``ack`` is ``memory``, ``written`` or ``synced``: how safe the event is when the call returns. ``timeout`` limits the
-        waiting in seconds, ``None`` is without limit. ``block=False`` raises :exc:`Full` at once when there is no space, but
-        still waits for ``ack``.
+        Instead of its parts an :class:`Event` may be given, or a mapping of the parts. ``bucket`` and ``key`` say which object,
+        a key that is no text as ``bytes``. ``event_type`` is a name of :class:`EventType` or of the configuration. ``size`` is in
+        bytes, ``time_ns`` in nanoseconds since the epoch; ``None`` is now. ``data`` is JSON text, or a ``dict`` or ``list`` to
+        write as JSON. ``priority`` is ``low``, ``normal`` or ``high``; ``origin`` says what the cause was: a ``user``, a
+        ``replica`` or the ``lifecycle``. ``hops`` counts the handlers of notifications that the event has passed through.
+
+        ``ack`` says how safe the event is when the call returns: ``memory`` (lost if the process dies now), ``written`` (survives
+        that, but not a power failure) or ``synced`` (durable). ``timeout`` limits the waiting in seconds, ``None`` is without
+        limit. ``block=False`` raises :exc:`Full` at once when there is no space, but still waits for ``ack``.
 
         Raises :exc:`InvalidEvent`, :exc:`InvalidArgument`, :exc:`Full`, :exc:`Closed` or :exc:`WrongProcess`: the
         event is not accepted. :exc:`Timeout`, :exc:`LogFailed` and an exception of a signal handler while waiting for
@@ -401,6 +413,9 @@ class Engine:
         """Publishes many events, from any iterable of :class:`Event` or mappings of an event's parts, and waits once for ``ack`` of
         all of them. They are taken one by one, so that a generator needs no more memory for a million of them. Answers how
         many were accepted, wanted by no rule, and repeats.
+
+        >>> engine.publish_many(Event("photos", f"cats/{n}.jpg") for n in range(3))
+        PublishedCounts(accepted=3, no_match=0, duplicates=0)
 
         ``ack``, ``timeout``, ``block`` and ``dedup_key`` are those of :meth:`publish`; ``timeout`` is for the longest wait for
         space, and for the wait for ``ack`` at the end.
@@ -789,8 +804,9 @@ class Engine:
 
         Raises :exc:`NotFound` if there is no such destination; :exc:`Closed`, :exc:`WrongProcess`.
         """
-    def destination(self, name: str) -> dict[str, Any]:
-        """How a destination is doing: a ``dict`` with ``state``, why it is so, its endpoints, and its last attempts that failed.
+    def destination(self, name: str) -> DestinationStanding:
+        """How a destination is doing: whether it is sent anything, why not, its endpoints, and its last attempts that failed: see
+        :class:`DestinationStanding`.
 
         Raises :exc:`NotFound` if there is no such destination; :exc:`WrongProcess` in a forked child.
         """
@@ -850,6 +866,9 @@ class Engine:
         Raises :exc:`InvalidConfig` for a name that is not valid; :exc:`InvalidArgument` if there is no loop for a coroutine
         function, or if the engine is another process's, or shared; :exc:`IoError` if there can be no thread; :exc:`Closed`,
         :exc:`WrongProcess`.
+
+        >>> told = []
+        >>> engine.set_handler("mine", lambda batch: told.extend(batch.records))
         """
     @overload
     def set_handler(
@@ -880,6 +899,12 @@ class Engine:
 
         Raises :exc:`InvalidArgument` for a position of another data directory, :exc:`InvalidConfig` for a filter, a bucket or
         types that are wrong, :exc:`Closed`, :exc:`WrongProcess`.
+
+        >>> tail = engine.tail(bucket="photos", filter={"suffix": ".jpg"})
+        >>> engine.publish("photos", "cats/tim.jpg")
+        <Published.ACCEPTED: 1>
+        >>> next(tail).event.key
+        b'cats/tim.jpg'
         """
     def consumer(
         self,

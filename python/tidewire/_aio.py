@@ -456,7 +456,7 @@ def log(name: str, level: int, text: str) -> None:
 
 def unraisable(error: BaseException, callable: Any) -> None:
     sys.unraisablehook(
-        SimpleNamespace(  # type: ignore[arg-type]
+        SimpleNamespace(
             exc_type=type(error), exc_value=error, exc_traceback=error.__traceback__, err_msg=None, object=callable
         )
     )

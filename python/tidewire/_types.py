@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from . import Event
 
 __all__ = [
+    "Attempt",
     "BucketNotification",
+    "Certificates",
     "DeadLetter",
     "DestinationInfo",
+    "DestinationStanding",
     "DestinationStats",
     "DestinationTest",
     "DestinationTestStep",
+    "EndpointStanding",
     "EventParts",
     "Filing",
     "Finding",
@@ -103,6 +107,94 @@ class DestinationInfo(TypedDict):
     owner: Literal["configuration", "callers", "engine"]
     inactive: Optional[str]
     """Why it is not in force."""
+
+
+class _Attempt(TypedDict):
+    at_ms: int
+    """When it ended, milliseconds since the epoch."""
+    took_ms: int
+    events: int
+    """How many were in it."""
+    first_event: str
+    """The id of the first one."""
+    outcome: Literal["delivered", "partial", "retry", "wait", "denied", "gone", "wrong", "undeliverable"]
+    status: int
+    """The answer's status, 0 if there was none."""
+    reason: str
+    """What went wrong."""
+    answer: str
+    """The beginning of the answer's body, at most 4 KiB, without what is known to be secret."""
+
+
+class Attempt(_Attempt, total=False):
+    """An attempt that failed, or the first one after such that did not."""
+
+    endpoint: str
+    """Where it went, without its path; only if there are several endpoints."""
+
+
+class EndpointStanding(TypedDict):
+    """How one endpoint of a destination is doing."""
+
+    at: str
+    """Where it is, without its path, which may be a secret."""
+    key: str
+    """By what it is known again: a hash of its URL."""
+    state: Literal["active", "pending", "suspended", "disabled"]
+    reason: str
+    """Why it is not active; empty if it is."""
+    left_alone: bool
+    """Whether nothing is sent for now, because it failed or asked for a pause."""
+    failing_ms: int
+    """For how many milliseconds it has taken nothing."""
+    failing_attempts: int
+    """The attempts in that time."""
+    noticed: int
+    """The last warning about that, in percent of the time after which it is disabled."""
+    gone_ms: int
+    """For how many milliseconds it has said that it is gone."""
+    latency_us: int
+    """How long its answers take, a moving average in microseconds; 0 if that is not known."""
+    verified: str
+    """To what it has agreed, as a hash; empty if to nothing."""
+    granted_per_minute: Optional[int]
+    """The requests per minute that it granted, if it named a number."""
+
+
+class Certificates(TypedDict):
+    """What is known of the certificates of a destination."""
+
+    client_expires: Optional[int]
+    """Seconds since the epoch; ``None`` if there is none, or it was not read yet."""
+    server_expires: Optional[int]
+    """The same of the certificate that the endpoint has shown last."""
+    trouble: str
+    """Why files of TLS that have changed cannot be used; what they were stays in use. Empty if they can."""
+
+
+class DestinationStanding(TypedDict):
+    """How a destination is doing: see :meth:`tidewire.Engine.destination`."""
+
+    state: Literal["active", "pending", "suspended", "disabled"]
+    """``pending`` has not agreed yet; ``disabled`` was stopped because it failed for too long or said that it is gone."""
+    reason: str
+    """Why it is not active; empty if it is."""
+    since_ms: int
+    """Since when, milliseconds since the epoch; 0 if that is not known."""
+    failing_ms: int
+    """For how many milliseconds of running engines it has taken nothing."""
+    failing_attempts: int
+    """The attempts in that time."""
+    noticed: int
+    """The last warning about that, in percent of the time after which it is disabled."""
+    gone_ms: int
+    """For how many milliseconds it has said that it is gone."""
+    certificates: Certificates
+    next_verification_ms: int
+    """When a pending destination is asked next, milliseconds since the epoch; 0 if that is not known."""
+    endpoints: list[EndpointStanding]
+    attempts: list[Attempt]
+    """The last ones that failed, oldest first."""
 
 
 class DestinationTestStep(TypedDict):

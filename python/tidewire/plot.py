@@ -1,7 +1,7 @@
 """Draws latency and throughput: ``python -m tidewire.plot stats.json [-o picture.png]``.
 
 The file has one JSON object, or a line for each of several: what :meth:`tidewire.Engine.stats` answers, the results of
-``python/benches``, or the report of ``tidewire bench --json``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
+``benches/python``, or the report of ``tidewire bench --json``. Needs matplotlib: ``pip install 'tidewire[plot]'``.
 
 Statistics make two charts: latency by quantile, and deliveries by destination. Several of them with a ``time`` (seconds) make the
 throughput between one and the next. Results of benches make a bar each: nanoseconds per call. A report makes a chart of each

@@ -33,7 +33,7 @@ class Publisher:
         self, application: Application, engine: Union[Engine, Callable[[], Engine]], api: Api, **options: Any
     ) -> None:
         self.application, self.api, self.options = application, api, options
-        self._engine = (lambda: engine) if isinstance(engine, Engine) else engine
+        self._engine: Callable[[], Engine] = (lambda: engine) if isinstance(engine, Engine) else engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = request_of(scope) if scope["type"] == "http" else None

@@ -45,7 +45,7 @@ class Publisher:
         **options: Any,
     ) -> None:
         self.application, self.api, self.options = application, api, options
-        self._engine = (lambda: engine) if isinstance(engine, Engine) else engine
+        self._engine: Callable[[], Engine] = (lambda: engine) if isinstance(engine, Engine) else engine
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request = request_of(environ)
