@@ -103,7 +103,7 @@ pub(super) struct Inner {
     config: Option<Config>,
     /// The engine, if it is here.
     own: Mutex<Option<Engine>>,
-    /// Tells the next server that this client is there, with what the last one has not taken.
+    /// Tells the next server that this client has what the last one has not taken, until that is in its new ring.
     presence: Mutex<Option<Presence>>,
     progress: Arc<Progress>,
     state: Mutex<State>,
@@ -218,7 +218,7 @@ impl Client {
         let mut own = None;
         let mut backoff = BACKOFF_MIN;
         let (connection, link, welcome, presence) = loop {
-            match reach(path, 0, None, config.as_ref(), &mut own) {
+            match reach(path, 0, config.as_ref(), &mut own) {
                 Ok(connected) => break connected,
                 Err(e) if e.kind() == ErrorKind::Disconnected && driver::now() < deadline => {
                     let left = deadline.saturating_duration_since(driver::now());
@@ -1444,9 +1444,9 @@ fn hello(path: &Path, wants: Wants) -> Result<UnixStream> {
 
 type Connected = (Connection, Link, Welcome, Presence);
 
-/// Connects a session whose ring begins at a position, of a client that was connected before with this presence.
-fn connect(path: &Path, position: u64, presence: Option<u64>) -> Result<Connected> {
-    let socket = hello(path, Wants::Session { position, presence })?;
+/// Connects a session whose ring begins at a position.
+fn connect(path: &Path, position: u64) -> Result<Connected> {
+    let socket = hello(path, Wants::Session { position })?;
     let (answer, _): (Answer<Welcome>, _) = wire::receive(&socket)?;
     let welcome = answer.map_err(Error::from)?;
     let [presence, ring_fd, status_fd, bell, client_bell] = wire::receive_descriptors(&socket)?;
@@ -1467,14 +1467,8 @@ fn connect(path: &Path, position: u64, presence: Option<u64>) -> Result<Connecte
 }
 
 /// Connects; if nobody listens and there is a configuration, opens the engine and connects to that.
-fn reach(
-    path: &Path,
-    position: u64,
-    presence: Option<u64>,
-    config: Option<&Config>,
-    own: &mut Option<Engine>,
-) -> Result<Connected> {
-    let failed = match connect(path, position, presence) {
+fn reach(path: &Path, position: u64, config: Option<&Config>, own: &mut Option<Engine>) -> Result<Connected> {
+    let failed = match connect(path, position) {
         Err(e) if e.kind() == ErrorKind::Disconnected => e,
         connected => return connected,
     };
@@ -1482,7 +1476,7 @@ fn reach(
     match Engine::open(config.clone()) {
         Ok(engine) => {
             *own = Some(engine);
-            connect(path, position, presence)
+            connect(path, position)
         }
         // Somebody else has it, and will listen in a moment.
         Err(e) if e.kind() == ErrorKind::Locked => Err(failed.remedy(e.to_string())),
@@ -1503,16 +1497,17 @@ fn attend(client: &Weak<Inner>, bell: &OwnedFd, first: Connection) {
                 return;
             }
             let position = inner.state.lock().writer.ring.reached().taken;
-            let presence = inner.presence.lock().as_ref().map(Presence::number);
             let mut own = None;
-            let reached = reach(&inner.path, position, presence, inner.config.as_ref(), &mut own);
+            let reached = reach(&inner.path, position, inner.config.as_ref(), &mut own);
             if let Some(engine) = own {
                 log::info!("this process has the engine of {} now", inner.path.display());
                 *inner.own.lock() = Some(engine);
             }
             let done = reached.and_then(|(c, link, welcome, presence)| {
-                *inner.presence.lock() = Some(presence);
-                inner.reconnected(&c, link, welcome).map(|()| c)
+                let done = inner.reconnected(&c, link, welcome).map(|()| c);
+                // What the last engine has not taken is in the new ring now, or lost: this one need not wait for it any more.
+                inner.presence.lock().replace(presence).into_iter().for_each(Presence::end);
+                done
             });
             match done {
                 Ok(c) => {

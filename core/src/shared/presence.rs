@@ -2,7 +2,8 @@
 //!
 //! When the process that has the engine ends, what it had not taken in stands in the rings of its clients, and the next one
 //! must not take in anything newer of the same key first. So it waits until they have all connected anew. That they are there
-//! they say by locks on a file: each holds a byte of it, which a server has chosen, for as long as it lives.
+//! they say by locks on a file: each holds a byte of it, which a server has chosen, until what the next server is to take is in
+//! its new ring, or it ends.
 
 use std::fs::File;
 use std::io;
@@ -99,12 +100,7 @@ impl Former {
         Ok(Former { file, numbers })
     }
 
-    /// This one has come.
-    pub(super) fn came(&mut self, number: u64) {
-        self.numbers.retain(|n| *n != number);
-    }
-
-    /// How many are still to come, without those that have ended meanwhile.
+    /// How many are still to come.
     pub(super) fn left(&mut self) -> usize {
         self.numbers.retain(|n| held(&self.file, *n, *n + 1).is_ok_and(|found| found.is_some()));
         self.numbers.len()
@@ -148,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_there_is_found_until_he_has_come_or_ended() {
+    fn who_is_there_is_found_until_he_says_so_or_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.lock");
         assert!(Presence::new(&path).is_err() && Former::of(&path).is_err());
@@ -167,7 +163,7 @@ mod tests {
         wanted.sort_unstable();
         found.sort_unstable();
         assert_eq!(found, wanted);
-        former.came(clients[0].number());
+        clients.remove(0).end();
         assert_eq!(former.left(), 302);
         // With a descriptor that somebody else has, too, it ends only if it is given up.
         let copy = clients[1].file().try_clone().unwrap();

@@ -5,7 +5,7 @@
 //! returned in one process before a call began in another one is among it, and has the lower stamp.
 //!
 //! What had been published before this engine was there, and not taken in by the last one, is the oldest. So nothing is taken in
-//! before all clients of that one are here, or have ended, or it has taken too long ([`Former`]).
+//! before all clients of that one are here with what they have, or have ended, or it has taken too long ([`Former`]).
 //!
 //! Whoever publishes in this process, changes rules or waits for deliveries first takes in what the others have published
 //! before ([`Server::settle`]).
@@ -124,7 +124,7 @@ pub(super) struct Session {
 /// What is taken in.
 #[derive(Debug)]
 struct Drain {
-    /// The clients of the last engine that are still to come, until when they are waited for, and when that is looked at next.
+    /// The clients of the last engine that are still to come with what they have, until when they are waited for, and when that is looked at next.
     former: Option<(Former, Instant, Instant)>,
     lines: Vec<Line>,
     payload: Vec<u8>,
@@ -525,7 +525,7 @@ impl Server {
             return refuse_as(log::Level::Info, Error::new(ErrorKind::Disconnected, "the engine closes"));
         }
         match hello.wants {
-            Wants::Session { position, presence } => match self.begin(socket, position, presence, &peer) {
+            Wants::Session { position } => match self.begin(socket, position, &peer) {
                 Ok((session, welcome, fds)) => {
                     let told = self.welcome(&session, &welcome, &fds);
                     drop(fds);
@@ -568,7 +568,6 @@ impl Server {
         &self,
         socket: &UnixStream,
         position: u64,
-        came: Option<u64>,
         peer: &Peer,
     ) -> Result<(Arc<Session>, Welcome, (OwnedFd, Presence))> {
         if !position.is_multiple_of(8) {
@@ -623,9 +622,6 @@ impl Server {
             broken: false,
             lost_told: false,
         });
-        if let (Some((former, ..)), Some(number)) = (&mut drain.former, came) {
-            former.came(number);
-        }
         // Before the client knows that it may publish.
         if let Some(entrance) = self.entrance.get() {
             entrance.tell(Entrance::CLIENTS, true);

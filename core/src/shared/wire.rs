@@ -51,8 +51,6 @@ pub(super) enum Wants {
     Session {
         /// Where the ring begins.
         position: u64,
-        /// The lock that the last server has given it.
-        presence: Option<u64>,
     },
     /// To call.
     Calls {
