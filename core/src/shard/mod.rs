@@ -224,9 +224,9 @@ pub(crate) struct Shared {
 /// So many changes of the rules may wait in a shard for the events before them.
 const RULES_AHEAD_MAX: usize = 64;
 
-/// So long a change of the rules waits for a shard that has too many ahead of it, and may be stuck at a disk. Then, of
-/// those that wait, the last counts.
-const RULES_PATIENCE: Duration = Duration::from_secs(2);
+/// So long a change of the rules waits for a shard that has too many ahead of it, and may be stuck at a disk: as long as
+/// publishing does. Then, of those that wait, the last counts, and events are matched by rules that were not there yet.
+const RULES_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Zeros are written so far ahead of the data, at a time: a write into zeros that are there already leaves the file
 /// system nothing to record, which makes the sync several times faster than one of a growing file.
