@@ -28,9 +28,13 @@ use crate::le::u32_at;
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;
 /// Of scopes that are built in a row: the filters so many rules on are asked for while one is compiled, and what those so
-/// many on point to.
-const RULES_AHEAD: usize = 16;
-const TEXTS_AHEAD: usize = 8;
+/// many on point to, and what the parts of those so many on do. It is asked for a whole scope at once, so it is less than
+/// what is on its way if the steps are no longer than a scope.
+const RULES_AHEAD: usize = 96;
+const TEXTS_AHEAD: usize = 64;
+const PARTS_AHEAD: usize = 32;
+/// Of a filter, so many parts are asked for.
+const PARTS_EXPECTED: usize = 4;
 /// So many entries are cleared for the next scope rather than made anew.
 const USES_KEPT: usize = 1 << 10;
 /// So many sets of types are compared without hashing.
@@ -160,12 +164,32 @@ impl Source<'_> {
     /// The same of what the filter points to.
     fn expect_texts(&self) {
         match self.filter {
-            Filter::All(list) | Filter::Any(list) => bytes::prefetch(list, 0),
-            Filter::Is(_, Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x) | Test::Contains(x)) => {
-                bytes::prefetch(x, 0);
+            Filter::All(list) | Filter::Any(list) => {
+                // Of most, each begins a line of its own.
+                (0..list.len().min(PARTS_EXPECTED)).for_each(|n| bytes::prefetch(list, n));
             }
+            Filter::Is(..) => expect_text(self.filter),
             _ => {}
         }
+    }
+
+    /// The same of what the parts of the filter point to.
+    fn expect_parts(&self) {
+        if let Filter::All(list) | Filter::Any(list) = self.filter {
+            list.iter().take(PARTS_EXPECTED).for_each(expect_text);
+        }
+    }
+}
+
+/// Says that a part of a filter will be read.
+fn expect_text(filter: &Filter) {
+    match filter {
+        Filter::Is(_, Test::Equals(x) | Test::Prefix(x) | Test::Suffix(x) | Test::Contains(x)) => {
+            bytes::prefetch(x, 0);
+        }
+        Filter::All(list) | Filter::Any(list) => bytes::prefetch(list, 0),
+        Filter::Not(inner) => bytes::prefetch(std::slice::from_ref(&**inner), 0),
+        _ => {}
     }
 }
 
@@ -200,6 +224,7 @@ impl Builder {
             for at in start..end {
                 rules.get(at + RULES_AHEAD).into_iter().for_each(Source::expect);
                 rules.get(at + TEXTS_AHEAD).into_iter().for_each(Source::expect_texts);
+                rules.get(at + PARTS_AHEAD).into_iter().for_each(Source::expect_parts);
             }
             block.clear();
             extras.push(self.write(name, &rules[start..end], &mut block)?);

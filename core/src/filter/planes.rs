@@ -50,15 +50,6 @@ pub(super) struct Entry<'a> {
     pub(super) posting: &'a [u8],
 }
 
-impl Entry<'_> {
-    fn byte(&self, place: u8) -> Option<u8> {
-        if place & END == 0 {
-            return self.begins.get(usize::from(place)).copied();
-        }
-        self.ends.iter().rev().nth(usize::from(place & !END)).copied()
-    }
-}
-
 /// One place, with what each rule asks for there.
 #[derive(Clone, Debug)]
 struct Plane {
@@ -70,10 +61,22 @@ struct Plane {
     allowed: [u64; SAMPLES],
 }
 
+/// A place that tells some rules from others.
+#[derive(Clone, Copy, Debug)]
+struct Useful {
+    /// Its number among the planes.
+    plane: usize,
+    /// It leaves out no more than so many rules of the samples.
+    out_max: u32,
+}
+
 /// Finds the places, with the same memory each time.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
+    /// One for each place.
     planes: Vec<Plane>,
+    /// Those that were chosen come first.
+    useful: Vec<Useful>,
 }
 
 fn all_of(rules: usize) -> u64 {
@@ -81,23 +84,34 @@ fn all_of(rules: usize) -> u64 {
 }
 
 impl Planner {
-    /// The planes that leave out most, best first.
-    fn choose(&mut self, entries: &[Entry<'_>]) -> &[Plane] {
+    /// Notes which byte each rule asks for at each place.
+    fn fill(&mut self, entries: &[Entry<'_>]) {
+        let open = all_of(entries.len());
+        let empty = |place| Plane { place, open, bytes: [0; _], allowed: [open; SAMPLES] };
         self.planes.clear();
+        self.planes.extend((0..FROM_START).chain((0..FROM_END).map(|n| n | END)).map(empty));
+        let (from_start, from_end) = self.planes.split_at_mut(usize::from(FROM_START));
+        for (i, entry) in entries.iter().enumerate() {
+            let of_start = from_start.iter_mut().zip(entry.begins);
+            for (plane, b) in of_start.chain(from_end.iter_mut().zip(entry.ends.iter().rev())) {
+                plane.bytes[i] = *b;
+                plane.open &= !(1 << i);
+            }
+        }
+    }
+
+    /// The planes that leave out most, best first: so many of the useful ones.
+    fn choose(&mut self, entries: &[Entry<'_>]) -> usize {
+        self.fill(entries);
         let (all, lanes) = (all_of(entries.len()), entries.len().div_ceil(LANES));
         let step = entries.len().div_ceil(SAMPLES).max(1);
-        for place in (0..FROM_START).chain((0..FROM_END).map(|n| n | END)) {
-            let mut plane = Plane { place, open: all, bytes: [0; _], allowed: [all; SAMPLES] };
-            let mut first = None;
-            for (i, entry) in entries.iter().enumerate() {
-                if let Some(b) = entry.byte(place) {
-                    plane.bytes[i] = b;
-                    plane.open &= !(1 << i);
-                    first.get_or_insert(b);
-                }
-            }
+        self.useful.clear();
+        for (n, plane) in self.planes.iter_mut().enumerate() {
             // Where all ask for the same, none is told from another.
-            let Some(first) = first else { continue };
+            if plane.open == all {
+                continue;
+            }
+            let first = plane.bytes[(!plane.open).trailing_zeros() as usize];
             if same(&plane.bytes[..lanes * LANES], first) | plane.open == all {
                 continue;
             }
@@ -106,39 +120,45 @@ impl Planner {
                     *allowed = same(&plane.bytes[..lanes * LANES], plane.bytes[i]) | plane.open;
                 }
             }
-            self.planes.push(plane);
+            self.useful.push(Useful { plane: n, out_max: u32::MAX });
         }
         let samples = entries.len().div_ceil(step);
         let mut left = [all; SAMPLES];
         let mut chosen = 0;
-        while chosen < PLANES_MAX.min(self.planes.len()) {
-            let leaves_out = |plane: &Plane| {
-                let out =
-                    left[..samples].iter().zip(&plane.allowed).map(|(left, allowed)| (left & !allowed).count_ones());
-                out.sum::<u32>()
-            };
-            let best =
-                self.planes[chosen..].iter().map(leaves_out).enumerate().max_by_key(|(i, out)| (*out, usize::MAX - i));
-            let Some((best, out)) = best else { break };
+        while chosen < PLANES_MAX.min(self.useful.len()) {
+            let (mut best, mut out) = (chosen, 0);
+            for (at, useful) in self.useful.iter_mut().enumerate().skip(chosen) {
+                // The more are left out already, the fewer it leaves out besides.
+                if useful.out_max <= out {
+                    continue;
+                }
+                let left = left[..samples].iter().zip(&self.planes[useful.plane].allowed);
+                useful.out_max = left.map(|(left, allowed)| (left & !allowed).count_ones()).sum();
+                if useful.out_max > out {
+                    (best, out) = (at, useful.out_max);
+                }
+            }
             if out * 4 < WORTH * samples as u32 {
                 break;
             }
-            self.planes.swap(chosen, chosen + best);
-            left.iter_mut().zip(&self.planes[chosen].allowed).for_each(|(left, allowed)| *left &= allowed);
+            self.useful.swap(chosen, best);
+            let plane = &self.planes[self.useful[chosen].plane];
+            left.iter_mut().zip(&plane.allowed).for_each(|(left, allowed)| *left &= allowed);
             chosen += 1;
         }
-        &self.planes[..chosen]
+        chosen
     }
 
     /// Writes the part but for its records; `patterns` are the rules with each. Answers where the places of these are to be
     /// written.
     pub(super) fn write(&mut self, entries: &[Entry<'_>], patterns: &[u64], block: &mut Vec<u8>) -> usize {
         let lanes = entries.len().div_ceil(LANES);
-        let planes = self.choose(entries);
-        block.extend([entries.len() as u8, planes.len() as u8, patterns.len() as u8, lanes as u8]);
+        let chosen = self.choose(entries);
+        let planes = self.useful[..chosen].iter().map(|useful| &self.planes[useful.plane]);
+        block.extend([entries.len() as u8, chosen as u8, patterns.len() as u8, lanes as u8]);
         let places = block.len();
         block.resize(places + PLANES_MAX, 0);
-        block[places..].iter_mut().zip(planes).for_each(|(place, plane)| *place = plane.place);
+        block[places..].iter_mut().zip(planes.clone()).for_each(|(place, plane)| *place = plane.place);
         patterns.iter().for_each(|rules| block.extend(rules.to_le_bytes()));
         for plane in planes {
             block.extend(plane.open.to_le_bytes());
