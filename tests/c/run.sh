@@ -12,6 +12,8 @@ passed=0
 failed=0
 
 finish() {
+  # A child that is told to end before it has become another program is none of it.
+  [ "$BASHPID" = $$ ] || return
   [ -n "$receiver" ] && kill "$receiver" 2>/dev/null
   rm -rf "$work"
 }
@@ -236,7 +238,9 @@ events = ["*"]
 destinations = ["hook"]
 END
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-  "$1" "$port" "$work/objects" "$work/server.toml" >"$work/server" 2>&1 &
+  # What the last one has said is gone before this one is looked for.
+  : >"$work/server"
+  "$1" "$port" "$work/objects" "$work/server.toml" >>"$work/server" 2>&1 &
   server=$!
   for _ in $(seq 2400); do
     grep -q '^ready' "$work/server" && break
