@@ -28,8 +28,8 @@ use crate::le::u32_at;
 /// Counted, so that no type of rule set can overflow what the block's fields hold.
 const PATTERNS_MAX: usize = 1 << 16;
 /// Of scopes that are built in a row: the filters so many rules on are asked for while one is compiled, and what those so
-/// many on point to, and what the parts of those so many on do. It is asked for a whole scope at once, so it is less than
-/// what is on its way if the steps are no longer than a scope.
+/// many on point to, and what the parts of those so many on do. All is asked for before a scope is compiled, so the steps are
+/// longer than most scopes: else one would wait for what the one before it has just asked for.
 const RULES_AHEAD: usize = 96;
 const TEXTS_AHEAD: usize = 64;
 const PARTS_AHEAD: usize = 32;

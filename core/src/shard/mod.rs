@@ -374,7 +374,7 @@ impl Shared {
     pub(crate) fn change_rules(&self, snapshot: Arc<Snapshot>) {
         let begun = Instant::now();
         while self.rules_ahead.load(Ordering::Acquire) >= RULES_AHEAD_MAX
-            // Where there is only one, nothing happens meanwhile.
+            // In a simulation nothing happens while this one waits.
             && driver::has_threads()
             && begun.elapsed() < RULES_PATIENCE
             && self.progress.failure().is_none()

@@ -124,7 +124,8 @@ pub(super) struct Session {
 /// What is taken in.
 #[derive(Debug)]
 struct Drain {
-    /// The clients of the last engine that are still to come with what they have, until when they are waited for, and when that is looked at next.
+    /// The clients of the last engine that are still to come with what they have, until when they are waited for, and when
+    /// that is looked at next.
     former: Option<(Former, Instant, Instant)>,
     lines: Vec<Line>,
     payload: Vec<u8>,

@@ -44,9 +44,11 @@ pub(super) fn loopback(connections: usize, run: &Run, duration: Duration) -> Res
     let receiver = Receiver::start()?;
     let requests = run.requests.max(1);
     let events_per_request = run.events as f64 / requests as f64;
-    let body = (run.bytes / requests).saturating_sub(200).max(1);
-    let head = format!("POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {body}\r\n\r\n", receiver.address());
-    let mut request = head.into_bytes();
+    let head = |body: u64| format!("POST / HTTP/1.1\r\nHost: {}\r\nContent-Length: {body}\r\n\r\n", receiver.address());
+    // So that head and body are as long as a request of the engine.
+    let bytes = run.bytes / requests;
+    let body = bytes.saturating_sub(head(bytes).len() as u64).max(1);
+    let mut request = head(body).into_bytes();
     request.resize(request.len() + body as usize, b' ');
     let begun = Instant::now();
     let sent = std::thread::scope(|scope| {

@@ -141,7 +141,7 @@ impl Bed {
                 .collect();
             let watching = scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
-                    arrived.store(receiver.count()? / setup.destinations.max(1) as u64, Ordering::Relaxed);
+                    arrived.store(receiver.count()? / setup.destinations as u64, Ordering::Relaxed);
                     std::thread::sleep(LOOK);
                 }
                 Ok(())
@@ -211,7 +211,7 @@ fn rules(setup: &Setup, address: &str) -> Result<RuleSet, Error> {
     let mut all = Rule::new("all", type_names(), &types)?;
     all.destinations.clone_from(&names);
     let mut rules: Vec<Rule> = wishes(setup.rules, setup.seed, Mix::Scoped).map(|w| w.rule(&types)).collect();
-    rules.iter_mut().for_each(|r| r.destinations.clone_from(&names[..1].to_vec()));
+    rules.iter_mut().for_each(|r| r.destinations.extend(names.first().cloned()));
     rules.push(all);
     RuleSet::build(rules, destinations, types)
 }
@@ -232,7 +232,7 @@ impl Published {
     fn add(&mut self, other: &Published) {
         self.checksum.add_all(&other.checksum);
         for (ours, theirs) in [(&mut self.called, &other.called), (&mut self.acknowledged, &other.acknowledged)] {
-            theirs.iter_recorded().for_each(|v| ours.saturating_record_n(v.value_iterated_to(), v.count_at_value()));
+            ours.add(theirs).unwrap_or_else(|_| unreachable!("the same bounds"));
         }
         self.cpu += other.cpu;
     }
