@@ -627,10 +627,17 @@ impl Engine {
     ) -> PyResult<()> {
         self.state.check_open().or_raise(py)?;
         let events = events.try_iter()?;
+        let (mut had_since, mut share) = (Instant::now(), None);
         while let Step::More = guard(py, || self.put_some(py, &events, options, series, true))? {
             py.check_signals()?;
-            // Another thread that waits for the interpreter gets it.
-            py.detach(|| ());
+            let share = match share {
+                Some(share) => share,
+                None => *share.insert(share_of_interpreter(py)?),
+            };
+            if had_since.elapsed() >= share {
+                py.detach(|| ());
+                had_since = Instant::now();
+            }
         }
         Ok(())
     }
@@ -687,6 +694,14 @@ impl Engine {
         }
         wait_for(py, options.limit.start(), Acked::new(series.receipts.clone(), options.ack))
     }
+}
+
+/// How long a thread keeps the interpreter while others wait for it. One that waits asks for it after the switch interval, if it
+/// was not let go of meanwhile, and only then is it sure to get it: who lets go and takes it again at once is faster than any
+/// that has to be woken. So it is let go of after twice as long, and not before.
+fn share_of_interpreter(py: Python<'_>) -> PyResult<Duration> {
+    let interval: f64 = py.import(intern!(py, "sys"))?.call_method0(intern!(py, "getswitchinterval"))?.extract()?;
+    Ok(Duration::try_from_secs_f64(2.0 * interval).unwrap_or(Duration::MAX))
 }
 
 impl Series {
