@@ -30,6 +30,11 @@ pub(super) struct Ways<'r> {
 }
 
 impl<'r> Ways<'r> {
+    /// None yet, with memory for so many of one condition each.
+    pub(super) fn with_capacity(ways: usize) -> Ways<'r> {
+        Ways { accesses: Vec::with_capacity(ways), ends: Vec::with_capacity(ways) }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -35,6 +35,9 @@ const TEXTS_AHEAD: usize = 64;
 const PARTS_AHEAD: usize = 32;
 /// Of a filter, so many parts are asked for.
 const PARTS_EXPECTED: usize = 4;
+/// A filter has about so many ways to be found, and memory is asked for at once for no more than so many.
+const WAYS_EXPECTED: usize = 4;
+const WAYS_AHEAD: usize = 1 << 10;
 /// So many entries are cleared for the next scope rather than made anew.
 const USES_KEPT: usize = 1 << 10;
 /// So many sets of types are compared without hashing.
@@ -294,7 +297,7 @@ impl Builder {
 
     /// Decides what each of the filters of a scope is filed under: what few of the others have.
     pub(super) fn choose<'r>(&mut self, filters: impl ExactSizeIterator<Item = &'r Filter>) -> Chosen<'r> {
-        let mut ways = Ways::default();
+        let mut ways = Ways::with_capacity(filters.len().saturating_mul(WAYS_EXPECTED).min(WAYS_AHEAD));
         let mut ends: Vec<u32> = Vec::with_capacity(filters.len());
         for filter in filters {
             access::ways(filter, &mut ways);
@@ -453,9 +456,12 @@ impl Builder {
         let postings = std::mem::take(&mut self.postings);
         let what = |rule: &AtEnd<'r>| &postings[rule.held.start as usize..][..rule.held.len as usize];
         let all_but_rule = |rule: &AtEnd<'r>| (rule.from_end, rule.text, &what(rule)[4..]);
-        let mut sorted: Vec<&AtEnd<'r>> = rules.iter().collect();
-        sorted.sort_by(|a, b| all_but_rule(a).cmp(&all_but_rule(b)));
-        let same: Vec<&[&AtEnd<'r>]> = sorted.chunk_by(|a, b| all_but_rule(a) == all_but_rule(b)).collect();
+        let mut sorted: Vec<(u128, &AtEnd<'r>)> =
+            rules.iter().map(|rule| (near_bytes(rule.text, rule.from_end), rule)).collect();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| all_but_rule(a.1).cmp(&all_but_rule(b.1))));
+        let alike =
+            |a: &(u128, &AtEnd<'r>), b: &(u128, &AtEnd<'r>)| a.0 == b.0 && all_but_rule(a.1) == all_but_rule(b.1);
+        let same: Vec<&[(u128, &AtEnd<'r>)]> = sorted.chunk_by(alike).collect();
         let entry = |rule: &AtEnd<'r>| {
             let (mut begins, mut ends) = chosen.known(rule.source);
             match rule.access {
@@ -466,19 +472,21 @@ impl Builder {
             }
             planes::Entry { text: rule.text, from_end: rule.from_end, begins, ends, posting: what(rule) }
         };
-        let entries: Vec<planes::Entry<'_>> = same.iter().map(|rules| entry(rules[0])).collect();
+        let entries: Vec<planes::Entry<'_>> = same.iter().map(|rules| entry(rules[0].1)).collect();
         let taken = planes::takes(&entries, patterns.distinct.len());
         if taken {
             let mut with = vec![0; patterns.distinct.len()];
-            same.iter().enumerate().for_each(|(i, rules)| with[patterns.of_rules[rules[0].source] as usize] |= 1 << i);
+            same.iter()
+                .enumerate()
+                .for_each(|(i, rules)| with[patterns.of_rules[rules[0].1.source] as usize] |= 1 << i);
             let part = block.len();
             set_u32(block, head::PLANES, part);
             let places = self.planner.write(&entries, &with, block);
             patterns.write(block, extra);
             for (at, rules) in planes::write_records(&entries, places, block).into_iter().zip(same) {
                 if rules.len() > 1 {
-                    self.lists
-                        .push((at, rules.iter().map(|rule| u32_at(&postings, rule.held.start as usize)).collect()));
+                    let numbers = rules.iter().map(|(_, rule)| u32_at(&postings, rule.held.start as usize));
+                    self.lists.push((at, numbers.collect()));
                 }
             }
             self.write_lists(block);

@@ -50,15 +50,19 @@ pub(super) struct Entry<'a> {
     pub(super) posting: &'a [u8],
 }
 
+/// For each of some rules, which of all are left for the key that it asks for: a bit for each pair, packed.
+type Pairs = [u64; SAMPLES];
+
 /// One place, with what each rule asks for there.
 #[derive(Clone, Debug)]
 struct Plane {
     place: u8,
     /// The rules that take any byte.
     open: u64,
+    /// Only the lanes of the rules that there are say anything.
     bytes: [u8; u64::BITS as usize],
-    /// Of each sample, the rules that its byte allows.
-    allowed: [u64; SAMPLES],
+    /// What its bytes allow. It says nothing of a place that is of no use.
+    allowed: Pairs,
 }
 
 /// A place that tells some rules from others.
@@ -66,84 +70,116 @@ struct Plane {
 struct Useful {
     /// Its number among the planes.
     plane: usize,
-    /// It leaves out no more than so many rules of the samples.
+    /// It leaves out no more than so many pairs.
     out_max: u32,
 }
 
 /// Finds the places, with the same memory each time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Planner {
-    /// One for each place.
+    /// One for each place, from the beginning and then from the end.
     planes: Vec<Plane>,
     /// Those that were chosen come first.
     useful: Vec<Useful>,
+}
+
+impl Default for Planner {
+    fn default() -> Planner {
+        let empty = |place| Plane { place, open: 0, bytes: [0; _], allowed: [0; _] };
+        let places = (0..FROM_START).chain((0..FROM_END).map(|n| n | END));
+        Planner { planes: places.map(empty).collect(), useful: Vec::new() }
+    }
 }
 
 fn all_of(rules: usize) -> u64 {
     u64::MAX.checked_shr(u64::BITS - rules as u32).unwrap_or(0)
 }
 
+impl Plane {
+    /// Whether it tells some of the rules from others; notes then what it allows of the pairs with every so manieth one.
+    fn tells(&mut self, rules: usize, step: usize) -> bool {
+        let (all, bytes) = (all_of(rules), &self.bytes[..rules.div_ceil(LANES) * LANES]);
+        if self.open == all {
+            return false;
+        }
+        let first = bytes[(!self.open).trailing_zeros() as usize];
+        // Where all ask for the same, none is told from another.
+        if (same(bytes, first) | self.open) & all == all {
+            return false;
+        }
+        self.allowed[..(rules.div_ceil(step) * rules).div_ceil(u64::BITS as usize)].fill(0);
+        for (n, rule) in (0..rules).step_by(step).enumerate() {
+            let row = if self.open & 1 << rule == 0 { (same(bytes, bytes[rule]) | self.open) & all } else { all };
+            let (word, bit) = (n * rules / u64::BITS as usize, n * rules % u64::BITS as usize);
+            self.allowed[word] |= row << bit;
+            if bit + rules > u64::BITS as usize {
+                self.allowed[word + 1] |= row >> (u64::BITS as usize - bit);
+            }
+        }
+        true
+    }
+}
+
 impl Planner {
-    /// Notes which byte each rule asks for at each place.
-    fn fill(&mut self, entries: &[Entry<'_>]) {
-        let open = all_of(entries.len());
-        let empty = |place| Plane { place, open, bytes: [0; _], allowed: [open; SAMPLES] };
-        self.planes.clear();
-        self.planes.extend((0..FROM_START).chain((0..FROM_END).map(|n| n | END)).map(empty));
-        let (from_start, from_end) = self.planes.split_at_mut(usize::from(FROM_START));
+    /// Notes which byte each rule asks for at each place, and which places have any.
+    fn fill(&mut self, entries: &[Entry<'_>]) -> [std::ops::Range<usize>; 2] {
+        let longest = |len: fn(&Entry<'_>) -> usize| entries.iter().map(len).max().unwrap_or(0);
+        let from_start = usize::from(FROM_START);
+        let begins = 0..longest(|entry| entry.begins.len()).min(from_start);
+        let ends = from_start..from_start + longest(|entry| entry.ends.len()).min(usize::from(FROM_END));
+        let (open, lanes) = (all_of(entries.len()), entries.len().div_ceil(LANES));
+        for n in begins.clone().chain(ends.clone()) {
+            self.planes[n].open = open;
+            self.planes[n].bytes[..lanes * LANES].fill(0);
+        }
+        let (starts, tails) = self.planes.split_at_mut(from_start);
         for (i, entry) in entries.iter().enumerate() {
-            let of_start = from_start.iter_mut().zip(entry.begins);
-            for (plane, b) in of_start.chain(from_end.iter_mut().zip(entry.ends.iter().rev())) {
+            let of_start = starts.iter_mut().zip(entry.begins);
+            for (plane, b) in of_start.chain(tails.iter_mut().zip(entry.ends.iter().rev())) {
                 plane.bytes[i] = *b;
                 plane.open &= !(1 << i);
             }
         }
+        [begins, ends]
     }
 
     /// The planes that leave out most, best first: so many of the useful ones.
     fn choose(&mut self, entries: &[Entry<'_>]) -> usize {
-        self.fill(entries);
-        let (all, lanes) = (all_of(entries.len()), entries.len().div_ceil(LANES));
-        let step = entries.len().div_ceil(SAMPLES).max(1);
+        let rules = entries.len();
+        let step = rules.div_ceil(SAMPLES).max(1);
         self.useful.clear();
-        for (n, plane) in self.planes.iter_mut().enumerate() {
-            // Where all ask for the same, none is told from another.
-            if plane.open == all {
-                continue;
+        for plane in self.fill(entries).into_iter().flatten() {
+            if self.planes[plane].tells(rules, step) {
+                self.useful.push(Useful { plane, out_max: u32::MAX });
             }
-            let first = plane.bytes[(!plane.open).trailing_zeros() as usize];
-            if same(&plane.bytes[..lanes * LANES], first) | plane.open == all {
-                continue;
-            }
-            for (allowed, i) in plane.allowed.iter_mut().zip((0..entries.len()).step_by(step)) {
-                if plane.open & 1 << i == 0 {
-                    *allowed = same(&plane.bytes[..lanes * LANES], plane.bytes[i]) | plane.open;
-                }
-            }
-            self.useful.push(Useful { plane: n, out_max: u32::MAX });
         }
-        let samples = entries.len().div_ceil(step);
-        let mut left = [all; SAMPLES];
+        let samples = rules.div_ceil(step);
+        let worth = (WORTH * samples as u32).div_ceil(4);
+        let pairs = samples * rules;
+        let words = pairs.div_ceil(u64::BITS as usize);
+        let mut left: Pairs =
+            std::array::from_fn(|word| all_of(pairs.saturating_sub(word * u64::BITS as usize).min(64)));
+        // Each is left for its own key.
+        let mut others = (pairs - samples) as u32;
         let mut chosen = 0;
-        while chosen < PLANES_MAX.min(self.useful.len()) {
-            let (mut best, mut out) = (chosen, 0);
+        while chosen < PLANES_MAX.min(self.useful.len()) && others >= worth {
+            let (mut best, mut out) = (None, worth - 1);
             for (at, useful) in self.useful.iter_mut().enumerate().skip(chosen) {
                 // The more are left out already, the fewer it leaves out besides.
                 if useful.out_max <= out {
                     continue;
                 }
-                let left = left[..samples].iter().zip(&self.planes[useful.plane].allowed);
-                useful.out_max = left.map(|(left, allowed)| (left & !allowed).count_ones()).sum();
+                let words = left[..words].iter().zip(&self.planes[useful.plane].allowed);
+                useful.out_max = words.map(|(left, allowed)| (left & !allowed).count_ones()).sum();
                 if useful.out_max > out {
-                    (best, out) = (at, useful.out_max);
+                    (best, out) = (Some(at), useful.out_max);
                 }
             }
-            if out * 4 < WORTH * samples as u32 {
-                break;
-            }
+            let Some(best) = best else { break };
             self.useful.swap(chosen, best);
             let plane = &self.planes[self.useful[chosen].plane];
             left.iter_mut().zip(&plane.allowed).for_each(|(left, allowed)| *left &= allowed);
+            others -= out;
             chosen += 1;
         }
         chosen
