@@ -1,6 +1,6 @@
 //! What bodies are joined of.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::delivery::Record;
 use crate::event::format::{Format, open_parcel};
@@ -52,6 +52,14 @@ impl Parts {
         out.extend(records.iter().enumerate().map(|(i, r)| r.bytes.slice(start(i)..)));
         out.push(Bytes::from_static(self.tail));
         out
+    }
+
+    /// Appends the records and what follows them.
+    pub(super) fn join(&self, records: &[Record], out: &mut BytesMut) {
+        for (i, record) in records.iter().enumerate() {
+            out.extend_from_slice(&record.bytes[if i == 0 { self.separator.len() } else { 0 }..]);
+        }
+        out.extend_from_slice(self.tail);
     }
 
     /// A record by itself.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::credentials::Credentials;
 use super::http2::{Http2, Seat, Turn};
@@ -33,6 +33,22 @@ const READ_BYTES: usize = 4096;
 thread_local! {
     /// What an answer is read into. Not beside the read, where it would be part of every attempt.
     static READ: RefCell<[u8; READ_BYTES]> = const { RefCell::new([0; READ_BYTES]) };
+    /// What requests are written into, one behind the other.
+    static WRITTEN: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(WRITTEN_BYTES));
+}
+
+/// So much memory is asked for at once, for several requests.
+const WRITTEN_BYTES: usize = 8192;
+/// A body of no more bytes is copied behind the head: that takes less than to have the kernel gather the two.
+const SMALL_BYTES: usize = 2048;
+
+/// What of a request is written rather than shared.
+fn written(write: impl FnOnce(&mut BytesMut) -> Result<()>) -> Result<Bytes> {
+    WRITTEN.with_borrow_mut(|out| {
+        let result = write(out);
+        let written = out.split().freeze();
+        result.map(|()| written)
+    })
 }
 
 /// The shortest time that the kernel can wait before it asks after a quiet connection.
@@ -239,14 +255,22 @@ impl WebhookConnector {
         // Each record comes with the separator before it; the first one goes without.
         let records_len = records.iter().map(|r| r.bytes.len()).sum::<usize>();
         let length = batch_head.len() + records_len - separator.len() + tail.len();
-        let mut head = Vec::with_capacity(512);
-        if let Err(e) = self.head.write(&[], length as u64, &mut head) {
-            return Outcome::Undeliverable { reason: e.to_string() };
-        }
-        let head_bytes = head.len();
-        head.extend_from_slice(batch_head);
-        let head = Bytes::from(head);
-        let pieces = || self.parts.pieces(head.clone(), records);
+        let small = length <= SMALL_BYTES;
+        let mut head_bytes = 0;
+        let written = written(|out| {
+            self.head.write(&[], length as u64, out)?;
+            head_bytes = out.len();
+            out.extend_from_slice(batch_head);
+            if small {
+                self.parts.join(records, out);
+            }
+            Ok(())
+        });
+        let head = match written {
+            Ok(head) => head,
+            Err(e) => return Outcome::Undeliverable { reason: e.to_string() },
+        };
+        let pieces = || if small { vec![head.clone()] } else { self.parts.pieces(head.clone(), records) };
         let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers: &[] };
         let now = driver::now();
         match driver::until(now + self.timeout, self.exchange(&message, now)).await {
@@ -286,14 +310,22 @@ impl WebhookConnector {
         made: Vec<(&str, &str)>,
         body: &[Bytes],
     ) -> std::result::Result<std::result::Result<Response, String>, String> {
-        let length = body.iter().map(|s| s.len() as u64).sum();
+        let length = body.iter().map(Bytes::len).sum::<usize>();
         let slices: Vec<&[u8]> = body.iter().map(|s| &s[..]).collect();
         let send = async |target: &str, headers: &[(&str, &str)]| {
-            let mut head = Vec::with_capacity(1024);
-            self.head.write_to(target, headers, length, &mut head).map_err(|e| (true, e.to_string()))?;
-            let head = Bytes::from(head);
-            let pieces = || std::iter::once(&head).chain(body).cloned().collect();
-            let message = Message { pieces: &pieces, head_bytes: head.len(), target, headers };
+            let mut head_bytes = 0;
+            let written = written(|out| {
+                self.head.write_to(target, headers, length as u64, out)?;
+                head_bytes = out.len();
+                if length <= SMALL_BYTES {
+                    body.iter().for_each(|piece| out.extend_from_slice(piece));
+                }
+                Ok(())
+            });
+            let head = written.map_err(|e| (true, e.to_string()))?;
+            let rest = if length <= SMALL_BYTES { &[][..] } else { body };
+            let pieces = || std::iter::once(&head).chain(rest).cloned().collect();
+            let message = Message { pieces: &pieces, head_bytes, target, headers };
             self.exchange(&message, driver::now()).await.map_err(|reason| (false, reason))
         };
         let Some(credentials) = &self.credentials else {
@@ -346,11 +378,14 @@ impl WebhookConnector {
 
     /// Sends a body, and answers with what comes back, whatever it is.
     pub(super) async fn post(&self, headers: &[(&str, &str)], body: &[u8]) -> std::result::Result<Response, String> {
-        let mut head = Vec::with_capacity(512);
-        self.head.write(headers, body.len() as u64, &mut head).map_err(|e| e.to_string())?;
-        let head_bytes = head.len();
-        head.extend_from_slice(body);
-        let request = Bytes::from(head);
+        let mut head_bytes = 0;
+        let written = written(|out| {
+            self.head.write(headers, body.len() as u64, out)?;
+            head_bytes = out.len();
+            out.extend_from_slice(body);
+            Ok(())
+        });
+        let request = written.map_err(|e| e.to_string())?;
         let pieces = || vec![request.clone()];
         let message = Message { pieces: &pieces, head_bytes, target: self.head.target(), headers };
         self.exchange(&message, driver::now()).await

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tidewire::net::http::{RequestHead, Response, ResponseParser, RetryAfter, State};
 use tidewire::net::tls::{self, client_config, explain, server_name};
@@ -14,7 +15,7 @@ use url::Url;
 const BODY: &[u8] = br#"{"Records":[{"eventId":"1","s3":{"bucket":{"name":"b"},"object":{"key":"k"}}}]}"#;
 
 fn exchange(stream: &mut (impl Read + Write), head: &RequestHead) -> io::Result<Response> {
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     head.write(&[("webhook-id", "w")], BODY.len() as u64, &mut out).expect("a head");
     out.extend_from_slice(BODY);
     stream.write_all(&out)?;

@@ -9,10 +9,13 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use socket2::SockAddr;
 
 /// More slices than this the kernel takes in no message (`UIO_MAXIOV`).
 const SLICES_MAX: usize = 1024;
+/// So many are kept in the message itself.
+const SLICES_INLINE: usize = 4;
 /// So much room an empty inbox may keep.
 const INBOX_KEPT_BYTES: usize = 16 << 10;
 
@@ -117,7 +120,7 @@ impl Inbox {
 pub(super) struct Message {
     /// What the slices lie in.
     _pieces: Vec<Bytes>,
-    slices: Vec<libc::iovec>,
+    slices: SmallVec<[libc::iovec; SLICES_INLINE]>,
     /// The first slice that is not wholly sent.
     next: usize,
     header: libc::msghdr,

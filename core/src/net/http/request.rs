@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::BytesMut;
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -48,7 +49,7 @@ pub struct RequestHead {
     target: String,
     content_type: String,
     /// What follows the target.
-    template: Vec<u8>,
+    template: BytesMut,
     /// The fields of the template but for `Host` and `Accept-Encoding`.
     fields: Vec<(String, String)>,
 }
@@ -84,7 +85,7 @@ impl RequestHead {
         let agent = (!custom_agent).then_some(("User-Agent", concat!("tidewire/", env!("CARGO_PKG_VERSION"))));
         let content_type_header = content_type.map(|value| ("Content-Type", value));
 
-        let mut template = Vec::with_capacity(256);
+        let mut template = BytesMut::with_capacity(256);
         let mut fields: Vec<(String, String)> = Vec::new();
         put(&mut template, &[" HTTP/1.1\r\nHost: ", &authority, "\r\n"]);
         for &(name, value) in agent.iter().chain(&content_type_header).chain(headers) {
@@ -135,7 +136,7 @@ impl RequestHead {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if a name or value of `extra` would be refused by [`RequestHead::new`], or the
     /// head is larger than [`REQUEST_HEAD_BYTES_MAX`]; `out` is then as it was.
-    pub fn write(&self, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
+    pub fn write(&self, extra: &[(&str, &str)], content_length: u64, out: &mut BytesMut) -> Result<()> {
         self.write_head(&self.target, extra, content_length, out)
     }
 
@@ -143,7 +144,13 @@ impl RequestHead {
     ///
     /// # Errors
     /// As [`RequestHead::write`], and if `target` has anything but visible ASCII.
-    pub fn write_to(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
+    pub fn write_to(
+        &self,
+        target: &str,
+        extra: &[(&str, &str)],
+        content_length: u64,
+        out: &mut BytesMut,
+    ) -> Result<()> {
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
             let what = "the path or query has characters that are not percent-encoded";
             return Err(Error::new(ErrorKind::InvalidArgument, what));
@@ -151,7 +158,7 @@ impl RequestHead {
         self.write_head(target, extra, content_length, out)
     }
 
-    fn write_head(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut Vec<u8>) -> Result<()> {
+    fn write_head(&self, target: &str, extra: &[(&str, &str)], content_length: u64, out: &mut BytesMut) -> Result<()> {
         let start = out.len();
         put(out, &[self.method.as_str(), " ", &self.origin, target]);
         out.extend_from_slice(&self.template);
@@ -270,7 +277,7 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&str]) {
+fn put(out: &mut BytesMut, parts: &[&str]) {
     for part in parts {
         out.extend_from_slice(part.as_bytes());
     }

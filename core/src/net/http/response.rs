@@ -19,6 +19,8 @@ pub const INTERIM_RESPONSES_MAX: u32 = 16;
 pub const BODY_READ_BYTES_MAX: usize = 64 * 1024;
 /// The bytes kept of the start of a body.
 pub const BODY_KEPT_BYTES_MAX: usize = 4 * 1024;
+/// A header section of no more bytes is kept, to be known again.
+const KNOWN_BYTES_MAX: usize = 1024;
 /// The bytes kept of a `Location`.
 pub const LOCATION_BYTES_MAX: usize = 1024;
 
@@ -150,7 +152,7 @@ impl std::error::Error for ResponseError {}
 
 /// Reads the answer to one request (RFC 9112, 4 to 7), fed with bytes in any pieces.
 ///
-/// After an answer is taken the parser is as new, and keeps its buffer for the next.
+/// After an answer is taken the parser is as new, and keeps its buffer, and the header section if it is short, for the next.
 #[derive(Debug, Default)]
 pub struct ResponseParser {
     phase: Phase,
@@ -166,6 +168,16 @@ pub struct ResponseParser {
     also_wanted: Option<Arc<str>>,
     any_byte: bool,
     response: Option<Response>,
+    known: Option<Box<Known>>,
+}
+
+/// A header section and what it says. An endpoint says mostly the same for each request, at least within a second, and to see
+/// that takes much less than to read it.
+#[derive(Debug)]
+struct Known {
+    section: Vec<u8>,
+    response: Response,
+    phase: Phase,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -294,10 +306,13 @@ impl ResponseParser {
 
     /// Forgets what was read, for another answer.
     pub fn reset(&mut self) {
-        let mut head = std::mem::take(&mut self.head);
-        head.clear();
-        let (wanted, also_wanted) = (self.wanted.take(), self.also_wanted.take());
-        *self = ResponseParser { head, kept_more: self.kept_more, wanted, also_wanted, ..Self::default() };
+        self.phase = Phase::Head;
+        self.head.clear();
+        self.head_bytes = 0;
+        self.interim = 0;
+        self.body_bytes = 0;
+        self.any_byte = false;
+        self.response = None;
     }
 
     fn count_after(&mut self, state: State, bytes: usize) {
@@ -311,6 +326,15 @@ impl ResponseParser {
 
     /// Collects a header section and, once complete, decides how the body is framed.
     fn head(&mut self, input: &[u8]) -> Result<usize, ResponseError> {
+        if self.head_bytes == 0
+            && let Some(known) = &self.known
+            && input.starts_with(&known.section)
+        {
+            self.response = Some(known.response.clone());
+            self.phase = known.phase.clone();
+            self.head_bytes = known.section.len();
+            return Ok(self.head_bytes);
+        }
         let before = self.head.len();
         let room = RESPONSE_HEAD_BYTES_MAX - self.head_bytes;
         let window = &input[..input.len().min(room)];
@@ -344,11 +368,32 @@ impl ResponseParser {
                 }
             }
             Some((response, phase)) => {
+                // One that came in pieces is gone by now.
+                if before == 0 {
+                    self.know(&window[..end], &response, &phase);
+                }
                 self.response = Some(response);
                 self.phase = phase;
             }
         }
         Ok(end - before)
+    }
+
+    /// Keeps a header section to know it again, if that costs little.
+    fn know(&mut self, section: &[u8], response: &Response, phase: &Phase) {
+        let Response { location, header, also, .. } = response;
+        if section.len() > KNOWN_BYTES_MAX || location.is_some() || header.is_some() || also.is_some() {
+            return;
+        }
+        let (response, phase) = (response.clone(), phase.clone());
+        match &mut self.known {
+            Some(known) => {
+                known.section.clear();
+                known.section.extend_from_slice(section);
+                (known.response, known.phase) = (response, phase);
+            }
+            None => self.known = Some(Box::new(Known { section: section.to_vec(), response, phase })),
+        }
     }
 
     /// Takes bytes of the body, until it ends or has been read far enough.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 use url::Url;
 
@@ -11,9 +12,9 @@ fn url(text: &str) -> Url {
 }
 
 fn rendered(head: &RequestHead, extra: &[(&str, &str)], length: u64) -> String {
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     head.write(extra, length, &mut out).expect("a head");
-    String::from_utf8(out).expect("ASCII")
+    String::from_utf8(out.into()).expect("ASCII")
 }
 
 type Parsed = Result<(Response, State), ResponseError>;
@@ -72,9 +73,9 @@ fn head_of_a_post() {
     );
     assert_eq!(rendered(&head, &[("webhook-id", "7")], 12), expected);
     // A second rendering appends, and leaves nothing of the first behind.
-    let mut out = b"before".to_vec();
+    let mut out = BytesMut::from("before");
     head.write(&[("webhook-id", "7")], 12, &mut out).expect("a head");
-    assert_eq!(out, format!("before{expected}").into_bytes());
+    assert_eq!(out, format!("before{expected}"));
 }
 
 #[test]
@@ -113,9 +114,9 @@ fn heads_that_are_refused() {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(!error.to_string().contains(secret), "{error}");
         let head = RequestHead::post(&url("http://h/"), "text/plain", &[]).expect("a head");
-        let mut out = b"before".to_vec();
+        let mut out = BytesMut::from("before");
         let error = head.write(&[("ok", "ok"), (name, value)], 1, &mut out).expect_err(name);
-        assert_eq!((error.kind(), out.as_slice()), (ErrorKind::InvalidArgument, &b"before"[..]));
+        assert_eq!((error.kind(), &out[..]), (ErrorKind::InvalidArgument, &b"before"[..]));
     };
     for value in ["\r\nX: y", "\n", "\rX", "\0", "\x7f", "é", "a\x0bb"] {
         refused("X-Key", &format!("{secret}{value}"));
@@ -197,6 +198,39 @@ fn one_parser_reads_answers_in_a_row() {
         assert_eq!(parser.feed(tail), Ok(Progress { consumed: tail.len(), state: State::Done }));
         let response = parser.take_response().expect("done");
         assert_eq!((response.status, response.body_start.as_slice()), (status, body.as_bytes()));
+    }
+}
+
+proptest! {
+    /// What a parser knows from before changes nothing.
+    #[test]
+    fn an_answer_is_read_alike_whatever_came_before(
+        answers in prop::collection::vec((prop::sample::select(&[
+            "HTTP/1.1 204 N\r\nServer: x\r\n\r\n",
+            "HTTP/1.1 204 N\r\nServer: x\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 204 N\r\nServer: x\r\nKeep-Alive: timeout=5\r\n\r\n",
+            "HTTP/1.1 204 N\nServer: x\n\n",
+            "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 204 N\r\nServer: x\r\n\r\n",
+            "HTTP/1.1 200 O\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 200 O\r\nContent-Length: 3\r\n\r\ncba",
+            "HTTP/1.1 200 O\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            "HTTP/1.1 200 O\r\nX: y\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 O\r\nX: z\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 503 O\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 307 O\r\nLocation: /a\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 204 N\r\nServer: x\r\n\r\nmore",
+        ][..]), 1usize..80), 1..20),
+    ) {
+        let mut parser = ResponseParser::new().looking_for(Some("X".into()));
+        for (answer, size) in answers {
+            let mut fresh = ResponseParser::new().looking_for(Some("X".into()));
+            for piece in answer.as_bytes().chunks(size) {
+                prop_assert_eq!(parser.feed(piece), fresh.feed(piece));
+            }
+            let response = parser.take_response();
+            prop_assert!(response.is_some());
+            prop_assert_eq!(response, fresh.take_response());
+        }
     }
 }
 
@@ -469,9 +503,9 @@ proptest! {
     fn rendered_heads_have_the_lines_given(value in "[ -~]{0,40}", other in "\\PC{0,20}") {
         let head = RequestHead::post(&url("http://h/"), "text/plain", &[("X-Key", &value)]).expect("plain ASCII");
         prop_assert_eq!(rendered(&head, &[], 0).matches("\r\n").count(), 8);
-        let mut out = Vec::new();
+        let mut out = BytesMut::new();
         if head.write(&[("X-Other", &other)], 0, &mut out).is_ok() {
-            prop_assert_eq!(String::from_utf8(out).expect("ASCII").matches('\n').count(), 9);
+            prop_assert_eq!(String::from_utf8(out.into()).expect("ASCII").matches('\n').count(), 9);
         }
     }
 }
@@ -480,13 +514,13 @@ proptest! {
 fn a_proxy_is_asked_for_the_whole_url_and_the_signature_is_over_the_target() {
     let url = Url::parse("http://h.example:8080/a?b=c").unwrap();
     let head = RequestHead::post(&url, "text/plain", &[]).unwrap().for_proxy(Some("Basic eDp5")).unwrap();
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     head.write(&[], 0, &mut out).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = String::from_utf8(out.into()).unwrap();
     assert!(text.starts_with("POST http://h.example:8080/a?b=c HTTP/1.1\r\nHost: h.example:8080\r\n"), "{text}");
     assert!(text.contains("\r\nProxy-Authorization: Basic eDp5\r\n"), "{text}");
     assert_eq!(head.target(), "/a?b=c");
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     head.write_to("/a?b=c&key=k", &[], 0, &mut out).unwrap();
     assert!(out.starts_with(b"POST http://h.example:8080/a?b=c&key=k HTTP/1.1\r\n"));
 }
