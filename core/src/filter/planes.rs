@@ -34,7 +34,7 @@ const TEXT_END: u16 = 1 << 15;
 /// A plane has to leave out so many rules of an event, in quarters, to be worth its comparison.
 const WORTH: u32 = 1;
 /// So many of the rules are asked what a plane would leave out for them.
-const SAMPLES: usize = 16;
+const SAMPLES: usize = 8;
 const HEAD: usize = 4 + PLANES_MAX;
 const RECORD: usize = 2 + POSTING_BYTES;
 
@@ -108,12 +108,16 @@ impl Plane {
             return false;
         }
         self.allowed[..(rules.div_ceil(step) * rules).div_ceil(u64::BITS as usize)].fill(0);
-        for (n, rule) in (0..rules).step_by(step).enumerate() {
+        let (mut word, mut bit) = (0, 0);
+        for rule in (0..rules).step_by(step) {
             let row = if self.open & 1 << rule == 0 { (same(bytes, bytes[rule]) | self.open) & all } else { all };
-            let (word, bit) = (n * rules / u64::BITS as usize, n * rules % u64::BITS as usize);
             self.allowed[word] |= row << bit;
-            if bit + rules > u64::BITS as usize {
-                self.allowed[word + 1] |= row >> (u64::BITS as usize - bit);
+            bit += rules;
+            if bit >= u64::BITS as usize {
+                (word, bit) = (word + 1, bit - u64::BITS as usize);
+                if bit > 0 {
+                    self.allowed[word] |= row >> (rules - bit);
+                }
             }
         }
         true
