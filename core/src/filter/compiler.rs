@@ -8,6 +8,7 @@
 //! [`Compiler::end_merge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZero;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -25,6 +26,9 @@ pub const LAYER_RULES_MIN: usize = 128;
 pub const LAYER_GROWTH: usize = 16;
 /// The most rules that may be noted as gone from a layer before it is compiled anew.
 const GONE_MAX: usize = 4096;
+/// A thread is worth its making for so many rules, and more threads than these find the memory busy.
+const RULES_OF_A_THREAD: usize = 25_000;
+const THREADS_MAX: usize = 4;
 
 /// Where the rules are that a [`Compiler`] knows by their numbers.
 pub trait Rules {
@@ -225,6 +229,54 @@ fn scopes_of<'p, 'r>(p: &'p Prepared<'r>) -> &'p [&'r str] {
     p.buckets.as_deref().unwrap_or(&[""])
 }
 
+/// As [`Builder::build_all`], by several threads if the rules are many.
+fn build_scopes(builder: &mut Builder, names: &[(&str, usize)], rules: &[Source<'_>]) -> Result<Vec<Scope>> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let shares = (rules.len() / RULES_OF_A_THREAD).clamp(1, processors.min(THREADS_MAX));
+    build_shares(builder, names, rules, shares)
+}
+
+/// The same in so many shares.
+fn build_shares(
+    builder: &mut Builder,
+    mut names: &[(&str, usize)],
+    mut rules: &[Source<'_>],
+    shares: usize,
+) -> Result<Vec<Scope>> {
+    let share = rules.len().div_ceil(shares.max(1));
+    // As many scopes as have so many rules together.
+    let mut cut = || {
+        let mut count = 0;
+        let enough = |(_, of_scope): &(&str, usize)| {
+            count += of_scope;
+            count >= share
+        };
+        let scopes = names.iter().position(enough).map_or(names.len(), |last| last + 1);
+        let count = names[..scopes].iter().map(|(_, of_scope)| of_scope).sum::<usize>();
+        Some((names.split_off(..scopes)?, rules.split_off(..count)?)).filter(|(names, _)| !names.is_empty())
+    };
+    let Some((first_names, first_rules)) = cut() else { return Ok(Vec::new()) };
+    std::thread::scope(|threads| {
+        let others: Vec<_> = std::iter::from_fn(cut)
+            .map(|(names, rules)| {
+                let build = move || Builder::default().build_all(names, rules);
+                let thread = std::thread::Builder::new().name("tidewire-rules".to_owned());
+                // Where the system has no thread to give, it is done here, after the rest.
+                (thread.spawn_scoped(threads, build), build)
+            })
+            .collect();
+        let mut built = builder.build_all(first_names, first_rules)?;
+        for (thread, build) in others {
+            let scopes = match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => build(),
+            };
+            built.extend(scopes?);
+        }
+        Ok(built)
+    })
+}
+
 impl Compiler {
     /// Compiles these rules; their numbers are their places.
     ///
@@ -234,7 +286,8 @@ impl Compiler {
         Compiler::compile_numbered(0..rules.len() as u32, rules)
     }
 
-    /// Compiles the rules of these numbers, which ascend.
+    /// Compiles the rules of these numbers, which ascend. Tens of thousands of rules are compiled by several threads, no more
+    /// than the calling one has processors.
     ///
     /// # Errors
     /// As [`Matcher::compile`].
@@ -278,7 +331,7 @@ impl Compiler {
         }
         let sources: Vec<Source<'_>> = sources.into_iter().flatten().collect();
         let mut builder = Builder::default();
-        let built = builder.build_all(&names, &sources)?;
+        let built = build_scopes(&mut builder, &names, &sources)?;
         let mut rest = &sources[..];
         let layer_of = |((name, count), scope): (&(&str, usize), &Scope)| {
             let own = rest.split_off(..*count).unwrap_or_default();
@@ -435,6 +488,30 @@ mod tests {
             rule.filter = Filter::all([Filter::any(either), rule.filter]);
         }
         rule
+    }
+
+    /// However many threads compile, the scopes are the same and in the same order.
+    #[test]
+    fn shares_are_one_whole() {
+        let rules: Vec<Rule> = (0..200).map(rule).collect();
+        let source =
+            |(n, rule): (usize, &'static Rule)| Source { rule: n as u32, events: &rule.events, filter: &rule.filter };
+        let sources: Vec<Source<'_>> = rules.leak().iter().enumerate().map(source).collect();
+        for counts in [&[0, 3, 90, 1, 1, 40, 65][..], &[200], &[0], &[], &[199, 1], &[1; 200]] {
+            let names: Vec<String> = (0..counts.len()).map(|n| n.to_string()).collect();
+            let names: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(counts.iter().copied()).collect();
+            let rules = &sources[..counts.iter().sum()];
+            let blocks = |scopes: Vec<Scope>| scopes.into_iter().map(|scope| scope.block).collect::<Vec<_>>();
+            let whole = blocks(Builder::default().build_all(&names, rules).unwrap());
+            assert_eq!(whole.len(), counts.len());
+            for shares in 0..9 {
+                assert_eq!(
+                    blocks(build_shares(&mut Builder::default(), &names, rules, shares).unwrap()),
+                    whole,
+                    "{shares}"
+                );
+            }
+        }
     }
 
     fn check(c: &Compiler, table: &Table) {
