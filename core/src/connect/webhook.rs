@@ -312,18 +312,16 @@ impl WebhookConnector {
     ) -> std::result::Result<std::result::Result<Response, String>, String> {
         let length = body.iter().map(Bytes::len).sum::<usize>();
         let slices: Vec<&[u8]> = body.iter().map(|s| &s[..]).collect();
+        let (joined, rest) = if length <= SMALL_BYTES { (body, &[][..]) } else { (&[][..], body) };
         let send = async |target: &str, headers: &[(&str, &str)]| {
             let mut head_bytes = 0;
             let written = written(|out| {
                 self.head.write_to(target, headers, length as u64, out)?;
                 head_bytes = out.len();
-                if length <= SMALL_BYTES {
-                    body.iter().for_each(|piece| out.extend_from_slice(piece));
-                }
+                joined.iter().for_each(|piece| out.extend_from_slice(piece));
                 Ok(())
             });
             let head = written.map_err(|e| (true, e.to_string()))?;
-            let rest = if length <= SMALL_BYTES { &[][..] } else { body };
             let pieces = || std::iter::once(&head).chain(rest).cloned().collect();
             let message = Message { pieces: &pieces, head_bytes, target, headers };
             self.exchange(&message, driver::now()).await.map_err(|reason| (false, reason))

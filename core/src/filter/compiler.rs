@@ -243,7 +243,7 @@ fn build_shares(
     mut rules: &[Source<'_>],
     shares: usize,
 ) -> Result<Vec<Scope>> {
-    let share = rules.len().div_ceil(shares.max(1));
+    let share = rules.len().div_ceil(shares.max(1)).max(1);
     // As many scopes as have so many rules together.
     let mut cut = || {
         let mut count = 0;

@@ -50,9 +50,6 @@ pub(super) struct Entry<'a> {
     pub(super) posting: &'a [u8],
 }
 
-/// For each of some rules, which of all are left for the key that it asks for: a bit for each pair, packed.
-type Pairs = [u64; SAMPLES];
-
 /// One place, with what each rule asks for there.
 #[derive(Clone, Debug)]
 struct Plane {
@@ -61,8 +58,8 @@ struct Plane {
     open: u64,
     /// Only the lanes of the rules that there are say anything.
     bytes: [u8; u64::BITS as usize],
-    /// What its bytes allow. It says nothing of a place that is of no use.
-    allowed: Pairs,
+    /// Of each sample, the rules that its byte allows. It says nothing of a place that is of no use.
+    allowed: [u64; SAMPLES],
 }
 
 /// A place that tells some rules from others.
@@ -70,7 +67,7 @@ struct Plane {
 struct Useful {
     /// Its number among the planes.
     plane: usize,
-    /// It leaves out no more than so many pairs.
+    /// It leaves out no more than so many rules of the samples.
     out_max: u32,
 }
 
@@ -96,7 +93,7 @@ fn all_of(rules: usize) -> u64 {
 }
 
 impl Plane {
-    /// Whether it tells some of the rules from others; notes then what it allows of the pairs with every so manieth one.
+    /// Whether it tells some of the rules from others; notes then what it allows of every so manieth one.
     fn tells(&mut self, rules: usize, step: usize) -> bool {
         let (all, bytes) = (all_of(rules), &self.bytes[..rules.div_ceil(LANES) * LANES]);
         if self.open == all {
@@ -107,18 +104,8 @@ impl Plane {
         if (same(bytes, first) | self.open) & all == all {
             return false;
         }
-        self.allowed[..(rules.div_ceil(step) * rules).div_ceil(u64::BITS as usize)].fill(0);
-        let (mut word, mut bit) = (0, 0);
-        for rule in (0..rules).step_by(step) {
-            let row = if self.open & 1 << rule == 0 { (same(bytes, bytes[rule]) | self.open) & all } else { all };
-            self.allowed[word] |= row << bit;
-            bit += rules;
-            if bit >= u64::BITS as usize {
-                (word, bit) = (word + 1, bit - u64::BITS as usize);
-                if bit > 0 {
-                    self.allowed[word] |= row >> (rules - bit);
-                }
-            }
+        for (allowed, rule) in self.allowed.iter_mut().zip((0..rules).step_by(step)) {
+            *allowed = if self.open & 1 << rule == 0 { same(bytes, bytes[rule]) | self.open } else { all };
         }
         true
     }
@@ -159,12 +146,9 @@ impl Planner {
         }
         let samples = rules.div_ceil(step);
         let worth = (WORTH * samples as u32).div_ceil(4);
-        let pairs = samples * rules;
-        let words = pairs.div_ceil(u64::BITS as usize);
-        let mut left: Pairs =
-            std::array::from_fn(|word| all_of(pairs.saturating_sub(word * u64::BITS as usize).min(64)));
+        let mut left = [all_of(rules); SAMPLES];
         // Each is left for its own key.
-        let mut others = (pairs - samples) as u32;
+        let mut others = (samples * rules - samples) as u32;
         let mut chosen = 0;
         while chosen < PLANES_MAX.min(self.useful.len()) && others >= worth {
             let (mut best, mut out) = (None, worth - 1);
@@ -173,8 +157,8 @@ impl Planner {
                 if useful.out_max <= out {
                     continue;
                 }
-                let words = left[..words].iter().zip(&self.planes[useful.plane].allowed);
-                useful.out_max = words.map(|(left, allowed)| (left & !allowed).count_ones()).sum();
+                let rows = left[..samples].iter().zip(&self.planes[useful.plane].allowed);
+                useful.out_max = rows.map(|(left, allowed)| (left & !allowed).count_ones()).sum();
                 if useful.out_max > out {
                     (best, out) = (Some(at), useful.out_max);
                 }

@@ -1,9 +1,9 @@
 //! Who was connected to the engine before.
 //!
 //! When the process that has the engine ends, what it had not taken in stands in the rings of its clients, and the next one
-//! must not take in anything newer of the same key first. So it waits until they have all put that into their new rings. That they are there
-//! they say by locks on a file: each holds a byte of it, which a server has chosen, until what the next server is to take is in
-//! its new ring, or it ends.
+//! must not take in anything newer of the same key first. So it waits until they have all put that into their new rings. That
+//! they are there they say by locks on a file: each holds a byte of it, which a server has chosen, until what the next server
+//! is to take is in its new ring, or it ends.
 
 use std::fs::File;
 use std::io;
