@@ -91,10 +91,10 @@ where
 }
 
 /// Blocks the signals of the calling thread until dropped; threads started meanwhile inherit that.
-pub(super) struct BlockedSignals(libc::sigset_t);
+pub(crate) struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
-    pub(super) fn new() -> BlockedSignals {
+    pub(crate) fn new() -> BlockedSignals {
         // SAFETY: plain bits that the next calls fill in.
         let (mut all, mut old) =
             unsafe { (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>()) };

@@ -22,6 +22,7 @@ pub(crate) use clock::use_clock;
 pub use clock::{WallClock, now, random_u64, since, system_ns, wall_ns};
 pub use disk::{DISK_THREADS, Disk};
 pub use file::{DiskFile, allocate_buffer};
+pub(crate) use glommio::BlockedSignals;
 pub use notify::Notify;
 pub use probe::{probe, usable_cpus};
 pub use sockets::{SocketCounts, be_prompt, socket_counts};

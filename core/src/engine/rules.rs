@@ -623,6 +623,7 @@ impl Engine {
             drop(life);
             return work();
         }
+        let _mask = driver::BlockedSignals::new();
         match std::thread::Builder::new().name("tidewire-rules".into()).spawn(work) {
             // The one before has ended, or is about to: it was the last to say that nothing is being merged.
             Ok(thread) => life.control.merger = Some(thread),

@@ -17,6 +17,7 @@ use super::builder::{Builder, Source};
 use super::matcher::{Buckets, Layers, Matcher, More, Prepared, prepare};
 use super::region::long_list;
 use super::scope::Scope;
+use crate::driver::BlockedSignals;
 use crate::error::Result;
 use crate::rule::Rule;
 
@@ -257,6 +258,8 @@ fn build_shares(
     };
     let Some((first_names, first_rules)) = cut() else { return Ok(Vec::new()) };
     std::thread::scope(|threads| {
+        // They are not to run the handlers of the host.
+        let mask = BlockedSignals::new();
         let others: Vec<_> = std::iter::from_fn(cut)
             .map(|(names, rules)| {
                 let build = move || Builder::default().build_all(names, rules);
@@ -265,6 +268,7 @@ fn build_shares(
                 (thread.spawn_scoped(threads, build), build)
             })
             .collect();
+        drop(mask);
         let mut built = builder.build_all(first_names, first_rules)?;
         for (thread, build) in others {
             let scopes = match thread {
